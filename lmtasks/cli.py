@@ -1,0 +1,405 @@
+"""The command line. Light at the top: a command that only tells imports nothing heavy.
+
+Results go to stdout, progress and warnings to stderr; ``--json`` prints one JSON document.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lmtasks import __version__
+from lmtasks.catalog import Catalog, load_catalog
+from lmtasks.errors import InputError, LmtasksError, nearest
+from lmtasks.flags import Parser, add_options, loose, scalars, underscored
+from lmtasks.options import Option
+from lmtasks.recipe import Recipe
+
+USAGE = """\
+usage: lmtasks COMMAND ...
+
+From text to a language model of your own, and on to the Hub.
+
+  lmtasks run RECIPE [flags]              train; with no flags, a small model in a minute
+  lmtasks predict RUN_OR_MODEL TEXT...    use it
+  lmtasks evaluate RUN_OR_MODEL [flags]   measure it
+  lmtasks push RUN REPO_ID                publish it
+  lmtasks list                            the recipes that are installed
+  lmtasks show RECIPE                     one recipe in detail
+  lmtasks plugins                         what brought the recipes, and what is broken
+
+  lmtasks COMMAND --help                  the flags of a command
+  lmtasks --version
+
+start with:  lmtasks run masked-lm
+"""
+
+TITLES = {"options": "recipe", "data": "data", "model": "model", "output": "output", "training": "training"}
+
+SWITCHES = ("do_sample", "return_full_text", "use_cache", "clean_up_tokenization_spaces", "renormalize_logits")
+"""Pipeline arguments that are a plain yes on the command line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        the exit code: 0 done, 2 bad input, 3 the run failed, 130 or 143 interrupted. Anything
+        unexpected keeps its traceback, and Python exits 1.
+    """
+    words = underscored(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except LmtasksError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has heard enough (lmtasks list | head -1).
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] == "--version":
+        print(f"lmtasks {__version__}")
+        return 0
+    command, rest = words[0], words[1:]
+    if command not in COMMANDS:
+        raise InputError(f"unknown command '{command}'{nearest(command, COMMANDS)}", "lmtasks --help")
+    return COMMANDS[command](rest)
+
+
+def _asks_help(words: Sequence[str]) -> bool:
+    return "--help" in words or "-h" in words
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+
+
+def _parse(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
+    """What was typed; asking for help ends the command."""
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--help", "-h", action="store_true", help="show this")
+    if _asks_help(words):
+        parser.print_help()
+        raise SystemExit(0)
+    return vars(parser.parse_args(list(words)))
+
+
+# --- telling ---
+
+
+def _list(words: list[str]) -> int:
+    typed = _parse(Parser(prog="lmtasks list", description="The recipes that are installed."), words)
+    catalog = load_catalog()
+    if typed.get("json"):
+        _print_json([_recipe_row(catalog, recipe) for recipe in catalog.recipes.values()])
+        return 0
+    width = max(map(len, catalog.recipes), default=0)
+    for recipe in catalog.recipes.values():
+        print(f"{recipe.name:<{width}}  {recipe.summary}")
+    _warn_broken(catalog)
+    return 0
+
+
+def _recipe_row(catalog: Catalog, recipe: Recipe) -> dict[str, Any]:
+    return {"name": recipe.name, "summary": recipe.summary, "owner": catalog.owner(recipe.name).name}
+
+
+def _warn_broken(catalog: Catalog) -> None:
+    for plugin in catalog.plugins:
+        if plugin.broken:
+            print(f"warning: {plugin.name} {plugin.version} is broken: {plugin.broken}", file=sys.stderr)
+
+
+def _show(words: list[str]) -> int:
+    parser = Parser(prog="lmtasks show", description="One recipe in detail.")
+    parser.add_argument("recipe", metavar="RECIPE")
+    typed = _parse(parser, words)
+    catalog = load_catalog()
+    recipe = catalog.recipe(typed["recipe"])
+    described = _described(catalog, recipe)
+    if typed.get("json"):
+        _print_json(described)
+        return 0
+    print(f"{recipe.name}: {recipe.summary}\n")
+    for key in ("owner", "model_class", "pipeline", "attention", "metrics"):
+        print(f"{key:<12} {described[key]}")
+    print("\noptions")
+    for option in described["options"]:
+        print(f"  --{option['name']:<24} {option['help']} (default: {option['default']})")
+    print(f"\ntry  lmtasks run {recipe.name}")
+    return 0
+
+
+def _described(catalog: Catalog, recipe: Recipe) -> dict[str, Any]:
+    from lmtasks.options import describe, options_of
+
+    return {
+        **_recipe_row(catalog, recipe),
+        "model_class": recipe.model_class,
+        "pipeline": recipe.pipeline,
+        "attention": recipe.attention,
+        "metrics": ", ".join(recipe.metrics),
+        "options": [
+            {"name": option.name, "type": describe(option), "default": option.default, "help": option.help}
+            for option in options_of(recipe.options).values()
+        ],
+    }
+
+
+def _plugins(words: list[str]) -> int:
+    typed = _parse(Parser(prog="lmtasks plugins", description="What brought the recipes."), words)
+    catalog = load_catalog()
+    if typed.get("json"):
+        _print_json([{"name": plugin.name, **vars(plugin)} for plugin in catalog.plugins])
+        return 0
+    for plugin in catalog.plugins:
+        brings = ", ".join([*plugin.recipes, *plugin.architectures]) or "nothing"
+        print(f"{plugin.name} {plugin.version}: {'BROKEN: ' + plugin.broken if plugin.broken else brings}")
+    return 0
+
+
+# --- doing ---
+
+
+def _run(words: list[str]) -> int:
+    parser = Parser(prog="lmtasks run", usage="lmtasks run RECIPE [flags]", description="Train a model.")
+    if not words or words[0].startswith("-"):
+        if _asks_help(words):
+            print(
+                "usage: lmtasks run RECIPE [flags]\n\n"
+                "lmtasks list shows the recipes; lmtasks run RECIPE --help its flags"
+            )
+            return 0
+        raise InputError("run needs a recipe", f"one of: {', '.join(load_catalog().recipes)}")
+    recipe = load_catalog().recipe(words[0])
+    typed = _typed_flags(parser, recipe, words[1:], tuple(TITLES))
+    values, as_json = _values(typed)
+    _quiet()
+    from lmtasks.runner import Run, run
+
+    result = run(recipe, **values)
+    if not isinstance(result, Run):
+        _print_json(result.as_dict()) if as_json else print("\n".join(result.lines()))
+        return 0
+    if as_json:
+        _print_json({"output_dir": str(result.output_dir), "url": result.url, "metrics": result.metrics})
+    else:
+        _report(result)
+    return 0
+
+
+def _typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Sequence[str]) -> dict[str, Any]:
+    """The flags of a command that takes a recipe's options and settings, as typed."""
+    from lmtasks.configure import groups_of
+
+    declared = groups_of(recipe)
+    for group in groups:
+        add_options(parser, TITLES[group], declared[group].values())
+    other = parser.add_argument_group("other")
+    other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
+    other.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    other.add_argument("--help", "-h", action="store_true", help="show this")
+    other.add_argument("--help_all", action="store_true", help="show this and every field of TrainingArguments")
+    if "--help_all" in words:
+        _add_training(parser, declared["training"])
+    if _asks_help(words) or "--help_all" in words:
+        parser.print_help()
+        raise SystemExit(0)
+    typed, unknown = parser.parse_known_args(words)
+    # The rest are fields of TrainingArguments or mistakes; the runner's configuration knows which.
+    more, stray = loose(unknown)
+    if stray:
+        raise InputError(f"unexpected '{stray[0]}'", "put texts with spaces in quotes; flags start with --")
+    return {**more, **vars(typed)}
+
+
+def _add_training(parser: Parser, declared: Mapping[str, Option]) -> None:
+    from lmtasks.arguments import training_options
+
+    more = [option for name, option in training_options().items() if name not in declared]
+    add_options(parser, "every other field of TrainingArguments", more)
+
+
+def _values(typed: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The values for the runner, and whether JSON was asked for."""
+    return typed, bool(typed.pop("json", False))
+
+
+def _quiet() -> None:
+    """Silence what the libraries say by the way; what matters to a person, lmtasks says itself."""
+    import os
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+
+
+def _report(result: Any) -> None:
+    """What came of a run, for people."""
+    for line in _figures(result.metrics, result.perplexity_name):
+        print(line)
+    starter = result.recipe.starter
+    if starter and starter.texts and result.started_small:
+        print("\npredictions")
+        for text in starter.texts:
+            output = result.predict(text, **starter.predict)
+            print(f"  {text}")
+            for line in result.recipe.answers(output):
+                print(f"    {line}")
+    text = starter.texts[0] if starter and starter.texts else "a text"
+    print("\ntry next")
+    print(f'  lmtasks predict {result.output_dir} "{text}"')
+    print(f"  lmtasks evaluate {result.output_dir} --validation_file FILE")
+    print(f"  lmtasks push {result.output_dir} USER/NAME")
+
+
+def _figures(metrics: Mapping[str, float], perplexity_name: str) -> list[str]:
+    """The evaluation figures, one a line, what matters first."""
+    loss, unigram = metrics["eval_loss"], metrics["unigram_loss"]
+    than = f"{abs(unigram - loss):.2f} {'below' if loss <= unigram else 'ABOVE'} the unigram baseline of {unigram:.2f}"
+    rows = {
+        "loss": f"{loss:.4f} nats per target, {than}",
+        "perplexity": f"{metrics['perplexity']:.2f}" + f" ({perplexity_name})" * (perplexity_name != "perplexity"),
+        "accuracy": f"{metrics['accuracy']:.1%}" if "accuracy" in metrics else "",
+        "bits per byte": f"{metrics['bits_per_byte']:.3f}" if "bits_per_byte" in metrics else "",
+        "targets": f"{metrics['eval_targets']:,}",
+    }
+    return [f"{name:<14} {text}" for name, text in rows.items() if text]
+
+
+def _evaluate(words: list[str]) -> int:
+    parser = Parser(
+        prog="lmtasks evaluate",
+        usage="lmtasks evaluate RUN_OR_MODEL [flags]",
+        description="The figures of a run or of any model; a run on its own held-out text unless data is given.",
+    )
+    parser.add_argument("--recipe", metavar="NAME", help="recipe to evaluate as; found out when not given")
+    if not words or words[0].startswith("-"):
+        if not _asks_help(words):
+            raise InputError("evaluate needs a run or a model", "lmtasks evaluate RUN_OR_MODEL")
+        name, words = "", ["--help"]
+    else:
+        name, words = words[0], words[1:]
+    catalog = load_catalog()
+    wanted = loose(words)[0].get("recipe")
+    if _asks_help(words):
+        recipe = catalog.recipe(wanted) if wanted else next(iter(catalog.recipes.values()))
+    else:
+        _quiet()
+        from lmtasks.inference import recipe_of
+
+        recipe = recipe_of(name, catalog, wanted)
+    typed = _typed_flags(parser, recipe, words, ("options", "data", "model"))
+    values, as_json = _values(typed)
+    values.pop("recipe", None)
+    from lmtasks.runner import evaluate
+
+    metrics = evaluate(name, recipe=recipe.name, **values)
+    _print_json(metrics) if as_json else print("\n".join(_figures(metrics, "perplexity")))
+    return 0
+
+
+def _predict(words: list[str]) -> int:
+    parser = Parser(
+        prog="lmtasks predict",
+        usage="lmtasks predict RUN_OR_MODEL TEXT... [flags]",
+        description="Use a model. Any other flag goes to its pipeline: --top_k 3, --max_new_tokens 100, --do_sample.",
+    )
+    parser.add_argument("--file", metavar="FILE", help="texts from a file, one a line; - for standard input")
+    parser.add_argument("--batch_size", metavar="N", type=int, default=8, help="texts at once (default: 8)")
+    parser.add_argument("--recipe", metavar="NAME", help="recipe to predict as; found out when not given")
+    parser.add_argument("--json", action="store_true", help="the pipeline's own structure, one JSON document")
+    parser.add_argument("--help", "-h", action="store_true", help="show this")
+    if _asks_help(words):
+        parser.print_help()
+        return 0
+    typed, rest = parser.parse_known_args(words)
+    arguments, positional = loose(rest, SWITCHES)
+    if not positional:
+        raise InputError("predict needs a run or a model", "lmtasks predict RUN_OR_MODEL TEXT")
+    texts = positional[1:] or _texts(vars(typed).get("file"))
+    _quiet()
+    from lmtasks.inference import predict, recipe_of
+
+    catalog = load_catalog()
+    recipe = recipe_of(positional[0], catalog, vars(typed).get("recipe"))
+    outputs = predict(positional[0], texts, recipe=recipe.name, batch_size=typed.batch_size, **scalars(arguments))
+    if vars(typed).get("json"):
+        _print_json(outputs)
+        return 0
+    for text, output in zip(texts, outputs, strict=True):
+        if len(texts) > 1:
+            print(f"{text}")
+        for line in recipe.answers(output):
+            print(f"  {line}" if len(texts) > 1 else line)
+    return 0
+
+
+def _texts(file: str | None) -> list[str]:
+    """Texts from a file or standard input, one a line."""
+    if file is None and sys.stdin.isatty():
+        raise InputError("predict needs a text", "put it in quotes after the model, or name a --file")
+    try:
+        if file in (None, "-"):
+            lines = sys.stdin.read().splitlines()
+        else:
+            with open(str(file), encoding="utf-8") as handle:
+                lines = handle.read().splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read '{file}': {error.strerror}", "give an existing file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"'{file}' is no UTF-8 text: byte {error.start}", "convert it to UTF-8") from error
+    texts = [line for line in lines if line.strip()]
+    if not texts:
+        raise InputError(f"no text in {'standard input' if file in (None, '-') else repr(file)}", "one text a line")
+    return texts
+
+
+def _push(words: list[str]) -> int:
+    parser = Parser(prog="lmtasks push", description="Publish a finished run on the Hub.")
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("repo_id", metavar="REPO_ID", help="USER/NAME")
+    parser.add_argument("--private", action="store_true", help="make the repository private")
+    parser.add_argument("--create_pr", action="store_true", help="as a pull request")
+    parser.add_argument("--revision", metavar="NAME", help="branch to publish to")
+    typed = _parse(parser, words)
+    from lmtasks.publishing import push
+
+    url = push(
+        typed["run"],
+        typed["repo_id"],
+        private=typed.get("private", False),
+        create_pr=typed.get("create_pr", False),
+        revision=typed.get("revision"),
+    )
+    _print_json({"url": url}) if typed.get("json") else print(url)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": _run,
+    "predict": _predict,
+    "evaluate": _evaluate,
+    "push": _push,
+    "list": _list,
+    "show": _show,
+    "plugins": _plugins,
+}

@@ -1,0 +1,219 @@
+"""From names and values, however they were given, to a checked request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lmtasks.errors import InputError, nearest
+from lmtasks.options import Option, convert, options_of
+from lmtasks.recipe import Recipe
+from lmtasks.settings import DataSettings, ModelSettings, OutputSettings, TrainingSettings
+
+MODEL_SOURCES = ("model_name_or_path", "model_type", "config_name")
+DATA_SOURCES = ("dataset_name", "train_file", "train_dataset", "validation_file", "eval_dataset")
+
+ALWAYS = ("do_train", "do_eval")
+"""Flags of ``run_mlm.py`` for what a run always does; accepted when true."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be done, checked as far as names and values go.
+
+    Args:
+        recipe: the recipe.
+        options: instance of the recipe's options.
+        data, model, output: settings.
+        training: ``TrainingArguments`` by name.
+        given: names that the user set, rather than a default.
+        sample: the embedded text to use, when no data was given.
+    """
+
+    recipe: Recipe
+    options: Any
+    data: DataSettings
+    model: ModelSettings
+    output: OutputSettings
+    training: Mapping[str, Any]
+    given: frozenset[str]
+    sample: str | None
+
+    @property
+    def seed(self) -> int:
+        """The seed of weights, order and masks."""
+        return int(self.training["seed"])
+
+    @property
+    def starts_small(self) -> bool:
+        """Whether the recipe's own small model is trained, because nobody named one."""
+        return not self.given & set(MODEL_SOURCES)
+
+
+def groups_of(recipe: Recipe) -> dict[str, dict[str, Option]]:
+    """Everything that can be set without importing anything heavy, by where it belongs."""
+    return {
+        "options": options_of(recipe.options),
+        "data": options_of(DataSettings),
+        "model": options_of(ModelSettings),
+        "output": options_of(OutputSettings),
+        "training": options_of(TrainingSettings),
+    }
+
+
+def configure(recipe: Recipe, values: Mapping[str, Any]) -> Request:
+    """The request that these values make, with the recipe's starter where they say nothing.
+
+    Args:
+        recipe: the recipe.
+        values: names, with ``-`` or ``_``, and values as typed or as Python has them. A value of
+            None counts as not given.
+
+    Raises:
+        InputError: unknown names, values out of range, contradictions.
+    """
+    groups = groups_of(recipe)
+    given = _named(groups, {name: value for name, value in values.items() if value is not None})
+    _refuse_contradictions(given)
+    defaults = _starter(recipe, given)
+    parts: dict[str, dict[str, Any]] = {name: {} for name in groups}
+    for name, value in {**defaults, **given}.items():
+        group, option = _place(groups, name)
+        parts[group][name] = convert(option, value)
+    training = {name: option.default for name, option in groups["training"].items()} | parts["training"]
+    _check(training)
+    model = ModelSettings(**parts["model"])
+    _require_pinned_code(model)
+    return Request(
+        recipe=recipe,
+        options=recipe.options(**parts["options"]),
+        data=DataSettings(**parts["data"]),
+        model=model,
+        output=OutputSettings(**parts["output"]),
+        training=training,
+        given=frozenset(given),
+        sample=recipe.starter.sample if recipe.starter and not given.keys() & set(DATA_SOURCES) else None,
+    )
+
+
+def _named(groups: Mapping[str, Mapping[str, Option]], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values under their options' own names."""
+    own = {alias: option.name for group in groups.values() for option in group.values() for alias in option.aliases}
+    named: dict[str, Any] = {}
+    for typed, value in values.items():
+        name = typed.replace("-", "_")
+        name = own.get(name, name)
+        if name in named:
+            raise InputError(f"--{name} is given twice, as '{name}' and as '{typed}'", "give it once")
+        named[name] = value
+    for name in ALWAYS:
+        if str(named.pop(name, True)).lower() not in ("true", "1"):
+            raise InputError(f"--{name} false: a run always trains and evaluates", "lmtasks evaluate MODEL evaluates")
+    return named
+
+
+def _place(groups: Mapping[str, Mapping[str, Option]], name: str) -> tuple[str, Option]:
+    """The group and the option of a name.
+
+    Raises:
+        InputError: nobody knows the name; suggests the nearest.
+    """
+    for group, options in groups.items():
+        if name in options:
+            return group, options[name]
+    # Only a name that is none of ours costs the import of transformers.
+    from lmtasks.arguments import REFUSED, training_options
+
+    if name in REFUSED:
+        raise InputError(f"--{name} is not supported: {REFUSED[name]}", f"leave --{name} out")
+    training = training_options()
+    if name in training:
+        return "training", training[name]
+    known = [*(own for options in groups.values() for own in options), *training]
+    raise InputError(f"unknown option '--{name}'{nearest(name, known)}", "--help-all shows every option")
+
+
+def _refuse_contradictions(given: Mapping[str, Any]) -> None:
+    for one, other in (
+        ("model_name_or_path", "model_type"),
+        ("model_name_or_path", "config_name"),
+        ("model_name_or_path", "config_overrides"),
+        ("model_name_or_path", "train_tokenizer"),
+        ("model_type", "config_name"),
+        ("tokenizer_name", "train_tokenizer"),
+        ("dataset_name", "train_file"),
+        ("dataset_name", "train_dataset"),
+        ("train_file", "train_dataset"),
+    ):
+        if one in given and other in given:
+            raise InputError(f"--{one} and --{other} exclude each other", "give one of the two")
+    fresh = {"model_type", "config_name"} & given.keys()
+    if fresh and not {"tokenizer_name", "train_tokenizer"} & given.keys():
+        raise InputError(
+            f"--{fresh.pop()} makes a new model, which needs a tokenizer",
+            "add --train_tokenizer 8000, or --tokenizer_name with a folder or id",
+        )
+
+
+def _starter(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's own model and training settings, when the user named no model."""
+    if given.keys() & set(MODEL_SOURCES):
+        return {}
+    if recipe.starter is None:
+        raise InputError(f"{recipe.name} needs a model", "add --model with a folder or id")
+    defaults = {**recipe.starter.model, **recipe.starter.training}
+    if "tokenizer_name" in given:
+        defaults.pop("train_tokenizer", None)
+    if "max_steps" in given or "num_train_epochs" in given:
+        # How long to train is one decision, however it is put.
+        defaults = {name: value for name, value in defaults.items() if name not in ("max_steps", "num_train_epochs")}
+    return defaults
+
+
+def _check(training: Mapping[str, Any]) -> None:
+    if training["max_steps"] == 0:
+        raise InputError("--max_steps cannot be 0", "give a number of steps, or leave it out for --num_train_epochs")
+
+
+def _require_pinned_code(model: ModelSettings) -> None:
+    """Code from a repository may run only at a commit that the user has looked at."""
+    if model.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", model.revision):
+        raise InputError(
+            "--trust_remote_code needs --revision with a full commit id",
+            "read the code at that commit first; it will run with your rights",
+        )
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The values in a YAML file.
+
+    Raises:
+        InputError: no such file, not YAML, or not a mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read --config '{path}': {error.strerror}", "give an existing YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(f"--config '{path}' is not YAML: {problem}", "write one 'name: value' a line") from error
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise InputError(f"--config '{path}' must hold 'name: value' lines", "for example: learning_rate: 1e-4")
+    return content
+
+
+def as_record(request: Request) -> dict[str, Any]:
+    """What ``run.json`` keeps of a request: everything but what only memory can hold."""
+    data = {name: value for name, value in vars(request.data).items() if not options_of(DataSettings)[name].python_only}
+    return {
+        "options": asdict(request.options),
+        "data": data,
+        "model": asdict(request.model),
+        # Whether a run is resumed does not change what it is.
+        "training": {name: value for name, value in request.training.items() if name != "resume_from_checkpoint"},
+    }

@@ -1,0 +1,141 @@
+"""Which column holds the text, and how its cells become strings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lmtasks.errors import InputError, nearest
+
+
+def text_path(schema: pa.Schema, name: str | None, source: str) -> tuple[str, ...]:
+    """The path of the text column: names of the column and of the fields inside it.
+
+    Args:
+        schema: Arrow schema of the rows.
+        name: what the user typed, such as ``answers.text``; None to guess: ``text``, else the only string column.
+        source: name of the data for messages.
+
+    Raises:
+        InputError: no such column, nothing to guess from, or a column that does not hold text.
+    """
+    path = _guess(schema, source) if name is None else _descend(schema, name)
+    if path is None:
+        known = [".".join(leaf) for leaf in _leaves(schema)]
+        raise InputError(
+            f"no column '{name}' in {source}: it has {', '.join(known)}{nearest(str(name), known)}",
+            "--text_column NAME; a dot reaches into a nested column",
+        )
+    kind = _leaf_type(schema, path)
+    if not _is_text(kind) and not _is_json(kind):
+        raise InputError(
+            f"column '{'.'.join(path)}' of {source} holds {kind}, not text, from row 1 on", "--text_column NAME"
+        )
+    return path
+
+
+def strings(array: pa.Array, path: Sequence[str]) -> pa.Array:
+    """The texts of one column.
+
+    Args:
+        array: the column, one cell per row.
+        path: fields to descend into; lists on the way, and of strings, are joined with a space.
+
+    Returns:
+        A string array of the same length, null where any part of the cell is null.
+    """
+    kind = array.type
+    if _is_list(kind):
+        return _joined(array, strings(array.flatten(), path))
+    if pa.types.is_struct(kind):
+        return strings(pc.struct_field(array, path[0]), path[1:])
+    if isinstance(array, pa.ExtensionArray):
+        return pa.array([json.loads(cell) for cell in array.storage.to_pylist()], pa.string())
+    # Arrow computes little on views yet.
+    return array.cast(pa.string()) if pa.types.is_string_view(kind) or pa.types.is_dictionary(kind) else array
+
+
+def first_mixed(array: pa.Array) -> int | None:
+    """Index of the first cell that is not text in a column that JSON gave several types, if any."""
+    # Each cell of such a column is a JSON value: a string begins with a quotation mark.
+    is_text = pc.fill_null(pc.starts_with(array.storage, '"'), False)
+    position = pc.index(is_text, False).as_py()
+    return None if position < 0 else int(position)
+
+
+def _joined(lists: pa.Array, values: pa.Array) -> pa.Array:
+    """One string per list. ``values`` are the texts of all lists' items, without gaps."""
+    # flatten() skipped the items of null lists, so the offsets are counted anew.
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
+    joined = pc.binary_join(pa.LargeListArray.from_arrays(offsets, values.cast(pa.string())), " ")
+    return pc.if_else(lists.is_valid(), joined, pa.scalar(None, joined.type))
+
+
+def _guess(schema: pa.Schema, source: str) -> tuple[str, ...]:
+    if "text" in schema.names:
+        return ("text",)
+    texts = [field.name for field in schema if _is_string(field.type)]
+    if len(texts) == 1:
+        return (texts[0],)
+    why = f"{len(texts)} columns hold text" if texts else "no column holds plain text"
+    raise InputError(
+        f"cannot tell which column of {source} is the text: {why} of {', '.join('.'.join(p) for p in _leaves(schema))}",
+        "--text_column NAME",
+    )
+
+
+def _descend(fields: pa.Schema | pa.StructType, name: str) -> tuple[str, ...] | None:
+    """The path that a dotted name means; a field whose own name has dots is found as well."""
+    names = [field.name for field in fields]
+    if name in names:
+        return (name,)
+    for end in (i for i, letter in enumerate(name) if letter == "."):
+        inner = _item_type(fields.field(name[:end]).type) if name[:end] in names else None
+        rest = _descend(inner, name[end + 1 :]) if inner is not None and pa.types.is_struct(inner) else None
+        if rest is not None:
+            return (name[:end], *rest)
+    return None
+
+
+def _leaves(fields: pa.Schema | pa.StructType) -> Iterator[tuple[str, ...]]:
+    for field in fields:
+        inner = _item_type(field.type)
+        if pa.types.is_struct(inner):
+            yield from ((field.name, *path) for path in _leaves(inner))
+        else:
+            yield (field.name,)
+
+
+def _leaf_type(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
+    kind = schema.field(path[0]).type
+    for name in path[1:]:
+        kind = _item_type(kind).field(name).type
+    return kind
+
+
+def _item_type(kind: pa.DataType) -> pa.DataType:
+    """What a list holds, at any depth; any other type as it is."""
+    return _item_type(kind.value_type) if _is_list(kind) else kind
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    inner = _item_type(kind)
+    return _is_string(inner) or (pa.types.is_dictionary(inner) and _is_string(inner.value_type))
+
+
+def _is_json(kind: pa.DataType) -> bool:
+    """Whether datasets read values of several types from JSON. The row that is to blame is named later."""
+    return getattr(kind, "extension_name", None) == "arrow.json"

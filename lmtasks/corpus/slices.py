@@ -1,0 +1,94 @@
+"""Split expressions such as ``train[:5000]``, and the choice of what is held out for evaluation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+
+from lmtasks.errors import InputError, nearest
+
+_STRETCHES = 100
+
+
+def take(splits: Mapping[str, datasets.Dataset], expression: str, flag: str, source: str) -> datasets.Dataset:
+    """The rows that a split expression of ``datasets`` selects.
+
+    Args:
+        splits: rows by name of the split.
+        expression: such as ``train``, ``train[:5000]``, ``train[10%:20%]+test``.
+        flag: the flag that gave the expression, and
+        source: the name of the data; both for messages.
+
+    Raises:
+        InputError: not such an expression, an unknown split, or no row selected.
+    """
+    for name in _names(expression):
+        if name not in splits:
+            raise InputError(
+                f"unknown split '{name}' in {source}: it has {', '.join(splits)}{nearest(name, splits)}",
+                f"--{flag} {next(iter(splits), 'NAME')}",
+            )
+    sizes = {name: len(rows) for name, rows in splits.items()}
+    parts = [
+        splits[part.splitname].select(range(part.from_, part.to))
+        for part in _parse(expression, flag).to_absolute(sizes)
+        if part.from_ < part.to
+    ]
+    if not parts:
+        counts = ", ".join(f"{name} has {size} rows" for name, size in sizes.items())
+        raise InputError(
+            f"--{flag} {expression} selects no rows of {source}: {counts}", f'such as --{flag} "train[:90%]"'
+        )
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+
+
+def held_out(has_text: npt.NDArray[np.bool_], *, documents: bool, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Which rows are held out for evaluation; the same for the same arguments.
+
+    Documents are held out one by one. Lines are not: a single line torn from its neighbours is no
+    text, and its neighbours, which stay in the training part, would give it away. So lines are cut into
+    even stretches of consecutive lines, at most 100, and whole stretches are held out.
+
+    Args:
+        has_text: one flag per row, False for blank rows.
+        documents: whether each row is a document.
+        share: the share to hold out, between 0 and 1; at least one unit is.
+        seed: of the choice.
+
+    Returns:
+        One flag per row. Both parts have at least one unit that is not blank.
+
+    Raises:
+        InputError: fewer than two documents, or stretches of lines, that are not blank.
+    """
+    count = len(has_text)
+    pieces = count if documents else min(count, _STRETCHES)
+    unit_of_row = np.arange(count) * pieces // max(count, 1)
+    candidates = np.unique(unit_of_row[has_text])
+    if len(candidates) < 2:
+        raise InputError(
+            f"only {len(candidates)} {'document' if documents else 'line'} with text: "
+            "too few to hold out a part for evaluation",
+            "give more text, or --validation_file",
+        )
+    size = min(max(1, round(len(candidates) * share)), len(candidates) - 1)
+    chosen = np.random.default_rng(seed).choice(candidates, size=size, replace=False, shuffle=False)
+    return np.isin(unit_of_row, chosen)
+
+
+def _names(expression: str) -> list[str]:
+    """The splits that an expression names, before its slices are looked at."""
+    return [re.split(r"[\[(]", part, maxsplit=1)[0].strip() for part in expression.split("+")]
+
+
+def _parse(expression: str, flag: str) -> datasets.ReadInstruction:
+    try:
+        return datasets.ReadInstruction.from_spec(expression)
+    except ValueError as error:
+        raise InputError(
+            f"--{flag} cannot be '{expression}': {error}", f'such as --{flag} "train[:5000]" or "train[10%:20%]"'
+        ) from error

@@ -1,0 +1,133 @@
+"""One split of a corpus: rows of text, read lazily in Arrow batches."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lmtasks.corpus.columns import first_mixed, strings
+from lmtasks.errors import InputError
+
+# Rows may be whole books: a batch ends at this many bytes of text even if it has few rows.
+_BATCH_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Documents of one split.
+
+    Args:
+        rows: the rows; only the text column is needed.
+        column: path of the text column, such as ``("answers", "text")``.
+        documents: True: every row is a document. False: rows are lines of a running text, line breaks included.
+        blank: how many rows were left out because they hold nothing but white space.
+    """
+
+    rows: datasets.Dataset
+    column: tuple[str, ...]
+    documents: bool
+    blank: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def texts(self, batch_size: int = 1000) -> Iterator[list[str]]:
+        """The texts in order, lists joined with a space.
+
+        Args:
+            batch_size: the most rows in a batch. Batches of long texts have fewer, so that memory stays bounded.
+
+        Yields:
+            Lists of one string per row, never empty.
+        """
+        for array in _arrays(self.rows, self.column, batch_size):
+            yield from (part.to_pylist() for part in _portions(array))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that depend on nothing but the texts, their order and whether rows are documents."""
+        # Lengths and bytes go to separate digests, so that the cut into batches leaves no trace.
+        lengths, content = (hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16))
+        for array in _arrays(self.rows, self.column, 1000):
+            lengths.update(pc.binary_length(array).cast(pa.int64()).to_numpy(zero_copy_only=False).tobytes())
+            for part in _portions(array):
+                content.update("".join(part.to_pylist()).encode())
+        lengths.update(content.digest() + bytes([self.documents]))
+        return lengths.hexdigest()
+
+
+def text_flags(rows: datasets.Dataset, column: tuple[str, ...], source: str) -> npt.NDArray[np.bool_]:
+    """Whether each row holds more than white space.
+
+    Reads everything once: a bad row must stop the run here, not hours later.
+
+    Raises:
+        InputError: a null or a value that is not text; names the first such row, counting from 1.
+    """
+    flags: list[npt.NDArray[np.bool_]] = []
+    seen = 0
+    for array in _arrays(rows, column, 1000, source):
+        if (invalid := _first_invalid(array)) is not None:
+            raise _bad_row(column, source, seen + invalid, "text that is not valid UTF-8")
+        if array.null_count:
+            raise _bad_row(column, source, seen + pc.index(array.is_null(), True).as_py(), "no text (null)")
+        blank = pc.or_(pc.equal(pc.binary_length(array), 0), pc.utf8_is_space(array))
+        flags.append(~blank.to_numpy(zero_copy_only=False))
+        seen += len(array)
+    return np.concatenate([np.zeros(0, bool), *flags])
+
+
+def _arrays(
+    rows: datasets.Dataset, column: tuple[str, ...], batch_size: int, source: str = "the data"
+) -> Iterator[pa.Array]:
+    """String arrays of at most ``batch_size`` rows. Chunks stay apart: joined they could pass Arrow's 2 GB."""
+    seen = 0
+    for table in rows.select_columns([column[0]]).with_format("arrow").iter(batch_size):
+        for chunk in table.column(0).chunks:
+            if isinstance(chunk, pa.ExtensionArray) and (mixed := first_mixed(chunk)) is not None:
+                raise _bad_row(column, source, seen + mixed, "a value that is not text")
+            seen += len(chunk)
+            yield strings(chunk, column[1:])
+
+
+def _first_invalid(array: pa.Array) -> int | None:
+    """Index of the first string that is not UTF-8, if any: readers of JSON and parquet do not look."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        valid = (_is_utf8(cell.as_buffer()) for cell in array)
+        return next((index for index, is_utf8 in enumerate(valid) if not is_utf8), None)
+    return None
+
+
+def _is_utf8(cell: pa.Buffer | None) -> bool:
+    try:
+        cell is None or bytes(cell).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _portions(array: pa.Array) -> Iterator[pa.Array]:
+    """The array in slices of about ``_BATCH_BYTES``."""
+    ends = np.cumsum(pc.binary_length(array).to_numpy(zero_copy_only=False), dtype=np.int64)
+    cuts = np.flatnonzero(np.diff(ends // _BATCH_BYTES)) + 1
+    for start, end in pairwise([0, *cuts.tolist(), len(array)]):
+        if end > start:
+            yield array.slice(start, end - start)
+
+
+def _bad_row(column: tuple[str, ...], source: str, index: int, what: str) -> InputError:
+    return InputError(
+        f"row {index + 1} of {source} has {what} in column '{'.'.join(column)}'",
+        "remove or repair such rows, or name another column with --text_column",
+    )

@@ -1,0 +1,63 @@
+"""What can go wrong, by who can put it right.
+
+    LmtasksError
+    ├── InputError    exit 2   the user can: bad flag, file, model, folder; nothing was written
+    ├── RunError      exit 3   the run failed: diverged, out of memory, disk full, Hub refused
+    └── Interrupted   exit 130 or 143   stopped by a signal; the run can be resumed
+
+Anything else that escapes is a bug of ours: it keeps its traceback and exits 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LmtasksError(Exception):
+    """An expected failure: one line that names the thing, one that says what to type.
+
+    Args:
+        message: what is wrong, naming the flag, file, row or model.
+        hint: what to do about it; empty when there is nothing to type.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class InputError(LmtasksError):
+    """The request cannot be carried out as given. Raised before anything is written."""
+
+    exit_code = 2
+
+
+class RunError(LmtasksError):
+    """The request was fine, carrying it out failed."""
+
+    exit_code = 3
+
+
+class Interrupted(LmtasksError):  # noqa: N818  (nothing went wrong: somebody asked)
+    """A signal stopped the run after it saved a checkpoint.
+
+    Args:
+        signal_number: POSIX number of the signal; the exit code is 128 plus that.
+    """
+
+    def __init__(self, message: str, hint: str, signal_number: int) -> None:
+        super().__init__(message, hint)
+        self.exit_code = 128 + signal_number
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``", did you mean 'x'?"`` for the closest of the known names, or an empty string."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f", did you mean '{matches[0]}'?" if matches else ""

@@ -1,0 +1,111 @@
+"""Evaluation: every target once, summed in float64, divided at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Subset
+
+from lmtasks.errors import RunError
+from lmtasks.examples import Examples
+from lmtasks.recipe import Batch, Recipe
+from lmtasks.references import resolve
+
+Collate = Callable[[list[dict[str, Any]]], Batch]
+
+
+def evaluate_model(
+    model: torch.nn.Module,
+    recipe: Recipe,
+    examples: Examples,
+    collate: Collate,
+    batch_size: int,
+    progress: Callable[[int], None] = lambda examples: None,
+) -> dict[str, float]:
+    """The figures of a model on packed examples.
+
+    Args:
+        model: evaluated where its weights are, in evaluation mode; its mode is restored.
+        recipe: gives loss, targets and metrics.
+        examples: what to evaluate on.
+        collate: the recipe's collator for evaluation.
+        batch_size: has no influence on the figures.
+        progress: called with the number of examples done.
+
+    Returns:
+        ``loss`` in nats per target, ``targets``, ``unigram_loss`` and ``bits_per_byte`` for text, and
+        what the recipe's metrics say.
+
+    Raises:
+        RunError: the loss is not finite, or there is nothing to predict.
+    """
+    frequencies = _frequencies(examples)
+    was_training = model.training
+    model.eval()
+    rows: list[dict[str, float]] = []
+    unigram = done = 0.0
+    with torch.no_grad():
+        for batch in _batches(model, examples, collate, batch_size):
+            total, targets, *more = recipe.loss(model, batch)
+            rows.append({"loss": float(total), "targets": int(targets)} | _numbers(more))
+            unigram -= float(np.log(frequencies[recipe.targets(batch).cpu().numpy()]).sum())
+            done += len(batch["input_ids"])
+            progress(int(done))
+    model.train(was_training)
+    rows, unigram = _gathered(rows, unigram)
+    return _figures(recipe, examples, rows, unigram)
+
+
+def _batches(model: torch.nn.Module, examples: Examples, collate: Collate, batch_size: int) -> Iterator[Batch]:
+    """This process's share of the batches, on the model's device; no example twice or left out."""
+    device = next(model.parameters()).device
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    share = Subset(examples, range(rank, len(examples), processes))
+    loader: DataLoader[Any] = DataLoader(share, batch_size=batch_size, collate_fn=collate)
+    for batch in loader:
+        yield {name: value.to(device) for name, value in batch.items()}
+
+
+def _numbers(more: list[Any]) -> dict[str, float]:
+    """The further sums of a loss, if it has any."""
+    return {name: value.item() for sums in more for name, value in sums.items()}
+
+
+def _gathered(rows: list[dict[str, float]], unigram: float) -> tuple[list[dict[str, float]], float]:
+    if not dist.is_initialized():
+        return rows, unigram
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, (rows, unigram))
+    return [row for part, _ in parts for row in part], math.fsum(share for _, share in parts)
+
+
+def _frequencies(examples: Examples) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """How frequent each token is among the evaluated blocks: the best that a unigram model can know.
+
+    The baseline is fitted to the very text that it is measured on, so beating it means something.
+    """
+    counts = np.bincount(examples.packed.blocks.ravel())
+    return np.asarray(counts / counts.sum())
+
+
+def _figures(recipe: Recipe, examples: Examples, rows: list[dict[str, float]], unigram: float) -> dict[str, float]:
+    targets = sum(row["targets"] for row in rows)
+    if not targets:
+        raise RunError("the evaluation text has nothing to predict", "give more text")
+    figures: dict[str, float] = {}
+    for reference in recipe.metrics:
+        metric = resolve(reference)(keep_in_memory=True)
+        columns = {name: [row[name] for row in rows] for name in metric.features}
+        figures |= metric.compute(**columns)
+    if not math.isfinite(figures["loss"]):
+        raise RunError(f"the evaluation loss is {figures['loss']}: the model has diverged", "lower --learning_rate")
+    packed = examples.packed
+    figures |= {"targets": targets, "unigram_loss": unigram / targets}
+    if packed.bytes:
+        figures["bits_per_byte"] = figures["loss"] / math.log(2) * packed.tokens / packed.bytes
+    return figures

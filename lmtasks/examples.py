@@ -1,0 +1,40 @@
+"""Packed blocks as a dataset whose every example knows the seed of its own randomness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from lmtasks.packing import Packed
+
+EVALUATION_SEED = 0
+"""Evaluation draws from a seed of its own, so that its masks are the same in every run."""
+
+
+class Examples(Dataset[dict[str, Any]]):
+    """Blocks with the seed from which their collator draws: (seed, epoch, example id).
+
+    Args:
+        packed: the blocks.
+        seed: the run's seed.
+    """
+
+    def __init__(self, packed: Packed, seed: int) -> None:
+        self.packed = packed
+        self.seed = seed
+        # In shared memory: the processes of a data loader that live through several epochs see it change.
+        self._epoch: torch.Tensor = torch.zeros(1, dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self.packed.blocks)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        seed = (self.seed, int(self._epoch), int(index))
+        return {"input_ids": self.packed.blocks[index], "seed": seed}
+
+    def start_epoch(self, epoch: int) -> None:
+        """From here on draw for this epoch."""
+        self._epoch[0] = epoch

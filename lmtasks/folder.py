@@ -1,0 +1,147 @@
+"""The run folder: who may write there, what lies in it, and ``run.json``, which says what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmtasks.errors import InputError
+
+RECORD = "run.json"
+LOG = "log.jsonl"
+CHECKPOINTS = "checkpoints"
+
+OWN = (
+    RECORD,
+    LOG,
+    CHECKPOINTS,
+    "README.md",
+    "all_results.json",
+    "train_results.json",
+    "eval_results.json",
+    "trainer_state.json",
+)
+"""What a run writes beside its model and tokenizer."""
+
+
+def choose_folder(recipe: str, wanted: str | None) -> Path:
+    """The folder of a run: the wanted one, or the first free of ``runs/RECIPE``, ``runs/RECIPE-2``, ..."""
+    if wanted:
+        return Path(wanted)
+    folder = Path("runs") / recipe
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = Path("runs") / f"{recipe}-{number}"
+    return folder
+
+
+def require_usable(folder: Path, request: Mapping[str, Any], *, overwrite: bool, resume: bool) -> None:
+    """Refuse a folder that holds anything but this run.
+
+    Args:
+        folder: need not exist.
+        request: what the run was asked for, as ``run.json`` keeps it.
+        overwrite: an earlier run there may be replaced.
+        resume: the same run, unfinished, may be there.
+
+    Raises:
+        InputError: a file, a folder of other things, another run, or a finished one.
+    """
+    _require_writable(folder)
+    if not folder.exists() or not any(folder.iterdir()):
+        if resume:
+            raise InputError(f"nothing to resume in '{folder}'", "leave out --resume_from_checkpoint")
+        return
+    record = read_record(folder)
+    if record is None:
+        raise InputError(f"output_dir '{folder}' holds files that are no run of lmtasks", "choose another --output_dir")
+    if overwrite:
+        return
+    if record.get("status") == "done":
+        raise InputError(
+            f"output_dir '{folder}' holds a finished run", "choose another, or replace it with --overwrite_output_dir"
+        )
+    if json.loads(json.dumps(request)) != record.get("request"):
+        raise InputError(
+            f"output_dir '{folder}' holds an unfinished run with other options",
+            "choose another, or replace it with --overwrite_output_dir",
+        )
+    if not resume:
+        raise InputError(
+            f"output_dir '{folder}' holds this run, unfinished",
+            "--resume_from_checkpoint true goes on, --overwrite_output_dir starts again",
+        )
+    if not any((folder / CHECKPOINTS).glob("checkpoint-*")):
+        raise InputError(
+            f"the run in '{folder}' was stopped before its first checkpoint", "--overwrite_output_dir starts again"
+        )
+
+
+def _require_writable(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output_dir '{folder}' is a file", "choose a folder")
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir():
+        raise InputError(f"output_dir '{folder}' lies below the file '{parent}'", "choose a folder")
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"output_dir '{folder}' cannot be written: no permission in '{parent}'", "choose another")
+
+
+def clear(folder: Path) -> None:
+    """Remove an earlier run: the files that it recorded as its own, and nothing else."""
+    record = read_record(folder)
+    if record is None:
+        return
+    for name in (*record.get("files", ()), *OWN):
+        path = folder / Path(name).name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def read_record(folder: str | Path) -> dict[str, Any] | None:
+    """What ``run.json`` says, or None where there is no run.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = Path(folder) / RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"'{path}' is damaged: {error}", "choose another folder") from error
+    return record if isinstance(record, dict) and "recipe" in record else None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write, or replace, in one step: a reader never sees half a file."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(new, path)
+
+
+def save_into(folder: Path, *parts: Any) -> list[str]:
+    """Save model and tokenizer into the folder and tell which files that made.
+
+    They are written next door first and then moved, so that what was there stays until all is written.
+
+    Args:
+        parts: objects with ``save_pretrained``.
+    """
+    staging = folder / ".saving"
+    shutil.rmtree(staging, ignore_errors=True)
+    for part in parts:
+        part.save_pretrained(staging)
+    names = sorted(path.name for path in staging.iterdir())
+    for name in names:
+        os.replace(staging / name, folder / name)
+    staging.rmdir()
+    return names

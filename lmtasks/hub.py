@@ -1,0 +1,60 @@
+"""What goes wrong between a name that a person typed and the files it should stand for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub.constants
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RevisionNotFoundError
+from safetensors import SafetensorError
+
+from lmtasks.errors import InputError
+
+
+def is_local(name: str) -> bool:
+    """Whether the name is a path: it exists, or is written as only a path can be."""
+    return Path(name).exists() or name.startswith((".", "~", os.sep)) or name.count("/") > 1
+
+
+@contextlib.contextmanager
+def found_or_explained(thing: str, name: str) -> Iterator[None]:
+    """Turn what the libraries say when ``name`` cannot be loaded into one line.
+
+    Args:
+        thing: "model" or "tokenizer".
+        name: folder or Hub id.
+
+    Raises:
+        InputError: for a missing folder, damaged weights, an unknown or gated repository, no network.
+    """
+    if is_local(name) and not Path(name).is_dir():
+        raise InputError(f"no {thing} folder '{name}'", "give an existing folder or an id such as roberta-base")
+    try:
+        yield
+    except SafetensorError as error:
+        raise InputError(
+            f"the weights in '{name}' are damaged: {_line(error)}", "download or copy them again"
+        ) from error
+    except (OSError, HFValidationError, ValueError) as error:
+        raise InputError(f"cannot load {thing} '{name}': {_line(error)}", _hint(name, error)) from error
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what a library says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _hint(name: str, error: BaseException) -> str:
+    if is_local(name):
+        return f"'{name}' must hold a config.json, the weights as safetensors and the tokenizer's files"
+    causes = (error, error.__cause__)
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return f"ask for access on the page of '{name}', then hf auth login"
+    if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
+        return "check --revision"
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set: unset it, or give a folder"
+    return "check the spelling and the network; hf auth login for a private repository"

@@ -1,0 +1,244 @@
+"""The model of a run: a checkpoint or a fresh one, and what it can take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from lmtasks.catalog import Catalog, load_catalog
+from lmtasks.errors import InputError, nearest
+from lmtasks.hub import found_or_explained, is_local
+from lmtasks.recipe import Recipe
+from lmtasks.references import resolve
+from lmtasks.settings import ModelSettings
+
+LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
+"""Names under which configurations keep the longest input."""
+
+
+def register_architectures(catalog: Catalog | None = None) -> None:
+    """Make every installed plugin's architecture known to transformers' Auto classes."""
+    for architecture in (catalog or load_catalog()).architectures.values():
+        if architecture.config is None:
+            continue
+        config = resolve(architecture.config)
+        AutoConfig.register(architecture.model_type, config, exist_ok=True)
+        for auto, reference in architecture.models.items():
+            getattr(transformers, auto).register(config, resolve(reference), exist_ok=True)
+
+
+def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
+    """The configuration of the checkpoint, or of the model to make.
+
+    Raises:
+        InputError: unknown model type, no such checkpoint, or one that the recipe cannot train.
+    """
+    name = settings.model_name_or_path or settings.config_name
+    if name:
+        with found_or_explained("model", name):
+            config = AutoConfig.from_pretrained(
+                name, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+            )
+    else:
+        config = _default_config(str(settings.model_type))
+    if settings.config_overrides:
+        config = _overridden(config, settings.config_overrides)
+    _require_class(config, name or str(settings.model_type), recipe)
+    return config
+
+
+def _default_config(model_type: str) -> PretrainedConfig:
+    if model_type not in CONFIG_MAPPING:
+        known = list(CONFIG_MAPPING.keys())
+        raise InputError(
+            f"unknown model type '{model_type}'{nearest(model_type, known)}",
+            "transformers or a plugin must have it, such as roberta, modernbert, gpt2, llama",
+        )
+    return AutoConfig.for_model(model_type)
+
+
+def _overridden(config: PretrainedConfig, overrides: str) -> PretrainedConfig:
+    """The configuration with ``a=1,b=2``, each in the type that its default has.
+
+    It is made anew from what differs from the defaults, so that fields which follow from others
+    (the kinds of the layers from their number) follow.
+    """
+    values: dict[str, Any] = {}
+    for pair in overrides.split(","):
+        key, separator, text = pair.partition("=")
+        key = key.strip()
+        if not separator or not hasattr(config, key):
+            known = [name for name in config.to_dict() if not name.startswith("_")]
+            raise InputError(
+                f"--config_overrides: the {config.model_type} configuration has no '{key}'{nearest(key, known)}",
+                "write name=value,name=value",
+            )
+        values[config.attribute_map.get(key, key)] = _typed(key, text.strip(), getattr(config, key))
+    different = {name: value for name, value in config.to_diff_dict().items() if name in config.to_dict()}
+    for derived in ("model_type", "transformers_version", "layer_types"):
+        different.pop(derived, None)
+    try:
+        return type(config)(**{**different, **values})
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise InputError(f"--config_overrides: {_first_line(error)}", "check the values against each other") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong, without the library's own preamble."""
+    return str(error.__cause__ or error).strip().splitlines()[0]
+
+
+def _typed(key: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"--config_overrides: '{key}' must be true or false, got '{text}'", f"write {key}=true")
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if isinstance(default, (int, float)):
+        raise InputError(f"--config_overrides: '{key}' must be a number, got '{text}'", f"its default is {default}")
+    return None if text.lower() == "none" else text
+
+
+def _require_class(config: PretrainedConfig, name: str, recipe: Recipe) -> None:
+    """Refuse a model type that the recipe's Auto class does not know."""
+    # The mapping is the one thing that tells; transformers has no public name for it.
+    mapping = getattr(resolve(recipe.model_class), "_model_mapping", None)
+    if mapping is None or type(config) in mapping:
+        return
+    others = [other.name for other in load_catalog().recipes.values() if _takes(other, config)]
+    hint = f"lmtasks run {others[0]} takes it" if others else "choose another model"
+    raise InputError(f"{recipe.name} cannot train '{name}': {config.model_type} has no such model class", hint)
+
+
+def _takes(recipe: Recipe, config: PretrainedConfig) -> bool:
+    return type(config) in (getattr(resolve(recipe.model_class), "_model_mapping", None) or ())
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and how it came to be.
+
+    Args:
+        model: float32 weights, on the CPU.
+        new_weights: names of the weights that the checkpoint did not have.
+        grown: rows added to the embeddings for the tokenizer's tokens.
+    """
+
+    model: PreTrainedModel
+    new_weights: tuple[str, ...] = ()
+    grown: int = 0
+
+
+def load_model(
+    settings: ModelSettings, recipe: Recipe, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> Loaded:
+    """The checkpoint's model, or a fresh one with weights drawn from the seed.
+
+    Raises:
+        InputError: no weights, damaged ones, or some missing without ``--allow_new_weights``.
+    """
+    model_class = resolve(recipe.model_class)
+    transformers.set_seed(seed)
+    if not settings.model_name_or_path:
+        return Loaded(_fresh(model_class, fit_to_tokenizer(config, tokenizer)))
+    name = settings.model_name_or_path
+    _require_safetensors(name)
+    with found_or_explained("model", name):
+        model, report = model_class.from_pretrained(
+            name,
+            config=config,
+            revision=settings.revision,
+            trust_remote_code=settings.trust_remote_code,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    missing = tuple(sorted(report["missing_keys"]))
+    if missing and not settings.allow_new_weights:
+        raise InputError(
+            f"'{name}' lacks {len(missing)} of the model's weights, such as {missing[0]}",
+            "--allow_new_weights starts these from random numbers",
+        )
+    return Loaded(model, missing, _grow(model, tokenizer))
+
+
+def _fresh(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:
+    try:
+        model: PreTrainedModel = (
+            model_class.from_config(config, trust_remote_code=False)
+            if hasattr(model_class, "from_config")
+            else model_class(config)
+        )
+    # A configuration that does not add up surfaces as whatever the model's code trips over.
+    except (ValueError, TypeError, ZeroDivisionError, RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"no {config.model_type} model can be made of this configuration: {_first_line(error)}",
+            "check --config_overrides",
+        ) from error
+    return model.float()
+
+
+def fit_to_tokenizer(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """A fresh configuration with the tokenizer's vocabulary size and special token ids."""
+    config.vocab_size = max(len(tokenizer), *tokenizer.all_special_ids, 1)
+    for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk"):
+        if hasattr(config, f"{role}_token_id"):
+            setattr(config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id", None))
+    return config
+
+
+def _require_safetensors(name: str) -> None:
+    if not is_local(name) or any(Path(name).glob("*.safetensors")):
+        return
+    if any(Path(name).glob("*.bin")):
+        raise InputError(
+            f"'{name}' has its weights as pickle (.bin), which can run code when loaded",
+            "save them as safetensors: from_pretrained, then save_pretrained, in an environment you trust",
+        )
+    raise InputError(f"'{name}' has no weights (*.safetensors)", "give the folder of a saved model")
+
+
+def _grow(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Make room for the tokenizer's tokens; never shrinks, as checkpoints pad their vocabulary."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) <= rows:
+        return 0
+    model.resize_token_embeddings(len(tokenizer))
+    return int(len(tokenizer) - rows)
+
+
+def usable_length(config: PretrainedConfig, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Most tokens that an input may have, or None when nothing says.
+
+    Position tables with a padding row (RoBERTa's family) lose the rows up to it: 514 means 512.
+    """
+    limits = [length for name in LENGTHS if isinstance(length := getattr(config, name, None), int) and length > 0]
+    limits += [
+        table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+        for table in _position_tables(config, recipe)
+    ]
+    # Tokenizers without a limit say 10^30.
+    if tokenizer.model_max_length < 10**9:
+        limits.append(tokenizer.model_max_length)
+    return min(limits, default=None)
+
+
+def _position_tables(config: PretrainedConfig, recipe: Recipe) -> list[torch.nn.Embedding]:
+    """The learned position embeddings, read off a model without weights."""
+    with torch.device("meta"):
+        model = _fresh(resolve(recipe.model_class), config)
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Embedding) and name.endswith("position_embeddings")
+    ]

@@ -1,0 +1,176 @@
+"""Options: dataclass fields that become flags, YAML keys and keyword arguments.
+
+A recipe's options and lmtasks' own settings are plain dataclasses whose fields are made with
+:func:`option`. Everything that a person types, in whichever of the three ways, goes through
+:func:`convert`, so a value means the same and fails the same everywhere.
+
+    @dataclass(frozen=True, kw_only=True)
+    class MyOptions:
+        rate: float = option(0.15, help="share of tokens hidden", gt=0, lt=1)
+        unit: Literal["token", "word"] = option("token", help="what is hidden at once")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+from lmtasks.errors import InputError, nearest
+
+
+def option(
+    default: Any,
+    *,
+    help: str,
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+    aliases: Iterable[str] = (),
+    python_only: bool = False,
+) -> Any:
+    """A dataclass field that people can set.
+
+    Args:
+        default: the value when nobody sets it.
+        help: one line for ``--help``, without a full stop.
+        gt, ge, lt, le: range of a number (above, at least, below, at most).
+        aliases: other names under which the same option is known.
+        python_only: no flag and no YAML key; for values that only Python can hold.
+    """
+    limits = {"gt": gt, "ge": ge, "lt": lt, "le": le}
+    metadata = {
+        "help": help,
+        "limits": {key: limit for key, limit in limits.items() if limit is not None},
+        "aliases": tuple(aliases),
+        "python_only": python_only,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One settable name: what a flag, a YAML key and a keyword argument share."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str = ""
+    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    python_only: bool = False
+
+    @property
+    def alternatives(self) -> tuple[Any, ...]:
+        """The types that the value may have; ``int | None`` gives ``(int, NoneType)``."""
+        is_union = typing.get_origin(self.type) in (typing.Union, types.UnionType)
+        return typing.get_args(self.type) if is_union else (self.type,)
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the option is a yes or no, so that its flag needs no value."""
+        return set(self.alternatives) <= {bool, types.NoneType}
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the option takes several values."""
+        return any(typing.get_origin(kind) is list for kind in self.alternatives)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The only words allowed, when the type is a ``Literal``."""
+        return tuple(word for kind in self.alternatives if _is_literal(kind) for word in typing.get_args(kind))
+
+
+def options_of(declaration: type) -> dict[str, Option]:
+    """The options that a dataclass declares, by name, in order of declaration.
+
+    Raises:
+        TypeError: not a dataclass, or a field that :func:`option` did not make. A plugin's mistake.
+    """
+    if not dataclasses.is_dataclass(declaration):
+        raise TypeError(f"options must be a dataclass, got {declaration!r}")
+    hints = typing.get_type_hints(declaration)
+    options = {}
+    for field in dataclasses.fields(declaration):
+        if "help" not in field.metadata:
+            raise TypeError(f"{declaration.__name__}.{field.name} must be made with option(default, help=...)")
+        options[field.name] = Option(name=field.name, type=hints[field.name], default=field.default, **field.metadata)
+    return options
+
+
+def convert(option: Option, value: Any) -> Any:
+    """The value in the option's own type and range.
+
+    Text is read as the type asks (``"1e-4"`` is a float, ``"false"`` is not true), so flags and
+    YAML agree; a lone value where a list is wanted is a list of one.
+
+    Raises:
+        InputError: the value does not fit; the message names the flag.
+    """
+    # Not at the top: only a command that has values to read pays for the import.
+    import msgspec
+
+    if Any in option.alternatives:
+        return value
+    if option.is_list and isinstance(value, (str, int, float)) and str not in option.alternatives:
+        value = [value]
+    if isinstance(value, str) and value.lower() == "none" and types.NoneType in option.alternatives:
+        value = None
+    if isinstance(value, str) and any(typing.get_origin(kind) is dict for kind in option.alternatives):
+        value = _json_object(value)
+    try:
+        converted = msgspec.convert(value, _bounded(option), strict=False)
+    except msgspec.ValidationError as error:
+        raise _misfit(option, value) from error
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise _misfit(option, value)
+    return converted
+
+
+def _is_literal(kind: Any) -> bool:
+    return typing.get_origin(kind) is typing.Literal
+
+
+def _bounded(option: Option) -> Any:
+    """The option's type with its limits where msgspec looks for them: on the numbers."""
+    import msgspec
+
+    numbers = (int, float)
+    kinds = [
+        Annotated[kind, msgspec.Meta(**cast(Any, option.limits))] if option.limits and kind in numbers else kind
+        for kind in option.alternatives
+    ]
+    return typing.Union[tuple(kinds)]  # noqa: UP007  (a union of a computed list has no other spelling)
+
+
+def _json_object(text: str) -> Any:
+    """A JSON object typed as one argument; any other text as it is."""
+    import json
+
+    return json.loads(text) if text.startswith("{") else text
+
+
+def _misfit(option: Option, value: Any) -> InputError:
+    shown = f"'{value}'" if isinstance(value, str) else repr(value)
+    suggestion = nearest(value, option.choices) if isinstance(value, str) else ""
+    return InputError(
+        f"--{option.name} cannot be {shown}: it must be {describe(option)}{suggestion}",
+        f"--{option.name} is the {option.help}" if option.help else f"the default is {option.default!r}",
+    )
+
+
+def describe(option: Option) -> str:
+    """What the option takes, in words: "a number above 0 and below 1"."""
+    if option.choices:
+        return "one of " + ", ".join(option.choices)
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    kinds = [words.get(kind, "a list" if typing.get_origin(kind) is list else "") for kind in option.alternatives]
+    bounds = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    limits = " and ".join(f"{bounds[key]} {limit:g}" for key, limit in option.limits.items())
+    return " ".join(filter(None, [" or ".join(filter(None, kinds)), limits]))

@@ -1,0 +1,116 @@
+"""The plan of a run: what is about to happen, in numbers, before anything is written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TrainingArguments
+
+from lmtasks.packing import Packed
+from lmtasks.recipe import Batch, Recipe
+
+BYTES_PER_PARAMETER = 16
+"""float32 weight, gradient, and the two moments of Adam."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Args:
+        peak_memory: estimate in bytes: weights, gradients, optimiser and what the backward pass keeps.
+        notes: decisions that were taken for the user.
+        writes: what will be written.
+    """
+
+    recipe: str
+    data: str
+    train: dict[str, Any]
+    evaluation: dict[str, Any]
+    block_size: int
+    model: str
+    parameters: int
+    vocabulary: int
+    epochs: float
+    steps: int
+    batch: int
+    learning_rate: float
+    precision: str
+    peak_memory: int
+    output_dir: str
+    notes: tuple[str, ...]
+    writes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people, at most 80 columns wide where names allow."""
+        return [
+            f"recipe     {self.recipe}",
+            f"data       {self.data}",
+            f"  train    {_counts(self.train)}",
+            f"  held out {_counts(self.evaluation)}",
+            f"model      {self.model}, {self.parameters:,} parameters, vocabulary {self.vocabulary:,}",
+            f"training   {self.steps:,} steps of {self.batch} blocks × {self.block_size} tokens"
+            f" ({self.epochs:g} epochs), learning rate {self.learning_rate:g}",
+            f"compute    {self.precision}, about {self.peak_memory / 2**30:.1f} GiB of memory",
+            f"output     {self.output_dir}",
+            *(f"note       {note}" for note in self.notes),
+        ]
+
+
+def _counts(split: dict[str, Any]) -> str:
+    return (
+        f"{split['rows']:,} {split['unit']}, {split['tokens']:,} tokens,"
+        f" {split['blocks']:,} blocks, {split['tail']:,} tokens left over"
+    )
+
+
+def counts(packed: Packed) -> dict[str, Any]:
+    """The sizes of a split."""
+    return {
+        "rows": packed.rows,
+        "unit": packed.unit,
+        "bytes": packed.bytes,
+        "tokens": packed.tokens,
+        "blocks": len(packed.blocks),
+        "tail": packed.tail,
+    }
+
+
+def total_steps(examples: int, arguments: TrainingArguments) -> int:
+    """Optimiser steps of a run over so many examples, as the Trainer counts them."""
+    if arguments.max_steps > 0:
+        return int(arguments.max_steps)
+    batches = math.ceil(examples / (arguments.train_batch_size * arguments.world_size))
+    steps_per_epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
+    return int(math.ceil(arguments.num_train_epochs * steps_per_epoch))
+
+
+def peak_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_size: int) -> int:
+    """Estimated bytes at the height of a training step.
+
+    What the backward pass keeps is measured on one example, and grows with the batch.
+    """
+    parameters = list(model.parameters())
+    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    was_training = model.training
+    model.train()
+    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        recipe.loss(model, example)
+    model.train(was_training)
+    weights = sum(parameter.numel() for parameter in parameters)
+    return int(weights * BYTES_PER_PARAMETER + sum(kept.values()) * batch_size)

@@ -1,0 +1,71 @@
+"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+PAUSE = 5.0
+"""Seconds between two lines where there is no terminal; in long stages a twentieth of the whole."""
+
+
+def say(text: str) -> None:
+    """One line for the person who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """One stage of known length.
+
+    Args:
+        stage: what is being done, "training".
+        total: units of work.
+        unit: what is counted, "steps".
+    """
+
+    def __init__(self, stage: str, total: int, unit: str) -> None:
+        self.stage, self.total, self.unit = stage, total, unit
+        self.began = time.monotonic()
+        self.said = self.began
+        self.bar = tqdm(total=total, desc=stage, unit=f" {unit}", leave=False) if sys.stderr.isatty() else None
+
+    def update(self, done: int, note: str = "") -> None:
+        """So many units are done; ``note`` is shown beside."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(done - self.bar.n)
+            return
+        now = time.monotonic()
+        whole = (now - self.began) * self.total / max(done, 1)
+        if now - self.said >= max(PAUSE, whole / 20):
+            self.said = now
+            left = f", {duration(whole - (now - self.began))} left"
+            say(f"{self.stage}: {done:,}/{self.total:,} {self.unit}{', ' + note if note else ''}{left}")
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+@contextmanager
+def stage(name: str, total: int, unit: str) -> Iterator[Progress]:
+    """A :class:`Progress` that is closed however the stage ends."""
+    progress = Progress(name, total, unit)
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def duration(seconds: float) -> str:
+    """``75`` as ``1 min 15 s``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,149 @@
+"""A recipe: the frozen declaration of a task that the runner can execute.
+
+Everything heavy is named by string or happens inside functions, so that declaring a recipe costs
+nothing. A variant of a recipe is ``dataclasses.replace(recipe, name=..., collator=...)``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from lmtasks.options import option, options_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from lmtasks.packing import Blocks
+
+API_VERSION = 1
+"""The version of the recipe contract that this core executes."""
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+
+Example = dict[str, Any]
+"""``input_ids``: int32 array [length]; ``seed``: (seed, epoch, example id), see :attr:`Recipe.collator`."""
+
+Batch = dict[str, Any]
+"""What the model's forward takes, plus ``labels``; tensors [examples, length]."""
+
+LossSums = tuple["torch.Tensor", "torch.Tensor"] | tuple["torch.Tensor", "torch.Tensor", Mapping[str, "torch.Tensor"]]
+"""Sum of the losses in nats, number of targets and, optionally, further sums for the metrics."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockOptions:
+    """Options of every recipe that trains on fixed-size blocks of text. Inherit to add your own."""
+
+    block_size: int = option(
+        128, help="tokens per training example, capped at what the model can take", ge=2, aliases=["max_seq_length"]
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSpec:
+    """The special tokens of a tokenizer trained for the recipe (``--train_tokenizer``).
+
+    Args:
+        special_tokens: transformers' role to token, ``{"mask_token": "<mask>"}``.
+        template: what surrounds a text, as ``"<s> $A </s>"``; ``"$A"`` adds nothing.
+    """
+
+    special_tokens: Mapping[str, str]
+    template: str = "$A"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starter:
+    """What a run does when nobody says: a model small enough for the first minute.
+
+    Args:
+        sample: name of the embedded text (:mod:`lmtasks.sample`), used when no data is given.
+        model: model settings, used when no model is given.
+        training: recipe options and ``TrainingArguments``, defaults when no model is given.
+        texts: prompts that show what the model of the first minute has learned.
+        predict: arguments of the pipeline for these prompts.
+    """
+
+    sample: str
+    model: Mapping[str, Any]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    texts: Sequence[str] = ()
+    predict: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _labelled(batch: Batch) -> torch.Tensor:
+    labels: torch.Tensor = batch["labels"]
+    return labels[labels != -100]
+
+
+def _unchanged(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    return text
+
+
+def _as_text(output: Any) -> list[str]:
+    return [str(output)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A task: how text becomes examples, what is learned, how the result is used.
+
+    Args:
+        name: what people type; lower case, digits and hyphens.
+        summary: one sentence for ``lmtasks list``.
+        options: dataclass made with :func:`lmtasks.option`; flags, YAML keys and keyword arguments.
+        preprocess: (tokenizer, options) to :class:`lmtasks.Blocks`: how documents become examples.
+        collator: (tokenizer, options, training) to a function from examples to a batch. It draws all
+            randomness from ``numpy.random.default_rng(example["seed"])``, so that what happens to an
+            example depends on seed, epoch and example alone. ``training`` is false for evaluation.
+        loss: (model, batch) to sum of losses and number of targets, both scalar tensors, and never a
+            mean: only the runner divides, over the whole global batch. A third item may name further
+            sums that the metrics use (``{"correct": ...}``).
+        model_class: ``"module:Class"``, an Auto class or a model class.
+        pipeline: task name of ``transformers.pipeline`` that uses the result.
+        attention: what a position may see; the runner proves it before training. None: not checked.
+        targets: batch to the ids of its targets, int [targets]; their number is the divisor.
+        metrics: ``"module:Class"`` of ``evaluate.Metric`` classes.
+        perplexity_name: (options) to what the reported perplexity is, for people.
+        required_tokens: roles that the tokenizer must fill, such as ``mask_token``.
+        tokenizer: special tokens for ``--train_tokenizer``.
+        prompt: (tokenizer, text) to the text that the pipeline gets.
+        answers: one pipeline output to lines for people.
+        starter: the run that needs no arguments.
+        api_version: version of this contract that the recipe was written for.
+
+    Raises:
+        ValueError: a name or class string of the wrong shape.
+        TypeError: options that are no dataclass of :func:`lmtasks.option` fields.
+    """
+
+    name: str
+    summary: str
+    options: type
+    preprocess: Callable[[PreTrainedTokenizerBase, Any], Blocks]
+    collator: Callable[[PreTrainedTokenizerBase, Any, bool], Callable[[list[Example]], Batch]]
+    loss: Callable[[torch.nn.Module, Batch], LossSums]
+    model_class: str
+    pipeline: str
+    attention: Literal["causal", "bidirectional"] | None = None
+    targets: Callable[[Batch], torch.Tensor] = _labelled
+    metrics: Sequence[str] = ("lmtasks.metrics:Perplexity",)
+    perplexity_name: Callable[[Any], str] = lambda options: "perplexity"
+    required_tokens: Sequence[str] = ()
+    tokenizer: TokenizerSpec | None = None
+    prompt: Callable[[PreTrainedTokenizerBase, str], str] = _unchanged
+    answers: Callable[[Any], list[str]] = _as_text
+    starter: Starter | None = None
+    api_version: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"recipe name {self.name!r} must be lower case letters, digits and hyphens")
+        for reference in (self.model_class, *self.metrics):
+            if not re.fullmatch(r"[\w.]+:\w+", reference):
+                raise ValueError(f"recipe '{self.name}': {reference!r} must look like 'module:Class'")
+        options_of(self.options)

@@ -1,0 +1,1 @@
+"""The built-in recipes: plugins like any other, found through entry points."""

@@ -1,0 +1,104 @@
+"""causal-lm: learn to tell the next token from those before it.
+
+Follows the task guide "Causal language modeling"; what differs is written in docs/recipes.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmtasks import BlockOptions, Blocks, Recipe, Starter, TokenizerSpec, hookimpl, stack, template_tokens
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from lmtasks.recipe import Batch, Example, LossSums
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalLMOptions(BlockOptions):
+    """Options of causal-lm."""
+
+
+def preprocess(tokenizer: PreTrainedTokenizerBase, options: CausalLMOptions) -> Blocks:
+    """Running text in blocks; a document starts as the tokenizer starts one and ends with its end token."""
+    start, end = template_tokens(tokenizer)
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in end:
+        end = (*end, tokenizer.eos_token_id)
+    return Blocks(size=options.block_size, document_start=start, document_end=end)
+
+
+def collator(
+    tokenizer: PreTrainedTokenizerBase, options: CausalLMOptions, training: bool
+) -> Callable[[list[Example]], Batch]:
+    """Batches whose labels are the tokens themselves; the loss looks one ahead.
+
+    Labels follow the attention mask, not the padding id: where padding and end of document share
+    a token, the end of a document is learned all the same. The first token of a block has nothing
+    before it and is no target.
+    """
+
+    def collate(examples: list[Example]) -> Batch:
+        batch = stack(examples, tokenizer)
+        labels = batch["input_ids"].clone()
+        if "attention_mask" in batch:
+            labels[batch["attention_mask"] == 0] = -100
+        labels[:, 0] = -100
+        return {**batch, "labels": labels}
+
+    return collate
+
+
+def loss(model: torch.nn.Module, batch: Batch) -> LossSums:
+    """Cross-entropy of every token given those before it."""
+    from lmtasks import causal_loss
+
+    return causal_loss(model, batch)
+
+
+def answers(output: Any) -> list[str]:
+    """The text with its continuation."""
+    return [line for choice in output for line in choice["generated_text"].splitlines()]
+
+
+CAUSAL_LM = Recipe(
+    name="causal-lm",
+    summary="Continue a text, one token after the other.",
+    options=CausalLMOptions,
+    preprocess=preprocess,
+    collator=collator,
+    loss=loss,
+    model_class="transformers:AutoModelForCausalLM",
+    pipeline="text-generation",
+    attention="causal",
+    metrics=("lmtasks.metrics:Perplexity", "lmtasks.metrics:Accuracy"),
+    tokenizer=TokenizerSpec(
+        special_tokens={
+            "bos_token": "<|endoftext|>",
+            "eos_token": "<|endoftext|>",
+            "unk_token": "<|endoftext|>",
+            "pad_token": "<|padding|>",
+        }
+    ),
+    answers=answers,
+    starter=Starter(
+        sample="python-library",
+        model={
+            "model_type": "gpt2",
+            "config_overrides": "n_layer=3,n_embd=128,n_head=4,n_positions=512",
+            "train_tokenizer": 4000,
+        },
+        training={"learning_rate": 2e-3, "num_train_epochs": 1.0, "per_device_train_batch_size": 32},
+        texts=("Return a list of",),
+        predict={"max_new_tokens": 30, "do_sample": False},
+    ),
+)
+
+
+@hookimpl
+def lmtasks_recipes() -> list[Recipe]:
+    """The recipe of this module."""
+    return [CAUSAL_LM]

@@ -1,0 +1,158 @@
+"""masked-lm: hide some tokens, learn to tell them from both sides (Devlin et al. 2019, BERT).
+
+Follows the task guide "Masked language modeling"; what differs is written in docs/recipes.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmtasks import BlockOptions, Blocks, Recipe, Starter, TokenizerSpec, hookimpl, option, stack, template_tokens
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from lmtasks.recipe import Batch, Example, LossSums
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedLMOptions(BlockOptions):
+    """Options of masked-lm."""
+
+    mlm_probability: float = option(0.15, help="share of tokens to predict", gt=0, lt=1)
+    eval_mlm_probability: float = option(0.15, help="the same share in evaluation, fixed masks", gt=0, lt=1)
+
+
+def preprocess(tokenizer: PreTrainedTokenizerBase, options: MaskedLMOptions) -> Blocks:
+    """Running text in blocks, each between the tokenizer's own special tokens, once."""
+    start, end = template_tokens(tokenizer)
+    return Blocks(size=options.block_size, start=start, end=end)
+
+
+def collator(
+    tokenizer: PreTrainedTokenizerBase, options: MaskedLMOptions, training: bool
+) -> Callable[[list[Example]], Batch]:
+    """Batches with 80 % of the targets masked, 10 % replaced at random, 10 % left as they are."""
+    import numpy as np
+    import torch
+
+    probability = options.mlm_probability if training else options.eval_mlm_probability
+    special = np.asarray(tokenizer.all_special_ids)
+    # Special tokens are no words: as random replacements they would also shift the positions of
+    # models that read these off the padding id (RoBERTa).
+    words = np.setdiff1d(np.arange(len(tokenizer)), special)
+
+    def collate(examples: list[Example]) -> Batch:
+        hidden = [hide(example, probability, special, words, tokenizer.mask_token_id) for example in examples]
+        batch = stack([{"input_ids": inputs} for inputs, _ in hidden], tokenizer)
+        labels = torch.full_like(batch["input_ids"], -100)
+        for row, (_, targets) in zip(labels, hidden, strict=True):
+            row[: len(targets)] = torch.from_numpy(targets)
+        return {**batch, "labels": labels}
+
+    return collate
+
+
+def hide(
+    example: Example, probability: float, special: np.ndarray, words: np.ndarray, mask_token: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and labels of one example, both int64 [length], drawn from the example's own seed.
+
+    At least one token is a target, unless the example has nothing but special tokens: without one
+    a batch would have no loss.
+    """
+    import numpy as np
+
+    ids = np.asarray(example["input_ids"], dtype=np.int64)
+    draw = np.random.default_rng(example["seed"])
+    chance, fate = draw.random(len(ids)), draw.random(len(ids))
+    replacement = draw.choice(words, size=len(ids))
+    chance[np.isin(ids, special)] = 1.0
+    targets = chance < probability
+    if not targets.any() and chance.min() < 1.0:
+        targets[chance.argmin()] = True
+    labels = np.where(targets, ids, -100)
+    inputs = np.where(targets & (fate < 0.8), mask_token, ids)
+    inputs = np.where(targets & (fate >= 0.9), replacement, inputs)
+    return inputs, labels
+
+
+def loss(model: torch.nn.Module, batch: Batch) -> LossSums:
+    """Cross-entropy at the targets."""
+    from lmtasks import masked_loss
+
+    return masked_loss(model, batch)
+
+
+def perplexity_name(options: MaskedLMOptions) -> str:
+    """Masked-token perplexity is no perplexity of the text; it depends on how much is hidden."""
+    return f"masked-token perplexity ({options.eval_mlm_probability:.0%} of tokens)"
+
+
+def prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text with whichever mask a person typed as the tokenizer's own."""
+    for typed in ("<mask>", "[MASK]"):
+        text = text.replace(typed, tokenizer.mask_token)
+    return text
+
+
+def answers(output: Any) -> list[str]:
+    """Guesses with their probabilities, mask by mask when there are several."""
+    if output and isinstance(output[0], list):
+        return [line for number, mask in enumerate(output, 1) for line in (f"mask {number}", *map(_guess, mask))]
+    return [f"{_guess(guess):<24} {' '.join(guess['sequence'].split())}" for guess in output]
+
+
+def _guess(guess: dict[str, Any]) -> str:
+    return f"{guess['score']:6.1%}  {guess['token_str'].strip() or repr(guess['token_str'])}"
+
+
+MASKED_LM = Recipe(
+    name="masked-lm",
+    summary="Fill in hidden words using the text on both sides.",
+    options=MaskedLMOptions,
+    preprocess=preprocess,
+    collator=collator,
+    loss=loss,
+    model_class="transformers:AutoModelForMaskedLM",
+    pipeline="fill-mask",
+    attention="bidirectional",
+    metrics=("lmtasks.metrics:Perplexity", "lmtasks.metrics:Accuracy"),
+    perplexity_name=perplexity_name,
+    required_tokens=("mask_token",),
+    tokenizer=TokenizerSpec(
+        special_tokens={
+            "bos_token": "<s>",
+            "pad_token": "<pad>",
+            "eos_token": "</s>",
+            "unk_token": "<unk>",
+            "cls_token": "<s>",
+            "sep_token": "</s>",
+            "mask_token": "<mask>",
+        },
+        template="<s> $A </s>",
+    ),
+    prompt=prompt,
+    answers=answers,
+    starter=Starter(
+        sample="python-docs",
+        model={
+            "model_type": "modernbert",
+            "config_overrides": "num_hidden_layers=3,hidden_size=128,num_attention_heads=4,intermediate_size=256",
+            "train_tokenizer": 4000,
+        },
+        training={"learning_rate": 2e-3, "num_train_epochs": 1.0, "per_device_train_batch_size": 32},
+        texts=("The function returns a <mask> of strings.",),
+        predict={"top_k": 3},
+    ),
+)
+
+
+@hookimpl
+def lmtasks_recipes() -> list[Recipe]:
+    """The recipe of this module."""
+    return [MASKED_LM]

@@ -1,0 +1,70 @@
+"""The tokenizer of a run: loaded, or trained on the spot, and checked before anything relies on it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from lmtasks.errors import InputError
+from lmtasks.hub import found_or_explained
+from lmtasks.recipe import Recipe, TokenizerSpec
+from lmtasks.settings import ModelSettings
+
+
+def load_tokenizer(name: str, settings: ModelSettings, recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or Hub id.
+
+    It keeps its padding token if it has one: the model's positions may hang on it.
+
+    Raises:
+        InputError: not found, empty, or without a token that the recipe needs.
+    """
+    with found_or_explained("tokenizer", name):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        # transformers makes an empty tokenizer, without a word, where the files are missing.
+        raise InputError(
+            f"'{name}' has no tokenizer: only special tokens, no vocabulary", "name one with --tokenizer_name"
+        )
+    require_tokens(tokenizer, name, recipe)
+    return tokenizer
+
+
+def require_tokens(tokenizer: PreTrainedTokenizerBase, name: str, recipe: Recipe) -> None:
+    """Refuse a tokenizer that lacks a token that the recipe cannot do without."""
+    for role in recipe.required_tokens:
+        if getattr(tokenizer, role, None) is None:
+            raise InputError(
+                f"{recipe.name} needs a tokenizer with a {role}, '{name}' has none",
+                "take a model made for this task, or --train_tokenizer 8000 with --model_type",
+            )
+
+
+def train_tokenizer(texts: Iterable[list[str]], size: int, spec: TokenizerSpec) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer (Radford et al. 2019): no text has unknown tokens.
+
+    Args:
+        texts: batches of documents.
+        size: tokens of the vocabulary, special ones and 256 bytes included.
+        spec: special tokens and template of the recipe.
+    """
+    special = list(dict.fromkeys(spec.special_tokens.values()))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(itertools.chain.from_iterable(texts), trainer=trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=spec.template, special_tokens=[(token, tokenizer.token_to_id(token)) for token in special]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **spec.special_tokens)

@@ -1,0 +1,273 @@
+"""Training with the transformers Trainer, and the one thing that it gets wrong: the division.
+
+The Trainer divides a model's loss by whatever the model's signature suggests; for most masked
+models that multiplies loss and gradients by the number of accumulated batches (transformers
+issue 47688). Here the recipe's loss is a sum, and the sum is divided once, by the number of
+targets in the whole global batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from lmtasks.errors import Interrupted, RunError
+from lmtasks.evaluation import Collate, evaluate_model
+from lmtasks.examples import Examples
+from lmtasks.progress import Progress
+from lmtasks.recipe import Recipe
+
+
+class RecipeTrainer(Trainer):
+    """The Trainer with a recipe's loss and lmtasks' evaluation.
+
+    Args:
+        recipe: gives loss and targets.
+        eval_collate: the recipe's collator for evaluation.
+        Everything else as for the Trainer.
+    """
+
+    def __init__(self, *, recipe: Recipe, eval_collate: Collate, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.recipe = recipe
+        self.eval_collate = eval_collate
+        self.loss_is_scaled_for_ga = True  # see compute_loss
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor]:
+        """The batches of one optimiser step, and the number of their targets in all processes."""
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        targets = torch.tensor(sum(self.recipe.targets(batch).numel() for batch in batches), device=device)
+        return batches, self.accelerator.reduce(targets, reduction="sum")
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The batch's share of the mean over the global batch.
+
+        Times the number of processes, because data parallelism averages their gradients.
+        """
+        total, _, *_ = self.recipe.loss(model, inputs)
+        assert num_items_in_batch is not None  # get_batch_samples counts
+        # A global batch without any target has nothing to teach: zero, not a division by zero.
+        share: torch.Tensor = total / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
+        return share
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """lmtasks' figures under the names that the Trainer's users know."""
+        examples = self.eval_dataset
+        assert isinstance(examples, Examples)  # the runner gives it
+        figures = evaluate_model(self.model, self.recipe, examples, self.eval_collate, self.args.eval_batch_size)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+        self.log(metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class EpochCallback(TrainerCallback):
+    """Tells the training examples which epoch it is, also after a resumption."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """``state.epoch`` is a fraction in mid-epoch; its whole part is the epoch."""
+        self.examples.start_epoch(int(state.epoch or 0))
+
+
+class CheckpointCallback(TrainerCallback):
+    """Puts the tokenizer into every checkpoint, so that each can be used on its own.
+
+    The Trainer would do it if it were given the tokenizer, but would then also rewrite the
+    model's special token ids behind the user's back.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """After the Trainer has written ``checkpoint-N``."""
+        if state.is_world_process_zero:
+            self.tokenizer.save_pretrained(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+
+
+class LogCallback(TrainerCallback):
+    """Writes ``log.jsonl``, shows progress, and stops a run that has diverged.
+
+    Args:
+        path: the log file, appended to.
+        tokens_per_step: for the rate that is shown.
+    """
+
+    def __init__(self, path: Path, tokens_per_step: int) -> None:
+        self.path = path
+        self.tokens_per_step = tokens_per_step
+        self.progress: Progress | None = None
+        self.note = ""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the progress display."""
+        if state.is_world_process_zero:
+            self.progress = Progress("training", state.max_steps, "steps")
+        self.began, self.first = time.monotonic(), state.global_step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Advance the progress display."""
+        if self.progress is not None:
+            elapsed = max(time.monotonic() - self.began, 1e-9)
+            rate = (state.global_step - self.first) * self.tokens_per_step / elapsed
+            self.progress.update(state.global_step, f"{self.note}{rate:,.0f} tokens/s")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the progress display."""
+        if self.progress is not None:
+            self.progress.close()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append to the log; refuse to go on with numbers that are none.
+
+        Raises:
+            RunError: loss or gradient norm is not finite.
+        """
+        logs = logs or {}
+        if "loss" in logs:
+            self.note = f"loss {logs['loss']:.3f}, "
+        if state.is_world_process_zero:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+        for name in ("loss", "grad_norm", "train_loss"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise RunError(
+                    f"training diverged: {name} is {logs[name]} at step {state.global_step}",
+                    "lower --learning_rate or raise --warmup_steps",
+                )
+
+
+class SignalCallback(TrainerCallback):
+    """On SIGINT or SIGTERM, finish the step, save a checkpoint, and stop; on a second one, at once."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> SignalCallback:
+        # Python lets only the main thread have signal handlers; elsewhere the caller keeps his own.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self.received = number
+        signal.signal(number, self._previous[number])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Only between steps is there a state that can be resumed exactly."""
+        if self.received is not None:
+            control.should_save = control.should_training_stop = True
+
+
+def train(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    arguments: TrainingArguments,
+    train_examples: Examples,
+    eval_examples: Examples,
+    collates: tuple[Collate, Collate],
+    log: Path,
+    resume: str | bool | None,
+) -> tuple[RecipeTrainer, dict[str, float]]:
+    """Train the model in place.
+
+    Args:
+        collates: the recipe's collators for training and evaluation.
+        log: file for the log, one JSON object a line.
+        resume: as ``resume_from_checkpoint`` of the Trainer.
+
+    Returns:
+        the trainer, and ``train_loss``, ``train_runtime`` in seconds, ``train_tokens_per_second``, ...
+
+    Raises:
+        RunError: diverged or out of memory.
+        Interrupted: stopped by a signal, after saving a checkpoint.
+    """
+    block = train_examples.packed.blocks.shape[1]
+    tokens_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size * block
+    with SignalCallback() as signals:
+        trainer = RecipeTrainer(
+            recipe=recipe,
+            eval_collate=collates[1],
+            model=model,
+            args=arguments,
+            data_collator=collates[0],
+            train_dataset=train_examples,
+            eval_dataset=eval_examples,
+            callbacks=[
+                EpochCallback(train_examples),
+                CheckpointCallback(tokenizer),
+                LogCallback(log, tokens_per_step),
+                signals,
+            ],
+        )
+        try:
+            output = trainer.train(resume_from_checkpoint=resume or None)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise RunError(
+                "out of memory while training",
+                "halve --per_device_train_batch_size and double --gradient_accumulation_steps: the same result",
+            ) from error
+    if signals.received is not None:
+        raise Interrupted(
+            f"stopped by {signal.Signals(signals.received).name} after step {trainer.state.global_step}, checkpoint kept",
+            "the same command with --resume_from_checkpoint true goes on from there",
+            signals.received,
+        )
+    metrics = dict(output.metrics)
+    steps = trainer.state.global_step
+    metrics["train_tokens_per_second"] = round(steps * tokens_per_step / metrics["train_runtime"], 1)
+    return trainer, metrics
