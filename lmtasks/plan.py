@@ -89,7 +89,7 @@ def total_steps(examples: int, arguments: TrainingArguments) -> int:
         return int(arguments.max_steps)
     batches = math.ceil(examples / (arguments.train_batch_size * arguments.world_size))
     steps_per_epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
-    return int(math.ceil(arguments.num_train_epochs * steps_per_epoch))
+    return math.ceil(arguments.num_train_epochs * steps_per_epoch)
 
 
 def peak_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_size: int) -> int:

@@ -262,8 +262,9 @@ def train(
                 "halve --per_device_train_batch_size and double --gradient_accumulation_steps: the same result",
             ) from error
     if signals.received is not None:
+        name = signal.Signals(signals.received).name
         raise Interrupted(
-            f"stopped by {signal.Signals(signals.received).name} after step {trainer.state.global_step}, checkpoint kept",
+            f"stopped by {name} after step {trainer.state.global_step}, with a checkpoint",
             "the same command with --resume_from_checkpoint true goes on from there",
             signals.received,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,21 @@ def text_path(schema: pa.Schema, name: str | None, source: str) -> tuple[str, ..
     return path
 
 
+def holds_text(schema: pa.Schema, path: Sequence[str]) -> bool:
+    """Whether a column holds text or nothing; one that is not there holds nothing."""
+    fields: Any = schema
+    for depth, name in enumerate(path, start=1):
+        if fields.get_field_index(name) < 0:
+            return True
+        inner = _item_type(fields.field(name).type)
+        if pa.types.is_null(inner) or depth == len(path):
+            return pa.types.is_null(inner) or _is_text(inner)
+        if not pa.types.is_struct(inner):
+            return False
+        fields = inner
+    return False
+
+
 def strings(array: pa.Array, path: Sequence[str]) -> pa.Array:
     """The texts of one column.
 
@@ -51,7 +67,11 @@ def strings(array: pa.Array, path: Sequence[str]) -> pa.Array:
     kind = array.type
     if _is_list(kind):
         return _joined(array, strings(array.flatten(), path))
+    if pa.types.is_null(kind):
+        return array.cast(pa.string())
     if pa.types.is_struct(kind):
+        if kind.get_field_index(path[0]) < 0:
+            return pa.nulls(len(array), pa.string())
         return strings(pc.struct_field(array, path[0]), path[1:])
     if isinstance(array, pa.ExtensionArray):
         return pa.array([json.loads(cell) for cell in array.storage.to_pylist()], pa.string())

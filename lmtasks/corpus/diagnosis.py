@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,31 @@ def explain(name: Path, content: Path, kind: str, first: Path) -> None:
             _explain_json(name, content)
         elif kind in ("csv", "tsv"):
             _explain_csv(name, content, kind, first)
+
+
+def explain_json_cell(name: Path, content: Path, path: Sequence[str]) -> None:
+    """Raises which row of a JSON file holds something else than text, if any does.
+
+    Raises:
+        InputError: names the row, counting from 1.
+    """
+    for number, row in enumerate(_json_rows(content), start=1):
+        if not _is_text_value(row, path):
+            raise InputError(
+                f"row {number} of {name} has a value that is not text in column '{'.'.join(path)}'",
+                "remove or repair such rows, or name another column with --text_column",
+            )
+
+
+def table_schema(content: Path, kind: str) -> pa.Schema:
+    """Columns of a parquet or arrow file."""
+    if kind == "parquet":
+        return pa.parquet.read_schema(content)
+    with pa.memory_map(str(content)) as source:
+        try:
+            return pa.ipc.open_stream(source).schema
+        except pa.ArrowInvalid:
+            return pa.ipc.open_file(source).schema
 
 
 def csv_schema(name: Path, content: Path, kind: str) -> pa.Schema:
@@ -101,7 +126,7 @@ def _explain_json(name: Path, content: Path) -> None:
             try:
                 value = json.loads(line)
             except ValueError as error:
-                if first and content.suffix.lower() == ".json":
+                if first and (content.suffix.lower() == ".json" or line.lstrip().startswith("[")):
                     return _explain_whole(name, content)
                 raise _bad_line(name, number, error) from error
             if not isinstance(value, dict) and not (first and isinstance(value, list)):
@@ -110,6 +135,32 @@ def _explain_json(name: Path, content: Path) -> None:
     if first:
         raise _empty(name, "has no rows")
     return None
+
+
+def _json_rows(content: Path) -> Iterator[Any]:
+    with content.open(encoding="utf-8-sig") as lines:
+        if next(filter(str.strip, lines), "").lstrip().startswith("["):
+            lines.seek(0)
+            yield from json.load(lines)
+            return
+        lines.seek(0)
+        try:
+            yield from (json.loads(line) for line in lines if line.strip())
+        except ValueError:
+            # One object over several lines.
+            lines.seek(0)
+            yield json.load(lines)
+
+
+def _is_text_value(value: Any, path: Sequence[str]) -> bool:
+    """Whether a JSON value holds text, or nothing, at the end of a path."""
+    if value is None:
+        return True
+    if isinstance(value, list):
+        return all(_is_text_value(item, path) for item in value)
+    if path:
+        return isinstance(value, dict) and _is_text_value(value.get(path[0]), path[1:])
+    return isinstance(value, str)
 
 
 def _explain_whole(name: Path, content: Path) -> None:

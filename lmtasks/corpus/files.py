@@ -15,13 +15,13 @@ import pyarrow as pa
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.arrow.arrow import Arrow
 from datasets.packaged_modules.csv.csv import Csv
-from datasets.packaged_modules.json.json import Json
 from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.packaged_modules.text.text import Text
 from datasets.table import CastError
 
 from lmtasks.corpus.columns import text_path
-from lmtasks.corpus.diagnosis import csv_schema, explain
+from lmtasks.corpus.diagnosis import csv_schema, explain, explain_json_cell, table_schema
+from lmtasks.corpus.strict_json import NotTextError, StrictJson
 from lmtasks.corpus.unpacking import COMPRESSED, unpacked
 from lmtasks.errors import InputError
 
@@ -37,9 +37,7 @@ _FORMATS = {
     ".arrow": "arrow",
 }
 _SUPPORTED = ", ".join(name.lstrip(".") for name in _FORMATS)
-_BUILDERS = {"text": Text, "json": Json, "csv": Csv, "tsv": Csv, "parquet": Parquet, "arrow": Arrow}
-# Fields of several types become strings of JSON, so that the row which is to blame can be named.
-_OPTIONS: dict[str, dict[str, Any]] = {"json": {"on_mixed_types": "use_json", "parse_agent_traces": False}}
+_BUILDERS = {"text": Text, "json": StrictJson, "csv": Csv, "tsv": Csv, "parquet": Parquet, "arrow": Arrow}
 # Left by save_to_disk.
 SAVED_FOLDER_FILES = ("dataset_dict.json", "state.json")
 
@@ -190,18 +188,20 @@ def _neighbour(path: Path) -> str:
 
 def _read(kind: str, files: Sequence[DataFile], text_column: str | None, sample_by: str) -> datasets.Dataset:
     """All rows of files of one format, in their order."""
-    options = _csv_options(files[0], text_column) if kind in ("csv", "tsv") else _OPTIONS.get(kind, {})
-    if kind == "text":
-        options = text_options(sample_by)
     try:
-        return _prepared(_BUILDERS[kind], files, options)
-    except (datasets.exceptions.DatasetGenerationError, ValueError, pa.ArrowException, OSError) as error:
+        return _prepared(_BUILDERS[kind], files, _options(kind, files, text_column, sample_by))
+    except (datasets.exceptions.DatasetGenerationError, ValueError, pa.ArrowException, OSError, InputError) as error:
         # Datasets hides the file and the cause, so look for them; what has no such cause is no user's mistake.
+        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
         for file in files:
             explain(file.name, file.content, kind, files[0].content)
-        if isinstance(error.__cause__, CastError) or str(error.__cause__).startswith("Couldn't cast"):
+            if isinstance(cause, NotTextError):
+                explain_json_cell(file.name, file.content, cause.path)
+        if isinstance(cause, InputError):
+            raise cause from None
+        if isinstance(cause, CastError) or str(cause).startswith("Couldn't cast"):
             raise InputError(
-                f"the columns of {_names(files)} differ: {' '.join(str(error.__cause__).split())}",
+                f"the columns of {_names(files)} differ: {' '.join(str(cause).split())}",
                 "give files whose columns have the same names and types",
             ) from error
         raise
@@ -224,6 +224,19 @@ def _prepared(builder: type[datasets.DatasetBuilder], files: Sequence[DataFile],
     )
     prepared.download_and_prepare()
     return prepared.as_dataset("train")
+
+
+def _options(kind: str, files: Sequence[DataFile], text_column: str | None, sample_by: str) -> dict[str, Any]:
+    """Options of the builder of a format."""
+    if kind == "text":
+        return text_options(sample_by)
+    if kind == "json":
+        return {"text_column": text_column, "source": _names(files), "parse_agent_traces": False}
+    if kind in ("csv", "tsv"):
+        return _csv_options(files[0], text_column)
+    # Every file is looked at: datasets would turn numbers in the text column of a later file into text.
+    paths = [text_path(table_schema(file.content, kind), text_column, file.name.name) for file in files]
+    return {"columns": [paths[0][0]]} if kind == "parquet" else {}
 
 
 def _csv_options(file: DataFile, text_column: str | None) -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""What all tests share: tiny real models and tokenizers, made here, and a world without a network."""
+
+import os
+import tempfile
+
+# Before anything imports the Hugging Face libraries, which read these once.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lmtasks-tests-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import transformers
+
+from lmtasks.cli import main
+from lmtasks.recipes.causal_lm import CAUSAL_LM
+from lmtasks.recipes.masked_lm import MASKED_LM
+from lmtasks.sample import sample_documents
+from lmtasks.tokenization import train_tokenizer
+
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 66,
+}
+"""Shape of the tiny models; 66 positions are 64 for RoBERTa, whose padding takes two."""
+
+
+class Outcome(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def lmtasks(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run a command in this process: ``lmtasks("run", "masked-lm", "--max_steps", 3)``."""
+
+    def call(*words: Any) -> Outcome:
+        capfd.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0
+        captured = capfd.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def documents() -> list[str]:
+    """A hundred short real texts."""
+    return [document[:2000] for document in sample_documents("python-docs")[:100]]
+
+
+@pytest.fixture(scope="session")
+def text_file(documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some of them in a text file."""
+    path = tmp_path_factory.mktemp("text") / "topics.txt"
+    path.write_text("\n".join(documents[:30]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def masked_tokenizer(documents: list[str]) -> transformers.PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer of 400 tokens with a mask."""
+    return train_tokenizer([documents], 400, MASKED_LM.tokenizer)
+
+
+@pytest.fixture(scope="session")
+def causal_tokenizer(documents: list[str]) -> transformers.PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer of 400 tokens with an end of text."""
+    return train_tokenizer([documents], 400, CAUSAL_LM.tokenizer)
+
+
+def _saved(folder: Path, model_class: Any, config: Any, tokenizer: Any) -> Path:
+    torch.manual_seed(0)
+    for role in ("pad", "bos", "eos", "mask"):
+        if getattr(tokenizer, f"{role}_token_id", None) is not None:
+            setattr(config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id"))
+    model_class.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folders(
+    tmp_path_factory: pytest.TempPathFactory,
+    masked_tokenizer: transformers.PreTrainedTokenizerBase,
+    causal_tokenizer: transformers.PreTrainedTokenizerBase,
+) -> dict[str, Path]:
+    """Folders of tiny saved models with their tokenizers, by model type. Do not write to them."""
+    root = tmp_path_factory.mktemp("models")
+    masked, causal = transformers.AutoModelForMaskedLM, transformers.AutoModelForCausalLM
+    made = {}
+    for kind in ("roberta", "bert", "distilbert", "modernbert", "gpt2", "llama"):
+        encoder = kind not in ("gpt2", "llama")
+        tokenizer = masked_tokenizer if encoder else causal_tokenizer
+        shape = dict(TINY, n_positions=64) if kind == "gpt2" else TINY
+        config = transformers.AutoConfig.for_model(kind, **shape, vocab_size=len(tokenizer))
+        made[kind] = _saved(root / kind, masked if encoder else causal, config, tokenizer)
+    return made
