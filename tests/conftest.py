@@ -17,8 +17,8 @@ import torch
 import transformers
 
 from lmtasks.cli import main
-from lmtasks.recipes.causal_lm import CAUSAL_LM
-from lmtasks.recipes.masked_lm import MASKED_LM
+from lmtasks.builtin.causal_lm import CAUSAL_LM
+from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.sample import sample_documents
 from lmtasks.tokenization import train_tokenizer
 

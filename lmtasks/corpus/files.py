@@ -15,6 +15,7 @@ import pyarrow as pa
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.arrow.arrow import Arrow
 from datasets.packaged_modules.csv.csv import Csv
+from datasets.packaged_modules.json.json import JsonConfig
 from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.packaged_modules.text.text import Text
 from datasets.table import CastError
@@ -38,6 +39,8 @@ _FORMATS = {
 }
 _SUPPORTED = ", ".join(name.lstrip(".") for name in _FORMATS)
 _BUILDERS = {"text": Text, "json": StrictJson, "csv": Csv, "tsv": Csv, "parquet": Parquet, "arrow": Arrow}
+# Newer versions of datasets take some JSON files for logs of coding agents.
+_NO_TRACES = {"parse_agent_traces": False} if hasattr(JsonConfig, "parse_agent_traces") else {}
 # Left by save_to_disk.
 SAVED_FOLDER_FILES = ("dataset_dict.json", "state.json")
 
@@ -195,8 +198,10 @@ def _read(kind: str, files: Sequence[DataFile], text_column: str | None, sample_
         cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
         for file in files:
             explain(file.name, file.content, kind, files[0].content)
-            if isinstance(cause, NotTextError):
-                explain_json_cell(file.name, file.content, cause.path)
+            if kind == "json":
+                # Older versions of datasets fail on mixed types before the path is known.
+                path = cause.path if isinstance(cause, NotTextError) else (text_column or "text").split(".")
+                explain_json_cell(file.name, file.content, path)
         if isinstance(cause, InputError):
             raise cause from None
         if isinstance(cause, CastError) or str(cause).startswith("Couldn't cast"):
@@ -231,7 +236,7 @@ def _options(kind: str, files: Sequence[DataFile], text_column: str | None, samp
     if kind == "text":
         return text_options(sample_by)
     if kind == "json":
-        return {"text_column": text_column, "source": _names(files), "parse_agent_traces": False}
+        return {"text_column": text_column, "source": _names(files)} | _NO_TRACES
     if kind in ("csv", "tsv"):
         return _csv_options(files[0], text_column)
     # Every file is looked at: datasets would turn numbers in the text column of a later file into text.

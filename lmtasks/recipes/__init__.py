@@ -1,1 +1,0 @@
-"""The built-in recipes: plugins like any other, found through entry points."""
