@@ -1,26 +1,25 @@
 """lmtasks: from text to a published language model, one recipe per task.
 
-Declaring (light): :class:`Recipe`, :class:`Architecture`, :class:`Blocks`, :func:`option`, ...
-Doing (heavy, imported when first used): :func:`run`, :func:`evaluate`, :func:`predict`, :func:`push`.
+To declare: :class:`Recipe`, :class:`Architecture`, :class:`Blocks`, :func:`option`, ...
+To do: :func:`run`, :func:`evaluate`, :func:`predict`, :func:`push`. Every name is imported on first use.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lmtasks.architecture import Architecture
-from lmtasks.catalog import Catalog, load_catalog
-from lmtasks.errors import InputError, Interrupted, LmtasksError, RunError
-from lmtasks.hookspecs import hookimpl
-from lmtasks.options import option
-from lmtasks.packing import Blocks, stack, template_tokens
-from lmtasks.recipe import BlockOptions, Recipe, Starter, TokenizerSpec
-
 if TYPE_CHECKING:
+    from lmtasks.architecture import Architecture
+    from lmtasks.catalog import Catalog, load_catalog
+    from lmtasks.errors import InputError, Interrupted, LmtasksError, RunError
+    from lmtasks.hookspecs import hookimpl
     from lmtasks.inference import predict
     from lmtasks.losses import causal_loss, masked_loss, token_sums
     from lmtasks.models import register_architectures
+    from lmtasks.options import option
+    from lmtasks.packing import Blocks, stack, template_tokens
     from lmtasks.publishing import push
+    from lmtasks.recipe import BlockOptions, Recipe, Starter, TokenizerSpec
     from lmtasks.runner import Run, evaluate, run
 
 __version__ = "0.1.0"
@@ -54,28 +53,35 @@ __all__ = [
     "token_sums",
 ]
 
-_HEAVY = {
-    "Run": "runner",
-    "causal_loss": "losses",
-    "evaluate": "runner",
-    "masked_loss": "losses",
-    "predict": "inference",
-    "push": "publishing",
-    "register_architectures": "models",
-    "run": "runner",
-    "token_sums": "losses",
+_HOMES = {
+    "architecture": ["Architecture"],
+    "catalog": ["Catalog", "load_catalog"],
+    "errors": ["InputError", "Interrupted", "LmtasksError", "RunError"],
+    "hookspecs": ["hookimpl"],
+    "inference": ["predict"],
+    "losses": ["causal_loss", "masked_loss", "token_sums"],
+    "models": ["register_architectures"],
+    "options": ["option"],
+    "packing": ["Blocks", "stack", "template_tokens"],
+    "publishing": ["push"],
+    "recipe": ["BlockOptions", "Recipe", "Starter", "TokenizerSpec"],
+    "runner": ["Run", "evaluate", "run"],
 }
+"""The module that each public name lives in."""
 
 
 def recipes() -> dict[str, Recipe]:
     """The installed recipes by name, as ``lmtasks list`` shows them."""
+    from lmtasks.catalog import load_catalog
+
     return dict(load_catalog().recipes)
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is heavy on first use, so that ``import lmtasks`` stays cheap."""
-    if name not in _HEAVY:
-        raise AttributeError(f"module 'lmtasks' has no attribute '{name}'")
+    """Import a public name on first use, so that neither torch nor anything else is paid for in vain."""
     import importlib
 
-    return getattr(importlib.import_module(f"lmtasks.{_HEAVY[name]}"), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"lmtasks.{module}"), name)
+    raise AttributeError(f"module 'lmtasks' has no attribute '{name}'")

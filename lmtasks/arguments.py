@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, nearest
 from lmtasks.options import Option
 
 REFUSED = {
@@ -28,7 +30,6 @@ REFUSED = {
     "label_names": "the loss belongs to the recipe",
     "logging_nan_inf_filter": "it would hide that training diverged",
     "prediction_loss_only": "evaluation keeps no predictions anyway",
-    "past_index": "recipes have no such memory",
     "remove_unused_columns": "examples hold only what the collator needs",
 }
 """Fields that would make a figure or a file wrong, or that have nothing to do here, and why."""
@@ -37,13 +38,17 @@ OURS = ("output_dir", "push_to_hub", "hub_model_id", "hub_private_repo")
 """Fields whose names are settings of lmtasks."""
 
 
+_KINDS = {"resume_from_checkpoint": bool | str | None}
+"""Types of fields that take more than their annotation says."""
+
+
 def training_options() -> dict[str, Option]:
     """Every field of ``TrainingArguments`` that may be set, as options."""
     hints = typing.get_type_hints(TrainingArguments)
     return {
         field.name: Option(
             name=field.name,
-            type=_readable(hints[field.name]),
+            type=_KINDS.get(field.name) or _readable(hints[field.name]),
             default=_default(field),
             help=str(field.metadata.get("help", "")),
         )
@@ -91,8 +96,30 @@ def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) 
         "remove_unused_columns": False,
     }
     try:
-        return TrainingArguments(**{"logging_steps": max(1, steps // 20), **values, **ours})
+        arguments = TrainingArguments(**{"logging_steps": max(1, steps // 20), **values, **ours})
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise InputError(
-            f"training arguments: {str(error).strip().splitlines()[0]}", "lmtasks run RECIPE --help-all"
-        ) from error
+        raise _refused(error) from error
+    if arguments.fp16 and arguments.device.type == "cpu":
+        raise InputError("--fp16 needs a GPU: on this CPU it only loses precision", "leave --fp16 out, or try --bf16")
+    for tracker in arguments.report_to:
+        _require_tracker(tracker)
+    return arguments
+
+
+def _refused(error: Exception) -> InputError:
+    """What ``TrainingArguments`` has against its values, in a line."""
+    text = " ".join(str(error).split())
+    if wrong := re.fullmatch(r"(\S+) is not a valid (\w+), please select one of \[(.*)\]", text):
+        word, kind, listed = wrong.groups()
+        known = re.findall(r"[\w-]+", listed)
+        return InputError(f"'{word}' is not a valid {kind}{nearest(word, known)}", f"one of {', '.join(known)}")
+    return InputError(f"training arguments: {text}", "lmtasks run RECIPE --help-all")
+
+
+def _require_tracker(name: str) -> None:
+    """The Trainer would notice only when the run folder is there."""
+    if name not in INTEGRATION_TO_CALLBACK:
+        known = list(INTEGRATION_TO_CALLBACK)
+        raise InputError(f"--report_to: unknown tracker '{name}'{nearest(name, known)}", f"one of {', '.join(known)}")
+    if name not in get_available_reporting_integrations():
+        raise InputError(f"--report_to {name}: it is not installed", f"pip install {name}")

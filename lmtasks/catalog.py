@@ -87,8 +87,8 @@ def load_catalog(entry_points: Iterable[metadata.EntryPoint] | None = None) -> C
     recipes: dict[str, Recipe] = {}
     architectures: dict[str, Architecture] = {}
     plugins: list[Plugin] = []
-    for entry_point in _in_order(metadata.entry_points(group=GROUP) if entry_points is None else entry_points):
-        distribution, version = _distribution(entry_point)
+    found = metadata.entry_points(group=GROUP) if entry_points is None else entry_points
+    for distribution, version, entry_point in _in_order(found):
         identity: dict[str, Any] = {
             "distribution": distribution,
             "version": version,
@@ -96,7 +96,8 @@ def load_catalog(entry_points: Iterable[metadata.EntryPoint] | None = None) -> C
         }
         try:
             own_recipes, own_architectures = _load(manager, entry_point, f"{distribution}:{entry_point.name}")
-            _refuse_taken(own_recipes, recipes, plugins)
+            _refuse_taken("recipe", own_recipes, plugins)
+            _refuse_taken("architecture", own_architectures, plugins)
         # A plugin is a stranger's code: SystemExit and errors of any kind must not stop the others.
         except (Exception, SystemExit) as error:
             plugins.append(Plugin(**identity, broken=_reason(error)))
@@ -107,20 +108,19 @@ def load_catalog(entry_points: Iterable[metadata.EntryPoint] | None = None) -> C
     return Catalog(recipes, architectures, tuple(plugins))
 
 
-def _in_order(entry_points: Iterable[metadata.EntryPoint]) -> list[metadata.EntryPoint]:
-    """lmtasks' own first, so that nobody can take their names; then by name, for a stable listing."""
-
-    def key(entry: metadata.EntryPoint) -> tuple[bool, str, str]:
-        distribution, _ = _distribution(entry)
-        return distribution != "lmtasks", distribution, entry.name
-
-    return sorted(entry_points, key=key)
+def _in_order(entry_points: Iterable[metadata.EntryPoint]) -> list[tuple[str, str, metadata.EntryPoint]]:
+    """Distribution, version and entry point: lmtasks' own first, so that nobody can take their names."""
+    return sorted(
+        ((*_distribution(entry_point), entry_point) for entry_point in entry_points),
+        key=lambda found: (found[0] != "lmtasks", found[0], found[2].name),
+    )
 
 
 def _distribution(entry_point: metadata.EntryPoint) -> tuple[str, str]:
     """Name and version of the package that brings the entry point."""
-    dist = entry_point.dist
-    return (dist.name, dist.version) if dist else ("unknown", "0")
+    # Each look at name or version parses the package's metadata anew.
+    about = entry_point.dist.metadata if entry_point.dist else {}
+    return about.get("Name", "unknown"), about.get("Version", "0")
 
 
 def _load(
@@ -163,11 +163,11 @@ def _declared(manager: pluggy.PluginManager, hook: str, plugin: str, kind: type[
             yield declaration
 
 
-def _refuse_taken(new: Mapping[str, Recipe], taken: Mapping[str, Recipe], plugins: Iterable[Plugin]) -> None:
-    for name in new:
-        if name in taken:
-            owner = next(plugin for plugin in plugins if name in plugin.recipes)
-            raise BrokenPluginError(f"recipe '{name}' already belongs to {owner.name}")
+def _refuse_taken(kind: str, names: Iterable[str], plugins: Iterable[Plugin]) -> None:
+    for plugin in plugins:
+        for name in names:
+            if name in (plugin.recipes if kind == "recipe" else plugin.architectures):
+                raise BrokenPluginError(f"{kind} '{name}' already belongs to {plugin.name}")
 
 
 def _reason(error: BaseException) -> str:

@@ -5,17 +5,18 @@ Results go to stdout, progress and warnings to stderr; ``--json`` prints one JSO
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmtasks import __version__
-from lmtasks.catalog import Catalog, load_catalog
 from lmtasks.errors import InputError, LmtasksError, nearest
 from lmtasks.flags import Parser, add_options, loose, scalars, underscored
-from lmtasks.options import Option
-from lmtasks.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lmtasks.catalog import Catalog
+    from lmtasks.options import Option
+    from lmtasks.recipe import Recipe
 
 USAGE = """\
 usage: lmtasks COMMAND ...
@@ -83,7 +84,16 @@ def _asks_help(words: Sequence[str]) -> bool:
     return "--help" in words or "-h" in words
 
 
+def _catalog() -> Catalog:
+    # Not at the top: reading the metadata of what is installed is most of what a start costs.
+    from lmtasks.catalog import load_catalog
+
+    return load_catalog()
+
+
 def _print_json(content: Any) -> None:
+    import json
+
     print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
@@ -102,7 +112,7 @@ def _parse(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
 
 def _list(words: list[str]) -> int:
     typed = _parse(Parser(prog="lmtasks list", description="The recipes that are installed."), words)
-    catalog = load_catalog()
+    catalog = _catalog()
     if typed.get("json"):
         _print_json([_recipe_row(catalog, recipe) for recipe in catalog.recipes.values()])
         return 0
@@ -127,7 +137,7 @@ def _show(words: list[str]) -> int:
     parser = Parser(prog="lmtasks show", description="One recipe in detail.")
     parser.add_argument("recipe", metavar="RECIPE")
     typed = _parse(parser, words)
-    catalog = load_catalog()
+    catalog = _catalog()
     recipe = catalog.recipe(typed["recipe"])
     described = _described(catalog, recipe)
     if typed.get("json"):
@@ -161,7 +171,7 @@ def _described(catalog: Catalog, recipe: Recipe) -> dict[str, Any]:
 
 def _plugins(words: list[str]) -> int:
     typed = _parse(Parser(prog="lmtasks plugins", description="What brought the recipes."), words)
-    catalog = load_catalog()
+    catalog = _catalog()
     if typed.get("json"):
         _print_json([{"name": plugin.name, **vars(plugin)} for plugin in catalog.plugins])
         return 0
@@ -175,7 +185,6 @@ def _plugins(words: list[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
-    parser = Parser(prog="lmtasks run", usage="lmtasks run RECIPE [flags]", description="Train a model.")
     if not words or words[0].startswith("-"):
         if _asks_help(words):
             print(
@@ -183,8 +192,10 @@ def _run(words: list[str]) -> int:
                 "lmtasks list shows the recipes; lmtasks run RECIPE --help its flags"
             )
             return 0
-        raise InputError("run needs a recipe", f"one of: {', '.join(load_catalog().recipes)}")
-    recipe = load_catalog().recipe(words[0])
+        raise InputError("run needs a recipe", f"one of: {', '.join(_catalog().recipes)}")
+    recipe = _catalog().recipe(words[0])
+    prog = f"lmtasks run {recipe.name}"
+    parser = Parser(prog=prog, usage=f"{prog} [flags]", description=recipe.summary)
     typed = _typed_flags(parser, recipe, words[1:], tuple(TITLES))
     values, as_json = _values(typed)
     _quiet()
@@ -209,11 +220,12 @@ def _typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Seque
     for group in groups:
         add_options(parser, TITLES[group], declared[group].values())
     other = parser.add_argument_group("other")
-    other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
     other.add_argument("--json", action="store_true", help="one JSON document on stdout")
     other.add_argument("--help", "-h", action="store_true", help="show this")
-    other.add_argument("--help_all", action="store_true", help="show this and every field of TrainingArguments")
-    if "--help_all" in words:
+    if "training" in groups:
+        other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
+        other.add_argument("--help_all", action="store_true", help="show this and every field of TrainingArguments")
+    if "training" in groups and "--help_all" in words:
         _add_training(parser, declared["training"])
     if _asks_help(words) or "--help_all" in words:
         parser.print_help()
@@ -298,7 +310,7 @@ def _evaluate(words: list[str]) -> int:
         name, words = "", ["--help"]
     else:
         name, words = words[0], words[1:]
-    catalog = load_catalog()
+    catalog = _catalog()
     wanted = loose(words)[0].get("recipe")
     if _asks_help(words):
         recipe = catalog.recipe(wanted) if wanted else next(iter(catalog.recipes.values()))
@@ -339,7 +351,7 @@ def _predict(words: list[str]) -> int:
     _quiet()
     from lmtasks.inference import predict, recipe_of
 
-    catalog = load_catalog()
+    catalog = _catalog()
     recipe = recipe_of(positional[0], catalog, vars(typed).get("recipe"))
     outputs = predict(positional[0], texts, recipe=recipe.name, batch_size=typed.batch_size, **scalars(arguments))
     if vars(typed).get("json"):

@@ -64,19 +64,20 @@ def groups_of(recipe: Recipe) -> dict[str, dict[str, Option]]:
     }
 
 
-def configure(recipe: Recipe, values: Mapping[str, Any]) -> Request:
+def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Request:
     """The request that these values make, with the recipe's starter where they say nothing.
 
     Args:
         recipe: the recipe.
         values: names, with ``-`` or ``_``, and values as typed or as Python has them. A value of
             None counts as not given.
+        config: more of these, which ``values`` win over, whatever alias either was given by.
 
     Raises:
         InputError: unknown names, values out of range, contradictions.
     """
     groups = groups_of(recipe)
-    given = _named(groups, {name: value for name, value in values.items() if value is not None})
+    given = {**_named(groups, config or {}), **_named(groups, values)}
     _refuse_contradictions(given)
     defaults = _starter(recipe, given)
     parts: dict[str, dict[str, Any]] = {name: {} for name in groups}
@@ -100,10 +101,12 @@ def configure(recipe: Recipe, values: Mapping[str, Any]) -> Request:
 
 
 def _named(groups: Mapping[str, Mapping[str, Option]], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values under their options' own names."""
+    """The values that are given under their options' own names."""
     own = {alias: option.name for group in groups.values() for option in group.values() for alias in option.aliases}
     named: dict[str, Any] = {}
     for typed, value in values.items():
+        if value is None:
+            continue
         name = typed.replace("-", "_")
         name = own.get(name, name)
         if name in named:
@@ -211,6 +214,7 @@ def as_record(request: Request) -> dict[str, Any]:
     """What ``run.json`` keeps of a request: everything but what only memory can hold."""
     data = {name: value for name, value in vars(request.data).items() if not options_of(DataSettings)[name].python_only}
     return {
+        "recipe": request.recipe.name,
         "options": asdict(request.options),
         "data": data,
         "model": asdict(request.model),

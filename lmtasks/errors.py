@@ -10,7 +10,6 @@ Anything else that escapes is a bug of ours: it keeps its traceback and exits 1.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -59,5 +58,7 @@ class Interrupted(LmtasksError):  # noqa: N818  (nothing went wrong: somebody as
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``", did you mean 'x'?"`` for the closest of the known names, or an empty string."""
+    import difflib  # only a mistake needs it
+
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f", did you mean '{matches[0]}'?" if matches else ""

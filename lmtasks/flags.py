@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from lmtasks.errors import InputError
-from lmtasks.options import Option
+from lmtasks.options import NUMBER, Option
 
 
 class Parser(argparse.ArgumentParser):
@@ -102,7 +102,18 @@ def _takes_next(name: str, rest: Sequence[str], switches: Sequence[str]) -> bool
 
 
 def scalars(values: Mapping[str, str]) -> dict[str, Any]:
-    """Typed words as YAML reads them: ``3`` a number, ``true`` a truth, anything else text."""
+    """Typed words as YAML reads them: ``3`` a number, ``true`` a truth, ``[a, b]`` a list, anything else text."""
+    return {name: _scalar(value) for name, value in values.items()}
+
+
+def _scalar(text: str) -> Any:
     import yaml
 
-    return {name: yaml.safe_load(value) for name, value in values.items()}
+    if NUMBER.fullmatch(text):
+        return float(text) if set(text) & set(".eE") else int(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    is_value = value is None or isinstance(value, bool) or text.startswith(("[", "{"))
+    return value if is_value else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,18 +41,20 @@ def choose_folder(recipe: str, wanted: str | None) -> Path:
     return folder
 
 
-def require_usable(folder: Path, request: Mapping[str, Any], *, overwrite: bool, resume: bool) -> None:
+def require_usable(folder: Path, request: Mapping[str, Any], *, overwrite: bool, resume: str | bool | None) -> None:
     """Refuse a folder that holds anything but this run.
 
     Args:
         folder: need not exist.
         request: what the run was asked for, as ``run.json`` keeps it.
         overwrite: an earlier run there may be replaced.
-        resume: the same run, unfinished, may be there.
+        resume: the same run, unfinished, may be there; see :func:`checkpoint_to_resume`.
 
     Raises:
-        InputError: a file, a folder of other things, another run, or a finished one.
+        InputError: a file, a folder of other things, another run, a finished one, or nothing to resume.
     """
+    if overwrite and resume:
+        raise InputError("--overwrite_output_dir and --resume_from_checkpoint exclude each other", "give one of them")
     _require_writable(folder)
     if not folder.exists() or not any(folder.iterdir()):
         if resume:
@@ -76,10 +79,46 @@ def require_usable(folder: Path, request: Mapping[str, Any], *, overwrite: bool,
             f"output_dir '{folder}' holds this run, unfinished",
             "--resume_from_checkpoint true goes on, --overwrite_output_dir starts again",
         )
-    if not any((folder / CHECKPOINTS).glob("checkpoint-*")):
+    checkpoint_to_resume(folder, resume)
+
+
+def checkpoint_to_resume(folder: Path, wanted: str | bool) -> Path:
+    """The wanted checkpoint of a run, or its last; one that was not written to its end does not count.
+
+    Args:
+        folder: of the run.
+        wanted: path of a checkpoint, or True for the last.
+
+    Raises:
+        InputError: there is none.
+    """
+    whole = {
+        int(path.name.removeprefix("checkpoint-")): path
+        for path in (folder / CHECKPOINTS).glob("checkpoint-*")
+        if re.fullmatch(r"checkpoint-\d+", path.name) and _is_whole(path)
+    }
+    if wanted is not True:
+        named = [path for path in whole.values() if path.resolve() == Path(wanted).resolve()]
+        if not named:
+            raise InputError(
+                f"'{wanted}' is no complete checkpoint of the run in '{folder}'",
+                "--resume_from_checkpoint true takes the last one",
+            )
+        return named[0]
+    if not whole:
         raise InputError(
             f"the run in '{folder}' was stopped before its first checkpoint", "--overwrite_output_dir starts again"
         )
+    return whole[max(whole)]
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """The Trainer writes its state last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _require_writable(folder: Path) -> None:

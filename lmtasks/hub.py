@@ -51,6 +51,8 @@ def _hint(name: str, error: BaseException) -> str:
     if is_local(name):
         return f"'{name}' must hold a config.json, the weights as safetensors and the tokenizer's files"
     causes = (error, error.__cause__)
+    if any(isinstance(cause, HFValidationError) for cause in causes):
+        return "give an existing folder or an id such as roberta-base"
     if any(isinstance(cause, GatedRepoError) for cause in causes):
         return f"ask for access on the page of '{name}', then hf auth login"
     if any(isinstance(cause, RevisionNotFoundError) for cause in causes):

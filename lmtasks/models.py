@@ -162,6 +162,14 @@ def load_model(
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
+            # Only to hear which ones: transformers' own refusal has them in a table on the log.
+            ignore_mismatched_sizes=True,
+        )
+    if report["mismatched_keys"]:
+        key, saved, wanted = sorted(report["mismatched_keys"])[0]
+        raise InputError(
+            f"the weights in '{name}' do not fit its config.json: {key} is {list(saved)}, not {list(wanted)}",
+            "take weights and configuration from the same model",
         )
     missing = tuple(sorted(report["missing_keys"]))
     if missing and not settings.allow_new_weights:

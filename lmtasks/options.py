@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 from lmtasks.errors import InputError, nearest
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+"""How people write numbers. JSON, as which msgspec reads text, knows neither .5 nor 1. nor +1, YAML no 1e-4."""
 
 
 def option(
@@ -84,7 +88,8 @@ class Option:
     @property
     def choices(self) -> tuple[str, ...]:
         """The only words allowed, when the type is a ``Literal``."""
-        return tuple(word for kind in self.alternatives if _is_literal(kind) for word in typing.get_args(kind))
+        words = (word for kind in self.alternatives if _is_literal(kind) for word in typing.get_args(kind))
+        return tuple(word for word in words if isinstance(word, str))
 
 
 def options_of(declaration: type) -> dict[str, Option]:
@@ -120,10 +125,8 @@ def convert(option: Option, value: Any) -> Any:
         return value
     if option.is_list and isinstance(value, (str, int, float)) and str not in option.alternatives:
         value = [value]
-    if isinstance(value, str) and value.lower() == "none" and types.NoneType in option.alternatives:
-        value = None
-    if isinstance(value, str) and any(typing.get_origin(kind) is dict for kind in option.alternatives):
-        value = _json_object(value)
+    if isinstance(value, str):
+        value = _read(value, option.alternatives)
     try:
         converted = msgspec.convert(value, _bounded(option), strict=False)
     except msgspec.ValidationError as error:
@@ -149,11 +152,23 @@ def _bounded(option: Option) -> Any:
     return typing.Union[tuple(kinds)]  # noqa: UP007  (a union of a computed list has no other spelling)
 
 
-def _json_object(text: str) -> Any:
-    """A JSON object typed as one argument; any other text as it is."""
+def _read(text: str, kinds: tuple[Any, ...]) -> Any:
+    """What a text stands for where msgspec would not see it; any other text as it is."""
     import json
 
-    return json.loads(text) if text.startswith("{") else text
+    word = text.lower()
+    if word == "none" and types.NoneType in kinds:
+        return None
+    if word in ("true", "false") and bool in kinds:
+        return word == "true"
+    if float in kinds and NUMBER.fullmatch(text):
+        return float(word)
+    if text.startswith("{") and any(dict in (kind, typing.get_origin(kind)) for kind in kinds):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text
 
 
 def _misfit(option: Option, value: Any) -> InputError:
@@ -170,7 +185,8 @@ def describe(option: Option) -> str:
     if option.choices:
         return "one of " + ", ".join(option.choices)
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    kinds = [words.get(kind, "a list" if typing.get_origin(kind) is list else "") for kind in option.alternatives]
+    families = {list: "a list", dict: "a JSON object"}
+    kinds = [words.get(kind, families.get(typing.get_origin(kind) or kind, "")) for kind in option.alternatives]
     bounds = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
     limits = " and ".join(f"{bounds[key]} {limit:g}" for key, limit in option.limits.items())
     return " ".join(filter(None, [" or ".join(filter(None, kinds)), limits]))

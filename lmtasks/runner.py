@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lmtasks.arguments import training_arguments
 from lmtasks.card import write_card
 from lmtasks.catalog import Catalog, load_catalog
-from lmtasks.configure import DATA_SOURCES, Request, as_record, configure, read_yaml
+from lmtasks.configure import DATA_SOURCES, Request, as_record, configure, groups_of, read_yaml
 from lmtasks.corpus import Corpus, Split, load_corpus
 from lmtasks.errors import InputError, RunError
 from lmtasks.evaluation import Collate, evaluate_model
@@ -28,6 +28,7 @@ from lmtasks.examples import EVALUATION_SEED, Examples
 from lmtasks.folder import (
     LOG,
     RECORD,
+    checkpoint_to_resume,
     choose_folder,
     clear,
     read_record,
@@ -113,7 +114,7 @@ def run(recipe: str | Recipe, *, config: str | Path | None = None, **values: Any
     """
     catalog = load_catalog()
     chosen = recipe if isinstance(recipe, Recipe) else catalog.recipe(recipe)
-    request = configure(chosen, {**(read_yaml(config) if config else {}), **values})
+    request = configure(chosen, values, read_yaml(config) if config else None)
     register_architectures(catalog)
     prepared = prepare(request)
     if request.output.dry_run:
@@ -134,7 +135,7 @@ def prepare(request: Request) -> Prepared:
         folder,
         as_record(request),
         overwrite=request.output.overwrite_output_dir,
-        resume=bool(request.training.get("resume_from_checkpoint")),
+        resume=request.training.get("resume_from_checkpoint"),
     )
     if request.output.push_to_hub:
         check_can_push(request.output.hub_model_id or folder.name)
@@ -255,7 +256,7 @@ def execute(prepared: Prepared, catalog: Catalog) -> Run:
     """Train, evaluate, save, verify and publish what was prepared."""
     request, folder = prepared.request, prepared.folder
     resume = request.training.get("resume_from_checkpoint")
-    if request.output.overwrite_output_dir and not resume:
+    if request.output.overwrite_output_dir:
         clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     record = _record(prepared, catalog)
@@ -270,7 +271,7 @@ def execute(prepared: Prepared, catalog: Catalog) -> Run:
         Examples(prepared.evaluation, EVALUATION_SEED),
         (prepared.collate(training=True), prepared.collate(training=False)),
         folder / LOG,
-        resume,
+        checkpoint_to_resume(folder, resume) if resume else None,
     )
     model = trainer.accelerator.unwrap_model(trainer.model)
     eval_metrics = _evaluated(model, request.recipe, prepared)
@@ -411,7 +412,8 @@ def evaluate(run_or_model: str | Path, *, recipe: str | None = None, **values: A
     name = str(run_or_model)
     chosen = recipe_of(name, catalog, recipe)
     recorded = read_record(name) or {}
-    request = configure(chosen, {**_recorded(recorded, values), **values, "model_name_or_path": name})
+    request = configure(chosen, {**values, "model_name_or_path": name}, _recorded(recorded, values))
+    _refuse_idle(request)
     sample = None if request.given & set(DATA_SOURCES) else recorded.get("data", {}).get("sample")
     config = load_config(request.model, chosen)
     tokenizer = _named_tokenizer(request)
@@ -433,6 +435,14 @@ def evaluate(run_or_model: str | Path, *, recipe: str | None = None, **values: A
             progress.update,
         )
     return _named(figures)
+
+
+def _refuse_idle(request: Request) -> None:
+    """Refuse what an evaluation would silently leave aside."""
+    groups = groups_of(request.recipe)
+    used = {*groups["options"], *groups["data"], *groups["model"], "per_device_eval_batch_size", "seed"}
+    for name in sorted(request.given - used):
+        raise InputError(f"--{name} means nothing to an evaluation", "lmtasks evaluate --help shows what does")
 
 
 def _recorded(record: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -220,14 +220,14 @@ def train(
     eval_examples: Examples,
     collates: tuple[Collate, Collate],
     log: Path,
-    resume: str | bool | None,
+    checkpoint: Path | None,
 ) -> tuple[RecipeTrainer, dict[str, float]]:
     """Train the model in place.
 
     Args:
         collates: the recipe's collators for training and evaluation.
         log: file for the log, one JSON object a line.
-        resume: as ``resume_from_checkpoint`` of the Trainer.
+        checkpoint: folder of the checkpoint to go on from.
 
     Returns:
         the trainer, and ``train_loss``, ``train_runtime`` in seconds, ``train_tokens_per_second``, ...
@@ -255,7 +255,7 @@ def train(
             ],
         )
         try:
-            output = trainer.train(resume_from_checkpoint=resume or None)
+            output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise RunError(
                 "out of memory while training",

@@ -102,6 +102,7 @@ def lines(*rows: Any) -> str:
 
 
 TABLE = pa.table({"id": [1, 2], "text": ["é one", "two\nlines"]})
+DAMAGED = b"PAR1" + b"x" * 40 + parquet(TABLE.select(["text"]))[44:]
 FORMATS: dict[str, bytes] = {
     "jsonl": lines({"id": 1, "text": "é one"}, {"id": 2, "text": "two\nlines"}).encode(),
     "json": json.dumps([{"text": "é one"}, {"text": "two\nlines"}], indent=1).encode(),
@@ -215,6 +216,19 @@ def test_only_the_text_column_of_json_files_must_agree() -> None:
     write("c.json", '{"n": 2.5,\n"text": "one object"}')
     write("d.jsonl", lines({"text": "line"}))
     assert evaluated("c.json", "d.jsonl") == ["one object", "line"]
+
+
+def test_objects_of_several_shapes() -> None:
+    turns = [{"say": "a"}, {"say": "b", "n": 1}]
+    rows = [{"d": {"text": ["x", "y"]}, "turns": turns}, {"d": {"text": ["z"], "n": 1}, "turns": turns[:1]}]
+    write("a.jsonl", lines(*rows))
+    assert evaluated("a.jsonl", text_column="d.text") == ["x y", "z"]
+    assert evaluated("a.jsonl", text_column="turns.say") == ["a b", "a"]
+    refused("cannot tell which column of a.jsonl", validation_file=["a.jsonl"])
+    write("b.jsonl", lines(*rows, {"d": {"text": "list", "n": {}}}))
+    refused(
+        "column 'd.text' of b.jsonl holds values of several types", validation_file=["b.jsonl"], text_column="d.text"
+    )
 
 
 def test_numbers_late_in_json_are_not_taken_for_text() -> None:
@@ -662,7 +676,7 @@ def test_what_the_hub_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.txt.xz", lzma.compress(b"text" * 999)[:-20], "a.txt.xz is damaged or cut short"),
         ("a.txt.zst", zstandard.compress(os.urandom(9999))[:-99], "a.txt.zst is damaged or cut short"),
         ("a.parquet", b"PAR1 nothing", "a.parquet is not a parquet file, or damaged"),
-        ("a.parquet", FORMATS["parquet"][:4] + b"x" * 40 + FORMATS["parquet"][44:], "a.parquet is not a parquet file"),
+        ("a.parquet", DAMAGED, "a.parquet is not a parquet file"),
         ("a.arrow", b"nothing at all", "a.arrow is not a arrow file, or damaged"),
         ("a.csv", b'id,text\n1,"open\n', "a.csv cannot be read"),
         ("a.csv", b"id,text\n1,a\n2,b,c\n", "a.csv cannot be read"),

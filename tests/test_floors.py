@@ -42,7 +42,9 @@ def _at_the_top(path: Path) -> list[str]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names += [f"{node.module}.{alias.name}" if node.module == "lmtasks" else str(node.module) for alias in node.names]
+            names += [
+                f"{node.module}.{alias.name}" if node.module == "lmtasks" else str(node.module) for alias in node.names
+            ]
     return names
 
 

@@ -68,6 +68,7 @@ def load_corpus(data: DataSettings, *, sample: str | None = None, evaluation_onl
 
     Evaluation is on ``validation_file``, ``validation_split`` or ``eval_dataset`` where given, and otherwise on a
     share of the training rows (``test_size``, ``validation_split_percentage``, else 5 %), chosen by ``split_seed``.
+    As in ``run_mlm.py`` the share means nothing where data for evaluation are given.
     A split is never used because of its name alone: a dataset with a "validation" split is still divided, unless
     ``--validation_split validation`` asks for it.
 

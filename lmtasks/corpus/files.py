@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,7 +205,7 @@ def _read(kind: str, files: Sequence[DataFile], text_column: str | None, sample_
                 explain_json_cell(file.name, file.content, path)
         if isinstance(cause, InputError):
             raise cause from None
-        if isinstance(cause, CastError) or str(cause).startswith("Couldn't cast"):
+        if isinstance(cause, CastError) or re.search(r"Couldn't cast|Column\(.*changed from", str(cause)):
             raise InputError(
                 f"the columns of {_names(files)} differ: {' '.join(str(cause).split())}",
                 "give files whose columns have the same names and types",
