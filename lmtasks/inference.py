@@ -91,6 +91,12 @@ class Predictor:
         try:
             # One text alone goes in as such: some pipelines unwrap a list of one, others do not.
             outputs = self.pipeline(prompts if len(prompts) > 1 else prompts[0], batch_size=batch_size, **arguments)
+        except IndexError as error:
+            # Beyond its last position a model of learned positions looks up what is not there.
+            raise InputError(
+                f"{self.recipe.pipeline}: longer than the model can take",
+                "shorten the text; when generating, lower --max_new_tokens",
+            ) from error
         except (PipelineException, ValueError, TypeError) as error:
             raise InputError(f"{self.recipe.pipeline}: {str(error).splitlines()[0]}", self._hint()) from error
         return [outputs] if len(prompts) == 1 and not isinstance(texts, str) else outputs

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
+import random
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from lmtasks.errors import InputError, nearest
 
-SAMPLES: dict[str, str] = {
-    "python-docs": "Python's own documentation",
-    "python-library": "Python's own standard library",
-}
+SAMPLES: Mapping[str, str] = {"python": "Python's own language reference and standard library"}
+"""The embedded corpora, by name, in words for people."""
 
-# Tests, tables and generated files: little prose, much repetition. Installed packages are not
-# Python's own and differ from machine to machine, and so do the files of _sysconfigdata.
+SIZE = 3_000_000
+"""Characters of the corpus: what two cores can read more than once in a minute of training."""
+
+LONGEST = 100_000
+"""Characters of a document; longer modules are mostly tables."""
+
+# Little prose, much repetition: tests, tables, generated files, bindings of one C library after the
+# other. Installed packages are not Python's own and differ from machine to machine.
 _SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "idlelib", "idle_test", "lib2to3", "encodings", "turtledemo", "ensurepip", "pydoc_data"}
-    | {"lib-dynload", "site-packages", "dist-packages", "__pycache__"}
+    | {"tkinter", "msilib", "distutils", "curses", "ctypes", "venv", "wsgiref"}
+    | {"lib-dynload", "site-packages", "dist-packages", "__pycache__", "__phello__"}
 )
-_SKIPPED_PREFIX = "_sysconfigdata"
-_Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_SKIPPED_FILES = ("_sysconfigdata", "__phello__", "locale.py", "turtle.py")
 
 
 def sample_documents(name: str) -> list[str]:
     """The documents of an embedded corpus, always in the same order.
 
     Args:
-        name: a key of :data:`SAMPLES`. ``python-docs`` holds the topics of ``help()`` and then one
-            document of docstrings per module; ``python-library`` the source of one module each.
+        name: a key of :data:`SAMPLES`. ``python`` holds the topics of ``help()``, then the source of one
+            module each, in an arbitrary but fixed order.
 
     Raises:
         InputError: no such corpus, or this Python was installed without its library's sources.
@@ -40,53 +44,46 @@ def sample_documents(name: str) -> list[str]:
             f"no embedded corpus '{name}'{nearest(name, SAMPLES)}", "the embedded corpora are " + ", ".join(SAMPLES)
         )
     # Copies of a document would leak from training into evaluation.
-    documents = [document for document in dict.fromkeys(_READERS[name]()) if document.strip()]
-    if not documents:
-        raise _no_sources(str(_library_folder()))
-    return documents
+    return list(dict.fromkeys(_READERS[name]()))
 
 
-def _topics_and_docstrings() -> Iterator[str]:
+def _topics_and_modules() -> Iterator[str]:
+    size = 0
+    for text in (*_topics(), *_modules()):
+        if size >= SIZE:
+            return
+        if text.strip() and len(text) <= LONGEST:
+            size += len(text)
+            yield text
+
+
+def _topics() -> Iterator[str]:
+    """What ``help('TOPIC')`` shows: the language reference in pieces."""
     # Imported by name: typeshed does not say what the module holds.
     try:
         topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
     except ImportError as error:
         raise _no_sources("pydoc_data.topics") from error
-    yield from (topics[key] for key in sorted(topics))
-    for file in _sources("**/*.py"):
-        yield "\n\n".join(_docstrings(ast.parse(file.read_bytes())))
+    return (topics[key] for key in sorted(topics))
 
 
 def _modules() -> Iterator[str]:
-    """Modules at the top of the library only: packages would triple the corpus and slow the demo."""
-    for file in _sources("*.py"):
-        yield file.read_text(encoding="utf-8")
-
-
-def _sources(pattern: str) -> list[Path]:
-    folder = _library_folder()
-    files = [file for file in folder.glob(pattern) if _is_library(file.relative_to(folder))]
+    """The sources in an order that mixes the library's packages, because not all of it is used."""
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    files = sorted(file for file in folder.rglob("*.py") if _is_library(file.relative_to(folder)))
     if not files:
         raise _no_sources(str(folder))
-    return sorted(files, key=lambda file: file.relative_to(folder).parts)
+    random.Random(0).shuffle(files)
+    return (file.read_text(encoding="utf-8") for file in files)
 
 
 def _is_library(file: Path) -> bool:
-    return _SKIPPED_FOLDERS.isdisjoint(file.parts[:-1]) and not file.name.startswith(_SKIPPED_PREFIX)
-
-
-def _library_folder() -> Path:
-    return Path(sysconfig.get_paths()["stdlib"])
-
-
-def _docstrings(node: ast.AST) -> Iterator[str]:
-    """Docstrings below a node in the order of the source."""
-    if isinstance(node, _Documented) and (text := ast.get_docstring(node)):
-        yield text
-    for child in ast.iter_child_nodes(node):
-        # Docstrings sit in statements; expressions below them are most of the tree and hold none.
-        if isinstance(child, ast.stmt):
-            yield from _docstrings(child)
+    folders = file.parts[:-1]
+    return (
+        _SKIPPED_FOLDERS.isdisjoint(folders)
+        and not any(folder.startswith("config-") for folder in folders)
+        and not file.name.startswith(_SKIPPED_FILES)
+    )
 
 
 def _no_sources(place: str) -> InputError:
@@ -96,4 +93,4 @@ def _no_sources(place: str) -> InputError:
     )
 
 
-_READERS: dict[str, Callable[[], Iterator[str]]] = {"python-docs": _topics_and_docstrings, "python-library": _modules}
+_READERS: Mapping[str, Callable[[], Iterator[str]]] = {"python": _topics_and_modules}

@@ -59,6 +59,7 @@ def train_tokenizer(texts: Iterable[list[str]], size: int, spec: TokenizerSpec) 
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
+        min_frequency=2,
         special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

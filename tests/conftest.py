@@ -59,7 +59,7 @@ def lmtasks(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 @pytest.fixture(scope="session")
 def documents() -> list[str]:
     """A hundred short real texts."""
-    return [document[:2000] for document in sample_documents("python-docs")[:100]]
+    return [document[:2000] for document in sample_documents("python")[:100]]
 
 
 @pytest.fixture(scope="session")

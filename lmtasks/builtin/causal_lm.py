@@ -85,15 +85,25 @@ CAUSAL_LM = Recipe(
     ),
     answers=answers,
     starter=Starter(
-        sample="python-library",
+        sample="python",
+        # Small and rotary, with short blocks and few tokens: in a minute, steps count for more than size.
         model={
-            "model_type": "gpt2",
-            "config_overrides": "n_layer=3,n_embd=128,n_head=4,n_positions=512",
-            "train_tokenizer": 4000,
+            "model_type": "llama",
+            "config_overrides": "num_hidden_layers=2,hidden_size=128,num_attention_heads=4,intermediate_size=352,"
+            "max_position_embeddings=512,tie_word_embeddings=true",
+            "train_tokenizer": 2000,
         },
-        training={"learning_rate": 2e-3, "num_train_epochs": 1.0, "per_device_train_batch_size": 32},
-        texts=("Return a list of",),
-        predict={"max_new_tokens": 30, "do_sample": False},
+        training={
+            "block_size": 64,
+            "learning_rate": 4e-3,
+            "max_steps": 2300,
+            "warmup_steps": 230,
+            "weight_decay": 0.1,
+            "per_device_train_batch_size": 8,
+            "adam_beta2": 0.95,
+        },
+        texts=("        raise ValueError", "    if value is None", "    def read(self, size"),
+        predict={"max_new_tokens": 14, "do_sample": False, "repetition_penalty": 1.2},
     ),
 )
 
