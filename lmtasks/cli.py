@@ -5,6 +5,7 @@ Results go to stdout, progress and warnings to stderr; ``--json`` prints one JSO
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = underscored(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(words)
+        try:
+            return _dispatch(words)
+        finally:
+            # Here a closed pipe can be dealt with; when Python flushes on its way out it cannot.
+            sys.stdout.flush()
     except LmtasksError as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -63,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # Whoever read our output has heard enough (lmtasks list | head -1).
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
@@ -252,8 +257,6 @@ def _values(typed: dict[str, Any]) -> tuple[dict[str, Any], bool]:
 
 def _quiet() -> None:
     """Silence what the libraries say by the way; what matters to a person, lmtasks says itself."""
-    import os
-
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     import datasets
     import transformers
@@ -307,7 +310,7 @@ def _evaluate(words: list[str]) -> int:
     if not words or words[0].startswith("-"):
         if not _asks_help(words):
             raise InputError("evaluate needs a run or a model", "lmtasks evaluate RUN_OR_MODEL")
-        name, words = "", ["--help"]
+        name = ""
     else:
         name, words = words[0], words[1:]
     catalog = _catalog()

@@ -66,7 +66,8 @@ def _batches(model: torch.nn.Module, examples: Examples, collate: Collate, batch
     device = next(model.parameters()).device
     rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     share = Subset(examples, range(rank, len(examples), processes))
-    loader: DataLoader[Any] = DataLoader(share, batch_size=batch_size, collate_fn=collate)
+    # A generator of its own: a loader draws a number when it starts, and training must not notice.
+    loader: DataLoader[Any] = DataLoader(share, batch_size=batch_size, collate_fn=collate, generator=torch.Generator())
     for batch in loader:
         yield {name: value.to(device) for name, value in batch.items()}
 

@@ -48,7 +48,8 @@ def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
     else:
         config = _default_config(str(settings.model_type))
     if settings.config_overrides:
-        config = _overridden(config, settings.config_overrides)
+        written = type(config).get_config_dict(name)[0] if name else {}
+        config = _overridden(config, settings.config_overrides, written)
     _require_class(config, name or str(settings.model_type), recipe)
     return config
 
@@ -63,11 +64,15 @@ def _default_config(model_type: str) -> PretrainedConfig:
     return AutoConfig.for_model(model_type)
 
 
-def _overridden(config: PretrainedConfig, overrides: str) -> PretrainedConfig:
+def _overridden(config: PretrainedConfig, overrides: str, written: dict[str, Any]) -> PretrainedConfig:
     """The configuration with ``a=1,b=2``, each in the type that its default has.
 
-    It is made anew from what differs from the defaults, so that fields which follow from others
-    (the kinds of the layers from their number) follow.
+    Args:
+        config: as it is without them.
+        written: the fields that its file spells out; none for a model type's defaults.
+
+    It is made anew from these, so that fields which follow from others follow: the kinds of the
+    layers from their number, the size of a head from that of the model.
     """
     values: dict[str, Any] = {}
     for pair in overrides.split(","):
@@ -80,11 +85,10 @@ def _overridden(config: PretrainedConfig, overrides: str) -> PretrainedConfig:
                 "write name=value,name=value",
             )
         values[config.attribute_map.get(key, key)] = _typed(key, text.strip(), getattr(config, key))
-    different = {name: value for name, value in config.to_diff_dict().items() if name in config.to_dict()}
-    for derived in ("model_type", "transformers_version", "layer_types"):
-        different.pop(derived, None)
+    if "num_hidden_layers" in values:
+        written.pop("layer_types", None)
     try:
-        return type(config)(**{**different, **values})
+        return type(config)(**{**written, **values})
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise InputError(f"--config_overrides: {_first_line(error)}", "check the values against each other") from error
 

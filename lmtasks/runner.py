@@ -393,12 +393,15 @@ def _write_results(
     write_json(folder / RECORD, record)
 
 
-def evaluate(run_or_model: str | Path, *, recipe: str | None = None, **values: Any) -> dict[str, float]:
+def evaluate(
+    run_or_model: str | Path, *, recipe: str | None = None, config: str | Path | None = None, **values: Any
+) -> dict[str, float]:
     """The figures of a run or of any model.
 
     Args:
         run_or_model: run folder, model folder or Hub id.
         recipe: name of the recipe; that of the run, or the one that fits the model, when not given.
+        config: YAML file with more values; keyword arguments win over it.
         values: data settings and recipe options; a run's own when not given.
 
     Returns:
@@ -407,6 +410,7 @@ def evaluate(run_or_model: str | Path, *, recipe: str | None = None, **values: A
     Raises:
         InputError: as for :func:`run`; also when it is no run and no data is given.
     """
+    values = {**(read_yaml(config) if config else {}), **values}
     catalog = load_catalog()
     register_architectures(catalog)
     name = str(run_or_model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lmtasks.errors import InputError
@@ -53,7 +53,11 @@ def train_tokenizer(texts: Iterable[list[str]], size: int, spec: TokenizerSpec) 
         size: tokens of the vocabulary, special ones and 256 bytes included.
         spec: special tokens and template of the recipe.
     """
-    special = list(dict.fromkeys(spec.special_tokens.values()))
+    # A mask stands for a word together with the space before it, as in RoBERTa's own tokenizer.
+    mask = spec.special_tokens.get("mask_token")
+    special = [
+        AddedToken(token, lstrip=token == mask, special=True) for token in dict.fromkeys(spec.special_tokens.values())
+    ]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -66,6 +70,10 @@ def train_tokenizer(texts: Iterable[list[str]], size: int, spec: TokenizerSpec) 
     )
     tokenizer.train_from_iterator(itertools.chain.from_iterable(texts), trainer=trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=spec.template, special_tokens=[(token, tokenizer.token_to_id(token)) for token in special]
+        single=spec.template,
+        special_tokens=[(str(token.content), tokenizer.token_to_id(token.content)) for token in special],
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **spec.special_tokens)
+    roles = {
+        role: next(token for token in special if token.content == name) for role, name in spec.special_tokens.items()
+    }
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)

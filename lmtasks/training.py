@@ -173,13 +173,21 @@ class LogCallback(TrainerCallback):
             self.note = f"loss {logs['loss']:.3f}, "
         if state.is_world_process_zero:
             with self.path.open("a") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+                file.write(json.dumps({"step": state.global_step, **_sayable(logs)}) + "\n")
         for name in ("loss", "grad_norm", "train_loss"):
             if not math.isfinite(logs.get(name, 0.0)):
                 raise RunError(
                     f"training diverged: {name} is {logs[name]} at step {state.global_step}",
                     "lower --learning_rate or raise --warmup_steps",
                 )
+
+
+def _sayable(logs: dict[str, Any]) -> dict[str, Any]:
+    """The entries with words for the floats that JSON has no number for."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in logs.items()
+    }
 
 
 class SignalCallback(TrainerCallback):

@@ -96,13 +96,13 @@ CAUSAL_LM = Recipe(
         training={
             "block_size": 64,
             "learning_rate": 4e-3,
-            "max_steps": 2300,
-            "warmup_steps": 230,
+            "max_steps": 3000,
+            "warmup_steps": 300,
             "weight_decay": 0.1,
             "per_device_train_batch_size": 8,
             "adam_beta2": 0.95,
         },
-        texts=("        raise ValueError", "    if value is None", "    def read(self, size"),
+        texts=("def read(self, size", "if value is None", "raise ValueError"),
         predict={"max_new_tokens": 14, "do_sample": False, "repetition_penalty": 1.2},
     ),
 )

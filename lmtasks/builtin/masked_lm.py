@@ -90,7 +90,7 @@ def loss(model: torch.nn.Module, batch: Batch) -> LossSums:
 
 def perplexity_name(options: MaskedLMOptions) -> str:
     """Masked-token perplexity is no perplexity of the text; it depends on how much is hidden."""
-    return f"masked-token perplexity ({options.eval_mlm_probability:.0%} of tokens)"
+    return f"masked-token perplexity, {options.eval_mlm_probability:.0%} of tokens hidden"
 
 
 def prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
@@ -158,7 +158,7 @@ MASKED_LM = Recipe(
             "per_device_train_batch_size": 16,
             "adam_beta2": 0.95,
         },
-        texts=("The default value <mask> None.", "it must <mask> a string", "if x is <mask> None:"),
+        texts=("The default value <mask> None.", "it must <mask> a string", "def __init__(<mask>, name):"),
         predict={"top_k": 3},
     ),
 )
