@@ -225,10 +225,10 @@ def _typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Seque
     for group in groups:
         add_options(parser, TITLES[group], declared[group].values())
     other = parser.add_argument_group("other")
+    other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
     other.add_argument("--json", action="store_true", help="one JSON document on stdout")
     other.add_argument("--help", "-h", action="store_true", help="show this")
     if "training" in groups:
-        other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
         other.add_argument("--help_all", action="store_true", help="show this and every field of TrainingArguments")
     if "training" in groups and "--help_all" in words:
         _add_training(parser, declared["training"])

@@ -136,12 +136,13 @@ def clear(folder: Path) -> None:
     record = read_record(folder)
     if record is None:
         return
-    for name in (*record.get("files", ()), *OWN):
-        path = folder / Path(name).name
-        if path.is_dir():
+    own = {*map(str, record.get("files", ())), *OWN}
+    # Of what is there, so that no name in a record, such as "..", can lead out of the folder.
+    for path in [path for path in folder.iterdir() if path.name in own]:
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
-            path.unlink(missing_ok=True)
+            path.unlink()
 
 
 def read_record(folder: str | Path) -> dict[str, Any] | None:

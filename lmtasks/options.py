@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 import types
 import typing
@@ -123,6 +124,7 @@ def convert(option: Option, value: Any) -> Any:
 
     if Any in option.alternatives:
         return value
+    value = _without_paths(value)
     if option.is_list and isinstance(value, (str, int, float)) and str not in option.alternatives:
         value = [value]
     if isinstance(value, str):
@@ -134,6 +136,13 @@ def convert(option: Option, value: Any) -> Any:
     if isinstance(converted, float) and not math.isfinite(converted):
         raise _misfit(option, value)
     return converted
+
+
+def _without_paths(value: Any) -> Any:
+    """The names of files that Python code gives as paths."""
+    if isinstance(value, (list, tuple)):
+        return [_without_paths(item) for item in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _is_literal(kind: Any) -> bool:

@@ -59,7 +59,7 @@ class Plan:
             f"training   {self.steps:,} steps of {self.batch} blocks × {self.block_size} tokens"
             f" ({self.epochs:g} epochs), learning rate {self.learning_rate:g}",
             f"compute    {self.precision}, about {self.peak_memory / 2**30:.1f} GiB of memory",
-            f"output     {self.output_dir}",
+            *(f"writes     {target}" for target in self.writes),
             *(f"note       {note}" for note in self.notes),
         ]
 

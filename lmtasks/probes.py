@@ -28,7 +28,7 @@ def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
     with torch.no_grad():
         try:
             logits = _logits(model, batch)
-        except (IndexError, RuntimeError) as error:
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
                 f"the model fails on a block of {batch['input_ids'].shape[1]} tokens: {str(error).splitlines()[0]}",
                 "try a smaller --block_size; check that tokenizer and model belong together",

@@ -75,8 +75,7 @@ class OutputSettings:
 class TrainingSettings:
     """The ``TrainingArguments`` that people use most; every other one is accepted too.
 
-    Defaults are those of transformers 5 (a test compares them), except ``save_strategy`` and
-    ``logging_steps``, which say why below.
+    Defaults are those of transformers 5 (a test compares them).
     """
 
     learning_rate: float = option(5e-5, help="peak learning rate", ge=0, le=100)

@@ -22,9 +22,11 @@ def load_tokenizer(name: str, settings: ModelSettings, recipe: Recipe) -> PreTra
     Raises:
         InputError: not found, empty, or without a token that the recipe needs.
     """
+    # The revision is the model's; a tokenizer from elsewhere has none of that name.
+    revision = settings.revision if name == settings.model_name_or_path else "main"
     with found_or_explained("tokenizer", name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+            name, revision=revision, trust_remote_code=settings.trust_remote_code
         )
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         # transformers makes an empty tokenizer, without a word, where the files are missing.

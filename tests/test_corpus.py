@@ -511,11 +511,11 @@ def test_evaluation_data_alone_needs_no_training_data() -> None:
 
 
 def test_embedded_corpus_only_when_no_data_is_named() -> None:
-    corpus = load_corpus(DataSettings(), sample="python-docs")
+    corpus = load_corpus(DataSettings(), sample="python")
     assert corpus.source == "Python's own documentation"
-    assert sorted(texts(corpus.train) + texts(corpus.evaluation)) == sorted(sample_documents("python-docs"))
-    assert load_corpus(DataSettings(train_dataset=["a", "b"]), sample="python-docs").source == "in-memory data"
-    assert load_corpus(DataSettings(eval_dataset=["a", "b"]), sample="python-docs").train is None
+    assert sorted(texts(corpus.train) + texts(corpus.evaluation)) == sorted(sample_documents("python"))
+    assert load_corpus(DataSettings(train_dataset=["a", "b"]), sample="python").source == "in-memory data"
+    assert load_corpus(DataSettings(eval_dataset=["a", "b"]), sample="python").train is None
     refused("no data given", "--train_file")
 
 

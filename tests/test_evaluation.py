@@ -1,0 +1,249 @@
+"""Evaluation: every target once, the same figure however it is batched, and nothing touched."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from lmtasks import Recipe
+from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions
+from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions, hide
+from lmtasks.errors import RunError
+from lmtasks.evaluation import evaluate_model
+from lmtasks.examples import EVALUATION_SEED, Examples
+from lmtasks.packing import Packed
+
+BYTES = 5000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny models are ten times slower when threads wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def blocks_of(count: int, size: int = 16, *, vocabulary: int = 400) -> Packed:
+    """Random blocks, some tokens far more frequent than others."""
+    draw = np.random.default_rng(3)
+    blocks = (vocabulary * draw.random((count, size)) ** 3).astype(np.int32)
+    return Packed(blocks, count, "documents", count * size + 5, 5, BYTES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model, what it is evaluated on, and with which recipe."""
+
+    recipe: Recipe
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    packed: Packed
+
+    def figures(self, batch_size: int = 8, packed: Packed | None = None, **more: Any) -> dict[str, float]:
+        options = MaskedLMOptions() if self.recipe is MASKED_LM else CausalLMOptions()
+        collate = self.recipe.collator(self.tokenizer, options, False)
+        examples = Examples(packed or self.packed, EVALUATION_SEED)
+        return evaluate_model(self.model, self.recipe, examples, collate, batch_size, **more)
+
+
+@pytest.fixture
+def masked(model_folders: dict[str, Path], masked_tokenizer: PreTrainedTokenizerBase) -> Case:
+    model = AutoModelForMaskedLM.from_pretrained(model_folders["roberta"])
+    return Case(MASKED_LM, model, masked_tokenizer, blocks_of(37))
+
+
+@pytest.fixture
+def causal(model_folders: dict[str, Path], causal_tokenizer: PreTrainedTokenizerBase) -> Case:
+    model = AutoModelForCausalLM.from_pretrained(model_folders["gpt2"])
+    return Case(CAUSAL_LM, model, causal_tokenizer, blocks_of(37))
+
+
+@pytest.fixture(params=["masked", "causal"])
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.getfixturevalue(request.param)
+
+
+def told_one_by_one(
+    model: PreTrainedModel, questions: list[tuple[np.ndarray, list[tuple[int, int]]]]
+) -> tuple[list[float], int]:
+    """Losses and right answers, from (inputs, [(place to look at, token to be told)]) one example after the other."""
+    losses, correct = [], 0
+    for ids, asked in questions:
+        with torch.no_grad():
+            logits = model.eval()(input_ids=torch.tensor(ids[None].astype(np.int64))).logits[0].double()
+        for place, token in asked:
+            losses.append(float(torch.logsumexp(logits[place], 0) - logits[place, token]))
+            correct += int(logits[place].argmax()) == token
+    return losses, correct
+
+
+def causal_questions(packed: Packed) -> list[tuple[np.ndarray, list[tuple[int, int]]]]:
+    return [(row, [(place - 1, int(row[place])) for place in range(1, len(row))]) for row in packed.blocks]
+
+
+def masked_questions(packed: Packed, tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    special = np.asarray(tokenizer.all_special_ids)
+    words = np.setdiff1d(np.arange(len(tokenizer)), special)
+    questions = []
+    for number, row in enumerate(packed.blocks):
+        example = {"input_ids": row, "seed": (0, 0, number)}
+        ids, labels = hide(example, 0.15, special, words, tokenizer.mask_token_id)
+        questions.append((ids, [(place, int(row[place])) for place in np.flatnonzero(labels != -100)]))
+    return questions
+
+
+def test_figures_are_those_of_the_definition(case: Case) -> None:
+    causal = case.recipe is CAUSAL_LM
+    questions = causal_questions(case.packed) if causal else masked_questions(case.packed, case.tokenizer)
+    losses, correct = told_one_by_one(case.model, questions)
+    loss = math.fsum(losses) / len(losses)
+    figures = case.figures()
+    assert figures["loss"] == pytest.approx(loss, rel=1e-6)
+    assert figures["perplexity"] == pytest.approx(math.exp(loss), rel=1e-5)
+    assert figures["targets"] == len(losses)
+    assert figures["accuracy"] == correct / len(losses)
+    assert figures["bits_per_byte"] == pytest.approx(loss / math.log(2) * case.packed.tokens / BYTES, rel=1e-6)
+
+
+def test_number_of_targets_by_hand(causal: Case) -> None:
+    assert causal.figures()["targets"] == 37 * 15
+
+
+def test_batch_size_does_not_change_the_figures(case: Case) -> None:
+    one, *others = (case.figures(batch_size) for batch_size in (1, 3, 8, 64))
+    for other in others:
+        # The model's own float32 arithmetic varies with the shape of a batch, in the seventh digit.
+        assert other == pytest.approx(one, rel=2e-6)
+        assert (other["targets"], other["accuracy"]) == (one["targets"], one["accuracy"])
+
+
+def test_batch_size_does_not_change_the_figures_of_an_exact_model(case: Case) -> None:
+    exact = dataclasses.replace(case, model=case.model.double())
+    one, *others = (exact.figures(batch_size) for batch_size in (1, 3, 8, 64))
+    for other in others:
+        # token_sums takes logits as float32, whose last digit is all that may still differ.
+        assert other == pytest.approx(one, rel=1e-9)
+
+
+def test_two_evaluations_are_equal_to_the_last_digit(case: Case) -> None:
+    assert case.figures() == case.figures()
+
+
+def test_unigram_loss_is_the_entropy_of_the_text(causal: Case) -> None:
+    # Three quarters of token 7, one quarter of token 9; every block starts with 7, which is no target.
+    rows = np.array([[7, 7, 7, 9]] * 8, np.int32)
+    figures = causal.figures(packed=Packed(rows, 1, "documents", 32, 0, 64))
+    expected = -(2 * math.log(3 / 4) + math.log(1 / 4)) / 3
+    assert figures["unigram_loss"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_bits_per_byte_by_hand(causal: Case) -> None:
+    class Sure(torch.nn.Module):
+        """Gives every one of 4 tokens the same chance: ln 4 nats, 2 bits a token."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(4))
+
+        def forward(self, input_ids: torch.Tensor) -> Any:
+            return type("Output", (), {"logits": self.weight.expand(*input_ids.shape, 4)})
+
+    rows = np.array([[0, 1, 2, 3]] * 8, np.int32)
+    case = dataclasses.replace(causal, model=Sure())
+    figures = case.figures(packed=Packed(rows, 1, "documents", 32, 0, 128))
+    assert figures["bits_per_byte"] == pytest.approx(2 * 32 / 128, rel=1e-6)
+    assert figures["perplexity"] == pytest.approx(4, rel=1e-6)
+    assert figures["accuracy"] == 0.0, "the first of equals is token 0, which is never asked for"
+    assert "bits_per_byte" not in case.figures(packed=Packed(rows, 1, "documents", 32, 0, 0)), "no text, no bytes"
+
+
+def test_progress_counts_the_examples(causal: Case) -> None:
+    heard: list[int] = []
+    causal.figures(16, progress=heard.append)
+    assert heard == [16, 32, 37]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_of_the_model_is_restored_and_dropout_is_off(training: bool, case: Case) -> None:
+    case.model.train(training)
+    figures = case.figures()
+    assert case.model.training is training
+    assert figures == case.figures()
+
+
+def test_weights_gradients_and_random_state_are_left_alone(case: Case) -> None:
+    before = {name: value.clone() for name, value in case.model.state_dict().items()}
+    torch.manual_seed(5)
+    np.random.seed(5)
+    state, numpys = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    case.figures()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.random.get_state()[1].tolist() == numpys
+    assert all(torch.equal(value, before[name]) for name, value in case.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in case.model.parameters())
+
+
+def test_evaluation_masks_are_the_same_in_every_epoch_of_every_run(masked: Case) -> None:
+    examples = Examples(masked.packed, EVALUATION_SEED)
+    assert [examples[number]["seed"] for number in (0, 36)] == [(0, 0, 0), (0, 0, 36)]
+    torch.manual_seed(1)
+    one = masked.figures()
+    torch.manual_seed(2)
+    assert masked.figures() == one
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_loss_that_is_no_number_is_a_failed_run(poison: float, case: Case) -> None:
+    with torch.no_grad():
+        next(case.model.parameters()).fill_(poison)
+    with pytest.raises(RunError, match=r"the evaluation loss is (nan|inf)") as caught:
+        case.figures()
+    assert caught.value.exit_code == 3
+
+
+def test_one_bad_batch_is_enough(causal: Case) -> None:
+    with torch.no_grad():
+        causal.model.get_input_embeddings().weight[int(causal.packed.blocks[20, 3])] = math.nan
+    with pytest.raises(RunError, match="the evaluation loss is nan"):
+        causal.figures(1)
+
+
+def test_nothing_to_predict_is_a_failed_run(causal: Case) -> None:
+    with pytest.raises(RunError, match="nothing to predict"):
+        causal.figures(packed=blocks_of(3, size=1))
+
+
+def test_loss_without_further_sums_is_enough_without_accuracy(causal: Case) -> None:
+    def plain(model: torch.nn.Module, batch: dict[str, Any]) -> Any:
+        return CAUSAL_LM.loss(model, batch)[:2]
+
+    recipe = dataclasses.replace(CAUSAL_LM, loss=plain, metrics=("lmtasks.metrics:Perplexity",))
+    figures = evaluate_model(causal.model, recipe, Examples(causal.packed, 0), collator(causal, recipe), 8)
+    assert "accuracy" not in figures
+    assert figures["loss"] == causal.figures()["loss"]
+
+
+def collator(case: Case, recipe: Recipe) -> Callable[..., Any]:
+    return recipe.collator(case.tokenizer, CausalLMOptions(), False)
+
+
+# --- examples ---
+
+
+def test_example_carries_seed_epoch_and_number() -> None:
+    examples = Examples(blocks_of(4), seed=9)
+    assert len(examples) == 4
+    assert examples[2]["seed"] == (9, 0, 2)
+    examples.start_epoch(3)
+    assert examples[2]["seed"] == (9, 3, 2)
+    assert examples[2]["input_ids"].tolist() == blocks_of(4).blocks[2].tolist()

@@ -1,0 +1,384 @@
+"""Models: which ones can be had, what they can take, and that what is saved is what was trained."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_evaluation import one_thread  # noqa: F401  (a fixture for all tests here)
+from test_packing import words_tokenizer
+from transformers import AutoConfig, AutoModelForMaskedLM, PretrainedConfig, PreTrainedTokenizerBase
+
+import lmtasks
+from lmtasks import Recipe
+from lmtasks.builtin.causal_lm import CAUSAL_LM
+from lmtasks.builtin.masked_lm import MASKED_LM
+from lmtasks.configure import configure
+from lmtasks.errors import InputError, RunError
+from lmtasks.folder import save_into
+from lmtasks.models import Loaded, fit_to_tokenizer, load_config, load_model, usable_length
+from lmtasks.runner import Plan, _verify, prepare
+from lmtasks.settings import ModelSettings
+
+TOKENIZER = words_tokenizer(pad_token="<pad>", mask_token="<mask>", eos_token="</s>")
+
+
+def config_of(recipe: Recipe = MASKED_LM, **settings: Any) -> PretrainedConfig:
+    return load_config(ModelSettings(**settings), recipe)
+
+
+def load(folder: Path, tokenizer: Any, recipe: Recipe = MASKED_LM, **settings: Any) -> Loaded:
+    chosen = ModelSettings(model_name_or_path=str(folder), **settings)
+    return load_model(chosen, recipe, load_config(chosen, recipe), tokenizer, seed=1)
+
+
+def changed(folder: Path, to: Path, change: Any) -> Path:
+    """A copy of a model folder with other weights."""
+    shutil.copytree(folder, to)
+    weights = load_file(to / "model.safetensors")
+    change(weights)
+    save_file(weights, to / "model.safetensors", metadata={"format": "pt"})
+    return to
+
+
+# --- the configuration ---
+
+
+def test_unknown_model_type_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="unknown model type 'robrta', did you mean 'roberta'"):
+        config_of(model_type="robrta")
+
+
+def test_missing_folder_and_folder_without_configuration_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no model folder '\./nowhere'"):
+        config_of(model_name_or_path="./nowhere")
+    with pytest.raises(InputError, match="cannot load model"):
+        config_of(model_name_or_path=str(tmp_path))
+
+
+def test_model_that_the_recipe_has_no_class_for_is_refused_and_another_recipe_named() -> None:
+    with pytest.raises(InputError, match="masked-lm cannot train 'gpt2': gpt2 has no such model class") as caught:
+        config_of(model_type="gpt2")
+    assert caught.value.hint == "lmtasks run causal-lm takes it"
+
+
+def test_model_that_no_recipe_takes_is_refused() -> None:
+    with pytest.raises(InputError, match="vit has no such model class") as caught:
+        config_of(model_type="vit")
+    assert caught.value.hint == "choose another model"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "typed", "name", "value"),
+    [
+        ("roberta", "hidden_size=64", "hidden_size", 64),
+        ("roberta", "hidden_size=64, num_hidden_layers = 3", "num_hidden_layers", 3),
+        ("roberta", "hidden_act=relu", "hidden_act", "relu"),
+        ("roberta", "is_decoder=True", "is_decoder", True),
+        ("roberta", "hidden_dropout_prob=0.5", "hidden_dropout_prob", 0.5),
+        ("roberta", "layer_norm_eps=1e-3", "layer_norm_eps", 1e-3),
+        ("roberta", "hidden_dropout_prob=0", "hidden_dropout_prob", 0),
+        ("roberta", "tie_word_embeddings=false", "tie_word_embeddings", False),
+        ("roberta", "classifier_dropout=none", "classifier_dropout", None),
+    ],
+)
+def test_override_has_the_type_of_the_default(model_type: str, typed: str, name: str, value: Any) -> None:
+    set_to = getattr(config_of(model_type=model_type, config_overrides=typed), name)
+    assert set_to == value
+    assert isinstance(set_to, type(value))
+
+
+def test_override_may_use_the_common_name_of_a_field() -> None:
+    config = config_of(CAUSAL_LM, model_type="gpt2", config_overrides="hidden_size=48,num_attention_heads=3")
+    assert (config.n_embd, config.n_head) == (48, 3)
+
+
+@pytest.mark.parametrize("layers", [2, 5])
+def test_fields_that_follow_from_others_follow(layers: int) -> None:
+    config = config_of(model_type="modernbert", config_overrides=f"num_hidden_layers={layers}")
+    assert len(config.layer_types) == layers
+
+
+def test_overrides_apply_to_the_configuration_of_a_folder_and_keep_the_rest(model_folders: dict[str, Path]) -> None:
+    config = config_of(config_name=str(model_folders["modernbert"]), config_overrides="num_hidden_layers=4")
+    assert (config.num_hidden_layers, config.hidden_size, len(config.layer_types)) == (4, 32, 4)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("hiden_size=64", "the roberta configuration has no 'hiden_size', did you mean 'hidden_size'"),
+        ("hidden_size 64", "the roberta configuration has no 'hidden_size 64'"),
+        ("hidden_size=big", "'hidden_size' must be a number, got 'big'"),
+        ("is_decoder=maybe", "'is_decoder' must be true or false, got 'maybe'"),
+        ("hidden_size=64,,", "has no ''"),
+    ],
+)
+def test_override_that_does_not_fit_is_refused(typed: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        config_of(model_type="roberta", config_overrides=typed)
+
+
+def test_configuration_that_does_not_add_up_is_refused() -> None:
+    settings = ModelSettings(model_type="roberta", config_overrides="hidden_size=30,num_attention_heads=4")
+    with pytest.raises(InputError) as caught:
+        load_model(settings, MASKED_LM, load_config(settings, MASKED_LM), TOKENIZER, seed=0)
+    assert "\n" not in caught.value.message
+
+
+# --- how long an input may be ---
+
+
+@pytest.mark.parametrize(
+    ("model_type", "recipe", "usable"),
+    [
+        ("roberta", MASKED_LM, 510),
+        ("bert", MASKED_LM, 512),
+        ("distilbert", MASKED_LM, 512),
+        ("modernbert", MASKED_LM, 8192),
+        ("gpt2", CAUSAL_LM, 1024),
+        ("llama", CAUSAL_LM, 2048),
+    ],
+)
+def test_usable_length_of_the_default_configurations(model_type: str, recipe: Recipe, usable: int) -> None:
+    config = config_of(recipe, model_type=model_type)
+    assert usable_length(config, recipe, TOKENIZER) == usable
+
+
+@pytest.mark.parametrize(("padding", "usable"), [(1, 512), (0, 513), (5, 508)])
+def test_positions_up_to_the_padding_row_are_lost(padding: int, usable: int) -> None:
+    config = AutoConfig.for_model("roberta", max_position_embeddings=514, vocab_size=50, pad_token_id=padding)
+    assert usable_length(config, MASKED_LM, TOKENIZER) == usable
+
+
+def test_usable_length_is_what_the_model_can_take_and_no_token_more() -> None:
+    config = AutoConfig.for_model(
+        "roberta", max_position_embeddings=20, vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
+    length = usable_length(config, MASKED_LM, TOKENIZER)
+    assert length is not None
+    model = AutoModelForMaskedLM.from_config(config).eval()
+    assert model(input_ids=torch.full((1, length), 7)).logits.shape[1] == length
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, length + 1), 7))
+
+
+def test_limit_of_the_tokenizer_counts_too() -> None:
+    tokenizer = words_tokenizer(mask_token="<mask>")
+    config = config_of(model_type="bert")
+    tokenizer.model_max_length = 40
+    assert usable_length(config, MASKED_LM, tokenizer) == 40
+    tokenizer.model_max_length = 4000
+    assert usable_length(config, MASKED_LM, tokenizer) == 512
+
+
+# --- weights ---
+
+
+def test_fresh_model_has_the_tokenizers_vocabulary_and_special_tokens() -> None:
+    settings = ModelSettings(model_type="roberta", config_overrides="hidden_size=8,num_attention_heads=2")
+    loaded = load_model(settings, MASKED_LM, load_config(settings, MASKED_LM), TOKENIZER, seed=0)
+    assert loaded.model.get_input_embeddings().weight.shape == (len(TOKENIZER), 8)
+    assert loaded.model.config.pad_token_id == TOKENIZER.pad_token_id
+    assert loaded.model.config.eos_token_id == TOKENIZER.eos_token_id
+    assert loaded.model.config.bos_token_id is None
+    assert (loaded.new_weights, loaded.grown) == ((), 0)
+
+
+def test_fresh_model_has_a_row_for_every_special_token_however_high() -> None:
+    tokenizer = words_tokenizer()
+    tokenizer.add_special_tokens({"mask_token": "<mask>"})
+    config = fit_to_tokenizer(AutoConfig.for_model("bert"), tokenizer)
+    assert config.vocab_size == tokenizer.mask_token_id + 1 == len(tokenizer)
+
+
+def test_fresh_weights_are_drawn_from_the_seed() -> None:
+    settings = ModelSettings(model_type="roberta", config_overrides="hidden_size=8,num_attention_heads=2")
+
+    def weights(seed: int) -> torch.Tensor:
+        config = load_config(settings, MASKED_LM)
+        return load_model(settings, MASKED_LM, config, TOKENIZER, seed).model.get_input_embeddings().weight
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_checkpoint_is_loaded_as_it_is(model_folders: dict[str, Path], masked_tokenizer: Any) -> None:
+    loaded = load(model_folders["roberta"], masked_tokenizer)
+    stored = load_file(model_folders["roberta"] / "model.safetensors")
+    ours = loaded.model.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in stored.items())
+    assert (loaded.new_weights, loaded.grown) == ((), 0)
+
+
+def test_half_precision_checkpoint_is_trained_in_float32(
+    model_folders: dict[str, Path], masked_tokenizer: Any, tmp_path: Path
+) -> None:
+    model = AutoModelForMaskedLM.from_pretrained(model_folders["bert"])
+    model.to(torch.bfloat16).save_pretrained(tmp_path)
+    assert {value.dtype for value in load(tmp_path, masked_tokenizer).model.parameters()} == {torch.float32}
+
+
+def test_checkpoint_that_lacks_weights_needs_leave(
+    model_folders: dict[str, Path], masked_tokenizer: Any, tmp_path: Path
+) -> None:
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    folder = changed(model_folders["bert"], tmp_path / "m", lambda weights: weights.pop(name))
+    with pytest.raises(InputError) as caught:
+        load(folder, masked_tokenizer)
+    assert caught.value.message == f"'{folder}' lacks 1 of the model's weights, such as {name}"
+    assert "--allow_new_weights" in caught.value.hint
+    assert load(folder, masked_tokenizer, allow_new_weights=True).new_weights == (name,)
+
+
+def test_pickled_weights_are_refused(model_folders: dict[str, Path], masked_tokenizer: Any, tmp_path: Path) -> None:
+    shutil.copytree(model_folders["bert"], tmp_path / "m")
+    torch.save(load_file(tmp_path / "m" / "model.safetensors"), tmp_path / "m" / "pytorch_model.bin")
+    (tmp_path / "m" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"has its weights as pickle \(\.bin\)"):
+        load(tmp_path / "m", masked_tokenizer)
+
+
+def test_folder_without_weights_is_refused(
+    model_folders: dict[str, Path], masked_tokenizer: Any, tmp_path: Path
+) -> None:
+    shutil.copy(model_folders["bert"] / "config.json", tmp_path)
+    with pytest.raises(InputError, match=r"has no weights \(\*\.safetensors\)"):
+        load(tmp_path, masked_tokenizer)
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "overwritten"])
+def test_damaged_weights_are_refused(
+    damage: str, model_folders: dict[str, Path], masked_tokenizer: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(model_folders["bert"], tmp_path / "m")
+    file = tmp_path / "m" / "model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes({"cut": content[: len(content) // 2], "emptied": b"", "overwritten": b"x" * 999}[damage])
+    with pytest.raises(InputError, match=r"damaged|cannot load model") as caught:
+        load(tmp_path / "m", masked_tokenizer)
+    assert "\n" not in caught.value.message
+
+
+def test_tokenizer_with_more_tokens_grows_the_embeddings_and_keeps_the_old_rows(
+    model_folders: dict[str, Path], masked_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    masked_tokenizer.save_pretrained(tmp_path)
+    bigger = type(masked_tokenizer).from_pretrained(tmp_path)
+    bigger.add_tokens(["lmtasks", "recipe", "catalog"])
+    loaded = load(model_folders["bert"], bigger)
+    old = load_file(model_folders["bert"] / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
+    new = loaded.model.get_input_embeddings().weight
+    assert loaded.grown == 3
+    assert new.shape[0] == len(bigger) == 403
+    assert torch.equal(new[:400], old)
+    assert loaded.model(input_ids=torch.tensor([[402]])).logits.shape[-1] == 403
+
+
+def test_smaller_tokenizer_does_not_shrink_the_embeddings(model_folders: dict[str, Path]) -> None:
+    loaded = load(model_folders["bert"], TOKENIZER)
+    assert (loaded.grown, loaded.model.get_input_embeddings().weight.shape[0]) == (0, 400)
+
+
+# --- through a whole preparation ---
+
+
+def plan(recipe: str, text_file: Path, out: Path, **values: Any) -> Plan:
+    result = lmtasks.run(
+        recipe, train_file=str(text_file), output_dir=str(out / "out"), block_size=16, dry_run=True, **values
+    )
+    assert isinstance(result, Plan)
+    assert not (out / "out").exists()
+    return result
+
+
+def test_encoder_is_refused_by_causal_lm(model_folders: dict[str, Path], text_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="causal-lm cannot train this bert model: it sees the tokens") as caught:
+        plan("causal-lm", text_file, tmp_path, model=str(model_folders["bert"]))
+    assert "masked-lm" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def fresh(**overrides: Any) -> dict[str, Any]:
+    shape = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    pairs = ",".join(f"{name}={value}" for name, value in (shape | overrides).items())
+    return {"train_tokenizer": 300, "config_overrides": pairs}
+
+
+def test_encoder_that_is_made_a_decoder_is_taken_by_causal_lm_only(text_file: Path, tmp_path: Path) -> None:
+    decoder = {"model_type": "bert", **fresh(is_decoder=True)}
+    assert plan("causal-lm", text_file, tmp_path, **decoder).model == "new bert"
+    with pytest.raises(InputError, match="masked-lm cannot train this bert model: it does not see the text after"):
+        plan("masked-lm", text_file, tmp_path, **decoder)
+    with pytest.raises(InputError, match="causal-lm cannot train this bert model"):
+        plan("causal-lm", text_file, tmp_path, model_type="bert", **fresh())
+
+
+def test_default_block_is_cut_to_the_model_and_a_longer_one_refused(
+    model_folders: dict[str, Path], text_file: Path, tmp_path: Path
+) -> None:
+    values = {"train_file": str(text_file), "output_dir": str(tmp_path / "out"), "dry_run": True}
+    cut = lmtasks.run("masked-lm", model=str(model_folders["roberta"]), **values)
+    assert isinstance(cut, Plan)
+    assert cut.block_size == 64
+    assert "block_size 64: the model takes no more" in cut.notes
+    with pytest.raises(InputError, match="--block_size 65 is more than the model can take: 64 tokens"):
+        lmtasks.run("masked-lm", model=str(model_folders["roberta"]), block_size=65, **values)
+
+
+def test_grown_and_new_weights_are_noted(
+    model_folders: dict[str, Path], masked_tokenizer: PreTrainedTokenizerBase, text_file: Path, tmp_path: Path
+) -> None:
+    masked_tokenizer.save_pretrained(tmp_path / "t")
+    bigger = type(masked_tokenizer).from_pretrained(tmp_path / "t")
+    bigger.add_tokens(["lmtasks"])
+    bigger.save_pretrained(tmp_path / "t")
+    name = "bert.encoder.layer.1.output.dense.bias"
+    folder = changed(model_folders["bert"], tmp_path / "m", lambda weights: weights.pop(name))
+    result = plan(
+        "masked-lm",
+        text_file,
+        tmp_path,
+        model=str(folder),
+        tokenizer_name=str(tmp_path / "t"),
+        allow_new_weights=True,
+    )
+    assert f"1 weights are new: {name}" in result.notes
+    assert "embeddings grown by 1 rows for the tokenizer's tokens" in result.notes
+
+
+def test_tokenizer_without_padding_makes_a_model_or_a_plain_refusal(text_file: Path, tmp_path: Path) -> None:
+    words_tokenizer(mask_token="<mask>", unk_token="<unk>").save_pretrained(tmp_path / "t")
+    values = {**fresh(), "tokenizer_name": str(tmp_path / "t")}
+    values.pop("train_tokenizer")
+    assert plan("masked-lm", text_file, tmp_path, model_type="bert", **values).parameters > 0
+    # RoBERTa reads positions off the padding id.
+    with pytest.raises(InputError, match="the model fails on a block of 16 tokens") as caught:
+        plan("masked-lm", text_file, tmp_path, model_type="roberta", **values)
+    assert "\n" not in caught.value.message
+
+
+# --- what is saved ---
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_model_that_is_saved_other_than_it_was_trained_fails_the_run(
+    kind: str, model_folders: dict[str, Path], text_file: Path, tmp_path: Path
+) -> None:
+    recipe = MASKED_LM if kind == "roberta" else CAUSAL_LM
+    values = {"model": str(model_folders[kind]), "train_file": str(text_file), "output_dir": str(tmp_path)}
+    prepared = prepare(configure(recipe, values))
+    save_into(tmp_path, prepared.model, prepared.tokenizer)
+    _verify(prepared.model, prepared)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    name = max(weights, key=lambda name: weights[name].numel())
+    weights[name] = weights[name].flip(0)
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(RunError, match="is not the one that was trained") as caught:
+        _verify(prepared.model, prepared)
+    assert caught.value.exit_code == 3

@@ -1,0 +1,461 @@
+"""Training: one division by the targets of the global batch, exact resumption, honest failure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_evaluation import blocks_of, one_thread  # noqa: F401  (a fixture for all tests here)
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
+
+from lmtasks import Recipe
+from lmtasks.arguments import training_arguments
+from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions
+from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
+from lmtasks.errors import Interrupted, RunError
+from lmtasks.evaluation import Collate, evaluate_model
+from lmtasks.examples import EVALUATION_SEED, Examples
+from lmtasks.packing import Packed
+from lmtasks.training import RecipeTrainer, SignalCallback, train
+
+ENCODERS = ("bert", "roberta", "distilbert", "modernbert")
+DECODERS = ("gpt2", "llama")
+
+
+@dataclasses.dataclass
+class Trained:
+    """What came of a training."""
+
+    trainer: RecipeTrainer
+    metrics: dict[str, float]
+    model: PreTrainedModel
+    folder: Path
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        return read_log(self.folder)
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        return [entry for entry in self.log if "loss" in entry]
+
+
+def latest(folder: Path) -> Path:
+    return max((folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def recipe_for(kind: str) -> tuple[Recipe, Any]:
+    return (MASKED_LM, MaskedLMOptions()) if kind in ENCODERS else (CAUSAL_LM, CausalLMOptions())
+
+
+@dataclasses.dataclass
+class School:
+    """Trains tiny models."""
+
+    folders: dict[str, Path]
+    root: Path
+    count: int = 0
+
+    def model(self, kind: str, *, dropout: bool = False) -> PreTrainedModel:
+        model_class = AutoModelForMaskedLM if kind in ENCODERS else AutoModelForCausalLM
+        switches: dict[str, float] = {}
+        if not dropout:
+            config = model_class.from_pretrained(self.folders[kind]).config
+            rates = (name for name, value in config.to_dict().items() if isinstance(value, float))
+            switches = {name: 0.0 for name in rates if "drop" in name or name.endswith("pdrop")}
+        return model_class.from_pretrained(self.folders[kind], **switches)
+
+    def collate(self, kind: str, *, training: bool = True) -> Collate:
+        recipe, options = recipe_for(kind)
+        return recipe.collator(AutoTokenizer.from_pretrained(self.folders[kind]), options, training)
+
+    def train(
+        self,
+        kind: str,
+        *,
+        packed: Packed | None = None,
+        model: PreTrainedModel | None = None,
+        dropout: bool = False,
+        wrap: Callable[[Collate], Collate] = lambda collate: collate,
+        folder: Path | None = None,
+        resume: Path | None = None,
+        seed: int = 42,
+        **values: Any,
+    ) -> Trained:
+        recipe, _ = recipe_for(kind)
+        self.count += 1
+        folder = folder or self.root / str(self.count)
+        folder.mkdir(exist_ok=True)
+        given = {"learning_rate": 1e-3, "logging_steps": 1, "save_strategy": "no", "seed": seed, "report_to": "none"}
+        arguments = training_arguments({**given, **values}, folder, steps=1)
+        torch.manual_seed(seed)
+        model = model or self.model(kind, dropout=dropout)
+        trainer, metrics = train(
+            model,
+            recipe,
+            AutoTokenizer.from_pretrained(self.folders[kind]),
+            arguments,
+            Examples(packed or blocks_of(8), seed),
+            Examples(blocks_of(4), EVALUATION_SEED),
+            (wrap(self.collate(kind)), self.collate(kind, training=False)),
+            folder / "log.jsonl",
+            resume,
+        )
+        return Trained(trainer, metrics, model, folder)
+
+
+@pytest.fixture
+def school(model_folders: dict[str, Path], tmp_path: Path) -> School:
+    return School(model_folders, tmp_path)
+
+
+def weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def same(one: PreTrainedModel, other: PreTrainedModel) -> bool:
+    ours, theirs = weights(one), weights(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+# --- loss and gradient ---
+
+
+def first_step(model: PreTrainedModel, batch: dict[str, torch.Tensor], causal: bool) -> tuple[float, float]:
+    """Mean loss over all targets and norm of its gradient, one example and one target after the other."""
+    losses = []
+    for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+        likelihood = model(input_ids=ids[None]).logits[0].log_softmax(-1)
+        for place, label in enumerate(labels.tolist()):
+            if label != -100:
+                losses.append(-likelihood[place - 1 if causal else place, label])
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    squares = sum(float((parameter.grad.double() ** 2).sum()) for parameter in model.parameters())
+    return loss.item(), math.sqrt(squares)
+
+
+@pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
+def test_gradient_accumulation_changes_neither_loss_nor_gradient(kind: str, school: School) -> None:
+    examples = Examples(blocks_of(8), 42)
+    batch = school.collate(kind)([examples[number] for number in range(8)])
+    loss, norm = first_step(school.model(kind).train(), batch, kind in DECODERS)
+    runs = [
+        school.train(kind, max_steps=2, gradient_accumulation_steps=k, per_device_train_batch_size=8 // k).steps
+        for k in (1, 2, 4, 8)
+    ]
+    for run in runs:
+        assert [entry["step"] for entry in run] == [1, 2]
+        assert run[0]["loss"] == pytest.approx(loss, rel=1e-4)
+        assert run[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+        for name in ("loss", "grad_norm"):
+            assert run[1][name] == pytest.approx(runs[0][1][name], rel=1e-4), "the step after an update"
+
+
+def test_ragged_last_batch_counts_by_its_targets(school: School) -> None:
+    """Five examples in batches of two: the last micro-batch has one."""
+    ragged = school.train(
+        "bert", packed=blocks_of(5), max_steps=1, per_device_train_batch_size=2, gradient_accumulation_steps=3
+    )
+    whole = school.train("bert", packed=blocks_of(5), max_steps=1, per_device_train_batch_size=5)
+    assert ragged.steps[0]["loss"] == pytest.approx(whole.steps[0]["loss"], rel=1e-4)
+    assert ragged.steps[0]["grad_norm"] == pytest.approx(whole.steps[0]["grad_norm"], rel=1e-4)
+
+
+def test_global_batch_without_targets_teaches_nothing(school: School) -> None:
+    def silent(collate: Collate) -> Collate:
+        return lambda examples: {**(batch := collate(examples)), "labels": torch.full_like(batch["labels"], -100)}
+
+    before = weights(school.model("bert"))
+    result = school.train("bert", wrap=silent, max_steps=2)
+    assert [(entry["loss"], entry["grad_norm"]) for entry in result.steps] == [(0.0, 0.0)] * 2
+    assert all(torch.equal(value, before[name]) for name, value in weights(result.model).items())
+
+
+@pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
+def test_every_parameter_moves(kind: str, school: School) -> None:
+    before = weights(school.model(kind))
+    after = weights(school.train(kind, max_steps=2).model)
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    parameters = {name for name, _ in school.model(kind).named_parameters()}
+    assert parameters <= moved
+
+
+def test_loss_falls_when_there_is_something_to_learn(school: School) -> None:
+    rows = np.tile(np.arange(100, 116, dtype=np.int32), (8, 1))
+    result = school.train("gpt2", packed=Packed(rows, 8, "documents", 128, 0, 128), max_steps=60, learning_rate=1e-2)
+    assert result.steps[0]["loss"] > 4
+    assert result.steps[-1]["loss"] < 0.3
+
+
+# --- repeatability ---
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_same_seed_gives_the_same_weights_to_the_last_bit(kind: str, school: School) -> None:
+    how = {"dropout": True, "num_train_epochs": 2, "per_device_train_batch_size": 4}
+    one, other = school.train(kind, **how), school.train(kind, **how)
+    assert same(one.model, other.model)
+    assert not same(one.model, school.train(kind, seed=43, **how).model)
+
+
+def test_data_loader_workers_change_nothing(school: School) -> None:
+    how = {"dropout": True, "num_train_epochs": 3, "per_device_train_batch_size": 4}
+    assert same(school.train("roberta", **how).model, school.train("roberta", **how, dataloader_num_workers=2).model)
+
+
+def test_workers_that_live_through_all_epochs_hide_other_tokens_in_each(school: School) -> None:
+    # Without dropout, whose noise depends on how often a data loader starts.
+    how = {"num_train_epochs": 3, "per_device_train_batch_size": 8}
+    workers = {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}
+    one, other = school.train("roberta", **how), school.train("roberta", **how, **workers)
+    assert [entry["loss"] for entry in other.steps] == pytest.approx([entry["loss"] for entry in one.steps], rel=1e-5)
+
+
+def test_every_epoch_hides_other_tokens(school: School) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def watched(collate: Collate) -> Collate:
+        def watch(examples: list[dict[str, Any]]) -> Any:
+            seen.extend(example["seed"] for example in examples)
+            return collate(examples)
+
+        return watch
+
+    school.train("bert", wrap=watched, num_train_epochs=3, seed=7)
+    assert sorted(seen) == [(7, epoch, number) for epoch in range(3) for number in range(8)]
+
+
+def test_evaluating_on_the_way_changes_nothing(school: School) -> None:
+    how = {"dropout": True, "num_train_epochs": 3, "per_device_train_batch_size": 4}
+    watched = school.train("roberta", eval_strategy="steps", eval_steps=1, **how)
+    assert sum("eval_loss" in entry for entry in watched.log) == 6
+    assert same(watched.model, school.train("roberta", **how).model)
+
+
+# --- interruption and resumption ---
+
+
+def interrupting(batch: int, number: int = signal.SIGTERM) -> Callable[[Collate], Collate]:
+    """Sends this process a signal while it prepares the n-th batch."""
+
+    def wrap(collate: Collate) -> Collate:
+        calls = iter(range(1, 1000))
+
+        def collate_or_stop(examples: list[dict[str, Any]]) -> Any:
+            if next(calls) == batch:
+                os.kill(os.getpid(), number)
+            return collate(examples)
+
+        return collate_or_stop
+
+    return wrap
+
+
+# Twelve examples in batches of four: three steps an epoch, nine in all.
+NINE = {"packed": blocks_of(12), "num_train_epochs": 3, "per_device_train_batch_size": 4, "dropout": True}
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_training_that_is_stopped_and_resumed_is_the_uninterrupted_one_to_the_last_bit(
+    kind: str, school: School
+) -> None:
+    whole = school.train(kind, **NINE)
+    folder = school.root / "interrupted"
+    with pytest.raises(Interrupted, match="stopped by SIGTERM after step 4, with a checkpoint") as caught:
+        # The loader is one batch ahead of the step that is being made.
+        school.train(kind, **NINE, folder=folder, wrap=interrupting(5))
+    assert caught.value.exit_code == 143
+    resumed = school.train(kind, **NINE, folder=folder, resume=latest(folder))
+    assert same(resumed.model, whole.model)
+    told = [[(entry["step"], entry["loss"], entry["grad_norm"]) for entry in run.steps] for run in (whole, resumed)]
+    assert told[0] == told[1], "one log, as if nothing had happened"
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 8])
+def test_training_resumed_anywhere_ends_with_the_same_weights(kind: str, step: int, school: School) -> None:
+    """In the middle of an epoch (1, 2, 4, 8) and between two (3, 6)."""
+    whole = school.train(kind, **NINE, save_strategy="steps", save_steps=1)
+    resumed = school.train(kind, **NINE, resume=whole.folder / "checkpoints" / f"checkpoint-{step}")
+    assert [entry["step"] for entry in resumed.steps] == list(range(step + 1, 10))
+    assert same(resumed.model, whole.model)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_resumption_is_exact_with_gradient_accumulation(step: int, school: School) -> None:
+    # Six batches of two an epoch, accumulated by four: a step of four batches and one of two.
+    how = {**NINE, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    whole = school.train("roberta", **how, save_strategy="steps", save_steps=1)
+    assert whole.trainer.state.global_step == 6
+    resumed = school.train("roberta", **how, resume=whole.folder / "checkpoints" / f"checkpoint-{step}")
+    assert same(resumed.model, whole.model)
+
+
+def test_ctrl_c_stops_likewise(school: School) -> None:
+    with pytest.raises(Interrupted, match="stopped by SIGINT") as caught:
+        school.train("bert", wrap=interrupting(2, signal.SIGINT), num_train_epochs=5)
+    assert caught.value.exit_code == 130
+    assert "--resume_from_checkpoint true" in caught.value.hint
+
+
+def test_interruption_leaves_a_checkpoint_that_loads_on_its_own(school: School) -> None:
+    folder = school.root / "stopped"
+    with pytest.raises(Interrupted):
+        school.train("roberta", folder=folder, wrap=interrupting(2), num_train_epochs=5)
+    (checkpoint,) = (folder / "checkpoints").glob("checkpoint-*")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForMaskedLM.from_pretrained(checkpoint)
+    assert (
+        tokenizer("a <mask>")["input_ids"]
+        == AutoTokenizer.from_pretrained(school.folders["roberta"])("a <mask>")["input_ids"]
+    )
+    assert model.config.pad_token_id == school.model("roberta").config.pad_token_id
+
+
+def test_signal_handlers_are_put_back() -> None:
+    before = [signal.getsignal(number) for number in SignalCallback.SIGNALS]
+    with SignalCallback():
+        assert [signal.getsignal(number) for number in SignalCallback.SIGNALS] != before
+    assert [signal.getsignal(number) for number in SignalCallback.SIGNALS] == before
+
+
+def test_second_signal_stops_at_once() -> None:
+    with SignalCallback() as signals, pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.received == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_other_threads_leave_the_signals_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    inside: list[Any] = []
+
+    def work() -> None:
+        with SignalCallback():
+            inside.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert inside == [before]
+
+
+# --- failure ---
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize("logging", [{"logging_steps": 1}, {"logging_strategy": "no"}], ids=["logged", "not logged"])
+def test_divergence_is_a_failed_run(kind: str, logging: dict[str, Any], school: School) -> None:
+    model = school.model(kind)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(math.inf)
+    with pytest.raises(RunError, match=r"training diverged: (loss|grad_norm|train_loss) is nan at step \d") as caught:
+        school.train(kind, model=model, max_steps=3, **logging)
+    assert caught.value.exit_code == 3
+    assert "--learning_rate" in caught.value.hint
+
+
+def test_exploding_learning_rate_is_a_failed_run(school: School) -> None:
+    with pytest.raises(RunError, match="training diverged"):
+        school.train("gpt2", learning_rate=1e30, max_steps=30, max_grad_norm=0)
+
+
+def test_log_of_a_diverged_run_is_json_all_the_same(school: School) -> None:
+    model = school.model("bert")
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(math.nan)
+    folder = school.root / "diverged"
+    with pytest.raises(RunError):
+        school.train("bert", model=model, max_steps=3, folder=folder)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line, parse_constant=refuse)["loss"] for line in lines] == ["nan"]
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_running_out_of_memory_is_a_failed_run_that_says_what_to_do(error: type[Exception], school: School) -> None:
+    def hungry(collate: Collate) -> Collate:
+        def fail(examples: Any) -> Any:
+            raise error("no more")
+
+        return fail
+
+    with pytest.raises(RunError, match="out of memory while training") as caught:
+        school.train("bert", wrap=hungry)
+    assert "--gradient_accumulation_steps" in caught.value.hint
+
+
+# --- what is told ---
+
+
+def test_log_has_a_line_for_every_logged_step_and_a_last_one(school: School) -> None:
+    result = school.train("bert", max_steps=4, logging_steps=2, per_device_train_batch_size=4)
+    assert [entry["step"] for entry in result.log] == [2, 4, 4]
+    first, _, last = result.log
+    assert {"loss", "grad_norm", "learning_rate", "epoch"} <= first.keys()
+    assert first["epoch"] == 1.0
+    assert last["train_loss"] == pytest.approx(np.mean([entry["loss"] for entry in result.steps]), rel=1e-6)
+
+
+def test_log_is_appended_to(school: School) -> None:
+    folder = school.root / "twice"
+    school.train("bert", max_steps=1, folder=folder)
+    lines = len(read_log(folder))
+    school.train("bert", max_steps=1, folder=folder)
+    assert len(read_log(folder)) == 2 * lines
+
+
+def test_evaluation_on_the_way_reports_lmtasks_figures(school: School) -> None:
+    result = school.train("roberta", max_steps=1, eval_strategy="steps", eval_steps=1)
+    (entry,) = (entry for entry in result.log if "eval_loss" in entry)
+    examples = Examples(blocks_of(4), EVALUATION_SEED)
+    figures = evaluate_model(result.model, MASKED_LM, examples, school.collate("roberta", training=False), 2)
+    for name in ("loss", "perplexity", "accuracy", "bits_per_byte", "targets", "unigram_loss"):
+        assert entry[f"eval_{name}"] == pytest.approx(figures[name], rel=1e-5), name
+
+
+def test_metrics_of_training(school: School) -> None:
+    result = school.train("bert", max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    assert {"train_loss", "train_runtime", "epoch"} <= result.metrics.keys()
+    tokens = 3 * 2 * 2 * 16
+    expected = tokens / result.metrics["train_runtime"]
+    assert result.metrics["train_tokens_per_second"] == pytest.approx(expected, abs=0.06)
+
+
+def test_best_model_can_be_loaded_at_the_end(school: School) -> None:
+    result = school.train(
+        "bert",
+        max_steps=2,
+        learning_rate=0.3,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="best",
+        metric_for_best_model="perplexity",
+        greater_is_better=False,
+        load_best_model_at_end=True,
+    )
+    figures = [entry["eval_perplexity"] for entry in result.log if "eval_perplexity" in entry]
+    assert result.trainer.state.best_metric == min(figures)
+
+
+def test_nothing_is_printed_on_stdout(school: School, capfd: pytest.CaptureFixture[str]) -> None:
+    school.train("bert", max_steps=2)
+    assert capfd.readouterr().out == ""
