@@ -30,6 +30,7 @@ REFUSED = {
     "label_names": "the loss belongs to the recipe",
     "logging_nan_inf_filter": "it would hide that training diverged",
     "prediction_loss_only": "evaluation keeps no predictions anyway",
+    "enable_jit_checkpoint": "lmtasks itself saves a checkpoint when a signal stops it",
     "remove_unused_columns": "examples hold only what the collator needs",
 }
 """Fields that would make a figure or a file wrong, or that have nothing to do here, and why."""
@@ -98,16 +99,18 @@ def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) 
     try:
         arguments = TrainingArguments(**{"logging_steps": max(1, steps // 20), **values, **ours})
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise _refused(error) from error
+        raise refused(error) from error
     if arguments.fp16 and arguments.device.type == "cpu":
-        raise InputError("--fp16 needs a GPU: on this CPU it only loses precision", "leave --fp16 out, or try --bf16")
+        raise InputError("--fp16 needs a GPU", "leave --fp16 out; --bf16 --use_cpu computes in bfloat16")
+    if arguments.save_strategy == "best" and arguments.metric_for_best_model is None:
+        raise InputError("--save_strategy best needs --metric_for_best_model", "such as --metric_for_best_model loss")
     for tracker in arguments.report_to:
         _require_tracker(tracker)
     return arguments
 
 
-def _refused(error: Exception) -> InputError:
-    """What ``TrainingArguments`` has against its values, in a line."""
+def refused(error: Exception) -> InputError:
+    """What transformers has against the arguments, in a line."""
     text = " ".join(str(error).split())
     if wrong := re.fullmatch(r"(\S+) is not a valid (\w+), please select one of \[(.*)\]", text):
         word, kind, listed = wrong.groups()

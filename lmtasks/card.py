@@ -268,7 +268,7 @@ def _training_data(record: Mapping[str, Any]) -> str:
         return ""
     source = _link(_dataset_id(record)) or _verbatim(data.get("source") or "not recorded")
     rows = [(split, data[split]) for split in ("train", "evaluation") if isinstance(data.get(split), Mapping)]
-    counted = [column for column in ("documents", "tokens", "blocks") if any(column in sizes for _, sizes in rows)]
+    counted = [column for column in ("rows", "unit", "tokens", "blocks") if any(column in sizes for _, sizes in rows)]
     table = _table(
         ["split", *counted], ([split, *(_cell(sizes.get(column)) for column in counted)] for split, sizes in rows)
     )

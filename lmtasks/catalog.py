@@ -119,8 +119,8 @@ def _in_order(entry_points: Iterable[metadata.EntryPoint]) -> list[tuple[str, st
 def _distribution(entry_point: metadata.EntryPoint) -> tuple[str, str]:
     """Name and version of the package that brings the entry point."""
     # Each look at name or version parses the package's metadata anew.
-    about = entry_point.dist.metadata if entry_point.dist else {}
-    return about.get("Name", "unknown"), about.get("Version", "0")
+    about = entry_point.dist.metadata if entry_point.dist else None
+    return (about["Name"], about["Version"]) if about else ("unknown", "0")
 
 
 def _load(

@@ -325,10 +325,10 @@ def _evaluate(words: list[str]) -> int:
     typed = _typed_flags(parser, recipe, words, ("options", "data", "model"))
     values, as_json = _values(typed)
     values.pop("recipe", None)
-    from lmtasks.runner import evaluate
+    from lmtasks.runner import evaluate_as
 
-    metrics = evaluate(name, recipe=recipe.name, **values)
-    _print_json(metrics) if as_json else print("\n".join(_figures(metrics, "perplexity")))
+    metrics, perplexity = evaluate_as(name, recipe=recipe.name, **values)
+    _print_json(metrics) if as_json else print("\n".join(_figures(metrics, perplexity)))
     return 0
 
 
@@ -395,6 +395,7 @@ def _push(words: list[str]) -> int:
     parser.add_argument("--private", action="store_true", help="make the repository private")
     parser.add_argument("--create_pr", action="store_true", help="as a pull request")
     parser.add_argument("--revision", metavar="NAME", help="branch to publish to")
+    parser.add_argument("--commit_message", metavar="TEXT", help="summary of the commit")
     typed = _parse(parser, words)
     from lmtasks.publishing import push
 
@@ -404,6 +405,7 @@ def _push(words: list[str]) -> int:
         private=typed.get("private", False),
         create_pr=typed.get("create_pr", False),
         revision=typed.get("revision"),
+        commit_message=typed.get("commit_message"),
     )
     _print_json({"url": url}) if typed.get("json") else print(url)
     return 0

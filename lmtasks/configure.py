@@ -211,13 +211,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def as_record(request: Request) -> dict[str, Any]:
-    """What ``run.json`` keeps of a request: everything but what only memory can hold."""
-    data = {name: value for name, value in vars(request.data).items() if not options_of(DataSettings)[name].python_only}
+    """What ``run.json`` keeps of a request: what was set, but for what only memory can hold."""
+    settings = {**vars(request.data), **vars(request.model)}
+    in_memory = {name for name, option in options_of(DataSettings).items() if option.python_only}
     return {
         "recipe": request.recipe.name,
         "options": asdict(request.options),
-        "data": data,
-        "model": asdict(request.model),
+        "settings": {name: value for name, value in settings.items() if value is not None and name not in in_memory},
         # Whether a run is resumed does not change what it is.
         "training": {name: value for name, value in request.training.items() if name != "resume_from_checkpoint"},
     }

@@ -69,7 +69,7 @@ def require_usable(folder: Path, request: Mapping[str, Any], *, overwrite: bool,
         raise InputError(
             f"output_dir '{folder}' holds a finished run", "choose another, or replace it with --overwrite_output_dir"
         )
-    if json.loads(json.dumps(request)) != record.get("request"):
+    if json.loads(json.dumps(request)) != {name: record.get(name) for name in request}:
         raise InputError(
             f"output_dir '{folder}' holds an unfinished run with other options",
             "choose another, or replace it with --overwrite_output_dir",
@@ -98,7 +98,7 @@ def checkpoint_to_resume(folder: Path, wanted: str | bool) -> Path:
         if re.fullmatch(r"checkpoint-\d+", path.name) and _is_whole(path)
     }
     if wanted is not True:
-        named = [path for path in whole.values() if path.resolve() == Path(wanted).resolve()]
+        named = [path for path in whole.values() if path.resolve() == Path(str(wanted)).resolve()]
         if not named:
             raise InputError(
                 f"'{wanted}' is no complete checkpoint of the run in '{folder}'",

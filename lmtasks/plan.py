@@ -87,9 +87,11 @@ def total_steps(examples: int, arguments: TrainingArguments) -> int:
     """Optimiser steps of a run over so many examples, as the Trainer counts them."""
     if arguments.max_steps > 0:
         return int(arguments.max_steps)
-    batches = math.ceil(examples / (arguments.train_batch_size * arguments.world_size))
+    share = examples / (arguments.train_batch_size * arguments.world_size)
+    batches = math.floor(share) if arguments.dataloader_drop_last else math.ceil(share)
     steps_per_epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
-    return math.ceil(arguments.num_train_epochs * steps_per_epoch)
+    steps: int = math.ceil(arguments.num_train_epochs * steps_per_epoch)
+    return steps
 
 
 def peak_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_size: int) -> int:

@@ -8,10 +8,12 @@ targets in the whole global batch.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +32,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from lmtasks.arguments import refused
 from lmtasks.errors import Interrupted, RunError
 from lmtasks.evaluation import Collate, evaluate_model
 from lmtasks.examples import Examples
@@ -217,6 +220,42 @@ class SignalCallback(TrainerCallback):
         """Only between steps is there a state that can be resumed exactly."""
         if self.received is not None:
             control.should_save = control.should_training_stop = True
+
+
+def rehearse(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    arguments: TrainingArguments,
+    examples: Examples,
+    collate: Collate,
+    steps: int,
+) -> None:
+    """Build what the arguments ask for once, elsewhere, so that what cannot be is refused while nothing is written.
+
+    Args:
+        collate: the recipe's collator for training.
+        steps: optimiser steps of the run.
+
+    Raises:
+        InputError: a package that an argument needs is missing, or a value is out of range.
+    """
+    with tempfile.TemporaryDirectory() as elsewhere:
+        there = copy.copy(arguments)
+        there.output_dir = elsewhere
+        try:
+            trainer = RecipeTrainer(
+                recipe=recipe,
+                eval_collate=collate,
+                model=model,
+                args=there,
+                data_collator=collate,
+                train_dataset=examples,
+                eval_dataset=examples,
+            )
+            trainer.create_optimizer_and_scheduler(steps)
+            trainer.get_train_dataloader()
+        except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+            raise refused(error) from error
 
 
 def train(

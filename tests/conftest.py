@@ -16,9 +16,9 @@ import pytest
 import torch
 import transformers
 
-from lmtasks.cli import main
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
+from lmtasks.cli import main
 from lmtasks.sample import sample_documents
 from lmtasks.tokenization import train_tokenizer
 

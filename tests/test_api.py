@@ -48,7 +48,6 @@ def test_every_public_name_can_be_imported_and_says_what_it_is() -> None:
     for name in api.__all__:
         thing = getattr(api, name)
         assert (inspect.getdoc(thing) or "").strip(), name
-        assert name in dir(api) or callable(thing)
 
 
 def test_import_star_gives_the_public_names() -> None:
@@ -57,7 +56,7 @@ def test_import_star_gives_the_public_names() -> None:
     assert names.keys() - {"__builtins__"} == set(api.__all__)
 
 
-def test_public_functions_have_types_and_name_only_keywords_that_people_pass() -> None:
+def test_public_functions_have_types() -> None:
     for name in ("run", "evaluate", "predict", "push", "recipes", "register_architectures"):
         signature = inspect.signature(getattr(api, name))
         assert signature.return_annotation is not inspect.Signature.empty

@@ -28,8 +28,8 @@ RECORD: dict[str, Any] = {
     "data": {
         "source": "eli5",
         "dataset_name": "someone/eli5",
-        "train": {"documents": 900, "tokens": 123456, "blocks": 241},
-        "evaluation": {"documents": 100, "tokens": 13579, "blocks": 27},
+        "train": {"rows": 900, "unit": "documents", "tokens": 123456, "blocks": 241},
+        "evaluation": {"rows": 100, "unit": "documents", "tokens": 13579, "blocks": 27},
     },
     "options": {"mlm_probability": 0.15, "block_size": 512},
     "settings": {
@@ -107,10 +107,10 @@ print\(model\('The capital of France is \[MASK\]\.'\)\)
 
 Source: \[someone/eli5\]\(https://huggingface\.co/datasets/someone/eli5\)
 
-\| split \| documents \| tokens \| blocks \|
-\| --- \| --- \| --- \| --- \|
-\| train \| 900 \| 123,456 \| 241 \|
-\| evaluation \| 100 \| 13,579 \| 27 \|
+\| split \| rows \| unit \| tokens \| blocks \|
+\| --- \| --- \| --- \| --- \| --- \|
+\| train \| 900 \| documents \| 123,456 \| 241 \|
+\| evaluation \| 100 \| documents \| 13,579 \| 27 \|
 
 ## Hyperparameters
 

@@ -10,11 +10,13 @@ import pytest
 from transformers import TrainingArguments
 
 import lmtasks
+from lmtasks import Recipe
 from lmtasks.arguments import OURS, REFUSED, training_arguments, training_options
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.configure import Request, as_record, configure, groups_of, read_yaml
 from lmtasks.errors import InputError
+from lmtasks.plan import Plan
 from lmtasks.settings import TrainingSettings
 
 FRESH = {"model_type": "roberta", "train_tokenizer": 500}
@@ -66,8 +68,8 @@ def test_option_given_twice_is_refused(other: str) -> None:
 
 
 def test_none_counts_as_not_given() -> None:
-    assert ask(block_size=None).given == frozenset()
-    assert ask(block_size=None).options.block_size == 128
+    request = ask(model="m", block_size=None)
+    assert (request.options.block_size, request.given) == (128, {"model_name_or_path"})
 
 
 @pytest.mark.parametrize(
@@ -297,13 +299,15 @@ def test_resumption_is_a_truth_or_a_folder(given: Any, meant: Any) -> None:
 # --- starter ---
 
 
-def test_nothing_named_starts_the_recipes_own_small_model_on_its_own_text() -> None:
-    request = ask()
+@pytest.mark.parametrize("recipe", [MASKED_LM, CAUSAL_LM], ids=lambda recipe: recipe.name)
+def test_nothing_named_starts_the_recipes_own_small_model_on_its_own_text(recipe: Recipe) -> None:
+    starter = recipe.starter
+    assert starter is not None
+    request = configure(recipe, {})
     assert request.starts_small
-    assert request.sample == "python"
-    assert request.model.model_type == "modernbert"
-    assert request.model.train_tokenizer == 4000
-    assert request.training["learning_rate"] == 2e-3
+    assert request.sample == starter.sample
+    arrived = {**vars(request.options), **vars(request.model), **request.training}
+    assert {name: arrived[name] for name in {**starter.model, **starter.training}} == starter.model | starter.training
     assert request.given == frozenset()
 
 
@@ -313,7 +317,7 @@ def test_starter_stays_out_when_a_model_is_named(source: dict[str, Any]) -> None
     assert not request.starts_small
     assert request.training["learning_rate"] == 5e-5
     assert request.model.config_overrides is None
-    assert request.sample == "python"
+    assert request.sample == MASKED_LM.starter.sample
 
 
 def test_data_that_is_named_replaces_the_sample_only() -> None:
@@ -395,7 +399,7 @@ def test_flags_win_over_yaml_under_whichever_name(name: str, tmp_path: Path) -> 
 def test_flags_win_over_yaml_in_a_run(tmp_path: Path, text_file: Path) -> None:
     path = yaml_file(tmp_path, f"max_seq_length: 64\ntrain_file: {text_file}\ndry_run: true\nmax_steps: 5\n")
     plan = lmtasks.run("masked-lm", config=path, block_size=32, train_tokenizer=400, output_dir=str(tmp_path / "out"))
-    assert isinstance(plan, lmtasks.runner.Plan)
+    assert isinstance(plan, Plan)
     assert (plan.block_size, plan.steps) == (32, 5)
 
 
@@ -405,7 +409,8 @@ def test_unknown_key_in_yaml_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_empty_yaml_value_counts_as_not_given(tmp_path: Path) -> None:
-    assert configure(MASKED_LM, {}, read_yaml(yaml_file(tmp_path, "block_size:\n"))).options.block_size == 128
+    request = configure(MASKED_LM, {"model": "m"}, read_yaml(yaml_file(tmp_path, "block_size:\n")))
+    assert (request.options.block_size, request.given) == (128, {"model_name_or_path"})
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n- b\n", "just words\n", "3\n", "1: a\n", "~\n"])
@@ -440,4 +445,4 @@ def test_record_tells_requests_apart_but_not_a_resumption_or_what_only_memory_ho
     assert as_record(one) == as_record(ask(model="m", train_dataset=["text"], resume_from_checkpoint=True))
     assert as_record(one) != as_record(ask(model="m", train_dataset=["text"], learning_rate=1e-3))
     assert as_record(one) != as_record(ask(model="m", train_dataset=["text"], block_size=64))
-    assert "train_dataset" not in as_record(one)["data"]
+    assert "train_dataset" not in as_record(one)["settings"]

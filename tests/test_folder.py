@@ -42,7 +42,7 @@ def checkpoint(step: int | str, state: str | None = "{}") -> Path:
 def unfinished(**more: Any) -> Path:
     """A folder with the record of a run of ``REQUEST``."""
     Path("out").mkdir(exist_ok=True)
-    write_json(Path("out/run.json"), {"recipe": "masked-lm", "status": "running", "request": REQUEST, **more})
+    write_json(Path("out/run.json"), {"status": "running", **REQUEST, **more})
     return Path("out")
 
 
@@ -101,10 +101,10 @@ def test_a_finished_run_can_only_be_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    "request_", [{**REQUEST, "recipe": "causal-lm"}, {**REQUEST, "training": {"seed": 43}}, {}, None]
+    "other", [{"recipe": "causal-lm"}, {"training": {"seed": 43}}, {"training": {}}, {"training": None}]
 )
-def test_an_unfinished_run_of_another_request_cannot_be_resumed(request_: Any) -> None:
-    unfinished(request=request_)
+def test_an_unfinished_run_of_another_request_cannot_be_resumed(other: dict[str, Any]) -> None:
+    unfinished(**other)
     checkpoint(3)
     with pytest.raises(InputError, match="other options"):
         usable(resume=True)

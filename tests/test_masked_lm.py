@@ -179,7 +179,9 @@ def test_either_common_mask_becomes_the_tokenizers_own(masked_tokenizer: PreTrai
 
 
 def test_perplexity_is_named_after_what_it_is() -> None:
-    assert perplexity_name(MaskedLMOptions(eval_mlm_probability=0.3)) == "masked-token perplexity (30% of tokens)"
+    name = perplexity_name(MaskedLMOptions(eval_mlm_probability=0.3))
+    assert name.startswith("masked-token perplexity")
+    assert "30%" in name
 
 
 def test_answers_of_one_mask_show_probability_token_and_text() -> None:

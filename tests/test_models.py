@@ -21,7 +21,9 @@ from lmtasks.configure import configure
 from lmtasks.errors import InputError, RunError
 from lmtasks.folder import save_into
 from lmtasks.models import Loaded, fit_to_tokenizer, load_config, load_model, usable_length
-from lmtasks.runner import Plan, _verify, prepare
+from lmtasks.plan import Plan
+from lmtasks.preparation import prepare
+from lmtasks.results import verify
 from lmtasks.settings import ModelSettings
 
 TOKENIZER = words_tokenizer(pad_token="<pad>", mask_token="<mask>", eos_token="</s>")
@@ -373,12 +375,22 @@ def test_model_that_is_saved_other_than_it_was_trained_fails_the_run(
     values = {"model": str(model_folders[kind]), "train_file": str(text_file), "output_dir": str(tmp_path)}
     prepared = prepare(configure(recipe, values))
     save_into(tmp_path, prepared.model, prepared.tokenizer)
-    _verify(prepared.model, prepared)
+    verify(prepared.model, prepared)
     file = tmp_path / "model.safetensors"
     weights = load_file(file)
     name = max(weights, key=lambda name: weights[name].numel())
     weights[name] = weights[name].flip(0)
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(RunError, match="is not the one that was trained") as caught:
-        _verify(prepared.model, prepared)
+        verify(prepared.model, prepared)
     assert caught.value.exit_code == 3
+
+
+def test_figures_of_a_run_in_bfloat16_are_those_of_the_model_that_is_saved(
+    model_folders: dict[str, Path], text_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    values = {"train_file": str(text_file), "block_size": 16, "max_steps": 2, "bf16": True, "use_cpu": True}
+    run = lmtasks.run("masked-lm", model=str(model_folders["roberta"]), output_dir=str(out), **values)
+    assert isinstance(run, lmtasks.Run)
+    assert run.metrics["eval_loss"] == lmtasks.evaluate(out)["eval_loss"]

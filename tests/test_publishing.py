@@ -407,7 +407,7 @@ def test_refusals_of_the_hub(
 
 def test_wrong_token(online: HubServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_" + "somebodyelse" * 3)
-    with pytest.raises(RunError, match="does not accept the token .*401.*Invalid credentials"):
+    with pytest.raises(RunError, match=r"does not accept the token .*401.*Invalid credentials"):
         push(run_dir, REPO)
     assert online.repos == {}
 

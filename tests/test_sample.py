@@ -17,7 +17,9 @@ def test_the_corpus_holds_topics_and_sources() -> None:
     documents = sample_documents("python")
     assert any(document.startswith('The "assert" statement') for document in documents)
     library = Path(sysconfig.get_paths()["stdlib"])
-    assert any((library / name).read_text(encoding="utf-8") in documents for name in ("copy.py", "heapq.py", "bisect.py"))
+    assert any(
+        (library / name).read_text(encoding="utf-8") in documents for name in ("copy.py", "heapq.py", "bisect.py")
+    )
 
 
 def test_the_corpus_has_the_size_that_a_minute_needs() -> None:

@@ -34,7 +34,7 @@ class NotTextError(InputError):
 
 
 @dataclass
-class StrictJsonConfig(JsonConfig):  # type: ignore[misc]
+class StrictJsonConfig(JsonConfig):
     """Options of the builder.
 
     Args:
@@ -46,7 +46,7 @@ class StrictJsonConfig(JsonConfig):  # type: ignore[misc]
     source: str = "the JSON files"
 
 
-class StrictJson(Json):  # type: ignore[misc]
+class StrictJson(Json):
     """Yields one string column, named as the user would: ``answers.text``."""
 
     BUILDER_CONFIG_CLASS = StrictJsonConfig

@@ -1,0 +1,200 @@
+"""Preparation: everything that a run needs, loaded and checked before anything is written."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lmtasks.arguments import training_arguments
+from lmtasks.configure import Request, as_record
+from lmtasks.corpus import Corpus, Split, load_corpus
+from lmtasks.errors import InputError
+from lmtasks.evaluation import Collate
+from lmtasks.examples import EVALUATION_SEED, Examples
+from lmtasks.folder import choose_folder, require_usable
+from lmtasks.models import fit_to_tokenizer, load_config, load_model, usable_length
+from lmtasks.packing import Blocks, Packed, pack
+from lmtasks.plan import Plan, counts, peak_memory, total_steps
+from lmtasks.probes import probe
+from lmtasks.progress import say, stage
+from lmtasks.publishing import check_can_push
+from lmtasks.recipe import BlockOptions
+from lmtasks.tokenization import load_tokenizer, require_tokens, train_tokenizer
+from lmtasks.training import rehearse
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a run needs, checked; nothing has been written."""
+
+    request: Request
+    folder: Path
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    train: Packed
+    evaluation: Packed
+    plan: Plan
+
+    def collate(self, *, training: bool) -> Collate:
+        """The recipe's collator."""
+        return self.request.recipe.collator(self.tokenizer, self.request.options, training)
+
+
+def prepare(request: Request) -> Prepared:
+    """Load and check everything that the run needs.
+
+    Raises:
+        InputError: something does not fit; nothing was written.
+    """
+    folder = choose_folder(request.recipe.name, request.output.output_dir)
+    require_usable(
+        folder,
+        as_record(request),
+        overwrite=request.output.overwrite_output_dir,
+        resume=request.training.get("resume_from_checkpoint"),
+    )
+    if request.output.push_to_hub:
+        check_can_push(request.output.hub_model_id or folder.name)
+    config = load_config(request.model, request.recipe)
+    tokenizer = None if request.model.train_tokenizer else named_tokenizer(request)
+    corpus = load_corpus(request.data, sample=request.sample)
+    if corpus.train is None or corpus.evaluation is None:
+        raise InputError("a run needs training data", "add --train_file or --dataset")
+    if tokenizer is None:
+        tokenizer = _trained_tokenizer(request, corpus.train)
+    if not request.model.model_name_or_path:
+        config = fit_to_tokenizer(config, tokenizer)
+    notes: list[str] = []
+    request = fit_length(request, usable_length(config, request.recipe, tokenizer), notes)
+    blocks = request.recipe.preprocess(tokenizer, request.options)
+    train_blocks = packed_text("training", corpus.train, tokenizer, blocks).head(request.data.max_train_samples)
+    eval_blocks = packed_text("held-out", corpus.evaluation, tokenizer, blocks).head(request.data.max_eval_samples)
+    loaded = load_model(request.model, request.recipe, config, tokenizer, request.seed)
+    if loaded.new_weights:
+        notes.append(f"{len(loaded.new_weights)} weights are new: {', '.join(loaded.new_weights[:3])}")
+    if loaded.grown:
+        notes.append(f"embeddings grown by {loaded.grown} rows for the tokenizer's tokens")
+    if request.starts_small:
+        notes.append("no --model given: a small one from scratch, to look around with")
+    probe(loaded.model, request.recipe, one_example(request, tokenizer, eval_blocks))
+    _require_space(folder, loaded.model)
+    plan = _plan(request, folder, corpus, tokenizer, loaded.model, train_blocks, eval_blocks, notes)
+    prepared = Prepared(request, folder, tokenizer, loaded.model, train_blocks, eval_blocks, plan)
+    arguments = training_arguments(request.training, folder, plan.steps)
+    examples = Examples(train_blocks, request.seed)
+    rehearse(loaded.model, request.recipe, arguments, examples, prepared.collate(training=True), plan.steps)
+    return prepared
+
+
+def _require_space(folder: Path, model: PreTrainedModel) -> None:
+    """Refuse a disk on which not even one checkpoint and the model would fit.
+
+    A checkpoint has the weights and the two moments of Adam, the run once more the weights.
+    """
+    needed = 4 * sum(parameter.nbytes for parameter in model.parameters())
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"output_dir '{folder}' is on a disk with {free / 2**20:,.0f} MiB free, a run needs {needed / 2**20:,.0f} MiB",
+            "free some space, or choose another --output_dir",
+        )
+
+
+def named_tokenizer(request: Request) -> PreTrainedTokenizerBase:
+    """The tokenizer that was named, or the model's own."""
+    name = request.model.tokenizer_name or request.model.model_name_or_path
+    return load_tokenizer(str(name), request.model, request.recipe)
+
+
+def _trained_tokenizer(request: Request, split: Split) -> PreTrainedTokenizerBase:
+    spec = request.recipe.tokenizer
+    if spec is None:
+        raise InputError(f"{request.recipe.name} says nothing about training a tokenizer", "give --tokenizer_name")
+    say(f"training a tokenizer of {request.model.train_tokenizer:,} tokens")
+    tokenizer = train_tokenizer(split.texts(), int(request.model.train_tokenizer or 0), spec)
+    require_tokens(tokenizer, "the trained tokenizer", request.recipe)
+    return tokenizer
+
+
+def fit_length(request: Request, usable: int | None, notes: list[str]) -> Request:
+    """Refuse a block that the user wants longer than the model can take; shorten a default one."""
+    options = request.options
+    if not isinstance(options, BlockOptions) or usable is None or options.block_size <= usable:
+        return request
+    if "block_size" in request.given:
+        raise InputError(
+            f"--block_size {options.block_size} is more than the model can take: {usable} tokens",
+            f"--block_size {usable} or less",
+        )
+    notes.append(f"block_size {usable}: the model takes no more")
+    return replace(request, options=replace(options, block_size=usable))
+
+
+def packed_text(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks) -> Packed:
+    """A split as blocks, with progress.
+
+    Args:
+        name: what to call the text, "training".
+
+    Raises:
+        InputError: less than one block, or ids that the tokenizer itself does not know.
+    """
+    with stage(f"tokenising the {name} text", len(split), "rows") as progress:
+        packed = pack(split, tokenizer, blocks, progress.update)
+    if not len(packed.blocks):
+        raise InputError(
+            f"the {name} text has {packed.tokens:,} tokens, less than one block of {blocks.size}",
+            "lower --block_size, or give more text",
+        )
+    if int(packed.blocks.max()) >= len(tokenizer):
+        raise InputError("the tokenizer gives ids beyond its own vocabulary", "give another --tokenizer_name")
+    return packed
+
+
+def one_example(request: Request, tokenizer: PreTrainedTokenizerBase, packed: Packed) -> dict[str, Any]:
+    """A batch of one block, as the recipe collates it for evaluation."""
+    collate = request.recipe.collator(tokenizer, request.options, False)
+    return collate([Examples(packed, EVALUATION_SEED)[0]])
+
+
+def _plan(
+    request: Request,
+    folder: Path,
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    train_blocks: Packed,
+    eval_blocks: Packed,
+    notes: list[str],
+) -> Plan:
+    arguments = training_arguments(request.training, folder, 0)
+    steps = total_steps(len(train_blocks.blocks), arguments)
+    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    size = train_blocks.blocks.shape[1]
+    origin = request.model.model_name_or_path or f"new {model.config.model_type}"
+    return Plan(
+        recipe=f"{request.recipe.name}: {request.recipe.summary}",
+        data=corpus.source,
+        train=counts(train_blocks),
+        evaluation=counts(eval_blocks),
+        block_size=size,
+        model=origin,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        vocabulary=len(tokenizer),
+        epochs=round(steps * batch / len(train_blocks.blocks), 2),
+        steps=steps,
+        batch=batch,
+        learning_rate=arguments.learning_rate,
+        precision="bfloat16 where safe" if arguments.bf16 else "float16 where safe" if arguments.fp16 else "float32",
+        peak_memory=peak_memory(
+            model, request.recipe, one_example(request, tokenizer, eval_blocks), arguments.train_batch_size
+        ),
+        output_dir=str(folder),
+        notes=tuple(notes),
+        writes=(str(folder), *([request.output.hub_model_id or folder.name] if request.output.push_to_hub else ())),
+    )

@@ -1,0 +1,215 @@
+"""Prediction: the pipeline of the recipe, for one text or many, of a run or any model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from test_evaluation import one_thread  # noqa: F401  (a fixture for all tests here)
+from test_packing import words_tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
+from lmtasks import predict
+from lmtasks.builtin.causal_lm import CAUSAL_LM
+from lmtasks.builtin.masked_lm import MASKED_LM
+from lmtasks.catalog import load_catalog
+from lmtasks.errors import InputError
+from lmtasks.inference import Predictor, recipe_of
+
+CATALOG = load_catalog()
+GREEDY = {"max_new_tokens": 5, "do_sample": False}
+
+
+@pytest.fixture(scope="module")
+def filler(model_folders: dict[str, Path]) -> Predictor:
+    return Predictor(str(model_folders["roberta"]), MASKED_LM)
+
+
+@pytest.fixture(scope="module")
+def teller(model_folders: dict[str, Path]) -> Predictor:
+    return Predictor(str(model_folders["gpt2"]), CAUSAL_LM)
+
+
+def tokens(guesses: list[dict[str, Any]]) -> list[int]:
+    return [guess["token"] for guess in guesses]
+
+
+# --- masks ---
+
+
+def test_guesses_are_those_of_the_model(filler: Predictor, model_folders: dict[str, Path]) -> None:
+    model = AutoModelForMaskedLM.from_pretrained(model_folders["roberta"])
+    inputs = filler.tokenizer("the <mask> is", return_tensors="pt")
+    place = inputs["input_ids"][0].tolist().index(filler.tokenizer.mask_token_id)
+    best = model(**inputs).logits[0, place].softmax(-1).topk(3)
+    guesses = filler.predict("the <mask> is", top_k=3)
+    assert tokens(guesses) == best.indices.tolist()
+    assert [guess["score"] for guess in guesses] == pytest.approx(best.values.tolist(), rel=1e-5)
+
+
+def test_either_common_mask_is_understood(filler: Predictor) -> None:
+    assert filler.predict("the [MASK] is", top_k=2) == filler.predict("the <mask> is", top_k=2)
+
+
+def test_model_with_another_mask_understands_them_and_its_own(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(model_folders["bert"], tmp_path / "m")
+    tokenizer = words_tokenizer(pad_token="[PAD]", mask_token="[HIDE]", unk_token="[UNK]")
+    tokenizer.save_pretrained(tmp_path / "m")
+    predictor = Predictor(str(tmp_path / "m"), MASKED_LM)
+    own, angle, square = (predictor.predict(f"1 {mask} 3", top_k=3) for mask in ("[HIDE]", "<mask>", "[MASK]"))
+    assert own == angle == square
+
+
+def test_several_masks_give_a_list_for_each(filler: Predictor) -> None:
+    guesses = filler.predict("<mask> and [MASK]", top_k=2)
+    assert [len(mask) for mask in guesses] == [2, 2]
+
+
+def test_text_without_a_mask_is_bad_input(filler: Predictor) -> None:
+    with pytest.raises(InputError, match="fill-mask: ") as caught:
+        filler.predict("nothing hidden")
+    assert "<mask>" in caught.value.hint
+    with pytest.raises(InputError, match="fill-mask: "):
+        filler.predict(["the <mask>", "nothing hidden"])
+
+
+# --- one and many ---
+
+
+def test_one_text_gives_the_pipelines_own_structure(filler: Predictor, teller: Predictor) -> None:
+    assert [set(guess) for guess in filler.predict("<mask>", top_k=1)] == [{"score", "token", "token_str", "sequence"}]
+    assert [set(choice) for choice in teller.predict("a", **GREEDY)] == [{"generated_text"}]
+
+
+def test_list_of_one_gives_a_list_of_one(filler: Predictor, teller: Predictor) -> None:
+    assert filler.predict(["the <mask>"], top_k=2) == [filler.predict("the <mask>", top_k=2)]
+    assert teller.predict(["the list"], **GREEDY) == [teller.predict("the list", **GREEDY)]
+
+
+TEXTS = ["a", "the list of strings", "return", "if the object is a list then it", "x"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_batched_continuations_are_those_of_the_texts_one_by_one(teller: Predictor, batch_size: int) -> None:
+    assert teller.predict(TEXTS, batch_size=batch_size, **GREEDY) == [teller.predict(text, **GREEDY) for text in TEXTS]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_batched_guesses_are_those_of_the_texts_one_by_one(filler: Predictor, batch_size: int) -> None:
+    texts = [f"{text} <mask>" for text in TEXTS]
+    for together, alone in zip(
+        filler.predict(texts, batch_size=batch_size, top_k=3),
+        [filler.predict(text, top_k=3) for text in texts],
+        strict=True,
+    ):
+        assert tokens(together) == tokens(alone)
+        assert [guess["score"] for guess in together] == pytest.approx([guess["score"] for guess in alone], rel=1e-4)
+
+
+def test_llama_without_padding_token_continues_batches(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(model_folders["llama"], tmp_path / "m")
+    words_tokenizer("<s> $A", bos_token="<s>", eos_token="</s>").save_pretrained(tmp_path / "m")
+    predictor = Predictor(str(tmp_path / "m"), CAUSAL_LM)
+    texts = ["1 2 3 4", "5"]
+    assert predictor.predict(texts, **GREEDY) == [predictor.predict(text, **GREEDY) for text in texts]
+
+
+def test_continuation_is_the_greedy_one_of_the_model(teller: Predictor, model_folders: dict[str, Path]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(model_folders["gpt2"])
+    ids = teller.tokenizer("the list", return_tensors="pt")["input_ids"]
+    expected = model.generate(ids, **GREEDY, pad_token_id=0)[0]
+    (choice,) = teller.predict("the list", **GREEDY)
+    assert choice["generated_text"] == teller.tokenizer.decode(expected, skip_special_tokens=True)
+
+
+# --- arguments ---
+
+
+def test_unknown_argument_names_the_nearest(filler: Predictor, teller: Predictor) -> None:
+    with pytest.raises(InputError, match="fill-mask takes no 'topk', did you mean 'top_k'"):
+        filler.predict("<mask>", topk=3)
+    with pytest.raises(InputError, match="text-generation takes no 'max_new_token', did you mean 'max_new_tokens'"):
+        teller.predict("a", max_new_token=3)
+
+
+def test_arguments_of_generation_are_none_of_a_filler(filler: Predictor) -> None:
+    with pytest.raises(InputError, match="fill-mask takes no 'max_new_tokens'"):
+        filler.predict("<mask>", max_new_tokens=3)
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_empty_text_is_bad_input(text: str, teller: Predictor) -> None:
+    with pytest.raises(InputError, match="there is an empty text"):
+        teller.predict(text)
+    with pytest.raises(InputError, match="there is an empty text"):
+        teller.predict(["fine", text])
+
+
+def test_argument_out_of_range_is_bad_input(teller: Predictor) -> None:
+    with pytest.raises(InputError, match="text-generation: ") as caught:
+        teller.predict("a", temperature=-1.0, do_sample=True, max_new_tokens=2)
+    assert "\n" not in caught.value.message
+
+
+# --- which recipe ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe"),
+    [("roberta", "masked-lm"), ("modernbert", "masked-lm"), ("gpt2", "causal-lm"), ("llama", "causal-lm")],
+)
+def test_plain_model_folder_gets_the_recipe_that_fits_its_class(
+    kind: str, recipe: str, model_folders: dict[str, Path]
+) -> None:
+    assert recipe_of(str(model_folders[kind]), CATALOG).name == recipe
+
+
+def test_run_remembers_its_recipe(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(model_folders["roberta"], tmp_path / "m")
+    (tmp_path / "m" / "run.json").write_text(json.dumps({"recipe": "causal-lm"}))
+    assert recipe_of(str(tmp_path / "m"), CATALOG).name == "causal-lm"
+    assert recipe_of(str(tmp_path / "m"), CATALOG, "masked-lm").name == "masked-lm"
+
+
+def test_recipe_of_a_run_that_is_not_installed_is_named(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(model_folders["roberta"], tmp_path / "m")
+    (tmp_path / "m" / "run.json").write_text(json.dumps({"recipe": "masked-words"}))
+    with pytest.raises(InputError, match="unknown recipe 'masked-words'"):
+        recipe_of(str(tmp_path / "m"), CATALOG)
+
+
+def test_model_that_no_recipe_fits_is_bad_input(tmp_path: Path) -> None:
+    config = AutoConfig.for_model("vit")
+    config.architectures = ["ViTForImageClassification"]
+    config.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"no recipe fits '.*' \(ViTForImageClassification\)") as caught:
+        recipe_of(str(tmp_path), CATALOG)
+    assert caught.value.hint == f"name one with --recipe: {', '.join(CATALOG.recipes)}"
+
+
+def test_missing_model_is_bad_input() -> None:
+    with pytest.raises(InputError, match=r"no model folder '\./nowhere'"):
+        predict("./nowhere", "text")
+
+
+# --- in all ---
+
+
+def test_predict_finds_out_everything_itself(model_folders: dict[str, Path], filler: Predictor) -> None:
+    answer = predict(model_folders["roberta"], "the <mask>", top_k=2)
+    assert answer == filler.predict("the <mask>", top_k=2)
+
+
+def test_predict_says_what_transformers_pipeline_says(model_folders: dict[str, Path], teller: Predictor) -> None:
+    pipeline = transformers.pipeline("text-generation", model=str(model_folders["gpt2"]))
+    assert pipeline("the list", **GREEDY) == teller.predict("the list", **GREEDY)
+
+
+def test_tokenizer_in_the_folder_is_left_as_it_is(model_folders: dict[str, Path], teller: Predictor) -> None:
+    before = {path.name: path.read_bytes() for path in model_folders["gpt2"].iterdir()}
+    Predictor(str(model_folders["gpt2"]), CAUSAL_LM).predict(TEXTS, **GREEDY)
+    assert {path.name: path.read_bytes() for path in model_folders["gpt2"].iterdir()} == before
