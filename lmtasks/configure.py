@@ -16,6 +16,20 @@ from lmtasks.settings import DataSettings, ModelSettings, OutputSettings, Traini
 MODEL_SOURCES = ("model_name_or_path", "model_type", "config_name")
 DATA_SOURCES = ("dataset_name", "train_file", "train_dataset", "validation_file", "eval_dataset")
 
+ELSEWHERE = {
+    "cache_dir": "set HF_HOME in the environment, one cache for all tools",
+    "dtype": "weights are float32, --bf16 true computes in bfloat16",
+    "keep_linebreaks": "line breaks are always kept, without them the words of two lines run together",
+    "line_by_line": "blocks are always full; --sample_by says what a row is",
+    "overwrite_cache": "tokenised text is not cached",
+    "pad_to_max_length": "blocks are always full, nothing is padded",
+    "preprocessing_num_workers": "the tokenizer uses all cores by itself",
+    "streaming": "text is read from disk in small batches anyway",
+    "token": "a token on the command line is seen by everyone; set HF_TOKEN or use hf auth login",
+    "use_fast_tokenizer": "the fast tokenizer is used where there is one",
+}
+"""Flags of ``run_mlm.py`` and ``run_clm.py`` that are not needed here, and what is instead."""
+
 ALWAYS = ("do_train", "do_eval")
 """Flags of ``run_mlm.py`` for what a run always does; accepted when true."""
 
@@ -127,6 +141,8 @@ def _place(groups: Mapping[str, Mapping[str, Option]], name: str) -> tuple[str, 
     for group, options in groups.items():
         if name in options:
             return group, options[name]
+    if name in ELSEWHERE:
+        raise InputError(f"--{name} does not exist here: {ELSEWHERE[name]}", f"leave --{name} out")
     # Only a name that is none of ours costs the import of transformers.
     from lmtasks.arguments import REFUSED, training_options
 

@@ -100,7 +100,7 @@ def _require_space(folder: Path, model: PreTrainedModel) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise InputError(
-            f"output_dir '{folder}' is on a disk with {free / 2**20:,.0f} MiB free, a run needs {needed / 2**20:,.0f} MiB",
+            f"the disk of output_dir '{folder}' has {free / 2**20:,.0f} MiB free, a run needs {needed / 2**20:,.0f} MiB",
             "free some space, or choose another --output_dir",
         )
 

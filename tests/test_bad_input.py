@@ -334,7 +334,6 @@ NUMBERS = [
     Bad("scheduler argument", f"{GOOD} --lr_scheduler_kwargs '{{{{\"bad\": 1}}}}'", "'bad'", "--help-all"),
     Bad("scheduler without its argument", f"{GOOD} --lr_scheduler_type cosine_with_min_lr", "min_lr"),
     Bad("fewer than no workers", f"{GOOD} --dataloader_num_workers -1", "num_workers"),
-    Bad("kernels that are not installed", f"{GOOD} --use_liger_kernel", "liger"),
     Bad("the best of nothing", f"{GOOD} --save_strategy best", "--metric_for_best_model", "loss"),
     Bad("checkpoints by somebody else", f"{GOOD} --enable_jit_checkpoint", "--enable_jit_checkpoint is not supported"),
     Bad("fewer than no steps", f"{GOOD} --max_steps -5", "--max_steps cannot be"),

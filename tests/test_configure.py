@@ -14,7 +14,7 @@ from lmtasks import Recipe
 from lmtasks.arguments import OURS, REFUSED, training_arguments, training_options
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
-from lmtasks.configure import Request, as_record, configure, groups_of, read_yaml
+from lmtasks.configure import ELSEWHERE, Request, as_record, configure, groups_of, read_yaml
 from lmtasks.errors import InputError
 from lmtasks.plan import Plan
 from lmtasks.settings import TrainingSettings
@@ -446,3 +446,10 @@ def test_record_tells_requests_apart_but_not_a_resumption_or_what_only_memory_ho
     assert as_record(one) != as_record(ask(model="m", train_dataset=["text"], learning_rate=1e-3))
     assert as_record(one) != as_record(ask(model="m", train_dataset=["text"], block_size=64))
     assert "train_dataset" not in as_record(one)["settings"]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_flags_of_the_old_scripts_say_what_is_instead(name: str) -> None:
+    with pytest.raises(InputError, match="does not exist here") as caught:
+        ask(**{name: "true"})
+    assert ELSEWHERE[name] in caught.value.message
