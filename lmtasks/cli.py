@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from lmtasks import __version__
 from lmtasks.errors import InputError, LmtasksError, nearest
-from lmtasks.flags import Parser, add_options, loose, scalars, underscored
+from lmtasks.words import loose, scalars, underscored
 
 if TYPE_CHECKING:
     from lmtasks.catalog import Catalog
+    from lmtasks.flags import Parser
     from lmtasks.options import Option
     from lmtasks.recipe import Recipe
 
@@ -102,23 +103,27 @@ def _print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
-def _parse(parser: Parser, words: Sequence[str]) -> dict[str, Any]:
-    """What was typed; asking for help ends the command."""
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.add_argument("--help", "-h", action="store_true", help="show this")
+# --- telling: without a parser, because importing one takes longer than the answer ---
+
+
+def _told(words: Sequence[str], usage: str, names: int = 0) -> tuple[list[str], bool]:
+    """The names that such a command was given, and whether JSON was asked for."""
     if _asks_help(words):
-        parser.print_help()
+        print(f"usage: {usage} [--json]")
         raise SystemExit(0)
-    return vars(parser.parse_args(list(words)))
-
-
-# --- telling ---
+    flags, given = loose(words, ("json",))
+    unknown = [f"--{flag}" for flag in flags if flag != "json"] + given[names:]
+    if unknown:
+        raise InputError(f"unexpected '{unknown[0]}'", f"usage: {usage} [--json]")
+    if len(given) < names:
+        raise InputError("a name is missing", f"usage: {usage} [--json]")
+    return given, "json" in flags
 
 
 def _list(words: list[str]) -> int:
-    typed = _parse(Parser(prog="lmtasks list", description="The recipes that are installed."), words)
+    _, as_json = _told(words, "lmtasks list")
     catalog = _catalog()
-    if typed.get("json"):
+    if as_json:
         _print_json([_recipe_row(catalog, recipe) for recipe in catalog.recipes.values()])
         return 0
     width = max(map(len, catalog.recipes), default=0)
@@ -139,13 +144,11 @@ def _warn_broken(catalog: Catalog) -> None:
 
 
 def _show(words: list[str]) -> int:
-    parser = Parser(prog="lmtasks show", description="One recipe in detail.")
-    parser.add_argument("recipe", metavar="RECIPE")
-    typed = _parse(parser, words)
+    (name,), as_json = _told(words, "lmtasks show RECIPE", names=1)
     catalog = _catalog()
-    recipe = catalog.recipe(typed["recipe"])
+    recipe = catalog.recipe(name)
     described = _described(catalog, recipe)
-    if typed.get("json"):
+    if as_json:
         _print_json(described)
         return 0
     print(f"{recipe.name}: {recipe.summary}\n")
@@ -175,9 +178,9 @@ def _described(catalog: Catalog, recipe: Recipe) -> dict[str, Any]:
 
 
 def _plugins(words: list[str]) -> int:
-    typed = _parse(Parser(prog="lmtasks plugins", description="What brought the recipes."), words)
+    _, as_json = _told(words, "lmtasks plugins")
     catalog = _catalog()
-    if typed.get("json"):
+    if as_json:
         _print_json([{"name": plugin.name, **vars(plugin)} for plugin in catalog.plugins])
         return 0
     for plugin in catalog.plugins:
@@ -190,6 +193,8 @@ def _plugins(words: list[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
+    from lmtasks.flags import Parser
+
     if not words or words[0].startswith("-"):
         if _asks_help(words):
             print(
@@ -220,6 +225,7 @@ def _run(words: list[str]) -> int:
 def _typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Sequence[str]) -> dict[str, Any]:
     """The flags of a command that takes a recipe's options and settings, as typed."""
     from lmtasks.configure import groups_of
+    from lmtasks.flags import add_options
 
     declared = groups_of(recipe)
     for group in groups:
@@ -245,6 +251,7 @@ def _typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Seque
 
 def _add_training(parser: Parser, declared: Mapping[str, Option]) -> None:
     from lmtasks.arguments import training_options
+    from lmtasks.flags import add_options
 
     more = [option for name, option in training_options().items() if name not in declared]
     add_options(parser, "every other field of TrainingArguments", more)
@@ -301,6 +308,8 @@ def _figures(metrics: Mapping[str, float], perplexity_name: str) -> list[str]:
 
 
 def _evaluate(words: list[str]) -> int:
+    from lmtasks.flags import Parser
+
     parser = Parser(
         prog="lmtasks evaluate",
         usage="lmtasks evaluate RUN_OR_MODEL [flags]",
@@ -333,6 +342,8 @@ def _evaluate(words: list[str]) -> int:
 
 
 def _predict(words: list[str]) -> int:
+    from lmtasks.flags import Parser
+
     parser = Parser(
         prog="lmtasks predict",
         usage="lmtasks predict RUN_OR_MODEL TEXT... [flags]",
@@ -389,6 +400,8 @@ def _texts(file: str | None) -> list[str]:
 
 
 def _push(words: list[str]) -> int:
+    from lmtasks.flags import Parser
+
     parser = Parser(prog="lmtasks push", description="Publish a finished run on the Hub.")
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("repo_id", metavar="REPO_ID", help="USER/NAME")
@@ -396,7 +409,12 @@ def _push(words: list[str]) -> int:
     parser.add_argument("--create_pr", action="store_true", help="as a pull request")
     parser.add_argument("--revision", metavar="NAME", help="branch to publish to")
     parser.add_argument("--commit_message", metavar="TEXT", help="summary of the commit")
-    typed = _parse(parser, words)
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--help", "-h", action="store_true", help="show this")
+    if _asks_help(words):
+        parser.print_help()
+        return 0
+    typed = vars(parser.parse_args(words))
     from lmtasks.publishing import push
 
     url = push(

@@ -86,11 +86,11 @@ def _gathered(rows: list[dict[str, float]], unigram: float) -> tuple[list[dict[s
 
 
 def _frequencies(examples: Examples) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """How frequent each token is among the evaluated blocks: the best that a unigram model can know.
+    """How frequent each token is in the evaluated text: the best that a unigram model can know.
 
     The baseline is fitted to the very text that it is measured on, so beating it means something.
     """
-    counts = np.bincount(examples.packed.blocks.ravel())
+    counts = np.bincount(examples.packed.text.ravel())
     return np.asarray(counts / counts.sum())
 
 

@@ -54,6 +54,7 @@ class Packed:
         tokens: tokens of the stream, the ones around documents included, the ones around blocks not.
         tail: tokens of the stream after the last full block; ``tokens == len(blocks) * body + tail``.
         bytes: UTF-8 bytes of the documents.
+        frame: how many ids at the start and at the end of each block are no text.
     """
 
     blocks: IntArray
@@ -62,6 +63,13 @@ class Packed:
     tokens: int
     tail: int
     bytes: int
+    frame: tuple[int, int] = (0, 0)
+
+    @property
+    def text(self) -> IntArray:
+        """The blocks without what surrounds them, int32 [blocks, body]."""
+        start, end = self.frame
+        return self.blocks[:, start : self.blocks.shape[1] - end]
 
     def head(self, blocks: int | None) -> Packed:
         """The first so many blocks; everything when None. Counts stay those of the whole split."""
@@ -119,7 +127,8 @@ def pack(
     body = np.concatenate(bodies) if bodies else np.empty((0, blocks.body), dtype=np.int32)
     tail = 0 if packer.rest is None else len(packer.rest)
     unit = "documents" if split.documents else "lines"
-    return Packed(_framed(body, blocks), rows, unit, tokens, tail, size)
+    frame = len(blocks.start), len(blocks.end)
+    return Packed(_framed(body, blocks), rows, unit, tokens, tail, size, frame)
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], blocks: Blocks | None) -> IntArray:

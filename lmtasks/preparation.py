@@ -100,7 +100,7 @@ def _require_space(folder: Path, model: PreTrainedModel) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise InputError(
-            f"the disk of output_dir '{folder}' has {free / 2**20:,.0f} MiB free, a run needs {needed / 2**20:,.0f} MiB",
+            f"the disk of output_dir '{folder}' has {free / 2**20:,.0f} MiB free, a run takes {needed / 2**20:,.0f}",
             "free some space, or choose another --output_dir",
         )
 
@@ -174,6 +174,11 @@ def _plan(
 ) -> Plan:
     arguments = training_arguments(request.training, folder, 0)
     steps = total_steps(len(train_blocks.blocks), arguments)
+    if not steps:
+        raise InputError(
+            f"there are {len(train_blocks.blocks)} blocks, less than one batch, and --dataloader_drop_last drops it",
+            "lower --per_device_train_batch_size",
+        )
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     size = train_blocks.blocks.shape[1]
     origin = request.model.model_name_or_path or f"new {model.config.model_type}"

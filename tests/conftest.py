@@ -7,6 +7,8 @@ import tempfile
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lmtasks-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tiny models are ten times slower when threads wait for each other on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
 from pathlib import Path

@@ -6,7 +6,6 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -24,15 +23,6 @@ from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.plan import Plan
 
 SMALL: dict[str, Any] = {"block_size": 16, "max_steps": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models gain nothing from a second thread, and lose much where others work on the same cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

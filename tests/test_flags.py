@@ -7,8 +7,9 @@ from typing import Any, Literal
 import pytest
 
 from lmtasks.errors import InputError
-from lmtasks.flags import Parser, add_options, loose, scalars, underscored
+from lmtasks.flags import Parser, add_options
 from lmtasks.options import Option
+from lmtasks.words import loose, scalars, underscored
 
 OPTIONS = [
     Option("rate", float, 0.15, "share of 100 % hidden", {}, ("ratio",)),

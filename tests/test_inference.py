@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import transformers
-from test_evaluation import one_thread  # noqa: F401  (a fixture for all tests here)
 from test_packing import words_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_evaluation import one_thread  # noqa: F401  (a fixture for all tests here)
 from transformers import AutoModelForMaskedLM, PreTrainedModel, Trainer
 
 from lmtasks.arguments import training_arguments

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_evaluation import one_thread  # noqa: F401  (a fixture for all tests here)
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from lmtasks import Recipe

@@ -56,15 +56,6 @@ MEASURED = {"eval_loss", "perplexity", "bits_per_byte", "accuracy", "eval_target
 TIMES = {"train_runtime", "train_tokens_per_second", "train_samples_per_second", "train_steps_per_second"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models gain nothing from a second thread, and lose much where others work on the same cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(autouse=True)
 def in_folder(tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test works in a folder of its own with a text in it, and names files as users do."""

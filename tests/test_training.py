@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_evaluation import blocks_of, one_thread  # noqa: F401  (a fixture for all tests here)
+from test_evaluation import blocks_of
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 
 from lmtasks import Recipe
