@@ -185,7 +185,7 @@ def _misfit(option: Option, value: Any) -> InputError:
     suggestion = nearest(value, option.choices) if isinstance(value, str) else ""
     return InputError(
         f"--{option.name} cannot be {shown}: it must be {describe(option)}{suggestion}",
-        f"--{option.name} is the {option.help}" if option.help else f"the default is {option.default!r}",
+        f"--{option.name}: {option.help}" if option.help else f"the default is {option.default!r}",
     )
 
 

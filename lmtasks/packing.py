@@ -7,6 +7,7 @@ tokens of a whole split are one stream. Light at the top, so that a recipe may n
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -64,6 +65,11 @@ class Packed:
     tail: int
     bytes: int
     frame: tuple[int, int] = (0, 0)
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that change with the text, the tokenizer and the way of packing."""
+        return hashlib.blake2b(repr(self.blocks.shape).encode() + self.blocks.tobytes(), digest_size=16).hexdigest()
 
     @property
     def text(self) -> IntArray:

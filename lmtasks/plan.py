@@ -80,6 +80,7 @@ def counts(packed: Packed) -> dict[str, Any]:
         "tokens": packed.tokens,
         "blocks": len(packed.blocks),
         "tail": packed.tail,
+        "fingerprint": packed.fingerprint,
     }
 
 

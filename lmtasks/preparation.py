@@ -15,7 +15,7 @@ from lmtasks.corpus import Corpus, Split, load_corpus
 from lmtasks.errors import InputError
 from lmtasks.evaluation import Collate
 from lmtasks.examples import EVALUATION_SEED, Examples
-from lmtasks.folder import choose_folder, require_usable
+from lmtasks.folder import choose_folder, read_record, require_usable
 from lmtasks.models import fit_to_tokenizer, load_config, load_model, usable_length
 from lmtasks.packing import Blocks, Packed, pack
 from lmtasks.plan import Plan, counts, peak_memory, total_steps
@@ -80,6 +80,7 @@ def prepare(request: Request) -> Prepared:
         notes.append(f"embeddings grown by {loaded.grown} rows for the tokenizer's tokens")
     if request.starts_small:
         notes.append("no --model given: a small one from scratch, to look around with")
+    _require_same_text(request, folder, train_blocks)
     probe(loaded.model, request.recipe, one_example(request, tokenizer, eval_blocks))
     _require_space(folder, loaded.model)
     plan = _plan(request, folder, corpus, tokenizer, loaded.model, train_blocks, eval_blocks, notes)
@@ -88,6 +89,16 @@ def prepare(request: Request) -> Prepared:
     examples = Examples(train_blocks, request.seed)
     rehearse(loaded.model, request.recipe, arguments, examples, prepared.collate(training=True), plan.steps)
     return prepared
+
+
+def _require_same_text(request: Request, folder: Path, train_blocks: Packed) -> None:
+    """Refuse to resume on other text: the checkpoint knows how far it got in the old one."""
+    record = read_record(folder) if request.training.get("resume_from_checkpoint") else None
+    if record and record["data"]["train"]["fingerprint"] != train_blocks.fingerprint:
+        raise InputError(
+            f"the training text is not the one that the run in '{folder}' began with",
+            "bring the old text back, or start again with --overwrite_output_dir",
+        )
 
 
 def _require_space(folder: Path, model: PreTrainedModel) -> None:

@@ -145,7 +145,7 @@ def test_unknown_choice_names_the_nearest() -> None:
 
 
 def test_hint_tells_what_the_option_is() -> None:
-    assert misfit(int, "x").hint == "--thing is the thing in question"
+    assert misfit(int, "x").hint == "--thing: thing in question"
 
 
 def test_only_words_count_as_choices() -> None:

@@ -93,7 +93,11 @@ def test_measuring_memory_leaves_no_trace(model: PreTrainedModel) -> None:
 
 def test_counts_are_those_of_the_split() -> None:
     packed = Packed(np.zeros((3, 4), np.int32), rows=7, unit="lines", tokens=13, tail=1, bytes=40)
-    assert counts(packed) == {"rows": 7, "unit": "lines", "bytes": 40, "tokens": 13, "blocks": 3, "tail": 1}
+    other = dataclasses.replace(packed, blocks=np.eye(3, 4, dtype=np.int32))
+    shape = dataclasses.replace(packed, blocks=np.zeros((4, 3), np.int32))
+    told = counts(packed)
+    assert len({told.pop("fingerprint"), other.fingerprint, shape.fingerprint}) == 3
+    assert told == {"rows": 7, "unit": "lines", "bytes": 40, "tokens": 13, "blocks": 3, "tail": 1}
 
 
 PLAN = Plan(

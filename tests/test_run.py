@@ -559,6 +559,18 @@ def test_a_named_checkpoint_can_be_resumed(model_folders: dict[str, Path]) -> No
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights("out").items())
 
 
+def test_a_run_is_not_resumed_on_other_text(model_folders: dict[str, Path]) -> None:
+    more = {"max_steps": 4, "save_steps": 2}
+    tuned("causal-lm", model_folders["gpt2"], "out", **more)
+    record = contents("out/run.json")
+    Path("out/run.json").write_text(json.dumps({**record, "status": "running"}))
+    before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")}
+    Path("text.txt").write_text("Something else.\n" * 2000)
+    with pytest.raises(InputError, match="not the one that the run in 'out' began with"):
+        tuned("causal-lm", model_folders["gpt2"], "out", **more, resume_from_checkpoint=True)
+    assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")} == before
+
+
 def test_recipes_of_the_built_in_plugins_are_those_that_run() -> None:
     assert load_catalog().recipes["masked-lm"] is MASKED_LM
     assert load_catalog().recipes["causal-lm"] is CAUSAL_LM

@@ -128,7 +128,9 @@ def _explain_json(name: Path, content: Path) -> None:
             except ValueError as error:
                 if first and (content.suffix.lower() == ".json" or line.lstrip().startswith("[")):
                     return _explain_whole(name, content)
-                raise _bad_line(name, number, error) from error
+                # The error counts lines within this one line; only its words and column mean something.
+                problem = f"{error.msg} in column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+                raise _bad_line(name, number, problem) from error
             if not isinstance(value, dict) and not (first and isinstance(value, list)):
                 raise _bad_line(name, number, f"a {type(value).__name__}, not an object")
             first = False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -51,18 +49,6 @@ class Split:
         """
         for array in _arrays(self.rows, self.column, batch_size):
             yield from (part.to_pylist() for part in _portions(array))
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """32 hexadecimal digits that depend on nothing but the texts, their order and whether rows are documents."""
-        # Lengths and bytes go to separate digests, so that the cut into batches leaves no trace.
-        lengths, content = (hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16))
-        for array in _arrays(self.rows, self.column, 1000):
-            lengths.update(pc.binary_length(array).cast(pa.int64()).to_numpy(zero_copy_only=False).tobytes())
-            for part in _portions(array):
-                content.update("".join(part.to_pylist()).encode())
-        lengths.update(content.digest() + bytes([self.documents]))
-        return lengths.hexdigest()
 
 
 def text_flags(rows: datasets.Dataset, column: tuple[str, ...], source: str) -> npt.NDArray[np.bool_]:
