@@ -30,6 +30,7 @@ class Plugin:
     distribution: str
     version: str
     entry_point: str
+    module: str = ""
     recipes: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
     broken: str = ""
@@ -93,6 +94,7 @@ def load_catalog(entry_points: Iterable[metadata.EntryPoint] | None = None) -> C
             "distribution": distribution,
             "version": version,
             "entry_point": entry_point.name,
+            "module": entry_point.module,
         }
         try:
             own_recipes, own_architectures = _load(manager, entry_point, f"{distribution}:{entry_point.name}")

@@ -122,25 +122,18 @@ def _told(words: Sequence[str], usage: str, names: int = 0) -> tuple[list[str], 
 
 def _list(words: list[str]) -> int:
     _, as_json = _told(words, "lmtasks list")
-    catalog = _catalog()
+    from lmtasks.listing import recipe_rows
+
+    rows, broken = recipe_rows()
+    for line in broken:
+        print(f"warning: {line}", file=sys.stderr)
     if as_json:
-        _print_json([_recipe_row(catalog, recipe) for recipe in catalog.recipes.values()])
+        _print_json(rows)
         return 0
-    width = max(map(len, catalog.recipes), default=0)
-    for recipe in catalog.recipes.values():
-        print(f"{recipe.name:<{width}}  {recipe.summary}")
-    _warn_broken(catalog)
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        print(f"{row['name']:<{width}}  {row['summary']}")
     return 0
-
-
-def _recipe_row(catalog: Catalog, recipe: Recipe) -> dict[str, Any]:
-    return {"name": recipe.name, "summary": recipe.summary, "owner": catalog.owner(recipe.name).name}
-
-
-def _warn_broken(catalog: Catalog) -> None:
-    for plugin in catalog.plugins:
-        if plugin.broken:
-            print(f"warning: {plugin.name} {plugin.version} is broken: {plugin.broken}", file=sys.stderr)
 
 
 def _show(words: list[str]) -> int:
@@ -162,10 +155,11 @@ def _show(words: list[str]) -> int:
 
 
 def _described(catalog: Catalog, recipe: Recipe) -> dict[str, Any]:
+    from lmtasks.listing import recipe_row
     from lmtasks.options import describe, options_of
 
     return {
-        **_recipe_row(catalog, recipe),
+        **recipe_row(catalog, recipe),
         "model_class": recipe.model_class,
         "pipeline": recipe.pipeline,
         "attention": recipe.attention,

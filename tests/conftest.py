@@ -5,6 +5,7 @@ import tempfile
 
 # Before anything imports the Hugging Face libraries, which read these once.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="lmtasks-tests-")
+os.environ["XDG_CACHE_HOME"] = os.environ["HF_HOME"]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Tiny models are ten times slower when threads wait for each other on a busy machine.

@@ -138,9 +138,10 @@ def test_changing_the_answer_of_recipes_changes_nothing() -> None:
 
 
 def test_plugin_adds_a_recipe_and_owns_it(install: Install) -> None:
-    catalog = load_catalog([install("theirs", GOOD.format(name="my-task"), version="2.3"), *builtin()])
+    theirs = install("theirs", GOOD.format(name="my-task"), version="2.3")
+    catalog = load_catalog([theirs, *builtin()])
     assert catalog.recipe("my-task").name == "my-task"
-    assert catalog.owner("my-task") == Plugin("theirs", "2.3", "plug", recipes=("my-task",))
+    assert catalog.owner("my-task") == Plugin("theirs", "2.3", "plug", theirs.module, recipes=("my-task",))
     assert list(catalog.recipes) == ["causal-lm", "masked-lm", "my-task"], "lmtasks' own first"
 
 
@@ -169,7 +170,8 @@ def test_order_of_discovery_does_not_matter(install: Install) -> None:
 
 
 def test_plugin_without_hooks_brings_nothing_and_is_not_broken(install: Install) -> None:
-    assert load_catalog([install("idle", "x = 1")]).plugins == (Plugin("idle", "1.0", "plug"),)
+    entry_point = install("idle", "x = 1")
+    assert load_catalog([entry_point]).plugins == (Plugin("idle", "1.0", "plug", entry_point.module),)
 
 
 def test_helpers_that_are_called_like_hooks_but_not_marked_are_left_alone(install: Install) -> None:

@@ -12,7 +12,7 @@ ROOT = Path(lmtasks.__file__).parent
 FLOORS = {
     0: {"errors"},
     1: {"options", "settings", "recipe", "architecture", "hookspecs", "packing", "references"},
-    2: {"catalog", "configure", "flags", "sample", "words"},
+    2: {"catalog", "configure", "flags", "listing", "sample", "words"},
     3: {
         "arguments", "card", "corpus", "evaluation", "examples", "folder", "hub", "inference", "losses", "metrics",
         "models", "plan", "probes", "progress", "publishing", "tokenization", "training",
