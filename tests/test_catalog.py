@@ -13,7 +13,7 @@ import lmtasks
 from lmtasks.catalog import GROUP, Catalog, Plugin, load_catalog
 from lmtasks.errors import InputError
 
-ROOT = Path(lmtasks.__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 GOOD = """
 import dataclasses

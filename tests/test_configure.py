@@ -217,8 +217,6 @@ OTHERS: dict[str, tuple[Any, Any]] = {
     "eval_delay": ("3", 3.0),
     "eval_steps": ("5", 5),
     "eval_on_start": ("true", True),
-    "activation_checkpointing": ("true", True),
-    "activation_checkpointing_kwargs": ('{"use_reentrant": false}', {"use_reentrant": False}),
     "full_determinism": ("false", False),
     "logging_first_step": ("true", True),
     "logging_steps": ("3", 3),
