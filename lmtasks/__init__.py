@@ -85,3 +85,8 @@ def __getattr__(name: str) -> Any:
         if name in names:
             return getattr(importlib.import_module(f"lmtasks.{module}"), name)
     raise AttributeError(f"module 'lmtasks' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return __all__

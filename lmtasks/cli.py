@@ -289,10 +289,13 @@ def _report(result: Any) -> None:
 
 def _figures(metrics: Mapping[str, float], perplexity_name: str) -> list[str]:
     """The evaluation figures, one a line, what matters first."""
-    loss, unigram = metrics["eval_loss"], metrics["unigram_loss"]
-    than = f"{abs(unigram - loss):.2f} {'below' if loss <= unigram else 'ABOVE'} the unigram baseline of {unigram:.2f}"
+    loss, unigram = metrics["eval_loss"], metrics.get("unigram_loss")
+    than = ""
+    if unigram is not None:
+        side = "below" if loss <= unigram else "ABOVE"
+        than = f", {abs(unigram - loss):.2f} {side} the unigram baseline of {unigram:.2f}"
     rows = {
-        "loss": f"{loss:.4f} nats per target, {than}",
+        "loss": f"{loss:.4f} nats per target{than}",
         "perplexity": f"{metrics['perplexity']:.2f}" + f" ({perplexity_name})" * (perplexity_name != "perplexity"),
         "accuracy": f"{metrics['accuracy']:.1%}" if "accuracy" in metrics else "",
         "bits per byte": f"{metrics['bits_per_byte']:.3f}" if "bits_per_byte" in metrics else "",
@@ -324,7 +327,7 @@ def _evaluate(words: list[str]) -> int:
         _quiet()
         from lmtasks.inference import recipe_of
 
-        recipe = recipe_of(name, catalog, wanted)
+        recipe = recipe_of(name, catalog, wanted, loose(words)[0].get("revision", "main"))
     typed = _typed_flags(parser, recipe, words, ("options", "data", "model"))
     values, as_json = _values(typed)
     values.pop("recipe", None)
@@ -344,6 +347,9 @@ def _predict(words: list[str]) -> int:
         description="Use a model. Any other flag goes to its pipeline: --top_k 3, --max_new_tokens 100, --do_sample.",
     )
     parser.add_argument("--file", metavar="FILE", help="texts from a file, one a line; - for standard input")
+    parser.add_argument(
+        "--revision", metavar="NAME", default="main", help="branch, tag or commit of a model on the Hub"
+    )
     parser.add_argument("--batch_size", metavar="N", type=int, default=8, help="texts at once (default: 8)")
     parser.add_argument("--recipe", metavar="NAME", help="recipe to predict as; found out when not given")
     parser.add_argument("--json", action="store_true", help="the pipeline's own structure, one JSON document")
@@ -355,13 +361,23 @@ def _predict(words: list[str]) -> int:
     arguments, positional = loose(rest, SWITCHES)
     if not positional:
         raise InputError("predict needs a run or a model", "lmtasks predict RUN_OR_MODEL TEXT")
-    texts = positional[1:] or _texts(vars(typed).get("file"))
+    file = vars(typed).get("file")
+    if file and positional[1:]:
+        raise InputError(f"texts come from '{file}' and from the command line", "give one of the two")
+    texts = positional[1:] or _texts(file)
     _quiet()
     from lmtasks.inference import predict, recipe_of
 
     catalog = _catalog()
-    recipe = recipe_of(positional[0], catalog, vars(typed).get("recipe"))
-    outputs = predict(positional[0], texts, recipe=recipe.name, batch_size=typed.batch_size, **scalars(arguments))
+    recipe = recipe_of(positional[0], catalog, vars(typed).get("recipe"), typed.revision)
+    outputs = predict(
+        positional[0],
+        texts,
+        recipe=recipe.name,
+        revision=typed.revision,
+        batch_size=typed.batch_size,
+        **scalars(arguments),
+    )
     if vars(typed).get("json"):
         _print_json(outputs)
         return 0
@@ -379,14 +395,15 @@ def _texts(file: str | None) -> list[str]:
         raise InputError("predict needs a text", "put it in quotes after the model, or name a --file")
     try:
         if file in (None, "-"):
-            lines = sys.stdin.read().splitlines()
+            lines = sys.stdin.buffer.read().decode("utf-8").splitlines()
         else:
             with open(str(file), encoding="utf-8") as handle:
                 lines = handle.read().splitlines()
     except OSError as error:
         raise InputError(f"cannot read '{file}': {error.strerror}", "give an existing file") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"'{file}' is no UTF-8 text: byte {error.start}", "convert it to UTF-8") from error
+        source = "standard input" if file in (None, "-") else f"'{file}'"
+        raise InputError(f"{source} is no UTF-8 text: byte {error.start}", "convert it to UTF-8") from error
     texts = [line for line in lines if line.strip()]
     if not texts:
         raise InputError(f"no text in {'standard input' if file in (None, '-') else repr(file)}", "one text a line")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -177,7 +179,7 @@ def _refuse_contradictions(given: Mapping[str, Any]) -> None:
         )
 
 
-def _starter(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
+def _starter(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:
     """The recipe's own model and training settings, when the user named no model."""
     if given.keys() & set(MODEL_SOURCES):
         return {}
@@ -186,6 +188,9 @@ def _starter(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {**recipe.starter.model, **recipe.starter.training}
     if "tokenizer_name" in given:
         defaults.pop("train_tokenizer", None)
+    if "config_overrides" in given and "config_overrides" in defaults:
+        # The small model with a change, not the architecture's full size with one.
+        given["config_overrides"] = f"{defaults['config_overrides']},{given['config_overrides']}"
     if "max_steps" in given or "num_train_epochs" in given:
         # How long to train is one decision, however it is put.
         defaults = {name: value for name, value in defaults.items() if name not in ("max_steps", "num_train_epochs")}
@@ -224,6 +229,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise InputError(f"--config '{path}' must hold 'name: value' lines", "for example: learning_rate: 1e-4")
     return content
+
+
+def fingerprint(request: Request) -> str:
+    """32 hexadecimal digits that change with anything that was asked for."""
+    asked = json.dumps(as_record(request), sort_keys=True, default=str)
+    return hashlib.blake2b(asked.encode(), digest_size=16).hexdigest()
 
 
 def as_record(request: Request) -> dict[str, Any]:

@@ -56,6 +56,11 @@ class Interrupted(LmtasksError):  # noqa: N818  (nothing went wrong: somebody as
         self.exit_code = 128 + signal_number
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind when it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``", did you mean 'x'?"`` for the closest of the known names, or an empty string."""
     import difflib  # only a mistake needs it

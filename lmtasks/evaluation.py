@@ -53,7 +53,7 @@ def evaluate_model(
         for batch in _batches(model, examples, collate, batch_size):
             total, targets, *more = recipe.loss(model, batch)
             rows.append({"loss": float(total), "targets": int(targets)} | _numbers(more))
-            unigram -= float(np.log(frequencies[recipe.targets(batch).cpu().numpy()]).sum())
+            unigram += _surprise(frequencies, recipe.targets(batch))
             done += len(batch["input_ids"])
             progress(int(done))
     model.train(was_training)
@@ -85,6 +85,13 @@ def _gathered(rows: list[dict[str, float]], unigram: float) -> tuple[list[dict[s
     return [row for part, _ in parts for row in part], math.fsum(share for _, share in parts)
 
 
+def _surprise(frequencies: np.ndarray[Any, np.dtype[np.float64]], targets: torch.Tensor) -> float:
+    """Nats that a unigram model spends on the targets; infinite for one that is not in the text at all."""
+    ids = targets.cpu().numpy()
+    known = frequencies[ids[ids < len(frequencies)]]
+    return -float(np.log(known).sum()) if len(known) == len(ids) and known.all() else math.inf
+
+
 def _frequencies(examples: Examples) -> np.ndarray[Any, np.dtype[np.float64]]:
     """How frequent each token is in the evaluated text: the best that a unigram model can know.
 
@@ -106,7 +113,9 @@ def _figures(recipe: Recipe, examples: Examples, rows: list[dict[str, float]], u
     if not math.isfinite(figures["loss"]):
         raise RunError(f"the evaluation loss is {figures['loss']}: the model has diverged", "lower --learning_rate")
     packed = examples.packed
-    figures |= {"targets": targets, "unigram_loss": unigram / targets}
+    figures["targets"] = targets
+    if math.isfinite(unigram):  # targets that are no words of the text have no baseline in it
+        figures["unigram_loss"] = unigram / targets
     if packed.bytes:
         figures["bits_per_byte"] = figures["loss"] / math.log(2) * packed.tokens / packed.bytes
     return figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -24,7 +25,15 @@ class Parser(argparse.ArgumentParser):
 
 class _Formatter(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=34, width=100)
+        columns = shutil.get_terminal_size().columns
+        super().__init__(prog, max_help_position=34, width=min(columns, 100) - 2)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """All names and then the placeholder once, as Python 3.13 does it."""
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        shown = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {shown}"
 
 
 def add_options(parser: argparse.ArgumentParser, title: str, options: Iterable[Option]) -> None:
@@ -37,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser, title: str, options: Iterable[O
         if option.is_switch:
             shape = {"nargs": "?", "const": "true", "metavar": "BOOL"}
         elif option.is_list:
-            shape["nargs"] = "+"
+            shape |= {"nargs": "+", "action": "extend"}
         group.add_argument(*_names(option), dest=option.name, help=_help(option), **shape)
 
 

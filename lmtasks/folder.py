@@ -41,12 +41,12 @@ def choose_folder(recipe: str, wanted: str | None) -> Path:
     return folder
 
 
-def require_usable(folder: Path, request: Mapping[str, Any], *, overwrite: bool, resume: str | bool | None) -> None:
+def require_usable(folder: Path, request: str, *, overwrite: bool, resume: str | bool | None) -> None:
     """Refuse a folder that holds anything but this run.
 
     Args:
         folder: need not exist.
-        request: what the run was asked for, as ``run.json`` keeps it.
+        request: fingerprint of what was asked for, as ``run.json`` keeps it.
         overwrite: an earlier run there may be replaced.
         resume: the same run, unfinished, may be there; see :func:`checkpoint_to_resume`.
 
@@ -69,7 +69,7 @@ def require_usable(folder: Path, request: Mapping[str, Any], *, overwrite: bool,
         raise InputError(
             f"output_dir '{folder}' holds a finished run", "choose another, or replace it with --overwrite_output_dir"
         )
-    if json.loads(json.dumps(request)) != {name: record.get(name) for name in request}:
+    if record.get("request") != request:
         raise InputError(
             f"output_dir '{folder}' holds an unfinished run with other options",
             "choose another, or replace it with --overwrite_output_dir",

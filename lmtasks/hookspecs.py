@@ -1,10 +1,12 @@
 """The hooks that a plugin may implement, and the marker with which it does.
 
-from lmtasks import hookimpl
+::
 
-@hookimpl
-def lmtasks_recipes():
-return [MY_RECIPE]
+    from lmtasks import hookimpl
+
+    @hookimpl
+    def lmtasks_recipes():
+        return [MY_RECIPE]
 """
 
 from __future__ import annotations

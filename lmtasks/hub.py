@@ -11,7 +11,7 @@ import huggingface_hub.constants
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RevisionNotFoundError
 from safetensors import SafetensorError
 
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, first_line
 
 
 def is_local(name: str) -> bool:
@@ -36,15 +36,11 @@ def found_or_explained(thing: str, name: str) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise InputError(
-            f"the weights in '{name}' are damaged: {_line(error)}", "download or copy them again"
+            f"the weights in '{name}' are damaged: {first_line(error)}", "download or copy them again"
         ) from error
     except (OSError, HFValidationError, ValueError) as error:
-        raise InputError(f"cannot load {thing} '{name}': {_line(error)}", _hint(name, error)) from error
-
-
-def _line(error: BaseException) -> str:
-    """The first line of what a library says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        here = "" if Path(name).is_dir() else "no such folder here, and "
+        raise InputError(f"cannot load {thing} '{name}': {here}{first_line(error)}", _hint(name, error)) from error
 
 
 def _hint(name: str, error: BaseException) -> str:

@@ -12,21 +12,29 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.pipelines.base import PipelineException
 
 from lmtasks.catalog import Catalog, load_catalog
-from lmtasks.errors import InputError, nearest
+from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.folder import read_record
 from lmtasks.hub import found_or_explained
-from lmtasks.models import register_architectures
+from lmtasks.models import register_architectures, require_safetensors
 from lmtasks.recipe import Recipe
 from lmtasks.references import resolve
 
 
-def predict(run_or_model: str | Path, texts: str | list[str], *, recipe: str | None = None, **arguments: Any) -> Any:
+def predict(
+    run_or_model: str | Path,
+    texts: str | list[str],
+    *,
+    recipe: str | None = None,
+    revision: str = "main",
+    **arguments: Any,
+) -> Any:
     """What the recipe's pipeline answers.
 
     Args:
         run_or_model: run folder, model folder or Hub id.
         texts: one text, or several.
         recipe: name of the recipe; that of the run, or the one that fits the model, when not given.
+        revision: branch, tag or commit of a model on the Hub.
         arguments: of the pipeline, such as ``top_k`` or ``max_new_tokens``; ``batch_size`` texts at once.
 
     Returns:
@@ -37,10 +45,11 @@ def predict(run_or_model: str | Path, texts: str | list[str], *, recipe: str | N
     """
     catalog = load_catalog()
     register_architectures(catalog)
-    return Predictor(str(run_or_model), recipe_of(str(run_or_model), catalog, recipe)).predict(texts, **arguments)
+    name = str(run_or_model)
+    return Predictor(name, recipe_of(name, catalog, recipe, revision), revision).predict(texts, **arguments)
 
 
-def recipe_of(name: str, catalog: Catalog, wanted: str | None = None) -> Recipe:
+def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: str = "main") -> Recipe:
     """The recipe of a run, or the one whose models the configuration's class belongs to.
 
     Raises:
@@ -50,9 +59,11 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None) -> Recipe:
         return catalog.recipe(wanted)
     record = read_record(name)
     if record:
+        if record.get("status") != "done":
+            raise InputError(f"the run in '{name}' is not finished", "finish it with --resume_from_checkpoint true")
         return catalog.recipe(record["recipe"])
     with found_or_explained("model", name):
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     for recipe in catalog.recipes.values():
         mapping = getattr(resolve(recipe.model_class), "_model_mapping", None) or {}
         if type(config) in mapping and mapping[type(config)].__name__ in (config.architectures or ()):
@@ -69,12 +80,20 @@ class Predictor:
     Args:
         name: run folder, model folder or Hub id.
         recipe: gives pipeline and prompts.
+        revision: branch, tag or commit of a model on the Hub.
     """
 
-    def __init__(self, name: str, recipe: Recipe) -> None:
+    def __init__(self, name: str, recipe: Recipe, revision: str = "main") -> None:
         self.recipe = recipe
+        require_safetensors(name)
         with found_or_explained("model", name):
-            self.pipeline = transformers.pipeline(recipe.pipeline, model=name, trust_remote_code=False)
+            self.pipeline = transformers.pipeline(
+                recipe.pipeline,
+                model=name,
+                revision=revision,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
         self.tokenizer = self.pipeline.tokenizer
         # Where the texts of a batch differ in length, padding must not come between prompt and continuation.
         self.tokenizer.padding_side = "left" if self.pipeline.model.can_generate() else "right"
@@ -98,7 +117,7 @@ class Predictor:
                 "shorten the text; when generating, lower --max_new_tokens",
             ) from error
         except (PipelineException, ValueError, TypeError) as error:
-            raise InputError(f"{self.recipe.pipeline}: {str(error).splitlines()[0]}", self._hint()) from error
+            raise InputError(f"{self.recipe.pipeline}: {first_line(error)}", self._hint()) from error
         return [outputs] if len(prompts) == 1 and not isinstance(texts, str) else outputs
 
     def _hint(self) -> str:

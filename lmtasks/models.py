@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import transformers
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from lmtasks.architecture import Architecture
 from lmtasks.catalog import Catalog, load_catalog
-from lmtasks.errors import InputError, nearest
+from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.hub import found_or_explained, is_local
 from lmtasks.recipe import Recipe
 from lmtasks.references import resolve
@@ -23,14 +25,30 @@ LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max
 
 
 def register_architectures(catalog: Catalog | None = None) -> None:
-    """Make every installed plugin's architecture known to transformers' Auto classes."""
+    """Make every installed plugin's architecture known to transformers' Auto classes.
+
+    One that cannot be imported is left out with a warning: it must not stop the others.
+    """
     for architecture in (catalog or load_catalog()).architectures.values():
-        if architecture.config is None:
-            continue
-        config = resolve(architecture.config)
-        AutoConfig.register(architecture.model_type, config, exist_ok=True)
-        for auto, reference in architecture.models.items():
-            getattr(transformers, auto).register(config, resolve(reference), exist_ok=True)
+        try:
+            _register(architecture)
+        except (ImportError, ValueError) as error:
+            warnings.warn(f"architecture '{architecture.model_type}' cannot be used: {error}", stacklevel=2)
+
+
+def _register(architecture: Architecture) -> None:
+    """Register the configuration, where transformers lacks it, and the model classes."""
+    # The mapping is lazy and knows everything by [] and `in`, but nothing by get().
+    known = CONFIG_MAPPING[architecture.model_type] if architecture.model_type in CONFIG_MAPPING else None  # noqa: SIM401
+    config = resolve(architecture.config) if architecture.config else known
+    if config is None:
+        raise ValueError("transformers has no such model type, and the declaration names no configuration")
+    if known is not None and known.__name__ != config.__name__:
+        raise ValueError(f"transformers already has this model type, as {known.__name__}")
+    if known is None:
+        AutoConfig.register(architecture.model_type, config)
+    for auto, reference in architecture.models.items():
+        getattr(transformers, auto).register(config, resolve(reference), exist_ok=True)
 
 
 def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
@@ -95,7 +113,7 @@ def _overridden(config: PretrainedConfig, overrides: str, written: dict[str, Any
 
 def _first_line(error: BaseException) -> str:
     """What went wrong, without the library's own preamble."""
-    return str(error.__cause__ or error).strip().splitlines()[0]
+    return first_line(error.__cause__ or error)
 
 
 def _typed(key: str, text: str, default: Any) -> Any:
@@ -156,7 +174,7 @@ def load_model(
     if not settings.model_name_or_path:
         return Loaded(_fresh(model_class, fit_to_tokenizer(config, tokenizer)))
     name = settings.model_name_or_path
-    _require_safetensors(name)
+    require_safetensors(name)
     with found_or_explained("model", name):
         model, report = model_class.from_pretrained(
             name,
@@ -202,14 +220,15 @@ def _fresh(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:
 
 def fit_to_tokenizer(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
     """A fresh configuration with the tokenizer's vocabulary size and special token ids."""
-    config.vocab_size = max(len(tokenizer), *tokenizer.all_special_ids, 1)
+    config.vocab_size = max(len(tokenizer), *(index + 1 for index in tokenizer.all_special_ids))
     for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk"):
         if hasattr(config, f"{role}_token_id"):
             setattr(config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id", None))
     return config
 
 
-def _require_safetensors(name: str) -> None:
+def require_safetensors(name: str) -> None:
+    """Refuse a folder without weights, or with pickled ones only."""
     if not is_local(name) or any(Path(name).glob("*.safetensors")):
         return
     if any(Path(name).glob("*.bin")):

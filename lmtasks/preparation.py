@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.arguments import training_arguments
-from lmtasks.configure import Request, as_record
+from lmtasks.configure import Request, fingerprint
 from lmtasks.corpus import Corpus, Split, load_corpus
 from lmtasks.errors import InputError
 from lmtasks.evaluation import Collate
@@ -29,9 +29,15 @@ from lmtasks.training import rehearse
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that a run needs, checked; nothing has been written."""
+    """Everything that a run needs, checked; nothing has been written.
+
+    Args:
+        request: with what had to be fitted to the model.
+        asked: fingerprint of the request as it came.
+    """
 
     request: Request
+    asked: str
     folder: Path
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
@@ -51,9 +57,10 @@ def prepare(request: Request) -> Prepared:
         InputError: something does not fit; nothing was written.
     """
     folder = choose_folder(request.recipe.name, request.output.output_dir)
+    asked = fingerprint(request)
     require_usable(
         folder,
-        as_record(request),
+        asked,
         overwrite=request.output.overwrite_output_dir,
         resume=request.training.get("resume_from_checkpoint"),
     )
@@ -84,7 +91,7 @@ def prepare(request: Request) -> Prepared:
     probe(loaded.model, request.recipe, one_example(request, tokenizer, eval_blocks))
     _require_space(folder, loaded.model)
     plan = _plan(request, folder, corpus, tokenizer, loaded.model, train_blocks, eval_blocks, notes)
-    prepared = Prepared(request, folder, tokenizer, loaded.model, train_blocks, eval_blocks, plan)
+    prepared = Prepared(request, asked, folder, tokenizer, loaded.model, train_blocks, eval_blocks, plan)
     arguments = training_arguments(request.training, folder, plan.steps)
     examples = Examples(train_blocks, request.seed)
     rehearse(loaded.model, request.recipe, arguments, examples, prepared.collate(training=True), plan.steps)

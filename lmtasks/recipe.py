@@ -39,7 +39,7 @@ class BlockOptions:
     """Options of every recipe that trains on fixed-size blocks of text. Inherit to add your own."""
 
     block_size: int = option(
-        128, help="tokens per training example, capped at what the model can take", ge=2, aliases=["max_seq_length"]
+        128, help="tokens per training example, at most what the model can take", ge=2, aliases=["max_seq_length"]
     )
 
 

@@ -46,6 +46,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
             "evaluation": plan.evaluation,
         },
         **as_record(request),
+        "request": prepared.asked,
         "seeds": {"seed": request.seed, "split": request.data.split_seed, "evaluation": EVALUATION_SEED},
         "versions": {
             "lmtasks": metadata.version("lmtasks"),

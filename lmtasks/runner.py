@@ -9,6 +9,7 @@ import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,11 @@ class Run:
 
     def predict(self, texts: str | list[str], **arguments: Any) -> Any:
         """What the pipeline answers to a text, or to several; see :func:`lmtasks.predict`."""
-        return Predictor(str(self.output_dir), self.recipe).predict(texts, **arguments)
+        return self._predictor.predict(texts, **arguments)
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(str(self.output_dir), self.recipe)
 
 
 def run(recipe: str | Recipe, *, config: str | Path | None = None, **values: Any) -> Run | Plan:
@@ -196,12 +201,17 @@ def evaluate_as(
     run_or_model: str | Path, *, recipe: str | None = None, config: str | Path | None = None, **values: Any
 ) -> tuple[dict[str, float], str]:
     """As :func:`evaluate`, with the name of the perplexity that was measured."""
-    values = {**(read_yaml(config) if config else {}), **values}
+    values = {
+        **(read_yaml(config) if config else {}),
+        **{name: value for name, value in values.items() if value is not None},
+    }
     catalog = load_catalog()
     register_architectures(catalog)
     name = str(run_or_model)
-    chosen = recipe_of(name, catalog, recipe)
+    chosen = recipe_of(name, catalog, recipe, values.get("revision", "main"))
     recorded = read_record(name) or {}
+    if values.keys() & {"model", "model_name_or_path"}:
+        raise InputError("evaluate takes one model, as its first word", "lmtasks evaluate RUN_OR_MODEL")
     request = configure(chosen, {**values, "model_name_or_path": name}, _recorded(recorded, values))
     _refuse_idle(request)
     sample = None if request.given & set(DATA_SOURCES) else recorded.get("data", {}).get("sample")
@@ -213,6 +223,13 @@ def evaluate_as(
     request = fit_length(request, usable_length(model_config, chosen, tokenizer), [])
     blocks = chosen.preprocess(tokenizer, request.options)
     packed = packed_text("evaluation", corpus.evaluation, tokenizer, blocks).head(request.data.max_eval_samples)
+    typed = configure(chosen, {**values, "model_name_or_path": name}).given
+    own_text = not typed & {*options_of(DataSettings), *options_of(chosen.options)}
+    if recorded and own_text and packed.fingerprint != recorded["data"]["evaluation"]["fingerprint"]:
+        raise InputError(
+            f"the text that the run in '{name}' held out is no longer there as it was",
+            "name the text to evaluate on: --validation_file FILE",
+        )
     model = load_model(request.model, chosen, model_config, tokenizer, request.seed).model
     probe(model, chosen, one_example(request, tokenizer, packed))
     with stage("evaluating", len(packed.blocks), "blocks") as progress:
@@ -231,6 +248,7 @@ def _refuse_idle(request: Request) -> None:
     """Refuse what an evaluation would silently leave aside."""
     groups = groups_of(request.recipe)
     used = {*groups["options"], *groups["data"], *groups["model"], "per_device_eval_batch_size", "seed"}
+    used -= {"max_train_samples"}
     for name in sorted(request.given - used):
         raise InputError(f"--{name} means nothing to an evaluation", "lmtasks evaluate --help shows what does")
 

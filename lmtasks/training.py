@@ -285,6 +285,7 @@ def train(
     """
     block = train_examples.packed.blocks.shape[1]
     tokens_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size * block
+    log_callback = LogCallback(log, tokens_per_step)
     with SignalCallback() as signals:
         trainer = RecipeTrainer(
             recipe=recipe,
@@ -297,7 +298,7 @@ def train(
             callbacks=[
                 EpochCallback(train_examples),
                 CheckpointCallback(tokenizer),
-                LogCallback(log, tokens_per_step),
+                log_callback,
                 signals,
             ],
         )
@@ -316,6 +317,6 @@ def train(
             signals.received,
         )
     metrics = dict(output.metrics)
-    steps = trainer.state.global_step
+    steps = trainer.state.global_step - log_callback.first
     metrics["train_tokens_per_second"] = round(steps * tokens_per_step / metrics["train_runtime"], 1)
     return trainer, metrics

@@ -20,6 +20,8 @@ def underscored(arguments: Sequence[str]) -> list[str]:
 def loose(arguments: Sequence[str], switches: Sequence[str] = ()) -> tuple[dict[str, str], list[str]]:
     """Flags that nobody declared, ``--name value`` or ``--name=value``, and what stands between them.
 
+    After ``--`` nothing is a flag.
+
     Args:
         switches: names that need no value, so that the word after them is none.
 
@@ -31,6 +33,8 @@ def loose(arguments: Sequence[str], switches: Sequence[str] = ()) -> tuple[dict[
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
+        if word == "--":
+            return values, words + rest
         if not word.startswith("--"):
             words.append(word)
             continue

@@ -279,3 +279,19 @@ def test_registering_twice_is_no_error(retro: None) -> None:
     nothing: Any = MappingProxyType({})
     api.register_architectures(api.Catalog(nothing, {"retro-test": RETRO}, ()))
     api.register_architectures()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "reason"),
+    [
+        (api.Architecture(model_type="retro-lost", config="no_such_package:Config"), "No module named"),
+        (api.Architecture(model_type="bert", config="transformers:GPT2Config"), "already has this model type"),
+        (api.Architecture(model_type="retro-bare"), "no such model type"),
+    ],
+)
+def test_an_architecture_that_cannot_be_used_is_left_out_with_a_warning(
+    architecture: api.Architecture, reason: str
+) -> None:
+    nothing: Any = MappingProxyType({})
+    with pytest.warns(UserWarning, match=reason):
+        api.register_architectures(api.Catalog(nothing, {architecture.model_type: architecture}, ()))

@@ -271,7 +271,7 @@ def test_predict_reads_texts_from_files_and_standard_input(
     Path("texts.txt").write_text(lines)
     assert json.loads(lmtasks(*words, "--file", "texts.txt").out) == typed
     for more in ([], ["--file", "-"]):
-        monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode()), encoding="ascii"))
         assert json.loads(lmtasks(*words, *more).out) == typed
 
 

@@ -325,9 +325,10 @@ def test_data_that_is_named_replaces_the_sample_only() -> None:
 
 
 def test_given_values_win_over_the_starter() -> None:
+    small = MASKED_LM.starter.model["config_overrides"]
     request = ask(learning_rate=1e-5, config_overrides="hidden_size=8", train_tokenizer=600)
     assert request.training["learning_rate"] == 1e-5
-    assert (request.model.config_overrides, request.model.train_tokenizer) == ("hidden_size=8", 600)
+    assert (request.model.config_overrides, request.model.train_tokenizer) == (f"{small},hidden_size=8", 600)
     assert request.model.model_type == "modernbert"
 
 

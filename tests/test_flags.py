@@ -72,7 +72,7 @@ def test_python_only_option_has_no_flag() -> None:
 
 def test_help_shows_defaults_choices_placeholders_and_percent_signs() -> None:
     text = parser().format_help()
-    assert "--rate X, --ratio X" in text
+    assert "--rate, --ratio X" in text
     assert "share of 100 % hidden (default: 0.15)" in text
     assert "--unit {line,word}" in text
     assert "--count N" in text
@@ -131,3 +131,11 @@ def test_typed_word_is_a_number_a_truth_a_list_or_text(typed: str, expected: Any
     value = scalars({"name": typed})["name"]
     assert value == expected
     assert type(value) is type(expected)
+
+
+def test_list_flag_that_comes_twice_keeps_both() -> None:
+    assert parse("--files", "a", "b", "--rate", "1", "--files", "c")["files"] == ["a", "b", "c"]
+
+
+def test_nothing_is_a_flag_after_two_dashes() -> None:
+    assert loose(["--a", "1", "x", "--", "--b", "y"]) == ({"a": "1"}, ["x", "--b", "y"])

@@ -169,14 +169,28 @@ def test_plain_model_folder_gets_the_recipe_that_fits_its_class(
 
 def test_run_remembers_its_recipe(model_folders: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(model_folders["roberta"], tmp_path / "m")
-    (tmp_path / "m" / "run.json").write_text(json.dumps({"recipe": "causal-lm"}))
+    (tmp_path / "m" / "run.json").write_text(json.dumps({"recipe": "causal-lm", "status": "done"}))
     assert recipe_of(str(tmp_path / "m"), CATALOG).name == "causal-lm"
     assert recipe_of(str(tmp_path / "m"), CATALOG, "masked-lm").name == "masked-lm"
 
 
+def test_an_unfinished_run_has_no_model_to_use(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(model_folders["roberta"], tmp_path / "m")
+    (tmp_path / "m" / "run.json").write_text(json.dumps({"recipe": "masked-lm", "status": "running"}))
+    with pytest.raises(InputError, match="is not finished"):
+        recipe_of(str(tmp_path / "m"), CATALOG)
+
+
+def test_pickled_weights_are_not_loaded(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(model_folders["roberta"], tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").rename(tmp_path / "m" / "pytorch_model.bin")
+    with pytest.raises(InputError, match="pickle"):
+        predict(tmp_path / "m", "a <mask>")
+
+
 def test_recipe_of_a_run_that_is_not_installed_is_named(model_folders: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(model_folders["roberta"], tmp_path / "m")
-    (tmp_path / "m" / "run.json").write_text(json.dumps({"recipe": "masked-words"}))
+    (tmp_path / "m" / "run.json").write_text(json.dumps({"recipe": "masked-words", "status": "done"}))
     with pytest.raises(InputError, match="unknown recipe 'masked-words'"):
         recipe_of(str(tmp_path / "m"), CATALOG)
 

@@ -96,3 +96,17 @@ def test_model_is_left_as_it_was(training: bool, model_folders: dict[str, Path])
 def test_dropout_does_not_disturb_the_measurement(model_folders: dict[str, Path]) -> None:
     model = loaded(model_folders["gpt2"], "gpt2", attn_pdrop=0.5, resid_pdrop=0.5, embd_pdrop=0.5).train()
     probe(model, CAUSAL_LM, a_batch())
+
+
+@pytest.mark.parametrize(("kind", "size"), [("bert", 128), ("bert", 512), ("gpt2", 512)])
+@pytest.mark.parametrize("spread", [0.005, 0.02])
+def test_weak_signs_of_looking_ahead_are_signs(kind: str, size: int, spread: float) -> None:
+    """Where a changed token would move the logits by less than rounding, the gradient still tells."""
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 2000}
+    config = AutoConfig.for_model(kind, **shape, initializer_range=spread)
+    torch.manual_seed(0)
+    model_class = AutoModelForMaskedLM if kind in ENCODERS else AutoModelForCausalLM
+    model = model_class.from_config(config)
+    probe(model, recipe_for(kind), a_batch(size))
+    with pytest.raises(InputError, match="cannot train"):
+        probe(model, CAUSAL_LM if kind in ENCODERS else MASKED_LM, a_batch(size))

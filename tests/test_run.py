@@ -574,3 +574,45 @@ def test_a_run_is_not_resumed_on_other_text(model_folders: dict[str, Path]) -> N
 def test_recipes_of_the_built_in_plugins_are_those_that_run() -> None:
     assert load_catalog().recipes["masked-lm"] is MASKED_LM
     assert load_catalog().recipes["causal-lm"] is CAUSAL_LM
+
+
+def test_evaluate_refuses_a_run_whose_held_out_text_has_changed(model_folders: dict[str, Path]) -> None:
+    tuned("causal-lm", model_folders["gpt2"], "out", max_steps=2)
+    lines = Path("text.txt").read_text().splitlines(keepends=True)
+    Path("text.txt").write_text("".join(lines[len(lines) // 3 :]))
+    with pytest.raises(InputError, match="held out is no longer there as it was"):
+        evaluate("out")
+    assert evaluate("out", validation_file="text.txt")["eval_targets"] > 0
+
+
+@pytest.mark.parametrize("values", [{"model": "nowhere"}, {"max_train_samples": 3}])
+def test_evaluate_refuses_what_it_would_ignore(values: dict[str, Any], model_folders: dict[str, Path]) -> None:
+    with pytest.raises(InputError):
+        evaluate(model_folders["gpt2"], validation_file="text.txt", **values)
+
+
+def test_evaluate_takes_none_as_not_given(model_folders: dict[str, Path]) -> None:
+    done = tuned("causal-lm", model_folders["gpt2"], "out", max_steps=2)
+    assert evaluate("out", validation_file=None)["eval_loss"] == done.metrics["eval_loss"]
+
+
+def test_a_run_whose_blocks_were_shortened_can_be_resumed(model_folders: dict[str, Path]) -> None:
+    ask: dict[str, Any] = {"block_size": None, "max_steps": 4, "save_steps": 2}
+    done = tuned("causal-lm", model_folders["gpt2"], "out", **ask)
+    assert done.plan.block_size == 66, "the model takes no more"
+    record = contents("out/run.json")
+    assert record["options"]["block_size"] == 66
+    Path("out/run.json").write_text(json.dumps({**record, "status": "running"}))
+    assert (
+        tuned("causal-lm", model_folders["gpt2"], "out", **ask, resume_from_checkpoint=True).metrics["perplexity"] > 0
+    )
+
+
+def test_the_rate_of_a_resumed_run_counts_its_own_steps_only(model_folders: dict[str, Path]) -> None:
+    more = {"max_steps": 6, "save_steps": 5}
+    tuned("causal-lm", model_folders["gpt2"], "out", **more)
+    record = contents("out/run.json")
+    Path("out/run.json").write_text(json.dumps({**record, "status": "running"}))
+    last = "out/checkpoints/checkpoint-5"
+    metrics = tuned("causal-lm", model_folders["gpt2"], "out", **more, resume_from_checkpoint=last).metrics
+    assert metrics["train_tokens_per_second"] == pytest.approx(8 * 16 / metrics["train_runtime"], rel=0.01)

@@ -97,7 +97,7 @@ CAUSAL_LM = Recipe(
             "block_size": 64,
             "learning_rate": 4e-3,
             "max_steps": 3000,
-            "warmup_steps": 300,
+            "warmup_steps": 0.1,
             "weight_decay": 0.1,
             "per_device_train_batch_size": 8,
             "adam_beta2": 0.95,

@@ -154,7 +154,7 @@ MASKED_LM = Recipe(
             "mlm_probability": 0.2,
             "learning_rate": 3e-3,
             "max_steps": 1400,
-            "warmup_steps": 140,
+            "warmup_steps": 0.1,
             "per_device_train_batch_size": 16,
             "adam_beta2": 0.95,
         },

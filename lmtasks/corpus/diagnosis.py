@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
 
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, first_line
 
 _BLOCK = 1 << 20
 # Cells that are looked at to tell the type of a CSV column.
@@ -243,7 +243,7 @@ def _csv_error(name: Path, error: Exception) -> InputError:
 
 
 def _damaged(name: Path, kind: str, error: Exception) -> InputError:
-    return InputError(f"{name} is not a {kind} file, or damaged: {str(error).splitlines()[0]}", "fetch it again")
+    return InputError(f"{name} is not a {kind} file, or damaged: {first_line(error)}", "fetch it again")
 
 
 def _empty(name: Path, what: str = "is empty") -> InputError:

@@ -21,6 +21,7 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.packaged_modules.text.text import Text
 from datasets.table import CastError
 
+from lmtasks import __version__
 from lmtasks.corpus.columns import text_path
 from lmtasks.corpus.diagnosis import csv_schema, explain, explain_json_cell, table_schema
 from lmtasks.corpus.strict_json import NotTextError, StrictJson
@@ -223,8 +224,8 @@ def _prepared(builder: type[datasets.DatasetBuilder], files: Sequence[DataFile],
     states = [(str(status.st_mtime_ns), str(status.st_size)) for status in map(os.stat, paths)]
     prepared = builder(
         dataset_name=builder.__name__.lower(),
-        # Names a folder of the cache: another version of datasets may read the same file differently.
-        hash=datasets.__version__,
+        # Names a folder of the cache: another version of either may read the same file differently.
+        hash=f"{datasets.__version__}-{__version__}",
         data_files=DataFilesDict({"train": DataFilesList(paths, states)}),
         **options,
     )
