@@ -203,9 +203,12 @@ def _run(words: list[str]) -> int:
     typed = _typed_flags(parser, recipe, words[1:], tuple(TITLES))
     values, as_json = _values(typed)
     _quiet()
+    from lmtasks.progress import is_main_process
     from lmtasks.runner import Run, run
 
     result = run(recipe, **values)
+    if not is_main_process():
+        return 0
     if not isinstance(result, Run):
         _print_json(result.as_dict()) if as_json else print("\n".join(result.lines()))
         return 0

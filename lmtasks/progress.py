@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,9 +14,15 @@ PAUSE = 5.0
 """Seconds between two lines where there is no terminal; in long stages a twentieth of the whole."""
 
 
+def is_main_process() -> bool:
+    """Whether this process speaks and writes for all: the first of those that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
     """One line for the person who waits."""
-    print(text, file=sys.stderr, flush=True)
+    if is_main_process():
+        print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -31,7 +38,8 @@ class Progress:
         self.stage, self.total, self.unit = stage, total, unit
         self.began = time.monotonic()
         self.said = self.began
-        self.bar = tqdm(total=total, desc=stage, unit=f" {unit}", leave=False) if sys.stderr.isatty() else None
+        shown = is_main_process() and sys.stderr.isatty()
+        self.bar = tqdm(total=total, desc=stage, unit=f" {unit}", leave=False) if shown else None
 
     def update(self, done: int, note: str = "") -> None:
         """So many units are done; ``note`` is shown beside."""

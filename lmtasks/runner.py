@@ -29,7 +29,7 @@ from lmtasks.options import options_of
 from lmtasks.plan import Plan
 from lmtasks.preparation import Prepared, fit_length, named_tokenizer, one_example, packed_text, prepare
 from lmtasks.probes import probe
-from lmtasks.progress import say, stage
+from lmtasks.progress import is_main_process, say, stage
 from lmtasks.publishing import push
 from lmtasks.recipe import Recipe
 from lmtasks.results import new_record, verify, write_results
@@ -119,11 +119,12 @@ def execute(prepared: Prepared, catalog: Catalog) -> Run:
     """Train, evaluate, save, verify and publish what was prepared."""
     request, folder = prepared.request, prepared.folder
     resume = request.training.get("resume_from_checkpoint")
-    if request.output.overwrite_output_dir:
-        clear(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     record = new_record(prepared, catalog)
-    write_json(folder / RECORD, record)
+    if is_main_process():
+        if request.output.overwrite_output_dir:
+            clear(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RECORD, record)
     arguments = training_arguments(request.training, folder, prepared.plan.steps)
     trainer, train_metrics = train(
         prepared.model,
@@ -143,6 +144,7 @@ def execute(prepared: Prepared, catalog: Catalog) -> Run:
         record["files"] = save_into(folder, model, prepared.tokenizer)
         verify(model, prepared)
         write_results(folder, record, trainer, train_metrics, eval_metrics)
+    trainer.accelerator.wait_for_everyone()
     url = None
     if request.output.push_to_hub and trainer.is_world_process_zero():
         url = push(folder, request.output.hub_model_id or folder.name, private=request.output.hub_private_repo)
