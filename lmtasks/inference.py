@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 from transformers.pipelines.base import PipelineException
 
 from lmtasks.catalog import Catalog, load_catalog
@@ -95,8 +95,10 @@ class Predictor:
                 model_kwargs={"use_safetensors": True},
             )
         self.tokenizer = self.pipeline.tokenizer
-        # Where the texts of a batch differ in length, padding must not come between prompt and continuation.
-        self.tokenizer.padding_side = "left" if self.pipeline.model.can_generate() else "right"
+        if self.pipeline.model.can_generate():
+            # Where the texts of a batch differ in length, padding must not come between prompt and continuation.
+            self.tokenizer.padding_side = "left"
+            _keep_first_space(self.tokenizer)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
@@ -139,3 +141,20 @@ class Predictor:
         named = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
         generates = self.pipeline.model.can_generate()
         return named | set(GenerationConfig().to_dict()) if generates else named
+
+
+def _keep_first_space(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let the tokenizer decode a continuation with the space that it begins with.
+
+    SentencePiece's way of decoding drops the first space, which is right for a text and wrong for
+    what the text-generation pipeline decodes: the new tokens alone ("The cat" + "sat" = "The catsat").
+    """
+    decode = tokenizer.decode
+
+    def decoded(ids: Sequence[int], *arguments: Any, **options: Any) -> Any:
+        text = decode(ids, *arguments, **options)
+        # A model may have more rows than its tokenizer has tokens; such an id has no word.
+        first = (tokenizer.convert_ids_to_tokens(int(ids[0])) if len(ids) else None) or ""
+        return f" {text}" if first.startswith("\u2581") and not text.startswith(" ") else text
+
+    tokenizer.decode = decoded

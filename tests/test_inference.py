@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from test_packing import words_tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from lmtasks import predict
 from lmtasks.builtin.causal_lm import CAUSAL_LM
@@ -226,3 +228,23 @@ def test_tokenizer_in_the_folder_is_left_as_it_is(model_folders: dict[str, Path]
     before = {path.name: path.read_bytes() for path in model_folders["gpt2"].iterdir()}
     Predictor(str(model_folders["gpt2"]), CAUSAL_LM).predict(TEXTS, **GREEDY)
     assert {path.name: path.read_bytes() for path in model_folders["gpt2"].iterdir()} == before
+
+
+def test_a_continuation_keeps_the_space_that_it_begins_with(tmp_path: Path) -> None:
+    """SentencePiece's decoders drop the first space of what they are given."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    words = ["the cat sat on the mat and the dog sat on the log"] * 20
+    backend.train_from_iterator(words, trainers.BpeTrainer(vocab_size=80, special_tokens=["</s>"], show_progress=False))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", pad_token="</s>")
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **shape, vocab_size=len(tokenizer)))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    texts = ["the cat", "the dog sat on", "the mat and the log"]
+    for text in texts:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        whole = tokenizer.decode(model.generate(ids, max_new_tokens=8, do_sample=False)[0], skip_special_tokens=True)
+        assert predict(tmp_path, text, max_new_tokens=8, do_sample=False)[0]["generated_text"] == whole
