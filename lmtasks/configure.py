@@ -203,8 +203,13 @@ def _check(training: Mapping[str, Any]) -> None:
 
 
 def _require_pinned_code(model: ModelSettings) -> None:
-    """Code from a repository may run only at a commit that the user has looked at."""
-    if model.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", model.revision):
+    """Code from a repository may run only at a commit that the user has looked at.
+
+    A folder does not change by itself.
+    """
+    name = model.model_name_or_path or model.config_name
+    in_folder = name is not None and Path(name).is_dir()
+    if model.trust_remote_code and not in_folder and not re.fullmatch(r"[0-9a-f]{40}", model.revision):
         raise InputError(
             "--trust_remote_code needs --revision with a full commit id",
             "read the code at that commit first; it will run with your rights",

@@ -137,9 +137,16 @@ def _require_class(config: PretrainedConfig, name: str, recipe: Recipe) -> None:
     mapping = getattr(resolve(recipe.model_class), "_model_mapping", None)
     if mapping is None or type(config) in mapping:
         return
+    if _is_remote(config) and recipe.model_class.partition(":")[2] in (getattr(config, "auto_map", None) or {}):
+        return
     others = [other.name for other in load_catalog().recipes.values() if _takes(other, config)]
     hint = f"lmtasks run {others[0]} takes it" if others else "choose another model"
     raise InputError(f"{recipe.name} cannot train '{name}': {config.model_type} has no such model class", hint)
+
+
+def _is_remote(config: PretrainedConfig) -> bool:
+    """Whether its class is code from the model's repository, which takes ``--trust_remote_code`` to come this far."""
+    return type(config).__module__.startswith("transformers_modules.")
 
 
 def _takes(recipe: Recipe, config: PretrainedConfig) -> bool:
@@ -205,7 +212,7 @@ def load_model(
 def _fresh(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:
     try:
         model: PreTrainedModel = (
-            model_class.from_config(config, trust_remote_code=False)
+            model_class.from_config(config, trust_remote_code=_is_remote(config))
             if hasattr(model_class, "from_config")
             else model_class(config)
         )

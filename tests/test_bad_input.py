@@ -248,7 +248,12 @@ MODELS = [
     ),
     Bad("checkpoint and new model", f"{GOOD} --model_type roberta", "--model_type", "one of the two"),
     Bad("two tokenizers", f"{FRESH} --tokenizer_name {{roberta}} --train_tokenizer 400", "--train_tokenizer", "one of"),
-    Bad("strange code", f"{GOOD} --trust_remote_code", "--trust_remote_code needs --revision", "commit"),
+    Bad(
+        "strange code",
+        "run masked-lm --model some/where --trust_remote_code",
+        "--trust_remote_code needs --revision",
+        "commit",
+    ),
 ]
 MODEL = MASKED.replace("{roberta}", "model") + " --train_file good.txt"
 DAMAGED = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -393,3 +394,59 @@ def test_figures_of_a_run_in_bfloat16_are_those_of_the_model_that_is_saved(
     run = lmtasks.run("masked-lm", model=str(model_folders["roberta"]), output_dir=str(out), **values)
     assert isinstance(run, lmtasks.Run)
     assert run.metrics["eval_loss"] == lmtasks.evaluate(out)["eval_loss"]
+
+
+# --- code from a model's repository ---
+
+REMOTE = """
+from pathlib import Path
+from transformers import BertConfig, BertForMaskedLM
+Path({marker!r}).touch()
+
+class OddConfig(BertConfig):
+    model_type = "odd-{name}"
+
+class OddForMaskedLM(BertForMaskedLM):
+    config_class = OddConfig
+"""
+
+
+@pytest.fixture
+def remote(tmp_path: Path, model_folders: dict[str, Path]) -> tuple[Path, Path]:
+    """A model whose classes are code in its folder, and the file that this code leaves when it runs."""
+    folder, marker = tmp_path / "remote", tmp_path / "was-run"
+    shutil.copytree(model_folders["bert"], folder)
+    (folder / "odd.py").write_text(REMOTE.format(marker=str(marker), name=tmp_path.name.replace("_", "-")))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": f"odd-{tmp_path.name.replace('_', '-')}",
+        "architectures": ["OddForMaskedLM"],
+        "auto_map": {"AutoConfig": "odd.OddConfig", "AutoModelForMaskedLM": "odd.OddForMaskedLM"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder, marker
+
+
+def test_code_of_a_repository_does_not_run_unasked(remote: tuple[Path, Path], text_file: Path, tmp_path: Path) -> None:
+    folder, marker = remote
+    with pytest.raises(InputError, match="cannot load model"):
+        lmtasks.run("masked-lm", model=str(folder), train_file=str(text_file), output_dir=str(tmp_path / "out"))
+    assert not marker.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_code_of_a_repository_runs_when_it_is_trusted(
+    remote: tuple[Path, Path], text_file: Path, tmp_path: Path
+) -> None:
+    folder, marker = remote
+    run = lmtasks.run(
+        "masked-lm",
+        model=str(folder),
+        trust_remote_code=True,
+        train_file=str(text_file),
+        block_size=16,
+        max_steps=2,
+        output_dir=str(tmp_path / "out"),
+    )
+    assert marker.exists()
+    assert run.metrics["eval_loss"] > 0
