@@ -158,6 +158,7 @@ def _place(groups: Mapping[str, Mapping[str, Option]], name: str) -> tuple[str, 
 
 
 def _refuse_contradictions(given: Mapping[str, Any]) -> None:
+    """Refuse two ways to name one model; the corpus looks after the data itself."""
     for one, other in (
         ("model_name_or_path", "model_type"),
         ("model_name_or_path", "config_name"),
@@ -165,9 +166,6 @@ def _refuse_contradictions(given: Mapping[str, Any]) -> None:
         ("model_name_or_path", "train_tokenizer"),
         ("model_type", "config_name"),
         ("tokenizer_name", "train_tokenizer"),
-        ("dataset_name", "train_file"),
-        ("dataset_name", "train_dataset"),
-        ("train_file", "train_dataset"),
     ):
         if one in given and other in given:
             raise InputError(f"--{one} and --{other} exclude each other", "give one of the two")

@@ -164,9 +164,6 @@ def test_false_as_text_is_not_true() -> None:
         ("model_name_or_path", "train_tokenizer"),
         ("model_type", "config_name"),
         ("tokenizer_name", "train_tokenizer"),
-        ("dataset_name", "train_file"),
-        ("dataset_name", "train_dataset"),
-        ("train_file", "train_dataset"),
     ],
 )
 def test_contradiction_names_both_flags(one: str, other: str) -> None:

@@ -700,9 +700,9 @@ def test_files_that_are_not_there() -> None:
     [
         (
             {"test_size": 0.1, "validation_split_percentage": 10.0},
-            "--test_size and --validation_split_percentage contradict",
+            "--test_size and --validation_split_percentage exclude",
         ),
-        ({"dataset_name": "d", "train_dataset": ["a"]}, "--dataset_name and --train_dataset contradict"),
+        ({"dataset_name": "d", "train_dataset": ["a"]}, "--dataset_name and --train_dataset exclude"),
         ({"train_dataset": ["a"], "validation_split": "test"}, "--validation_split test needs data with named splits"),
         ({"train_file": ["a.txt"], "validation_split": "test"}, "--validation_split test needs data with named splits"),
         ({"validation_split": "test"}, "needs data with named splits"),

@@ -126,7 +126,7 @@ def _check(data: DataSettings, sample: str | None) -> None:
 def _at_most_one(data: DataSettings, *names: str) -> None:
     given = [name for name in names if getattr(data, name) is not None]
     if len(given) > 1:
-        raise InputError(f"{' and '.join(f'--{name}' for name in given)} contradict each other", "give one of them")
+        raise InputError(f"{' and '.join(f'--{name}' for name in given)} exclude each other", "give one of them")
 
 
 def _has_splits(data: DataSettings) -> bool:
