@@ -58,10 +58,15 @@ class Plan:
             f"model      {self.model}, {self.parameters:,} parameters, vocabulary {self.vocabulary:,}",
             f"training   {self.steps:,} steps of {self.batch} blocks × {self.block_size} tokens"
             f" ({self.epochs:g} epochs), learning rate {self.learning_rate:g}",
-            f"compute    {self.precision}, about {self.peak_memory / 2**30:.1f} GiB of memory",
+            f"compute    {self.precision}, about {_memory(self.peak_memory)} of memory",
             *(f"writes     {target}" for target in self.writes),
             *(f"note       {note}" for note in self.notes),
         ]
+
+
+def _memory(size: int) -> str:
+    """Bytes in the unit that people think in."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def _counts(split: dict[str, Any]) -> str:

@@ -135,6 +135,11 @@ def test_plan_for_people() -> None:
     ]
 
 
+def test_little_memory_is_told_in_a_smaller_unit() -> None:
+    little = dataclasses.replace(PLAN, peak_memory=50 * 2**20)
+    assert "compute    float32, about 50 MiB of memory" in little.lines()
+
+
 def test_plan_as_json_has_everything() -> None:
     content = json.loads(json.dumps(PLAN.as_dict()))
     assert content.keys() == {field.name for field in dataclasses.fields(Plan)}
