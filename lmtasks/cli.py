@@ -200,8 +200,8 @@ def _run(words: list[str]) -> int:
     recipe = _catalog().recipe(words[0])
     prog = f"lmtasks run {recipe.name}"
     parser = Parser(prog=prog, usage=f"{prog} [flags]", description=recipe.summary)
-    typed = _typed_flags(parser, recipe, words[1:], tuple(TITLES))
-    values, as_json = _values(typed)
+    values = _typed_flags(parser, recipe, words[1:], tuple(TITLES))
+    as_json = values.pop("json", False)
     _quiet()
     from lmtasks.progress import is_main_process
     from lmtasks.runner import Run, run
@@ -252,11 +252,6 @@ def _add_training(parser: Parser, declared: Mapping[str, Option]) -> None:
 
     more = [option for name, option in training_options().items() if name not in declared]
     add_options(parser, "every other field of TrainingArguments", more)
-
-
-def _values(typed: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The values for the runner, and whether JSON was asked for."""
-    return typed, bool(typed.pop("json", False))
 
 
 def _quiet() -> None:
@@ -331,8 +326,8 @@ def _evaluate(words: list[str]) -> int:
         from lmtasks.inference import recipe_of
 
         recipe = recipe_of(name, catalog, wanted, loose(words)[0].get("revision", "main"))
-    typed = _typed_flags(parser, recipe, words, ("options", "data", "model"))
-    values, as_json = _values(typed)
+    values = _typed_flags(parser, recipe, words, ("options", "data", "model"))
+    as_json = values.pop("json", False)
     values.pop("recipe", None)
     from lmtasks.runner import evaluate_as
 

@@ -17,7 +17,7 @@ import torch
 
 from lmtasks.arguments import training_arguments
 from lmtasks.catalog import Catalog, load_catalog
-from lmtasks.configure import DATA_SOURCES, Request, configure, groups_of, read_yaml
+from lmtasks.configure import DATA_SOURCES, configure, groups_of, read_yaml
 from lmtasks.corpus import load_corpus
 from lmtasks.errors import InputError, RunError
 from lmtasks.evaluation import evaluate_model
@@ -215,7 +215,8 @@ def evaluate_as(
     if values.keys() & {"model", "model_name_or_path"}:
         raise InputError("evaluate takes one model, as its first word", "lmtasks evaluate RUN_OR_MODEL")
     request = configure(chosen, {**values, "model_name_or_path": name}, _recorded(recorded, values))
-    _refuse_idle(request)
+    typed = configure(chosen, {**values, "model_name_or_path": name}).given
+    _refuse_idle(chosen, typed)
     sample = None if request.given & set(DATA_SOURCES) else recorded.get("data", {}).get("sample")
     model_config = load_config(request.model, chosen)
     tokenizer = named_tokenizer(request)
@@ -225,7 +226,6 @@ def evaluate_as(
     request = fit_length(request, usable_length(model_config, chosen, tokenizer), [])
     blocks = chosen.preprocess(tokenizer, request.options)
     packed = packed_text("evaluation", corpus.evaluation, tokenizer, blocks).head(request.data.max_eval_samples)
-    typed = configure(chosen, {**values, "model_name_or_path": name}).given
     own_text = not typed & {*options_of(DataSettings), *options_of(chosen.options)}
     if recorded and own_text and packed.fingerprint != recorded["data"]["evaluation"]["fingerprint"]:
         raise InputError(
@@ -246,12 +246,12 @@ def evaluate_as(
     return _named(figures), chosen.perplexity_name(request.options)
 
 
-def _refuse_idle(request: Request) -> None:
-    """Refuse what an evaluation would silently leave aside."""
-    groups = groups_of(request.recipe)
+def _refuse_idle(recipe: Recipe, typed: frozenset[str]) -> None:
+    """Refuse what an evaluation would silently leave aside, unless it comes from the run's own record."""
+    groups = groups_of(recipe)
     used = {*groups["options"], *groups["data"], *groups["model"], "per_device_eval_batch_size", "seed"}
     used -= {"max_train_samples"}
-    for name in sorted(request.given - used):
+    for name in sorted(typed - used):
         raise InputError(f"--{name} means nothing to an evaluation", "lmtasks evaluate --help shows what does")
 
 

@@ -616,3 +616,8 @@ def test_the_rate_of_a_resumed_run_counts_its_own_steps_only(model_folders: dict
     last = "out/checkpoints/checkpoint-5"
     metrics = tuned("causal-lm", model_folders["gpt2"], "out", **more, resume_from_checkpoint=last).metrics
     assert metrics["train_tokens_per_second"] == pytest.approx(8 * 16 / metrics["train_runtime"], rel=0.01)
+
+
+def test_evaluate_takes_a_run_of_fewer_samples(model_folders: dict[str, Path]) -> None:
+    done = tuned("causal-lm", model_folders["gpt2"], "out", max_train_samples=16, max_eval_samples=5)
+    assert evaluate("out")["eval_loss"] == done.metrics["eval_loss"]

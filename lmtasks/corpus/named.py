@@ -17,7 +17,7 @@ from datasets.packaged_modules.text.text import Text
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from lmtasks.corpus.files import SAVED_FOLDER_FILES, text_options
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, first_line
 from lmtasks.settings import DataSettings
 
 _TABLES = (Arrow, Csv, Json, Parquet)
@@ -119,8 +119,3 @@ def unavailable(name: str, error: Exception) -> InputError:
     else:
         hint = f"check the network and {os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}, or give --train_file"
     return InputError(f"cannot load the dataset '{name}': {first_line(error)}", hint)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its name when it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
