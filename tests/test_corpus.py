@@ -11,10 +11,12 @@ import sys
 import tracemalloc
 import uuid
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -530,6 +532,24 @@ def test_batches_are_bounded_in_rows_and_bytes() -> None:
     assert books is not None and [len(batch) for batch in books.texts()] == [1, 2, 1]
 
 
+def test_batches_of_selected_rows_are_as_full_as_any() -> None:
+    rows = [f"document {n}" for n in range(50)]
+    train = load(train_dataset=rows, test_size=0.5).train
+    assert train is not None
+    assert [len(batch) for batch in train.texts(10)] == [10, 10, 5]
+    nested = datasets.Dataset.from_dict({"a": [{"b": [row, "x"]} for row in rows]}).select([7, 3, 3, 40])
+    evaluation = load(eval_dataset=nested, text_column="a.b").evaluation
+    assert evaluation is not None
+    assert list(evaluation.texts(3)) == [[f"document {n} x" for n in (7, 3, 3)], ["document 40 x"]]
+
+
+def test_selected_rows_that_are_large_are_not_joined() -> None:
+    books = datasets.Dataset.from_dict({"text": [letter * (9 << 20) for letter in "abcd"]}).select([3, 1, 2])
+    evaluation = load(eval_dataset=books).evaluation
+    assert evaluation is not None
+    assert [[text[0] for text in batch] for batch in evaluation.texts()] == [["d"], ["b"], ["c"]]
+
+
 def test_texts_are_read_in_constant_memory() -> None:
     write("a.jsonl", lines(*({"text": "x" * 10_000} for _ in range(6_000))))
     split = load(validation_file=["a.jsonl"]).evaluation
@@ -549,6 +569,105 @@ def test_blank_documents_are_dropped_and_blank_lines_kept() -> None:
     assert only is not None and only.blank == 1
     refused("holds nothing but white space in 2 rows", eval_dataset=["", " "])
     refused("a.txt holds nothing but white space", validation_file=[write("a.txt", "\n \n")])
+
+
+# ---- what tells splits apart
+
+
+def split(rows: list[str], documents: bool = True) -> Split:
+    features = datasets.Features({"text": datasets.Value("string")})
+    return Split(datasets.Dataset.from_dict({"text": rows}, features=features), ("text",), documents)
+
+
+def test_hashes_are_those_of_the_exact_texts() -> None:
+    rows = ["a", "a\n", " a", "", "火星 é\x00", "a", *(f"row {n}" for n in range(2500))]
+    expected = [int.from_bytes(blake2b(row.encode(), digest_size=8).digest(), "little") for row in rows]
+    one = split(rows)
+    assert one.hashes.dtype == np.uint64
+    assert one.hashes.tolist() == expected
+    assert one.hashes is one.hashes, "computed once"
+    assert not one.hashes.flags.writeable, "who changed them would change them for all"
+    assert split([]).hashes.shape == (0,)
+
+
+def test_fingerprint_outlives_the_process() -> None:
+    # A cache on disk is keyed by it: this value may change only on purpose.
+    assert split(["one", "two\n", "é"]).fingerprint == "396fc51b946b68562faa8dbdad413787"
+    assert split(["one", "two\n", "é"], documents=False).fingerprint == "41d463918b5038dd3f72fde4951e8e46"
+
+
+def test_same_text_has_the_same_fingerprint_wherever_it_comes_from() -> None:
+    sources: list[dict[str, Any]] = [
+        {"validation_file": [write(f"data.{kind}{packer}", PACKERS[packer](content))]}
+        for kind, content in FORMATS.items()
+        for packer in ("", ".gz")
+    ]
+    rows = ["é one", "two\nlines"]
+    large = datasets.Dataset(pa.table({"body": pa.array(rows, pa.large_string()).dictionary_encode()}))
+    reversed_ = datasets.Dataset.from_dict({"text": rows[::-1]}).select([1, 0])
+    nested = datasets.Dataset.from_dict({"a": [{"b": ["é", "one"]}, {"b": ["two\nlines"]}]})
+    sources += [{"eval_dataset": rows}, {"eval_dataset": ["", *rows, " "]}, {"eval_dataset": large}]
+    sources += [{"eval_dataset": reversed_}, {"eval_dataset": nested, "text_column": "a.b"}]
+    splits = [load(**source).evaluation for source in sources]
+    assert {one.fingerprint for one in splits if one is not None} == {split(rows).fingerprint}
+    assert None not in splits
+
+
+def test_same_lines_have_the_same_fingerprint_in_one_file_and_in_two() -> None:
+    write("a.txt", "one\n\ntwo\n")
+    write("b.txt", "one\r\n\r\n")
+    write("c.txt", "two\n")
+    one, two = (load(validation_file=files).evaluation for files in (["a.txt"], ["b.txt", "c.txt"]))
+    assert one is not None and two is not None
+    assert one.fingerprint == two.fingerprint == split(["one\n", "\n", "two\n"], documents=False).fingerprint
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["one", "two", "threE"],
+        ["one", "two", "three\n"],
+        ["one", "two ", "three"],
+        ["one", "three", "two"],
+        ["onet", "wo", "three"],
+        ["onetwo", "three"],
+        ["one", "two", "", "three"],
+        ["one", "two"],
+        ["one", "two", "three", "three"],
+        [],
+    ],
+)
+def test_any_change_of_the_rows_changes_the_fingerprint(other: list[str]) -> None:
+    assert split(other).fingerprint != split(["one", "two", "three"]).fingerprint
+
+
+@given(
+    first=st.lists(st.text("ab\n", max_size=2), max_size=4),
+    second=st.lists(st.text("ab\n", max_size=2), max_size=4),
+    kinds=st.tuples(st.booleans(), st.booleans()),
+)
+@settings(max_examples=150, deadline=None)
+def test_fingerprints_are_equal_exactly_for_equal_splits(
+    first: list[str], second: list[str], kinds: tuple[bool, bool]
+) -> None:
+    for other in (first, second):
+        same = first == other and kinds[0] == kinds[1]
+        assert (split(first, kinds[0]).fingerprint == split(other, kinds[1]).fingerprint) is same
+
+
+def test_change_of_one_letter_in_many_rows_changes_the_fingerprint() -> None:
+    rows = [f"row {n}" for n in range(3000)]
+    prints = {split([*rows[:n], rows[n] + ".", *rows[n + 1 :]]).fingerprint for n in (0, 999, 1000, 2999)}
+    assert len(prints | {split(rows).fingerprint}) == 5
+
+
+def test_hashes_are_made_in_bounded_memory() -> None:
+    one = split([f"{n} " + "x" * 10_000 for n in range(6_000)])
+    tracemalloc.start()
+    assert len(one.hashes) == 6_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 25_000_000, "the texts are 60 MB, a batch of them 10"
 
 
 # ---- datasets with a name

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmtasks.corpus.columns import text_path
+from lmtasks.corpus.duplicates import count_duplicates
 from lmtasks.corpus.files import describe, find_files, load_files
 from lmtasks.corpus.memory import in_memory
 from lmtasks.corpus.named import load_named
@@ -20,7 +21,7 @@ from lmtasks.errors import InputError
 from lmtasks.sample import SAMPLES, sample_documents
 from lmtasks.settings import DataSettings
 
-__all__ = ["Corpus", "Split", "load_corpus"]
+__all__ = ["Corpus", "Split", "count_duplicates", "load_corpus"]
 
 # What run_mlm.py and run_clm.py hold out when nobody says how much: 5 %.
 _DEFAULT_SHARE = 0.05

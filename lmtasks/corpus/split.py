@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
 from itertools import pairwise
 
 import datasets
@@ -50,6 +52,29 @@ class Split:
         for array in _arrays(self.rows, self.column, batch_size):
             yield from (part.to_pylist() for part in _portions(array))
 
+    @cached_property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """One 64-bit hash per row, of its exact text; the same in every process and on every machine.
+
+        Reads all texts on first use, in bounded batches; afterwards it is kept: 8 bytes per row, read-only.
+
+        Returns:
+            uint64 ``[rows]``.
+        """
+        # Joined batch by batch: a digest as a Python object takes five times its eight bytes.
+        digests = b"".join(b"".join(map(_digest, batch)) for batch in self.texts())
+        return np.frombuffer(digests, "<u8")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hex digits for the text of all rows, their order, and whether they are documents or lines.
+
+        Where the text comes from, and how many blank rows were left out, makes no difference. Reads all texts on
+        first use, as ``hashes`` does.
+        """
+        kind = b"documents" if self.documents else b"lines"
+        return blake2b(self.hashes.data, digest_size=16, person=kind).hexdigest()
+
 
 def text_flags(rows: datasets.Dataset, column: tuple[str, ...], source: str) -> npt.NDArray[np.bool_]:
     """Whether each row holds more than white space.
@@ -72,17 +97,37 @@ def text_flags(rows: datasets.Dataset, column: tuple[str, ...], source: str) -> 
     return np.concatenate([np.zeros(0, bool), *flags])
 
 
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=8).digest()
+
+
 def _arrays(
     rows: datasets.Dataset, column: tuple[str, ...], batch_size: int, source: str = "the data"
 ) -> Iterator[pa.Array]:
-    """String arrays of at most ``batch_size`` rows. Chunks stay apart: joined they could pass Arrow's 2 GB."""
+    """String arrays of at most ``batch_size`` rows."""
     seen = 0
     for table in rows.select_columns([column[0]]).with_format("arrow").iter(batch_size):
-        for chunk in table.column(0).chunks:
+        for chunk in _chunks(table.column(0)):
             if isinstance(chunk, pa.ExtensionArray) and (mixed := first_mixed(chunk)) is not None:
                 raise _bad_row(column, source, seen + mixed, "a value that is not text")
             seen += len(chunk)
             yield strings(chunk, column[1:])
+
+
+def _chunks(cells: pa.ChunkedArray) -> list[pa.Array]:
+    """The chunks of a batch, joined if they are small."""
+    # Of selected rows, each is a chunk of its own, and Arrow's cost per chunk is many times that of a short row. Large
+    # chunks stay apart: joined they could pass Arrow's 2 GB.
+    joinable = cells.num_chunks > 1 and _size(cells) <= _BATCH_BYTES
+    return [pa.concat_arrays(cells.chunks)] if joinable else list(cells.chunks)
+
+
+def _size(cells: pa.ChunkedArray) -> int:
+    """About how many bytes the cells take."""
+    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+        # ``nbytes`` asks chunk by chunk, which takes longer than all else that happens to a short row.
+        return int(pc.sum(pc.binary_length(cells), min_count=0).as_py())
+    return int(cells.nbytes)
 
 
 def _first_invalid(array: pa.Array) -> int | None:
