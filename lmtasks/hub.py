@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RevisionNotFoundError
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RevisionNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 
 from lmtasks.errors import InputError, first_line
@@ -38,7 +38,7 @@ def found_or_explained(thing: str, name: str) -> Iterator[None]:
         raise InputError(
             f"the weights in '{name}' are damaged: {first_line(error)}", "download or copy them again"
         ) from error
-    except (OSError, HFValidationError, ValueError) as error:
+    except (OSError, HFValidationError, StrictDataclassError, ValueError) as error:
         here = "" if Path(name).is_dir() else "no such folder here, and "
         raise InputError(f"cannot load {thing} '{name}': {here}{first_line(error)}", _hint(name, error)) from error
 

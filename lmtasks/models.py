@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -22,6 +24,9 @@ from lmtasks.settings import ModelSettings
 
 LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
 """Names under which configurations keep the longest input."""
+
+OLD_MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias|causal_mask)$")
+"""Causal masks that older versions of transformers saved among the weights; models make their own."""
 
 
 def register_architectures(catalog: Catalog | None = None) -> None:
@@ -107,6 +112,9 @@ def _overridden(config: PretrainedConfig, overrides: str, written: dict[str, Any
         written.pop("layer_types", None)
     try:
         return type(config)(**{**written, **values})
+    except StrictDataclassError as error:
+        # Its first line names the field, its second says what is wrong with it.
+        raise InputError(f"--config_overrides: {' '.join(str(error).split())}", "choose another value") from error
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise InputError(f"--config_overrides: {_first_line(error)}", "check the values against each other") from error
 
@@ -161,11 +169,15 @@ class Loaded:
         model: float32 weights, on the CPU.
         new_weights: names of the weights that the checkpoint did not have.
         grown: rows added to the embeddings for the tokenizer's tokens.
+        unused: names of the checkpoint's weights that the model has no place for, sorted: those of parts
+            that it lacks as a whole, such as a pooler or another task's head, and with
+            ``--allow_new_weights`` any others.
     """
 
     model: PreTrainedModel
     new_weights: tuple[str, ...] = ()
     grown: int = 0
+    unused: tuple[str, ...] = ()
 
 
 def load_model(
@@ -174,7 +186,8 @@ def load_model(
     """The checkpoint's model, or a fresh one with weights drawn from the seed.
 
     Raises:
-        InputError: no weights, damaged ones, or some missing without ``--allow_new_weights``.
+        InputError: no weights or damaged ones; or, without ``--allow_new_weights``, some that are
+            missing, or that belong inside the model and have no place there.
     """
     model_class = resolve(recipe.model_class)
     transformers.set_seed(seed)
@@ -206,7 +219,53 @@ def load_model(
             f"'{name}' lacks {len(missing)} of the model's weights, such as {missing[0]}",
             "--allow_new_weights starts these from random numbers",
         )
-    return Loaded(model, missing, _grow(model, tokenizer))
+    unused = tuple(sorted(report["unexpected_keys"]))
+    if not settings.allow_new_weights:
+        _require_place(model, unused, name)
+    return Loaded(model, missing, _grow(model, tokenizer), unused)
+
+
+def _require_place(model: PreTrainedModel, unused: tuple[str, ...], checkpoint: str) -> None:
+    """Refuse to leave out weights without which the model computes something else than was trained."""
+    inside = [name for name in unused if _belongs_inside(model, name)]
+    if inside:
+        raise InputError(
+            f"the model has no place for {len(inside)} of the weights in '{checkpoint}', such as {inside[0]}",
+            "take weights and configuration from the same model; --allow_new_weights leaves these weights out",
+        )
+
+
+def _belongs_inside(model: PreTrainedModel, name: str) -> bool:
+    """Whether a weight without a place in the model belongs to a part that the model computes with.
+
+    What it lacks tells: a whole module at the top, such as a pooler or another task's head, is none
+    of this task's business. A layer, a module in a layer, or a parameter of a module that is there
+    had its share in what was trained.
+    """
+    base: torch.nn.Module = model.base_model
+    # Checkpoints of a base model lack the prefix of their names.
+    holder, lacking = min((_holder(start, name.split(".")) for start in (model, base)), key=lambda found: len(found[1]))
+    if len(lacking) > 1:
+        return holder is not model and holder is not base and not _groups_heads(model, holder)
+    # A buffer that the checkpoint has as well is one that the model computes for itself.
+    return lacking[0] not in dict(holder.named_buffers(recurse=False)) and not OLD_MASK.search(name)
+
+
+def _holder(start: torch.nn.Module, path: list[str]) -> tuple[torch.nn.Module, list[str]]:
+    """The innermost module on the path to a weight, and what of the path is not there."""
+    child = dict(start.named_children()).get(path[0]) if len(path) > 1 else None
+    return (start, path) if child is None else _holder(child, path[1:])
+
+
+def _groups_heads(model: PreTrainedModel, module: torch.nn.Module) -> bool:
+    """Whether a module at the top only wraps this task's head, where others may have lain beside it.
+
+    BERT's family keeps the head of masked language modelling in ``cls.predictions`` and that of next
+    sentences in ``cls.seq_relationship``. A list of layers is no wrapper, though it may hold only one.
+    """
+    at_top = any(child is module for child in model.children())
+    alone = len(list(module.children())) == 1 and not list(module.parameters(recurse=False))
+    return at_top and alone and not isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential))
 
 
 def _fresh(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,12 @@ from transformers import PreTrainedModel
 
 from lmtasks.errors import InputError, first_line
 from lmtasks.recipe import Batch, Recipe
+
+FIRST_LOSS = (0.5, 5.0)
+"""Least and most that a fresh model's loss may be, as a multiple of what a uniform guess costs.
+
+Some architectures start at three or four times the guess as their authors made them (Gemma, BLOOM).
+"""
 
 
 def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
@@ -27,23 +34,26 @@ def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
     model.eval()
     with torch.enable_grad():
         try:
-            logits, embedded = _forward(model, batch)
+            # Isolation has a probe of its own; here every position must be able to see every other.
+            logits, embedded = embedded_forward(
+                model, {name: value for name, value in batch.items() if name not in ("labels", "document_ids")}
+            )
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
                 f"the model fails on a block of {batch['input_ids'].shape[1]} tokens: {first_line(error)}",
                 "try a smaller --block_size; check that tokenizer and model belong together",
             ) from error
-        if recipe.attention:
+        if recipe.attention and logits.shape[1] > 1:
             _check_attention(recipe, model, _looks_ahead(logits, embedded))
     model.train(was_training)
 
 
-def _forward(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def embedded_forward(model: PreTrainedModel, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits [1, length, vocabulary], and the embedded tokens [1, length, size] that they came from."""
     seen: list[torch.Tensor] = []
     hook = model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: seen.append(output))
     try:
-        outputs: Any = model(**{name: value for name, value in batch.items() if name != "labels"})
+        outputs: Any = model(**inputs)
     finally:
         hook.remove()
     return outputs.logits, seen[0]
@@ -74,3 +84,62 @@ def _check_attention(recipe: Recipe, model: PreTrainedModel, looks_ahead: bool) 
             f"{recipe.name} cannot train this {kind} model: it does not see the text after a position",
             "take an encoder such as roberta or modernbert, or lmtasks run causal-lm for this model",
         )
+
+
+def probe_first_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> tuple[float, float]:
+    """The loss of a freshly made model before its first step, which must be about that of a guess.
+
+    Whoever knows nothing gives each of the V entries of the vocabulary the same chance, and pays ln V
+    nats for each target. A fresh model knows nothing. If it pays far less, its logits see the answer;
+    if it pays far more, it starts sure of something that is wrong, and the first steps of training go
+    into unlearning that.
+
+    What the guess costs is measured, too: it is the recipe's loss when all logits are equal. This is
+    ln V with V the number of logits at a position, whatever size the configuration claims. A loss
+    that takes no logits from the model is compared with itself.
+
+    Args:
+        model: fresh, not from a checkpoint. Its mode and the random state are left as they are.
+        recipe: whose loss it is.
+        batch: one example or more, as the recipe collates them. Without targets, both losses are 0.
+
+    Returns:
+        mean loss and that of the uniform guess, in nats per target.
+
+    Raises:
+        InputError: the loss is not finite, or not within ``FIRST_LOSS`` times the guess's.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        loss = _mean_loss(model, recipe, batch)
+        hook = model.register_forward_hook(_with_equal_logits)
+        try:
+            guess = _mean_loss(model, recipe, batch)
+        finally:
+            hook.remove()
+    finally:
+        model.train(was_training)
+    least, most = FIRST_LOSS
+    # Where a guess costs nothing, there are no targets or the loss is none that has such a scale.
+    if not math.isfinite(loss) or (guess > 0 and not least * guess <= loss <= most * guess):
+        raise InputError(
+            f"the new model starts at a loss of {loss:.2f} nats, where a uniform guess costs {guess:.2f}",
+            "its weights start too large, or its logits see the answer:"
+            " check --config_overrides, such as initializer_range",
+        )
+    return loss, guess
+
+
+def _mean_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> float:
+    """Nats per target, 0 without targets."""
+    with torch.random.fork_rng(), torch.no_grad():
+        total, count = recipe.loss(model, batch)[:2]
+    return float(total) / max(int(count), 1)
+
+
+def _with_equal_logits(module: torch.nn.Module, inputs: Any, outputs: Any) -> Any:
+    """A forward hook: the model's outputs with logits that prefer nothing."""
+    if getattr(outputs, "logits", None) is not None:
+        outputs.logits = torch.zeros_like(outputs.logits)
+    return outputs

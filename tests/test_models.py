@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from test_packing import words_tokenizer
-from transformers import AutoConfig, AutoModelForMaskedLM, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertModel,
+    GPT2ForSequenceClassification,
+    GPT2Model,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 import lmtasks
 from lmtasks import Recipe
@@ -123,6 +136,12 @@ def test_overrides_apply_to_the_configuration_of_a_folder_and_keep_the_rest(mode
 def test_override_that_does_not_fit_is_refused(typed: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         config_of(model_type="roberta", config_overrides=typed)
+
+
+def test_override_that_the_configuration_itself_refuses_is_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match=r"--config_overrides: .*'initializer_range'.* got 5\.0") as caught:
+        config_of(CAUSAL_LM, model_type="llama", config_overrides="initializer_range=5.0")
+    assert "\n" not in str(caught.value)
 
 
 def test_configuration_that_does_not_add_up_is_refused() -> None:
@@ -286,6 +305,245 @@ def test_smaller_tokenizer_does_not_shrink_the_embeddings(model_folders: dict[st
     assert (loaded.grown, loaded.model.get_input_embeddings().weight.shape[0]) == (0, 400)
 
 
+# --- weights of a checkpoint that the model has no place for ---
+
+RECIPE_OF = {"gpt2": CAUSAL_LM, "llama": CAUSAL_LM}
+LAYERS = {"gpt2": "n_layer", "distilbert": "n_layers"}
+POOLER = ("bert.pooler.dense.bias", "bert.pooler.dense.weight")
+
+
+def saved_as(model_class: Any, like: Path, to: Path, **config: Any) -> Path:
+    """A model of another class with the configuration of a folder."""
+    model_class(AutoConfig.from_pretrained(like, **config)).save_pretrained(to)
+    return to
+
+
+def with_weights(folder: Path, to: Path, *names: str) -> Path:
+    """A copy of a model folder that has more weights."""
+    return changed(folder, to, lambda weights: weights.update({name: torch.ones(2, 2) for name in names}))
+
+
+def set_in_config(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_pooler_and_head_of_another_task_are_left_out_and_reported(
+    model_folders: dict[str, Path], masked_tokenizer: Any, tmp_path: Path
+) -> None:
+    folder = saved_as(BertForPreTraining, model_folders["bert"], tmp_path)
+    loaded = load(folder, masked_tokenizer)
+    assert loaded.unused == (*POOLER, "cls.seq_relationship.bias", "cls.seq_relationship.weight")
+    stored = load_file(folder / "model.safetensors")
+    assert set(stored) - set(loaded.unused) <= set(loaded.model.state_dict())
+
+
+def test_checkpoint_that_fits_has_nothing_unused(
+    model_folders: dict[str, Path], masked_tokenizer: Any, causal_tokenizer: Any
+) -> None:
+    for kind, folder in model_folders.items():
+        recipe = RECIPE_OF.get(kind, MASKED_LM)
+        assert load(folder, causal_tokenizer if recipe is CAUSAL_LM else masked_tokenizer, recipe).unused == ()
+
+
+def test_base_model_is_taken_where_the_head_is_tied_and_needs_leave_where_it_is_new(
+    model_folders: dict[str, Path], masked_tokenizer: Any, causal_tokenizer: Any, tmp_path: Path
+) -> None:
+    decoder = saved_as(GPT2Model, model_folders["gpt2"], tmp_path / "gpt2")
+    assert load(decoder, causal_tokenizer, CAUSAL_LM).unused == ()
+    encoder = saved_as(BertModel, model_folders["bert"], tmp_path / "bert")
+    with pytest.raises(InputError, match=r"lacks \d of the model's weights"):
+        load(encoder, masked_tokenizer)
+    loaded = load(encoder, masked_tokenizer, allow_new_weights=True)
+    assert loaded.unused == ("pooler.dense.bias", "pooler.dense.weight")
+    assert all(name.startswith("cls.") for name in loaded.new_weights)
+
+
+def test_classifier_lacks_the_head_or_has_one_of_its_own(
+    model_folders: dict[str, Path], masked_tokenizer: Any, causal_tokenizer: Any, tmp_path: Path
+) -> None:
+    encoder = saved_as(BertForSequenceClassification, model_folders["bert"], tmp_path / "bert")
+    with pytest.raises(InputError, match=r"lacks \d of the model's weights"):
+        load(encoder, masked_tokenizer)
+    assert load(encoder, masked_tokenizer, allow_new_weights=True).unused == (
+        *POOLER,
+        "classifier.bias",
+        "classifier.weight",
+    )
+    decoder = saved_as(GPT2ForSequenceClassification, model_folders["gpt2"], tmp_path / "gpt2")
+    assert load(decoder, causal_tokenizer, CAUSAL_LM).unused == ("score.weight",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix"),
+    [
+        ("bert", "bert.encoder.layer.2."),
+        ("roberta", "roberta.encoder.layer.2."),
+        ("distilbert", "distilbert.transformer.layer.2."),
+        ("gpt2", "transformer.h.2."),
+        ("llama", "model.layers.2."),
+    ],
+)
+@pytest.mark.parametrize("kept", [1, 2])
+def test_layer_that_the_configuration_does_not_have_is_not_dropped_in_silence(
+    kind: str, prefix: str, kept: int, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe, layers = RECIPE_OF.get(kind, MASKED_LM), LAYERS.get(kind, "num_hidden_layers")
+    auto = AutoModelForCausalLM if recipe is CAUSAL_LM else AutoModelForMaskedLM
+    saved_as(auto.from_config, model_folders[kind], tmp_path, num_hidden_layers=3)
+    assert load(tmp_path, TOKENIZER, recipe).unused == ()
+    set_in_config(tmp_path, **{layers: kept})
+    prefix = prefix.replace("2", str(kept))
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, TOKENIZER, recipe)
+    with_leave = load(tmp_path, TOKENIZER, recipe, allow_new_weights=True).unused
+    assert caught.value.message == (
+        f"the model has no place for {len(with_leave)} of the weights in '{tmp_path}', such as {with_leave[0]}"
+    )
+    assert with_leave[0].startswith(prefix)
+    assert "--allow_new_weights" in caught.value.hint
+    assert "\n" not in str(caught.value)
+
+
+def test_layer_of_a_base_model_is_not_dropped_either(
+    model_folders: dict[str, Path], causal_tokenizer: Any, tmp_path: Path
+) -> None:
+    saved_as(GPT2Model, model_folders["gpt2"], tmp_path, num_hidden_layers=3)
+    set_in_config(tmp_path, n_layer=2)
+    with pytest.raises(InputError, match=r"no place for \d+ of the weights in .*, such as h\.2\."):
+        load(tmp_path, causal_tokenizer, CAUSAL_LM)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("bert", "bert.encoder.layer.1.output.adapter.down.weight"),
+        ("bert", "encoder.layer.1.output.adapter.down.weight"),
+        ("bert", "bert.encoder.adapter.weight"),
+        ("bert", "bert.embeddings.project.weight"),
+        ("bert", "cls.predictions.adapter.weight"),
+        ("bert", "cls.scale"),
+        ("bert", "bert.scale"),
+        ("bert", "scale"),
+        ("roberta", "lm_head.adapter.weight"),
+        ("modernbert", "head.adapter.weight"),
+        ("modernbert", "model.layers.0.attn.Wqkv.bias"),
+        ("gpt2", "lm_head.bias"),
+        ("gpt2", "transformer.h.0.attn.c_attn.lora_A.weight"),
+        ("llama", "lm_head.bias"),
+        ("llama", "lm_head.lora_A.weight"),
+        ("llama", "model.layers.0.self_attn.q_proj.bias"),
+        ("llama", "model.layers.0.self_attn.q_norm.weight"),
+    ],
+)
+def test_weight_that_belongs_inside_the_model_needs_leave_to_be_dropped(
+    kind: str, name: str, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe = RECIPE_OF.get(kind, MASKED_LM)
+    folder = with_weights(model_folders[kind], tmp_path / "m", name, "another_head.dense.weight")
+    with pytest.raises(InputError) as caught:
+        load(folder, TOKENIZER, recipe)
+    assert caught.value.message == f"the model has no place for 1 of the weights in '{folder}', such as {name}"
+    loaded = load(folder, TOKENIZER, recipe, allow_new_weights=True)
+    assert loaded.unused == tuple(sorted([name, "another_head.dense.weight"]))
+    assert loaded.new_weights == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("bert", "bert.pooler.dense.weight"),
+        ("roberta", "roberta.pooler.dense.weight"),
+        ("roberta", "classifier.out_proj.weight"),
+        ("distilbert", "qa_outputs.bias"),
+        ("gpt2", "multiple_choice_head.summary.weight"),
+        ("llama", "model.mtp.layers.0.weight"),
+        ("llama", "v_head.summary.weight"),
+    ],
+)
+def test_part_that_the_model_lacks_as_a_whole_is_reported(
+    kind: str, name: str, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = with_weights(model_folders[kind], tmp_path / "m", name)
+    assert load(folder, TOKENIZER, RECIPE_OF.get(kind, MASKED_LM)).unused == (name,)
+
+
+def test_buffer_that_the_model_computes_for_itself_is_no_weight(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    name = "bert.embeddings.token_type_ids"
+    assert load(with_weights(model_folders["bert"], tmp_path / "m", name), TOKENIZER).unused == (name,)
+
+
+def test_causal_masks_that_were_saved_along_are_no_weights(tmp_path: Path) -> None:
+    config = AutoConfig.for_model(
+        "gpt_neo",
+        vocab_size=50,
+        hidden_size=8,
+        num_layers=2,
+        num_heads=2,
+        attention_types=[[["global", "local"], 1]],
+        max_position_embeddings=16,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "new")
+    masks = [f"transformer.h.{layer}.attn.attention.{name}" for layer in (0, 1) for name in ("bias", "masked_bias")]
+    folder = with_weights(tmp_path / "new", tmp_path / "old", *masks)
+    assert load(folder, TOKENIZER, CAUSAL_LM).unused == tuple(masks)
+
+
+class StackConfig(PretrainedConfig):
+    """Configuration of :class:`Stack`."""
+
+    model_type = "test-stack"
+    vocab_size: int = 50
+    hidden_size: int = 4
+
+
+class Head(torch.nn.Module):
+    """A head with one module and a parameter of its own."""
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        self.decoder = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.bias = torch.nn.Parameter(torch.zeros(config.vocab_size))
+
+
+class Stack(PreTrainedModel):
+    """A model without a base model, whose layers lie at the top."""
+
+    config_class = StackConfig
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__(config)
+        self.embedding = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(config.hidden_size, config.hidden_size)])
+        self.head = Head(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> torch.nn.Embedding:
+        return self.embedding
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("layers.1.weight", True),
+        ("layers.0.scale", True),
+        ("head.adapter.weight", True),
+        ("pooler.weight", False),
+    ],
+)
+def test_model_without_a_base_model_is_judged_by_its_top(name: str, inside: bool, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(MASKED_LM, model_class="test_models:Stack")
+    config = StackConfig()
+    Stack(config).save_pretrained(tmp_path / "new")
+    folder = with_weights(tmp_path / "new", tmp_path / "more", name)
+    if inside:
+        with pytest.raises(InputError, match=f"such as {name}"):
+            load_model(ModelSettings(model_name_or_path=str(folder)), recipe, config, TOKENIZER, seed=1)
+    else:
+        loaded = load_model(ModelSettings(model_name_or_path=str(folder)), recipe, config, TOKENIZER, seed=1)
+        assert loaded.unused == (name,)
+
+
 # --- through a whole preparation ---
 
 
@@ -353,8 +611,13 @@ def test_grown_and_new_weights_are_noted(
     assert "embeddings grown by 1 rows for the tokenizer's tokens" in result.notes
 
 
-def test_tokenizer_without_padding_makes_a_model_or_a_plain_refusal(text_file: Path, tmp_path: Path) -> None:
-    words_tokenizer(mask_token="<mask>", unk_token="<unk>").save_pretrained(tmp_path / "t")
+def test_tokenizer_without_padding_makes_a_model_or_a_plain_refusal(
+    masked_tokenizer: PreTrainedTokenizerBase, text_file: Path, tmp_path: Path
+) -> None:
+    masked_tokenizer.save_pretrained(tmp_path / "padded")
+    without = type(masked_tokenizer).from_pretrained(tmp_path / "padded", pad_token=None)
+    without.save_pretrained(tmp_path / "t")
+    assert without.pad_token_id is None
     values = {**fresh(), "tokenizer_name": str(tmp_path / "t")}
     values.pop("train_tokenizer")
     assert plan("masked-lm", text_file, tmp_path, model_type="bert", **values).parameters > 0

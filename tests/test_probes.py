@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    BertForMaskedLM,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 from lmtasks import Recipe
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.errors import InputError
-from lmtasks.probes import probe
+from lmtasks.probes import probe, probe_first_loss
 
 ENCODERS = ("bert", "roberta", "distilbert", "modernbert")
 DECODERS = ("gpt2", "llama")
@@ -110,3 +118,159 @@ def test_weak_signs_of_looking_ahead_are_signs(kind: str, size: int, spread: flo
     probe(model, recipe_for(kind), a_batch(size))
     with pytest.raises(InputError, match="cannot train"):
         probe(model, CAUSAL_LM if kind in ENCODERS else MASKED_LM, a_batch(size))
+
+
+# --- the loss before the first step ---
+
+
+def fresh(kind: str, folder: Path, model_class: Any = None, **changes: Any) -> PreTrainedModel:
+    """A new model with the configuration of a folder."""
+    config = AutoConfig.from_pretrained(folder, **changes)
+    torch.manual_seed(0)
+    made: PreTrainedModel = model_class(config) if model_class else _auto(kind).from_config(config)
+    return made
+
+
+def _auto(kind: str) -> Any:
+    return AutoModelForMaskedLM if kind in ENCODERS else AutoModelForCausalLM
+
+
+def collated(kind: str, length: int = 48) -> dict[str, torch.Tensor]:
+    """One example of mixed tokens, as the recipes label them: half of them hidden, or all but the first."""
+    ids = torch.arange(10, 10 + 7 * length, 7)[None] % 390 + 10
+    labels = ids.clone()
+    if kind in ENCODERS:
+        hidden = torch.arange(length) % 2 == 0
+        ids[:, hidden], labels[:, ~hidden] = 4, -100
+    else:
+        labels[:, 0] = -100
+    return {"input_ids": ids, "labels": labels}
+
+
+@pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
+def test_fresh_model_starts_at_the_price_of_a_guess(kind: str, model_folders: dict[str, Path]) -> None:
+    model = fresh(kind, model_folders[kind])
+    loss, guess = probe_first_loss(model, recipe_for(kind), collated(kind))
+    assert guess == pytest.approx(math.log(400), rel=1e-6)
+    assert loss == pytest.approx(math.log(400), rel=0.1)
+    # The two are measured apart: small weights are no equal logits.
+    assert loss != guess
+
+
+def test_first_loss_is_the_mean_over_the_targets_without_dropout(model_folders: dict[str, Path]) -> None:
+    model = fresh("gpt2", model_folders["gpt2"], attn_pdrop=0.5, resid_pdrop=0.5, embd_pdrop=0.5).train()
+    batch = collated("gpt2")
+    loss, _ = probe_first_loss(model, CAUSAL_LM, batch)
+    with torch.no_grad():
+        logits = model.eval()(input_ids=batch["input_ids"]).logits
+    expected = torch.nn.functional.cross_entropy(logits[0, :-1], batch["labels"][0, 1:])
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_guess_is_among_as_many_as_there_are_logits(model_folders: dict[str, Path]) -> None:
+    """Vocabularies are padded: what counts is what the softmax runs over."""
+    model = fresh("llama", model_folders["llama"])
+    model.resize_token_embeddings(1024)
+    model.config.vocab_size = 400
+    assert probe_first_loss(model, CAUSAL_LM, collated("llama"))[1] == pytest.approx(math.log(1024), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
+def test_weights_that_start_too_large_are_refused(kind: str, model_folders: dict[str, Path]) -> None:
+    model = fresh(kind, model_folders[kind], initializer_range=1.0)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(5)
+    with pytest.raises(InputError) as caught:
+        probe_first_loss(model, recipe_for(kind), collated(kind))
+    assert caught.value.message.startswith("the new model starts at a loss of ")
+    assert caught.value.message.endswith("nats, where a uniform guess costs 5.99")
+    assert float(caught.value.message.split()[8]) > 5 * 5.99
+    assert "initializer_range" in caught.value.hint
+    assert "\n" not in str(caught.value)
+
+
+class SeesTheNextToken(LlamaForCausalLM):
+    """A decoder whose logits are given the token that they should predict."""
+
+    strength = 30.0
+
+    def forward(self, input_ids: torch.Tensor, **inputs: Any) -> Any:
+        outputs = super().forward(input_ids=input_ids, **inputs)
+        answer = torch.nn.functional.one_hot(input_ids.roll(-1, dims=1), outputs.logits.shape[-1])
+        outputs.logits = outputs.logits + self.strength * answer
+        return outputs
+
+
+@pytest.mark.parametrize("strength", [6.0, 30.0])
+def test_logits_that_see_the_answer_are_refused(strength: float, model_folders: dict[str, Path]) -> None:
+    model = fresh("llama", model_folders["llama"], SeesTheNextToken)
+    model.strength = strength
+    with pytest.raises(InputError, match=r"starts at a loss of [0-2]\.\d\d nats, .* costs 5\.99") as caught:
+        probe_first_loss(model, CAUSAL_LM, collated("llama"))
+    assert "see the answer" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_refused(kind: str, value: float, model_folders: dict[str, Path]) -> None:
+    model = fresh(kind, model_folders[kind])
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:, 0] = value
+    with pytest.raises(InputError, match=r"starts at a loss of (nan|inf) nats"):
+        probe_first_loss(model, recipe_for(kind), collated(kind))
+
+
+def test_batch_without_targets_says_nothing(model_folders: dict[str, Path]) -> None:
+    batch = collated("bert")
+    batch["labels"][:] = -100
+    assert probe_first_loss(fresh("bert", model_folders["bert"]), MASKED_LM, batch) == (0.0, 0.0)
+
+
+def test_loss_that_takes_no_logits_from_the_model_is_not_held_to_the_vocabulary(
+    model_folders: dict[str, Path],
+) -> None:
+    def other_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        states = model.base_model(input_ids=batch["input_ids"]).last_hidden_state
+        return -states.square().sum(), torch.tensor(states.numel())
+
+    recipe = dataclasses.replace(MASKED_LM, loss=other_loss)
+    model = fresh("bert", model_folders["bert"])
+    loss, guess = probe_first_loss(model, recipe, collated("bert"))
+    assert loss == guess < 0
+    torch.nn.init.constant_(model.get_input_embeddings().weight, math.nan)
+    with pytest.raises(InputError, match="starts at a loss of nan nats"):
+        probe_first_loss(model, recipe, collated("bert"))
+
+
+class Noisy(BertForMaskedLM):
+    """An encoder that draws random numbers even when it does not train."""
+
+    def forward(self, **inputs: Any) -> Any:
+        outputs = super().forward(**inputs)
+        outputs.logits = outputs.logits + 0.01 * torch.randn_like(outputs.logits)
+        return outputs
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_first_loss_leaves_model_batch_and_random_state_as_they_were(
+    training: bool, model_folders: dict[str, Path]
+) -> None:
+    model = fresh("bert", model_folders["bert"], Noisy).train(training)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batch, state = collated("bert"), torch.get_rng_state()
+    probe_first_loss(model, MASKED_LM, batch)
+    assert model.training is training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, collated("bert")[name]) for name, value in batch.items())
+    # The logits are the model's own again.
+    assert model(input_ids=batch["input_ids"]).logits.any()
+
+
+def test_refused_model_is_left_in_its_mode(model_folders: dict[str, Path]) -> None:
+    model = fresh("llama", model_folders["llama"], SeesTheNextToken).train()
+    with pytest.raises(InputError):
+        probe_first_loss(model, CAUSAL_LM, collated("llama"))
+    assert model.training
+    assert torch.is_grad_enabled()
