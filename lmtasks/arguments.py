@@ -21,7 +21,6 @@ REFUSED = {
     "bf16_full_eval": "it leaves the model, and what is saved of it, in bfloat16",
     "fp16_full_eval": "it leaves the model, and what is saved of it, in float16",
     "batch_eval_metrics": "evaluation sums batch by batch anyway",
-    "label_smoothing_factor": "no recipe's loss smooths labels yet",
     "hub_token": "a token given here ends up in files; set HF_TOKEN or use hf auth login",
     "hub_strategy": "publishing happens once, after a finished run",
     "hub_always_push": "publishing happens once, after a finished run",
@@ -42,6 +41,9 @@ OURS = ("output_dir", "push_to_hub", "hub_model_id", "hub_private_repo")
 _KINDS = {"resume_from_checkpoint": bool | str | None}
 """Types of fields that take more than their annotation says."""
 
+_LIMITS = {"label_smoothing_factor": {"ge": 0, "lt": 1}}
+"""Ranges of fields that TrainingArguments does not check."""
+
 
 def training_options() -> dict[str, Option]:
     """Every field of ``TrainingArguments`` that may be set, as options."""
@@ -52,6 +54,7 @@ def training_options() -> dict[str, Option]:
             type=_KINDS.get(field.name) or _readable(hints[field.name]),
             default=_default(field),
             help=str(field.metadata.get("help", "")),
+            limits=_LIMITS.get(field.name, {}),
         )
         for field in dataclasses.fields(TrainingArguments)
         if field.init and field.name not in REFUSED and field.name not in OURS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import log_softmax, nll_loss
 
 Sums = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 
@@ -13,39 +13,70 @@ Sums = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 def masked_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Sums:
     """Cross-entropy in nats at the positions whose label is not -100.
 
+    Args:
+        batch: what the model takes, ``labels``, and in training perhaps ``label_smoothing``.
+
     Returns:
         sum of the losses, number of targets, ``{"correct": targets guessed right}``.
     """
     logits = _logits(model, batch)
     targets = batch["labels"] != -100
-    return token_sums(logits[targets], batch["labels"][targets])
+    return token_sums(logits[targets], batch["labels"][targets], batch.get("label_smoothing", 0.0))
 
 
 def causal_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Sums:
     """Cross-entropy in nats of every token given the ones before it.
 
     ``labels`` are the tokens themselves, -100 where there is nothing to predict. Shifting the
-    labels instead of the logits saves a copy of the largest tensor of the step.
+    labels instead of the logits saves a copy of the largest tensor of the step. Arguments and result
+    are those of :func:`masked_loss`.
     """
     logits = _logits(model, batch)
     nothing = torch.full_like(batch["labels"][:, :1], -100)
     labels = torch.cat([batch["labels"][:, 1:], nothing], dim=1)
-    return token_sums(logits.flatten(0, 1), labels.flatten())
+    return token_sums(logits.flatten(0, 1), labels.flatten(), batch.get("label_smoothing", 0.0))
 
 
-def token_sums(logits: torch.Tensor, labels: torch.Tensor) -> Sums:
-    """The sums for logits [tokens, vocabulary] and labels [tokens]; -100 is no target."""
-    losses = cross_entropy(logits.float(), labels, ignore_index=-100, reduction="none")
+def token_sums(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> Sums:
+    """The sums for logits [tokens, vocabulary] and labels [tokens]; -100 is no target.
+
+    Args:
+        label_smoothing: ε in [0, 1), the share of the target that all V entries of the vocabulary get
+            (Szegedy et al. 2016, section 7). Only the gradient is that of the smoothed loss,
+            (1 - ε) · -log p(label) + ε / V · Σ -log p. The sum stays the plain cross-entropy: it is
+            what gets logged, and smoothed figures could be compared with no others.
+
+    Returns:
+        sum of the losses in nats, number of targets, ``{"correct": targets guessed right}``; nothing
+        in place of the last while gradients are computed.
+    """
+    likelihoods = log_softmax(logits.float(), -1)
+    losses = nll_loss(likelihoods, labels, ignore_index=-100, reduction="none")
     targets = (labels != -100).sum()
     if torch.is_grad_enabled():
-        return losses.sum(), targets, {}
+        pull = _pull(likelihoods, losses, labels) * label_smoothing if label_smoothing else 0.0
+        return losses.sum() + pull, targets, {}
     # float64 keeps the figure independent of how the examples were batched; on the CPU, because
     # some accelerators have no float64.
     return losses.cpu().double().sum(), targets, {"correct": (logits.argmax(-1) == labels).sum()}
 
 
+def _pull(likelihoods: torch.Tensor, losses: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Zero, with the gradient by which a wholly smoothed loss differs from the plain one.
+
+    Args:
+        likelihoods: log p, [tokens, vocabulary].
+        losses: -log p(label), [tokens]; 0 where there is no target.
+        labels: [tokens].
+    """
+    # Not times zero: what a model says where there is no target need not be a number.
+    uniform = torch.where(labels != -100, -likelihoods.mean(-1), 0.0)
+    difference = (uniform - losses).sum()
+    return difference - difference.detach()
+
+
 def _logits(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-    """The model's logits. Labels stay out: a model that sees them computes a loss of its own."""
-    outputs = model(**{name: value for name, value in batch.items() if name != "labels"})
+    """The model's logits. What is for the loss stays out: a model that sees labels computes one of its own."""
+    outputs = model(**{name: value for name, value in batch.items() if name not in ("labels", "label_smoothing")})
     logits: torch.Tensor = outputs.logits
     return logits

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     PreTrainedModel,
@@ -33,11 +34,11 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lmtasks.arguments import refused
-from lmtasks.errors import Interrupted, RunError
+from lmtasks.errors import InputError, Interrupted, RunError, first_line
 from lmtasks.evaluation import Collate, evaluate_model
 from lmtasks.examples import Examples
 from lmtasks.progress import Progress
-from lmtasks.recipe import Recipe
+from lmtasks.recipe import Batch, Recipe
 
 
 class RecipeTrainer(Trainer):
@@ -61,9 +62,29 @@ class RecipeTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor]:
         """The batches of one optimiser step, and the number of their targets in all processes."""
-        batches = list(itertools.islice(epoch_iterator, num_batches))
+        batches = [self._without_repeats(batch) for batch in itertools.islice(epoch_iterator, num_batches)]
         targets = torch.tensor(sum(self.recipe.targets(batch).numel() for batch in batches), device=device)
         return batches, self.accelerator.reduce(targets, reduction="sum")
+
+    def _without_repeats(self, batch: Batch) -> Batch:
+        """The batch with no targets in examples that another process, or an earlier step, already has.
+
+        accelerate fills the last batches of an epoch with the first examples once more, so that all
+        processes have equally many (``even_batches``). A single process has no such examples, and
+        several must do what one does.
+        """
+        loading, processes = self.accelerator, self.accelerator.num_processes
+        filled = loading.gradient_state.end_of_dataloader and loading.even_batches
+        if processes == 1 or not filled or self.args.dataloader_drop_last:
+            return batch
+        rows = len(batch["labels"])
+        last = len(self.train_dataset) % (rows * processes)
+        if not last:
+            return batch
+        labels = batch["labels"].clone()
+        # Examples stay, even if none is left: the others wait for this process's backward pass.
+        labels[max(0, last - loading.process_index * rows) :] = -100
+        return {**batch, "labels": labels}
 
     def compute_loss(
         self,
@@ -74,8 +95,11 @@ class RecipeTrainer(Trainer):
     ) -> torch.Tensor:
         """The batch's share of the mean over the global batch.
 
-        Times the number of processes, because data parallelism averages their gradients.
+        Times the number of processes, because data parallelism averages their gradients. The Trainer's
+        own label smoothing is in the method that this one replaces: only the recipe's loss smooths.
         """
+        if self.args.label_smoothing_factor:
+            inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
         total, _, *_ = self.recipe.loss(model, inputs)
         assert num_items_in_batch is not None  # get_batch_samples counts
         # A global batch without any target has nothing to teach: zero, not a division by zero.
@@ -237,8 +261,11 @@ def rehearse(
         steps: optimiser steps of the run.
 
     Raises:
-        InputError: a package that an argument needs is missing, or a value is out of range.
+        InputError: a package that an argument needs is missing, a value is out of range, or the recipe's
+            loss would train without the label smoothing that was asked for.
     """
+    if arguments.label_smoothing_factor:
+        _require_smoothing(model, recipe, examples, collate)
     with tempfile.TemporaryDirectory() as elsewhere:
         there = copy.copy(arguments)
         there.output_dir = elsewhere
@@ -256,6 +283,54 @@ def rehearse(
             trainer.get_train_dataloader()
         except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
             raise refused(error) from error
+
+
+def _require_smoothing(model: PreTrainedModel, recipe: Recipe, examples: Examples, collate: Collate) -> None:
+    """See the gradient of one example change when its labels are smoothed, and leave no trace.
+
+    Raises:
+        InputError: it does not change, or the loss fails on a batch that says ``label_smoothing``.
+    """
+    spans = examples.packed.spans
+    longest_first = np.argsort(spans[:, 0] - spans[:, 2], kind="stable")
+    batches = (collate([examples[int(number)]]) for number in longest_first)
+    batch = next((batch for batch in batches if recipe.targets(batch).numel()), None)
+    if batch is None:
+        return  # nothing to learn, smoothed or not
+    plain = _gradient(model, recipe, batch)
+    advice = "leave --label_smoothing_factor out"
+    try:
+        # Strong, whatever factor was asked for: a slight change could drown in rounding.
+        smoothed = _gradient(model, recipe, {**batch, "label_smoothing": 0.5})
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{recipe.name} cannot train with --label_smoothing_factor: {first_line(error)}", advice
+        ) from error
+    if _norm([one - other for one, other in zip(plain, smoothed, strict=True)]) <= 1e-4 * _norm(plain):
+        raise InputError(f"{recipe.name} takes no notice of --label_smoothing_factor", advice)
+
+
+def _norm(gradient: list[torch.Tensor]) -> float:
+    return math.sqrt(sum(float(part.square().sum()) for part in gradient))
+
+
+def _gradient(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> list[torch.Tensor]:
+    """The gradient of the loss for each parameter that is trained, in float32, without dropout.
+
+    The parameters' own gradients, the model's mode and the random state are left as they are.
+    """
+    device = next(model.parameters()).device
+    inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            total = recipe.loss(model, inputs)[0]
+            gradients = torch.autograd.grad(total, trained, allow_unused=True, materialize_grads=True)
+    finally:
+        model.train(was_training)
+    return [part.float() for part in gradients]
 
 
 def train(
@@ -283,8 +358,10 @@ def train(
         RunError: diverged or out of memory.
         Interrupted: stopped by a signal, after saving a checkpoint.
     """
-    block = train_examples.packed.blocks.shape[1]
-    tokens_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size * block
+    packed = train_examples.packed
+    per_example = (len(packed.used) / len(packed)) + packed.blocks.size - packed.blocks.body
+    examples_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    tokens_per_step = round(examples_per_step * per_example)
     log_callback = LogCallback(log, tokens_per_step)
     with SignalCallback() as signals:
         trainer = RecipeTrainer(

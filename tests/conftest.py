@@ -85,6 +85,23 @@ def causal_tokenizer(documents: list[str]) -> transformers.PreTrainedTokenizerBa
     return train_tokenizer([documents], 400, CAUSAL_LM.tokenizer)
 
 
+OTHERS: dict[str, dict[str, Any]] = {
+    "electra": {**TINY, "embedding_size": 16},
+    "bart": {
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "max_position_embeddings": 66,
+    },
+    "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64},
+}
+"""Shapes of models that are unlike the usual ones: a small embedding, an encoder before the decoder, two streams."""
+
+
 def _saved(folder: Path, model_class: Any, config: Any, tokenizer: Any) -> Path:
     torch.manual_seed(0)
     for role in ("pad", "bos", "eos", "mask"):
@@ -111,4 +128,22 @@ def model_folders(
         shape = dict(TINY, n_positions=64) if kind == "gpt2" else TINY
         config = transformers.AutoConfig.for_model(kind, **shape, vocab_size=len(tokenizer))
         made[kind] = _saved(root / kind, masked if encoder else causal, config, tokenizer)
+    return made
+
+
+@pytest.fixture(scope="session")
+def all_model_folders(
+    model_folders: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    masked_tokenizer: transformers.PreTrainedTokenizerBase,
+    causal_tokenizer: transformers.PreTrainedTokenizerBase,
+) -> dict[str, Path]:
+    """The same and three more, which not every command takes: xlnet is a causal model that looks ahead."""
+    root = tmp_path_factory.mktemp("others")
+    made = dict(model_folders)
+    for kind, shape in OTHERS.items():
+        tokenizer = causal_tokenizer if kind == "xlnet" else masked_tokenizer
+        model_class = transformers.AutoModelForCausalLM if kind == "xlnet" else transformers.AutoModelForMaskedLM
+        config = transformers.AutoConfig.for_model(kind, **shape, vocab_size=len(tokenizer))
+        made[kind] = _saved(root / kind, model_class, config, tokenizer)
     return made

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from lmtasks import causal_loss, masked_loss, token_sums
 
@@ -80,15 +81,16 @@ def test_nothing_to_predict_is_zero_of_zero(loss: Any, speaker: Speaker) -> None
 
 
 @pytest.mark.parametrize("loss", [masked_loss, causal_loss])
-def test_labels_stay_out_of_the_model(loss: Any, speaker: Speaker) -> None:
-    loss(speaker, a_batch(*LABELS) | {"attention_mask": torch.ones(2, 4)})
+def test_what_is_for_the_loss_stays_out_of_the_model(loss: Any, speaker: Speaker) -> None:
+    loss(speaker, a_batch(*LABELS) | {"attention_mask": torch.ones(2, 4), "label_smoothing": 0.1})
     assert speaker.heard.keys() == {"input_ids", "attention_mask"}
 
 
 @pytest.mark.parametrize("loss", [masked_loss, causal_loss])
 def test_batch_is_left_as_it_was(loss: Any, speaker: Speaker) -> None:
-    batch = a_batch(*LABELS)
+    batch = {**a_batch(*LABELS), "label_smoothing": 0.1}
     loss(speaker, batch)
+    assert batch.keys() == {"input_ids", "labels", "label_smoothing"}
     assert batch["labels"].tolist() == list(LABELS)
 
 
@@ -144,3 +146,75 @@ def test_half_precision_logits_are_summed_in_full(kind: torch.dtype) -> None:
     expected = -torch.log_softmax(logits.double(), -1)[torch.arange(200), labels].sum()
     assert total.dtype == torch.float32
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+# --- label smoothing ---
+
+
+def of_torch(loss: Any, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """torch's own smoothed loss, in float64, of what the loss predicts."""
+    if loss is causal_loss:
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    return cross_entropy(
+        logits.double()[labels != -100], labels[labels != -100], label_smoothing=smoothing, reduction="sum"
+    )
+
+
+@pytest.mark.parametrize("loss", [masked_loss, causal_loss])
+@pytest.mark.parametrize("smoothing", [0.05, 0.1, 0.9])
+def test_smoothing_changes_the_gradient_and_nothing_else(smoothing: float, loss: Any) -> None:
+    torch.manual_seed(0)
+    logits, labels = 3 * torch.randn(6, 7, 11), torch.randint(0, 11, (6, 7))
+    labels[torch.rand(6, 7) < 0.4] = -100
+    batch = {"input_ids": labels.clamp(min=0), "labels": labels}
+    plain, smoothed = Speaker(logits.clone()), Speaker(logits.clone())
+    before = loss(plain, batch)
+    after = loss(smoothed, {**batch, "label_smoothing": smoothing})
+    assert after == before, "sum, count and the rest, to the last bit"
+    assert before[0].item() == pytest.approx(of_torch(loss, logits, labels, 0.0).item(), rel=1e-6)
+
+    after[0].backward()
+    oracle = logits.clone().requires_grad_()
+    of_torch(loss, oracle, labels, smoothing).backward()
+    assert torch.allclose(smoothed.logits.grad, oracle.grad, atol=1e-6)
+    before[0].backward()
+    assert not torch.allclose(smoothed.logits.grad, plain.logits.grad, atol=smoothing / 20)
+
+
+def test_smoothed_gradient_by_hand() -> None:
+    # Equal logits give each of four tokens 1/4; a smoothing of 0.2 wants 0.85 for the label, 0.05 for the others.
+    logits = torch.zeros(1, 4, requires_grad=True)
+    total, _, _ = token_sums(logits, torch.tensor([2]), 0.2)
+    total.backward()
+    assert logits.grad[0].tolist() == pytest.approx([0.2, 0.2, -0.6, 0.2], abs=1e-6)
+    assert total.item() == pytest.approx(math.log(4), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [masked_loss, causal_loss])
+def test_evaluation_does_not_smooth(loss: Any, speaker: Speaker) -> None:
+    with torch.no_grad():
+        plain = loss(speaker, a_batch(*LABELS))
+        assert loss(speaker, a_batch(*LABELS) | {"label_smoothing": 0.5}) == plain
+
+
+def test_smoothing_of_nothing_is_nothing() -> None:
+    logits = torch.zeros(0, 5, requires_grad=True)
+    total, targets, _ = token_sums(logits, torch.zeros(0, dtype=torch.int64), 0.1)
+    assert (total.item(), targets.item()) == (0.0, 0)
+
+
+def test_what_is_said_where_nothing_is_asked_does_not_matter_to_smoothing() -> None:
+    logits = torch.tensor([[1.0, 2.0], [math.inf, 0.0]], requires_grad=True)
+    total, _, _ = token_sums(logits, torch.tensor([0, -100]), 0.1)
+    assert total.item() == pytest.approx(surprise([1.0, 2.0], 0), rel=1e-6)
+
+
+def test_half_precision_logits_are_smoothed_in_full() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(200, 5000).bfloat16().requires_grad_()
+    labels = torch.randint(0, 5000, (200,))
+    token_sums(logits, labels, 0.1)[0].backward()
+    oracle = logits.detach().double().requires_grad_()
+    cross_entropy(oracle, labels, label_smoothing=0.1, reduction="sum").backward()
+    # bfloat16 has eight bits; a mean of 5,000 numbers taken in them would be off by far more.
+    assert torch.allclose(logits.grad.double(), oracle.grad, rtol=2**-8, atol=1e-7)

@@ -15,21 +15,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_evaluation import blocks_of
+from test_evaluation import blocks_of, packed_rows, ragged
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 
-from lmtasks import Recipe
+from lmtasks import InputError, Recipe, run
 from lmtasks.arguments import training_arguments
 from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
 from lmtasks.errors import Interrupted, RunError
 from lmtasks.evaluation import Collate, evaluate_model
-from lmtasks.examples import EVALUATION_SEED, Examples
+from lmtasks.examples import Examples
 from lmtasks.packing import Packed
-from lmtasks.training import RecipeTrainer, SignalCallback, train
+from lmtasks.recipe import EVALUATION_SEED
+from lmtasks.training import RecipeTrainer, SignalCallback, rehearse, train
 
-ENCODERS = ("bert", "roberta", "distilbert", "modernbert")
-DECODERS = ("gpt2", "llama")
+ENCODERS = ("bert", "roberta", "distilbert", "electra", "modernbert", "bart")
+DECODERS = ("gpt2", "llama", "xlnet")
+KINDS = (*ENCODERS, *DECODERS)
 
 
 @dataclasses.dataclass
@@ -90,13 +93,13 @@ class School:
         packed: Packed | None = None,
         model: PreTrainedModel | None = None,
         dropout: bool = False,
+        recipe: Recipe | None = None,
         wrap: Callable[[Collate], Collate] = lambda collate: collate,
         folder: Path | None = None,
         resume: Path | None = None,
         seed: int = 42,
         **values: Any,
     ) -> Trained:
-        recipe, _ = recipe_for(kind)
         self.count += 1
         folder = folder or self.root / str(self.count)
         folder.mkdir(exist_ok=True)
@@ -106,7 +109,7 @@ class School:
         model = model or self.model(kind, dropout=dropout)
         trainer, metrics = train(
             model,
-            recipe,
+            recipe or recipe_for(kind)[0],
             AutoTokenizer.from_pretrained(self.folders[kind]),
             arguments,
             Examples(packed or blocks_of(8), seed),
@@ -119,12 +122,18 @@ class School:
 
 
 @pytest.fixture
-def school(model_folders: dict[str, Path], tmp_path: Path) -> School:
-    return School(model_folders, tmp_path)
+def school(all_model_folders: dict[str, Path], tmp_path: Path) -> School:
+    return School(all_model_folders, tmp_path)
 
 
 def weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def distance(one: PreTrainedModel | dict[str, torch.Tensor], other: PreTrainedModel | dict[str, torch.Tensor]) -> float:
+    """Euclidean, over all weights."""
+    ours, theirs = (part if isinstance(part, dict) else weights(part) for part in (one, other))
+    return math.sqrt(sum(float((ours[name] - theirs[name]).double().square().sum()) for name in ours))
 
 
 def same(one: PreTrainedModel, other: PreTrainedModel) -> bool:
@@ -135,35 +144,49 @@ def same(one: PreTrainedModel, other: PreTrainedModel) -> bool:
 # --- loss and gradient ---
 
 
-def first_step(model: PreTrainedModel, batch: dict[str, torch.Tensor], causal: bool) -> tuple[float, float]:
+RAGGED = ragged([16, 5, 9, 16, 3, 12, 7, 16])
+"""Eight examples that have hardly a number of targets in common, so that no mean of means is right by chance."""
+
+
+def first_step(model: PreTrainedModel, batches: list[dict[str, torch.Tensor]], causal: bool) -> tuple[float, float]:
     """Mean loss over all targets and norm of its gradient, one example and one target after the other."""
     losses = []
-    for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
-        likelihood = model(input_ids=ids[None]).logits[0].log_softmax(-1)
-        for place, label in enumerate(labels.tolist()):
+    for batch in batches:
+        likelihood = model(input_ids=batch["input_ids"]).logits[0].log_softmax(-1)
+        for place, label in enumerate(batch["labels"][0].tolist()):
             if label != -100:
                 losses.append(-likelihood[place - 1 if causal else place, label])
     loss = torch.stack(losses).mean()
     loss.backward()
-    squares = sum(float((parameter.grad.double() ** 2).sum()) for parameter in model.parameters())
-    return loss.item(), math.sqrt(squares)
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return loss.item(), math.sqrt(sum(float((gradient.double() ** 2).sum()) for gradient in gradients))
 
 
-@pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
-def test_gradient_accumulation_changes_neither_loss_nor_gradient(kind: str, school: School) -> None:
-    examples = Examples(blocks_of(8), 42)
-    batch = school.collate(kind)([examples[number] for number in range(8)])
-    loss, norm = first_step(school.model(kind).train(), batch, kind in DECODERS)
-    runs = [
-        school.train(kind, max_steps=2, gradient_accumulation_steps=k, per_device_train_batch_size=8 // k).steps
-        for k in (1, 2, 4, 8)
+@pytest.mark.parametrize("optim", ["adamw_torch", "sgd"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_accumulation_changes_nothing(kind: str, optim: str, school: School) -> None:
+    """One global batch of eight in 1, 2, 4 and 8 parts, with the examples of a part padded to its longest."""
+    examples = Examples(RAGGED, 42)
+    alone = [school.collate(kind)([examples[number]]) for number in range(8)]
+    loss, norm = first_step(school.model(kind).train(), alone, kind in DECODERS)
+    how = {"packed": RAGGED, "max_steps": 5, "optim": optim, "learning_rate": 0.1 if optim == "sgd" else 1e-3}
+    whole, *others = [
+        school.train(kind, **how, gradient_accumulation_steps=parts, per_device_train_batch_size=8 // parts)
+        for parts in (1, 2, 4, 8)
     ]
-    for run in runs:
-        assert [entry["step"] for entry in run] == [1, 2]
-        assert run[0]["loss"] == pytest.approx(loss, rel=1e-4)
-        assert run[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    for one in (whole, *others):
+        assert [entry["step"] for entry in one.steps] == [1, 2, 3, 4, 5]
+        assert one.steps[0]["loss"] == pytest.approx(loss, rel=1e-4)
+        assert one.steps[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    for one in others:
         for name in ("loss", "grad_norm"):
-            assert run[1][name] == pytest.approx(runs[0][1][name], rel=1e-4), "the step after an update"
+            assert [entry[name] for entry in one.steps] == pytest.approx(
+                [entry[name] for entry in whole.steps], rel=1e-4
+            ), name
+    if optim == "sgd":  # Adam makes a step of full size of a gradient that is nothing but rounding
+        start = weights(school.model(kind))
+        for one in others:
+            assert distance(one.model, whole.model) < 1e-4 * distance(whole.model, start)
 
 
 def test_ragged_last_batch_counts_by_its_targets(school: School) -> None:
@@ -186,7 +209,8 @@ def test_global_batch_without_targets_teaches_nothing(school: School) -> None:
     assert all(torch.equal(value, before[name]) for name, value in weights(result.model).items())
 
 
-@pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
+# XLNet has parameters for segments and for its second stream, of which a plain text makes no use.
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "xlnet"])
 def test_every_parameter_moves(kind: str, school: School) -> None:
     before = weights(school.model(kind))
     after = weights(school.train(kind, max_steps=2).model)
@@ -197,9 +221,168 @@ def test_every_parameter_moves(kind: str, school: School) -> None:
 
 def test_loss_falls_when_there_is_something_to_learn(school: School) -> None:
     rows = np.tile(np.arange(100, 116, dtype=np.int32), (8, 1))
-    result = school.train("gpt2", packed=Packed(rows, 8, "documents", 128, 0, 128), max_steps=60, learning_rate=1e-2)
+    result = school.train("gpt2", packed=packed_rows(rows), max_steps=60, learning_rate=1e-2)
     assert result.steps[0]["loss"] > 4
     assert result.steps[-1]["loss"] < 0.3
+
+
+# --- label smoothing ---
+
+
+def smoothed_step(
+    model: PreTrainedModel, batches: list[dict[str, torch.Tensor]], causal: bool, smoothing: float, rate: float
+) -> tuple[float, float, dict[str, torch.Tensor]]:
+    """Plain loss, norm of the smoothed gradient, and the weights after a step down along it, by torch's own loss."""
+    logits, labels = [], []
+    for batch in batches:
+        said, asked = model(input_ids=batch["input_ids"]).logits[0], batch["labels"][0]
+        if causal:
+            said, asked = said[:-1], asked[1:]
+        logits.append(said[asked != -100])
+        labels.append(asked[asked != -100])
+    told = torch.cat(labels)
+    plain = cross_entropy(torch.cat(logits), told)
+    (cross_entropy(torch.cat(logits), told, label_smoothing=smoothing, reduction="sum") / len(told)).backward()
+    squares = 0.0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                squares += float((parameter.grad.double() ** 2).sum())
+                parameter -= rate * parameter.grad
+    return plain.item(), math.sqrt(squares), weights(model)
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "gpt2", "llama"])
+def test_smoothed_labels_are_learned_and_plain_losses_logged(kind: str, school: School) -> None:
+    examples = Examples(RAGGED, 42)
+    alone = [school.collate(kind)([examples[number]]) for number in range(8)]
+    loss, norm, after = smoothed_step(school.model(kind).train(), alone, kind in DECODERS, 0.2, 0.1)
+    sgd = {"packed": RAGGED, "max_steps": 1, "optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0}
+    parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    smoothed = school.train(kind, label_smoothing_factor=0.2, **sgd, **parts)
+    plain = school.train(kind, **sgd, **parts)
+    assert smoothed.steps[0]["loss"] == plain.steps[0]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert smoothed.steps[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    assert plain.steps[0]["grad_norm"] != pytest.approx(norm, rel=1e-2)
+    way = distance(after, school.model(kind))
+    assert distance(smoothed.model, after) < 1e-4 * way
+    assert distance(plain.model, after) > 1e-2 * way
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_evaluation_on_the_way_does_not_smooth(kind: str, school: School) -> None:
+    recipe, _ = recipe_for(kind)
+    heard: set[tuple[bool, Any]] = set()
+
+    def listening(model: torch.nn.Module, batch: dict[str, Any]) -> Any:
+        heard.add((model.training, batch.get("label_smoothing")))
+        return recipe.loss(model, batch)
+
+    # A step of no length: the weights stay.
+    how = {"max_steps": 1, "optim": "sgd", "learning_rate": 0.0, "eval_strategy": "steps", "eval_steps": 1}
+    watched = school.train(kind, recipe=dataclasses.replace(recipe, loss=listening), label_smoothing_factor=0.3, **how)
+    assert heard == {(True, 0.3), (False, None)}
+    figures = [
+        {name: value for name, value in entry.items() if name.startswith("eval_")}
+        for entry in (*watched.log, *school.train(kind, **how).log)
+        if "eval_loss" in entry
+    ]
+    assert len(figures) == 2
+    assert figures[0] == figures[1]
+
+
+def test_smoothing_leaves_its_mark_on_a_run(model_folders: dict[str, Path], text_file: Path, tmp_path: Path) -> None:
+    asked = {"train_file": text_file, "block_size": 16, "max_steps": 3, "max_eval_samples": 4, "learning_rate": 1e-2}
+    losses = [
+        run(
+            "masked-lm",
+            model=model_folders["bert"],
+            output_dir=tmp_path / str(factor),
+            label_smoothing_factor=factor,
+            **asked,
+        ).metrics["eval_loss"]
+        for factor in (0, "0.4")
+    ]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-4)
+    assert json.loads((tmp_path / "0.4" / "run.json").read_text())["training"]["label_smoothing_factor"] == 0.4
+
+
+@pytest.mark.parametrize("factor", [1, 1.5, -0.1, "nan", "much"])
+def test_factor_out_of_range_is_refused(factor: Any, text_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least 0 and below 1") as caught:
+        run("masked-lm", train_file=text_file, output_dir=tmp_path / "out", max_steps=1, label_smoothing_factor=factor)
+    assert caught.value.message.startswith("--label_smoothing_factor cannot be")
+    assert caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def deaf(model: torch.nn.Module, batch: dict[str, Any]) -> Any:
+    """Takes what it knows from the batch, as most losses do."""
+    return MASKED_LM.loss(model, {name: value for name, value in batch.items() if name != "label_smoothing"})
+
+
+def deaf_and_noisy(model: torch.nn.Module, batch: dict[str, Any]) -> Any:
+    """Has another gradient every time, for another reason."""
+    total, *more = deaf(model, batch)
+    return total * (1 + torch.rand(())) if torch.is_grad_enabled() else total, *more
+
+
+def strict(model: torch.nn.Module, batch: dict[str, Any]) -> Any:
+    def forward(input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: Any = None) -> Any:
+        return deaf(model, {"input_ids": input_ids, "labels": labels})
+
+    return forward(**batch)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (deaf, "quiet takes no notice of --label_smoothing_factor"),
+        (deaf_and_noisy, "quiet takes no notice of --label_smoothing_factor"),
+        (strict, r"quiet cannot train with --label_smoothing_factor: .*unexpected keyword argument 'label_smoothing'"),
+    ],
+)
+def test_recipe_that_would_not_smooth_is_refused_before_anything_is_written(
+    loss: Any, message: str, model_folders: dict[str, Path], text_file: Path, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(MASKED_LM, name="quiet", loss=loss)
+    asked = {"model": model_folders["bert"], "train_file": text_file, "block_size": 16, "max_steps": 1}
+    with pytest.raises(InputError, match=message) as caught:
+        run(recipe, **asked, output_dir=tmp_path / "out", label_smoothing_factor=0.1)
+    assert caught.value.exit_code == 2
+    assert caught.value.hint == "leave --label_smoothing_factor out"
+    assert list(tmp_path.iterdir()) == []
+    assert run(recipe, **asked, output_dir=tmp_path / "out", label_smoothing_factor=0).metrics["eval_loss"] > 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_making_sure_of_smoothing_leaves_no_trace(kind: str, training: bool, school: School) -> None:
+    left = []
+    for factor in (0.0, 0.1):
+        arguments = training_arguments({"label_smoothing_factor": factor, "report_to": "none"}, school.root, 1)
+        model = school.model(kind, dropout=True).train(training)
+        rehearse(model, recipe_for(kind)[0], arguments, Examples(RAGGED, 42), school.collate(kind), 1)
+        assert model.training is training
+        assert all(parameter.grad is None for parameter in model.parameters())
+        left.append((model, torch.get_rng_state()))
+    assert same(left[0][0], left[1][0])
+    assert torch.equal(left[0][1], left[1][1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_smoothing_is_looked_for_in_an_example_that_has_targets(kind: str, school: School) -> None:
+    recipe, _ = recipe_for(kind)
+    arguments = training_arguments({"label_smoothing_factor": 1e-6, "report_to": "none"}, school.root, 1)
+    examples = Examples(ragged([1, 1, 9]), 42)  # a single token has none before it
+    rehearse(school.model(kind), recipe, arguments, examples, school.collate(kind), 1)
+
+    def plain(model: torch.nn.Module, batch: dict[str, Any]) -> Any:
+        return recipe.loss(model, {name: value for name, value in batch.items() if name != "label_smoothing"})
+
+    deaf_one = dataclasses.replace(recipe, loss=plain)
+    with pytest.raises(InputError, match="takes no notice"):
+        rehearse(school.model(kind), deaf_one, arguments, examples, school.collate(kind), 1)
 
 
 # --- repeatability ---
