@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmtasks.architecture import Architecture
+    from lmtasks.blocks import Blocks, stack, template_tokens
     from lmtasks.catalog import Catalog, load_catalog
     from lmtasks.errors import InputError, Interrupted, LmtasksError, RunError
     from lmtasks.hookspecs import hookimpl
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
     from lmtasks.losses import causal_loss, masked_loss, token_sums
     from lmtasks.models import register_architectures
     from lmtasks.options import option
-    from lmtasks.packing import Blocks, stack, template_tokens
     from lmtasks.publishing import push
-    from lmtasks.recipe import BlockOptions, Recipe, Starter, TokenizerSpec
+    from lmtasks.recipe import EVALUATION_SEED, BlockOptions, Recipe, Starter, TokenizerSpec
     from lmtasks.runner import Run, evaluate, run
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EVALUATION_SEED",
     "Architecture",
     "BlockOptions",
     "Blocks",
@@ -55,6 +56,7 @@ __all__ = [
 
 _HOMES = {
     "architecture": ["Architecture"],
+    "blocks": ["Blocks", "stack", "template_tokens"],
     "catalog": ["Catalog", "load_catalog"],
     "errors": ["InputError", "Interrupted", "LmtasksError", "RunError"],
     "hookspecs": ["hookimpl"],
@@ -62,9 +64,8 @@ _HOMES = {
     "losses": ["causal_loss", "masked_loss", "token_sums"],
     "models": ["register_architectures"],
     "options": ["option"],
-    "packing": ["Blocks", "stack", "template_tokens"],
     "publishing": ["push"],
-    "recipe": ["BlockOptions", "Recipe", "Starter", "TokenizerSpec"],
+    "recipe": ["EVALUATION_SEED", "BlockOptions", "Recipe", "Starter", "TokenizerSpec"],
     "runner": ["Run", "evaluate", "run"],
 }
 """The module that each public name lives in."""

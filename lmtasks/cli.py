@@ -299,7 +299,11 @@ def _figures(metrics: Mapping[str, float], perplexity_name: str) -> list[str]:
         "bits per byte": f"{metrics['bits_per_byte']:.3f}" if "bits_per_byte" in metrics else "",
         "targets": f"{metrics['eval_targets']:,}",
     }
-    return [f"{name:<14} {text}" for name, text in rows.items() if text]
+    for view in (name.removesuffix("_perplexity") for name in metrics if name.endswith("_perplexity")):
+        rows[f"{view} loss"] = f"{metrics[f'{view}_loss']:.4f} nats per target"
+        rows[f"{view} perplexity"] = f"{metrics[f'{view}_perplexity']:.2f}"
+    width = max(14, *map(len, rows))
+    return [f"{name:<{width}} {text}" for name, text in rows.items() if text]
 
 
 def _evaluate(words: list[str]) -> int:

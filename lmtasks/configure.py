@@ -22,9 +22,7 @@ ELSEWHERE = {
     "cache_dir": "set HF_HOME in the environment, one cache for all tools",
     "dtype": "weights are float32, --bf16 true computes in bfloat16",
     "keep_linebreaks": "line breaks are always kept, without them the words of two lines run together",
-    "line_by_line": "blocks are always full; --sample_by says what a row is",
-    "overwrite_cache": "tokenised text is not cached",
-    "pad_to_max_length": "blocks are always full, nothing is padded",
+    "pad_to_max_length": "examples are padded to the longest of their batch, no further",
     "preprocessing_num_workers": "the tokenizer uses all cores by itself",
     "streaming": "text is read from disk in small batches anyway",
     "token": "a token on the command line is seen by everyone; set HF_TOKEN or use hf auth login",
@@ -243,11 +241,12 @@ def fingerprint(request: Request) -> str:
 def as_record(request: Request) -> dict[str, Any]:
     """What ``run.json`` keeps of a request: what was set, but for what only memory can hold."""
     settings = {**vars(request.data), **vars(request.model)}
-    in_memory = {name for name, option in options_of(DataSettings).items() if option.python_only}
+    # What only memory can hold, and what does not change what a run is.
+    left_out = {name for name, option in options_of(DataSettings).items() if option.python_only} | {"overwrite_cache"}
     return {
         "recipe": request.recipe.name,
         "options": asdict(request.options),
-        "settings": {name: value for name, value in settings.items() if value is not None and name not in in_memory},
+        "settings": {name: value for name, value in settings.items() if value is not None and name not in left_out},
         # Whether a run is resumed does not change what it is.
         "training": {name: value for name, value in request.training.items() if name != "resume_from_checkpoint"},
     }

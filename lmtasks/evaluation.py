@@ -97,7 +97,7 @@ def _frequencies(examples: Examples) -> np.ndarray[Any, np.dtype[np.float64]]:
 
     The baseline is fitted to the very text that it is measured on, so beating it means something.
     """
-    counts = np.bincount(examples.packed.text.ravel())
+    counts = np.bincount(examples.packed.used)
     return np.asarray(counts / counts.sum())
 
 
@@ -116,6 +116,6 @@ def _figures(recipe: Recipe, examples: Examples, rows: list[dict[str, float]], u
     figures["targets"] = targets
     if math.isfinite(unigram):  # targets that are no words of the text have no baseline in it
         figures["unigram_loss"] = unigram / targets
-    if packed.bytes:
-        figures["bits_per_byte"] = figures["loss"] / math.log(2) * packed.tokens / packed.bytes
+    if packed.stream.bytes:
+        figures["bits_per_byte"] = figures["loss"] / math.log(2) * packed.tokens / packed.stream.bytes
     return figures

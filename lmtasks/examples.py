@@ -1,4 +1,4 @@
-"""Packed blocks as a dataset whose every example knows the seed of its own randomness."""
+"""Packed text as a dataset whose every example knows the seed of its own randomness."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from torch.utils.data import Dataset
 
 from lmtasks.packing import Packed
 
-EVALUATION_SEED = 0
-"""Evaluation draws from a seed of its own, so that its masks are the same in every run."""
-
 
 class Examples(Dataset[dict[str, Any]]):
-    """Blocks with the seed from which their collator draws: (seed, epoch, example id).
+    """Examples with the seed from which their collator draws: (seed, epoch, example id).
 
     Args:
-        packed: the blocks.
+        packed: the text.
         seed: the run's seed.
     """
 
@@ -29,11 +26,11 @@ class Examples(Dataset[dict[str, Any]]):
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
-        return len(self.packed.blocks)
+        return len(self.packed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         seed = (self.seed, int(self._epoch), int(index))
-        return {"input_ids": self.packed.blocks[index], "seed": seed}
+        return {**self.packed.example(int(index)), "seed": seed}
 
     def start_epoch(self, epoch: int) -> None:
         """From here on draw for this epoch."""

@@ -79,11 +79,12 @@ def _counts(split: dict[str, Any]) -> str:
 def counts(packed: Packed) -> dict[str, Any]:
     """The sizes of a split."""
     return {
-        "rows": packed.rows,
-        "unit": packed.unit,
-        "bytes": packed.bytes,
+        "rows": packed.stream.rows,
+        "unit": packed.stream.unit,
+        "bytes": packed.stream.bytes,
         "tokens": packed.tokens,
-        "blocks": len(packed.blocks),
+        "unknown": packed.stream.unknown,
+        "blocks": len(packed),
         "tail": packed.tail,
         "fingerprint": packed.fingerprint,
     }

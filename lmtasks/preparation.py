@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.arguments import training_arguments
+from lmtasks.blocks import Blocks
 from lmtasks.configure import Request, fingerprint
-from lmtasks.corpus import Corpus, Split, load_corpus
+from lmtasks.corpus import Corpus, Split, count_duplicates, load_corpus
+from lmtasks.encoding import encode, unknown_share
 from lmtasks.errors import InputError
 from lmtasks.evaluation import Collate
-from lmtasks.examples import EVALUATION_SEED, Examples
+from lmtasks.examples import Examples
 from lmtasks.folder import choose_folder, read_record, require_usable
-from lmtasks.models import fit_to_tokenizer, load_config, load_model, usable_length
-from lmtasks.packing import Blocks, Packed, pack
+from lmtasks.isolation import isolate, probe_isolation
+from lmtasks.models import Loaded, fit_to_tokenizer, load_config, load_model, usable_length
+from lmtasks.packing import Packed
 from lmtasks.plan import Plan, counts, peak_memory, total_steps
-from lmtasks.probes import probe
-from lmtasks.progress import say, stage
+from lmtasks.probes import probe, probe_first_loss
+from lmtasks.progress import say
 from lmtasks.publishing import check_can_push
-from lmtasks.recipe import BlockOptions
+from lmtasks.recipe import EVALUATION_SEED, Batch, BlockOptions
 from lmtasks.tokenization import load_tokenizer, require_tokens, train_tokenizer
 from lmtasks.training import rehearse
 
@@ -77,25 +81,53 @@ def prepare(request: Request) -> Prepared:
         config = fit_to_tokenizer(config, tokenizer)
     notes: list[str] = []
     request = fit_length(request, usable_length(config, request.recipe, tokenizer), notes)
-    blocks = request.recipe.preprocess(tokenizer, request.options)
-    train_blocks = packed_text("training", corpus.train, tokenizer, blocks).head(request.data.max_train_samples)
-    eval_blocks = packed_text("held-out", corpus.evaluation, tokenizer, blocks).head(request.data.max_eval_samples)
+    request.recipe.views(tokenizer, request.options)  # their options are checked now, used at the end
+    blocks = blocks_of(request, tokenizer)
+    fresh = request.data.overwrite_cache
+    train_blocks = encode("training", corpus.train, tokenizer, blocks, fresh).head(request.data.max_train_samples)
+    eval_blocks = encode("held-out", corpus.evaluation, tokenizer, blocks, fresh).head(request.data.max_eval_samples)
+    one_example(request, tokenizer, train_blocks, "training")
+    example = one_example(request, tokenizer, eval_blocks, "held-out")
+    duplicates = count_duplicates(corpus.train, corpus.evaluation)
     loaded = load_model(request.model, request.recipe, config, tokenizer, request.seed)
-    if loaded.new_weights:
-        notes.append(f"{len(loaded.new_weights)} weights are new: {', '.join(loaded.new_weights[:3])}")
-    if loaded.grown:
-        notes.append(f"embeddings grown by {loaded.grown} rows for the tokenizer's tokens")
+    notes += [*_text_notes(train_blocks, eval_blocks, duplicates), *_model_notes(loaded)]
+    _require_same_text(request, folder, train_blocks)
+    check_model(request, loaded.model, eval_blocks, example)
+    if not request.model.model_name_or_path:
+        first, uniform = probe_first_loss(loaded.model, request.recipe, example)
+        notes.append(f"first loss {first:.2f} nats, a uniform guess costs {uniform:.2f}")
     if request.starts_small:
         notes.append("no --model given: a small one from scratch, to look around with")
-    _require_same_text(request, folder, train_blocks)
-    probe(loaded.model, request.recipe, one_example(request, tokenizer, eval_blocks))
     _require_space(folder, loaded.model)
-    plan = _plan(request, folder, corpus, tokenizer, loaded.model, train_blocks, eval_blocks, notes)
+    plan = _plan(
+        request, folder, corpus, tokenizer, loaded.model, train_blocks, eval_blocks, example, duplicates, notes
+    )
     prepared = Prepared(request, asked, folder, tokenizer, loaded.model, train_blocks, eval_blocks, plan)
     arguments = training_arguments(request.training, folder, plan.steps)
     examples = Examples(train_blocks, request.seed)
     rehearse(loaded.model, request.recipe, arguments, examples, prepared.collate(training=True), plan.steps)
     return prepared
+
+
+def _text_notes(train: Packed, evaluation: Packed, duplicates: int) -> Iterator[str]:
+    """What is worth knowing about the text."""
+    for name, packed in (("training", train), ("held-out", evaluation)):
+        share = unknown_share(packed)
+        if share > 0.001:
+            yield f"{share:.1%} of the {name} tokens are unknown to the tokenizer"
+    if duplicates:
+        stream = evaluation.stream
+        yield f"{duplicates:,} of {stream.rows:,} held-out {stream.unit} are in the training text, too"
+
+
+def _model_notes(loaded: Loaded) -> Iterator[str]:
+    """What is worth knowing about the model."""
+    if loaded.new_weights:
+        yield f"{len(loaded.new_weights)} weights are new: {', '.join(loaded.new_weights[:3])}"
+    if loaded.unused:
+        yield f"{len(loaded.unused)} weights of the checkpoint have no use here: {', '.join(loaded.unused[:3])}"
+    if loaded.grown:
+        yield f"embeddings grown by {loaded.grown} rows for the tokenizer's tokens"
 
 
 def _require_same_text(request: Request, folder: Path, train_blocks: Packed) -> None:
@@ -153,31 +185,53 @@ def fit_length(request: Request, usable: int | None, notes: list[str]) -> Reques
     return replace(request, options=replace(options, block_size=usable))
 
 
-def packed_text(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks) -> Packed:
-    """A split as blocks, with progress.
+def blocks_of(request: Request, tokenizer: PreTrainedTokenizerBase) -> Blocks:
+    """How the recipe wants its text.
+
+    Raises:
+        InputError: an option of all recipes that this one takes no notice of.
+    """
+    options = request.options
+    blocks = request.recipe.preprocess(tokenizer, options)
+    if isinstance(options, BlockOptions):
+        for name, heeded in (("line_by_line", blocks.line_by_line), ("isolate_documents", blocks.isolate)):
+            if getattr(options, name) != heeded:
+                raise InputError(f"{request.recipe.name} takes no notice of --{name}", f"leave --{name} out")
+    return blocks
+
+
+def one_example(request: Request, tokenizer: PreTrainedTokenizerBase, packed: Packed, name: str) -> Batch:
+    """A batch of the longest example that has a target, as the recipe collates it for evaluation.
 
     Args:
         name: what to call the text, "training".
 
     Raises:
-        InputError: less than one block, or ids that the tokenizer itself does not know.
+        InputError: no example has one.
     """
-    with stage(f"tokenising the {name} text", len(split), "rows") as progress:
-        packed = pack(split, tokenizer, blocks, progress.update)
-    if not len(packed.blocks):
-        raise InputError(
-            f"the {name} text has {packed.tokens:,} tokens, less than one block of {blocks.size}",
-            "lower --block_size, or give more text",
-        )
-    if int(packed.blocks.max()) >= len(tokenizer):
-        raise InputError("the tokenizer gives ids beyond its own vocabulary", "give another --tokenizer_name")
-    return packed
-
-
-def one_example(request: Request, tokenizer: PreTrainedTokenizerBase, packed: Packed) -> dict[str, Any]:
-    """A batch of one block, as the recipe collates it for evaluation."""
     collate = request.recipe.collator(tokenizer, request.options, False)
-    return collate([Examples(packed, EVALUATION_SEED)[0]])
+    examples = Examples(packed, EVALUATION_SEED)
+    for number in np.argsort(packed.spans[:, 0] - packed.spans[:, 2], kind="stable"):
+        batch = collate([examples[number]])
+        if request.recipe.targets(batch).numel():
+            return batch
+    raise InputError(
+        f"the {name} text has nothing to predict in its {packed.tokens:,} tokens",
+        "give more text, or another --tokenizer_name",
+    )
+
+
+def check_model(request: Request, model: PreTrainedModel, packed: Packed, example: Batch) -> None:
+    """Measure what the model can take and what it sees, and teach it to isolate documents if asked.
+
+    Raises:
+        InputError: the model cannot do what the recipe needs.
+    """
+    recipe = request.recipe
+    probe(model, recipe, example)
+    if packed.blocks.isolate and not packed.blocks.line_by_line:
+        isolate(model, recipe)
+        probe_isolation(model, recipe, example)
 
 
 def _plan(
@@ -188,35 +242,34 @@ def _plan(
     model: PreTrainedModel,
     train_blocks: Packed,
     eval_blocks: Packed,
+    example: Batch,
+    duplicates: int,
     notes: list[str],
 ) -> Plan:
     arguments = training_arguments(request.training, folder, 0)
-    steps = total_steps(len(train_blocks.blocks), arguments)
+    steps = total_steps(len(train_blocks), arguments)
     if not steps:
         raise InputError(
-            f"there are {len(train_blocks.blocks)} blocks, less than one batch, and --dataloader_drop_last drops it",
+            f"there are {len(train_blocks)} blocks, less than one batch, and --dataloader_drop_last drops it",
             "lower --per_device_train_batch_size",
         )
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    size = train_blocks.blocks.shape[1]
     origin = request.model.model_name_or_path or f"new {model.config.model_type}"
     return Plan(
         recipe=f"{request.recipe.name}: {request.recipe.summary}",
         data=corpus.source,
         train=counts(train_blocks),
-        evaluation=counts(eval_blocks),
-        block_size=size,
+        evaluation={**counts(eval_blocks), "duplicates": duplicates},
+        block_size=train_blocks.blocks.size,
         model=origin,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         vocabulary=len(tokenizer),
-        epochs=round(steps * batch / len(train_blocks.blocks), 2),
+        epochs=round(steps * batch / len(train_blocks), 2),
         steps=steps,
         batch=batch,
         learning_rate=arguments.learning_rate,
         precision="bfloat16 where safe" if arguments.bf16 else "float16 where safe" if arguments.fp16 else "float32",
-        peak_memory=peak_memory(
-            model, request.recipe, one_example(request, tokenizer, eval_blocks), arguments.train_batch_size
-        ),
+        peak_memory=peak_memory(model, request.recipe, example, arguments.train_batch_size),
         output_dir=str(folder),
         notes=tuple(notes),
         writes=(str(folder), *([request.output.hub_model_id or folder.name] if request.output.push_to_hub else ())),

@@ -17,18 +17,32 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from lmtasks.packing import Blocks
+    from lmtasks.blocks import Blocks
 
 API_VERSION = 1
 """The version of the recipe contract that this core executes."""
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
+EVALUATION_SEED = 0
+"""Evaluation draws from a seed of its own, so that its masks are the same in every run."""
+
 Example = dict[str, Any]
-"""``input_ids``: int32 array [length]; ``seed``: (seed, epoch, example id), see :attr:`Recipe.collator`."""
+"""What a collator gets.
+
+- ``input_ids``: int32 array [length];
+- ``seed``: (seed, epoch, example id), see :attr:`Recipe.collator`;
+- ``scored``: slice of ``input_ids`` that may be targets; not there when all may;
+- ``document_ids``: int64 array [length], numbers of the documents; there when they are isolated;
+- ``word_starts``: bool array [length]; there when :attr:`lmtasks.Blocks.words` asks for it.
+"""
 
 Batch = dict[str, Any]
-"""What the model's forward takes, plus ``labels``; tensors [examples, length]."""
+"""What the model's forward takes, plus ``labels``; tensors [examples, length].
+
+``document_ids`` may be among them: the runner sees to it that the model gets a mask and positions instead.
+``label_smoothing``, a number, is there in training when the user asked for it; see :func:`lmtasks.token_sums`.
+"""
 
 LossSums = tuple["torch.Tensor", "torch.Tensor"] | tuple["torch.Tensor", "torch.Tensor", Mapping[str, "torch.Tensor"]]
 """Sum of the losses in nats, number of targets and, optionally, further sums for the metrics."""
@@ -36,11 +50,21 @@ LossSums = tuple["torch.Tensor", "torch.Tensor"] | tuple["torch.Tensor", "torch.
 
 @dataclass(frozen=True, kw_only=True)
 class BlockOptions:
-    """Options of every recipe that trains on fixed-size blocks of text. Inherit to add your own."""
+    """Options of every recipe that trains on blocks of text. Inherit to add your own."""
 
     block_size: int = option(
         128, help="tokens per training example, at most what the model can take", ge=2, aliases=["max_seq_length"]
     )
+    line_by_line: bool = option(
+        False, help="every line or document is an example of its own, padded to the longest of its batch"
+    )
+    isolate_documents: bool = option(False, help="documents in one block neither see each other nor share positions")
+
+    def blocks(self, **frame: Any) -> Blocks:
+        """What these options ask for, with the ids around blocks and documents."""
+        from lmtasks.blocks import Blocks
+
+        return Blocks(size=self.block_size, line_by_line=self.line_by_line, isolate=self.isolate_documents, **frame)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +99,10 @@ class Starter:
     predict: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _no_views(tokenizer: PreTrainedTokenizerBase, options: Any) -> dict[str, Blocks]:
+    return {}
+
+
 def _labelled(batch: Batch) -> torch.Tensor:
     labels: torch.Tensor = batch["labels"]
     return labels[labels != -100]
@@ -107,6 +135,9 @@ class Recipe:
         pipeline: task name of ``transformers.pipeline`` that uses the result.
         attention: what a position may see; the runner proves it before training. None: not checked.
         targets: batch to the ids of its targets, int [targets]; their number is the divisor.
+        views: (tokenizer, options) to further ways of cutting the evaluation text, by name. The same text is
+            evaluated in each, and the figures are called after it: ``{"sliding": ...}`` makes
+            ``sliding_perplexity``. None unless an option asks for it, for they cost time.
         metrics: ``"module:Class"`` of ``evaluate.Metric`` classes.
         perplexity_name: (options) to what the reported perplexity is, for people.
         required_tokens: roles that the tokenizer must fill, such as ``mask_token``.
@@ -131,6 +162,7 @@ class Recipe:
     pipeline: str
     attention: Literal["causal", "bidirectional"] | None = None
     targets: Callable[[Batch], torch.Tensor] = _labelled
+    views: Callable[[PreTrainedTokenizerBase, Any], Mapping[str, Blocks]] = _no_views
     metrics: Sequence[str] = ("lmtasks.metrics:Perplexity",)
     perplexity_name: Callable[[Any], str] = lambda options: "perplexity"
     required_tokens: Sequence[str] = ()

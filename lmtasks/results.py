@@ -16,9 +16,10 @@ from lmtasks.card import write_card
 from lmtasks.catalog import Catalog
 from lmtasks.configure import as_record
 from lmtasks.errors import RunError
-from lmtasks.examples import EVALUATION_SEED
 from lmtasks.folder import RECORD, write_json
+from lmtasks.isolation import isolate
 from lmtasks.preparation import Prepared, one_example
+from lmtasks.recipe import EVALUATION_SEED
 from lmtasks.references import resolve
 
 
@@ -66,10 +67,12 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
         RunError: it is not.
     """
     request = prepared.request
-    batch = one_example(request, prepared.tokenizer, prepared.evaluation)
+    batch = one_example(request, prepared.tokenizer, prepared.evaluation, "held-out")
     saved = resolve(request.recipe.model_class).from_pretrained(
         prepared.folder, trust_remote_code=request.model.trust_remote_code, dtype=torch.float32
     )
+    if "document_ids" in batch:
+        isolate(saved, request.recipe)
     was_training = model.training
     with torch.no_grad():
         device = next(model.parameters()).device

@@ -14,24 +14,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from lmtasks.arguments import training_arguments
 from lmtasks.catalog import Catalog, load_catalog
-from lmtasks.configure import DATA_SOURCES, configure, groups_of, read_yaml
+from lmtasks.configure import DATA_SOURCES, Request, configure, groups_of, read_yaml
 from lmtasks.corpus import load_corpus
+from lmtasks.encoding import encode
 from lmtasks.errors import InputError, RunError
 from lmtasks.evaluation import evaluate_model
-from lmtasks.examples import EVALUATION_SEED, Examples
+from lmtasks.examples import Examples
 from lmtasks.folder import LOG, RECORD, checkpoint_to_resume, clear, read_record, save_into, write_json
 from lmtasks.inference import Predictor, recipe_of
 from lmtasks.models import load_config, load_model, register_architectures, usable_length
 from lmtasks.options import options_of
+from lmtasks.packing import Packed
 from lmtasks.plan import Plan
-from lmtasks.preparation import Prepared, fit_length, named_tokenizer, one_example, packed_text, prepare
-from lmtasks.probes import probe
+from lmtasks.preparation import (
+    Prepared,
+    blocks_of,
+    check_model,
+    fit_length,
+    named_tokenizer,
+    one_example,
+    prepare,
+)
 from lmtasks.progress import is_main_process, say, stage
 from lmtasks.publishing import push
-from lmtasks.recipe import Recipe
+from lmtasks.recipe import EVALUATION_SEED, Recipe
 from lmtasks.results import new_record, verify, write_results
 from lmtasks.settings import DataSettings
 from lmtasks.training import train
@@ -139,7 +149,7 @@ def execute(prepared: Prepared, catalog: Catalog) -> Run:
     )
     # Without the wrapper that computes in bfloat16: what is measured is what will be loaded.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    eval_metrics = _evaluated(model, request.recipe, prepared)
+    eval_metrics = _measured(model, request, prepared.tokenizer, prepared.evaluation)
     if trainer.is_world_process_zero():
         record["files"] = save_into(folder, model, prepared.tokenizer)
         verify(model, prepared)
@@ -159,18 +169,29 @@ def execute(prepared: Prepared, catalog: Catalog) -> Run:
     )
 
 
-def _evaluated(model: torch.nn.Module, recipe: Recipe, prepared: Prepared) -> dict[str, float]:
-    arguments = prepared.request.training
-    with stage("evaluating", len(prepared.evaluation.blocks), "blocks") as progress:
-        figures = evaluate_model(
-            model,
-            recipe,
-            Examples(prepared.evaluation, EVALUATION_SEED),
-            prepared.collate(training=False),
-            int(arguments["per_device_eval_batch_size"]),
-            progress.update,
-        )
-    return _named(figures)
+def _measured(
+    model: torch.nn.Module, request: Request, tokenizer: PreTrainedTokenizerBase, packed: Packed
+) -> dict[str, float]:
+    """All figures of a model on a text, under the names that go into files."""
+
+    def figures(what: str, text: Packed) -> dict[str, float]:
+        with stage(what, len(text), "examples") as progress:
+            return evaluate_model(
+                model,
+                request.recipe,
+                Examples(text, EVALUATION_SEED),
+                request.recipe.collator(tokenizer, request.options, False),
+                int(request.training["per_device_eval_batch_size"]),
+                progress.update,
+            )
+
+    named = _named(figures("evaluating", packed))
+    for view, blocks in request.recipe.views(tokenizer, request.options).items():
+        seen = figures(f"evaluating, {view}", packed.recut(blocks))
+        seen.pop("unigram_loss", None)  # of the text, not of the way of looking at it
+        named |= {f"{view}_{name}": value for name, value in seen.items()}
+        named[f"{view}_log_likelihood"] = -seen["loss"] * seen["targets"]
+    return named
 
 
 def _named(figures: Mapping[str, float]) -> dict[str, float]:
@@ -224,26 +245,20 @@ def evaluate_as(
     if corpus.evaluation is None:
         raise InputError("there is nothing to evaluate on", "add --validation_file or --dataset")
     request = fit_length(request, usable_length(model_config, chosen, tokenizer), [])
-    blocks = chosen.preprocess(tokenizer, request.options)
-    packed = packed_text("evaluation", corpus.evaluation, tokenizer, blocks).head(request.data.max_eval_samples)
+    chosen.views(tokenizer, request.options)  # their options are checked before the model is loaded
+    blocks = blocks_of(request, tokenizer)
+    packed = encode("evaluation", corpus.evaluation, tokenizer, blocks, request.data.overwrite_cache)
+    packed = packed.head(request.data.max_eval_samples)
     own_text = not typed & {*options_of(DataSettings), *options_of(chosen.options)}
     if recorded and own_text and packed.fingerprint != recorded["data"]["evaluation"]["fingerprint"]:
         raise InputError(
             f"the text that the run in '{name}' held out is no longer there as it was",
             "name the text to evaluate on: --validation_file FILE",
         )
+    example = one_example(request, tokenizer, packed, "evaluation")
     model = load_model(request.model, chosen, model_config, tokenizer, request.seed).model
-    probe(model, chosen, one_example(request, tokenizer, packed))
-    with stage("evaluating", len(packed.blocks), "blocks") as progress:
-        figures = evaluate_model(
-            model.to(_device()),
-            chosen,
-            Examples(packed, EVALUATION_SEED),
-            chosen.collator(tokenizer, request.options, False),
-            int(request.training["per_device_eval_batch_size"]),
-            progress.update,
-        )
-    return _named(figures), chosen.perplexity_name(request.options)
+    check_model(request, model, packed, example)
+    return _measured(model.to(_device()), request, tokenizer, packed), chosen.perplexity_name(request.options)
 
 
 def _refuse_idle(recipe: Recipe, typed: frozenset[str]) -> None:

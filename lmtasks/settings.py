@@ -38,6 +38,7 @@ class DataSettings:
     split_seed: int = option(42, help="seed of the choice of held-out documents", ge=0)
     max_train_samples: int | None = option(None, help="train on at most this many packed examples", ge=1)
     max_eval_samples: int | None = option(None, help="evaluate on at most this many packed examples", ge=1)
+    overwrite_cache: bool = option(False, help="tokenise again, even text whose tokens are in the cache")
     train_dataset: Any = option(None, help="Dataset, DatasetDict or list of strings", python_only=True)
     eval_dataset: Any = option(None, help="Dataset or list of strings", python_only=True)
 
@@ -55,7 +56,9 @@ class ModelSettings:
     )
     tokenizer_name: str | None = option(None, help="tokenizer, when not the model's own: Hub id or folder")
     train_tokenizer: int | None = option(None, help="train a byte-level BPE tokenizer of this many tokens", ge=300)
-    allow_new_weights: bool = option(False, help="accept a checkpoint that lacks some of the model's weights")
+    allow_new_weights: bool = option(
+        False, help="accept a checkpoint that lacks some of the model's weights, or has some that find no place in it"
+    )
     trust_remote_code: bool = option(False, help="run code from the model's repository (needs a pinned --revision)")
 
 

@@ -11,11 +11,12 @@ ROOT = Path(lmtasks.__file__).parent
 
 FLOORS = {
     0: {"errors"},
-    1: {"options", "settings", "recipe", "architecture", "hookspecs", "packing", "references"},
+    1: {"options", "settings", "recipe", "architecture", "blocks", "hookspecs", "references"},
     2: {"catalog", "configure", "flags", "listing", "sample", "words"},
     3: {
-        "arguments", "card", "corpus", "evaluation", "examples", "folder", "hub", "inference", "losses", "metrics",
-        "models", "plan", "probes", "progress", "publishing", "tokenization", "training",
+        "arguments", "cache", "card", "corpus", "encoding", "evaluation", "examples", "folder", "hub", "inference",
+        "isolation", "losses", "metrics", "models", "packing", "plan", "probes", "progress", "publishing",
+        "segmentation", "stream", "tokenization", "training",
     },
     4: {"preparation", "results", "runner"},
     5: {"cli", "__main__"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
 
+from lmtasks import Blocks
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.catalog import load_catalog
@@ -450,7 +453,8 @@ def test_the_padding_id_that_positions_hang_on_stays(
 
     assert contents("out/config.json")["pad_token_id"] == contents("model/config.json")["pad_token_id"]
     reloaded = transformers.AutoModelForMaskedLM.from_pretrained("out")
-    ids = torch.tensor(prepared.evaluation.blocks[:4], dtype=torch.int64)
+    rows = [prepared.evaluation.example(number)["input_ids"] for number in range(4)]
+    ids = torch.tensor(np.stack(rows), dtype=torch.int64)
     with torch.no_grad():
         assert torch.equal(prepared.model.eval()(ids).logits, reloaded.eval()(ids).logits)
 
@@ -621,3 +625,157 @@ def test_the_rate_of_a_resumed_run_counts_its_own_steps_only(model_folders: dict
 def test_evaluate_takes_a_run_of_fewer_samples(model_folders: dict[str, Path]) -> None:
     done = tuned("causal-lm", model_folders["gpt2"], "out", max_train_samples=16, max_eval_samples=5)
     assert evaluate("out")["eval_loss"] == done.metrics["eval_loss"]
+
+
+# --- ways to cut text ---
+
+
+DOCUMENTS = [f"Document {number} says that {number} plus {number} is {2 * number}." for number in range(60)]
+
+
+@pytest.mark.parametrize(("recipe", "model"), [("masked-lm", "roberta"), ("causal-lm", "gpt2")])
+def test_line_by_line_every_line_is_an_example(recipe: str, model: str, model_folders: dict[str, Path]) -> None:
+    Path("lines.txt").write_text("\n\n".join(DOCUMENTS) + "\n")
+    result = tuned(recipe, model_folders[model], "out", train_file="lines.txt", test_size=0.2, line_by_line=True,
+                   block_size=64)  # fmt: skip
+    data = contents("out/run.json")["data"]
+    assert data["train"]["blocks"] + data["evaluation"]["blocks"] == 60
+    assert data["train"]["tail"] == data["evaluation"]["tail"] == 0
+    assert evaluate("out") == pytest.approx({name: result.metrics[name] for name in evaluate("out")}, rel=1e-6)
+    if recipe == "causal-lm":
+        # All but the first of each line, and the end of each.
+        assert result.metrics["eval_targets"] == data["evaluation"]["tokens"] - data["evaluation"]["blocks"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "model"), [("masked-lm", "bert"), ("masked-lm", "modernbert"), ("causal-lm", "llama")]
+)
+def test_isolated_documents_train_resume_and_evaluate(recipe: str, model: str, model_folders: dict[str, Path]) -> None:
+    datasets.Dataset.from_dict({"text": DOCUMENTS}).to_json("rows.jsonl")
+    more = {"train_file": "rows.jsonl", "test_size": 0.2, "isolate_documents": True, "block_size": 48}
+    result = tuned(recipe, model_folders[model], "out", **more)
+    plain = tuned(recipe, model_folders[model], "plain", **{**more, "isolate_documents": False})
+    assert result.metrics["eval_loss"] != pytest.approx(plain.metrics["eval_loss"], rel=1e-5)
+    again = evaluate("out")
+    assert again == pytest.approx({name: result.metrics[name] for name in again}, rel=1e-6)
+
+
+def test_a_model_that_cannot_isolate_is_refused_before_anything_is_written(model_folders: dict[str, Path]) -> None:
+    datasets.Dataset.from_dict({"text": DOCUMENTS}).to_json("rows.jsonl")
+    with pytest.raises(InputError, match="causal-lm cannot isolate documents with this mamba model"):
+        run("causal-lm", train_file="rows.jsonl", isolate_documents=True, model_type="mamba", train_tokenizer=400,
+            config_overrides="num_hidden_layers=2,hidden_size=32", block_size=48, output_dir="out")  # fmt: skip
+    assert not Path("out").exists()
+
+
+def test_whole_words_are_said_in_the_label(model_folders: dict[str, Path]) -> None:
+    more = {"mask_unit": "word", "eval_mlm_probability": 0.225}
+    result = tuned("masked-lm", model_folders["roberta"], "out", **more)
+    label = "masked-token perplexity, 22.5% of words hidden, mask seed 0"
+    assert result.perplexity_name == contents("out/run.json")["perplexity_label"] == label
+    assert label.removeprefix("masked") in Path("out/README.md").read_text()
+    assert evaluate("out") == pytest.approx({name: result.metrics[name] for name in evaluate("out")}, rel=1e-6)
+    by_token = tuned("masked-lm", model_folders["roberta"], "tokens", **{**more, "mask_unit": "token"})
+    assert by_token.metrics["eval_loss"] != result.metrics["eval_loss"]
+
+
+def test_less_than_a_block_is_trained_on_all_the_same(model_folders: dict[str, Path]) -> None:
+    Path("short.txt").write_text("A few words.\n")
+    result = tuned("causal-lm", model_folders["gpt2"], "out", train_file="text.txt", validation_file="short.txt",
+                   block_size=64)  # fmt: skip
+    data = contents("out/run.json")["data"]["evaluation"]
+    assert (data["blocks"], data["tail"]) == (1, 0)
+    assert result.metrics["eval_targets"] == data["tokens"] - 1
+
+
+# --- what is worth knowing about the text ---
+
+
+def test_held_out_text_that_is_trained_on_is_counted_and_said(model_folders: dict[str, Path]) -> None:
+    Path("train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in DOCUMENTS))
+    held_out = [*DOCUMENTS[:3], " " + DOCUMENTS[3] + "\n", "Nobody has seen this before."]
+    Path("eval.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in held_out))
+    result = tuned("causal-lm", model_folders["gpt2"], "out", train_file="train.jsonl", validation_file="eval.jsonl")
+    assert "4 of 5 held-out documents are in the training text, too" in result.plan.notes
+    assert contents("out/run.json")["data"]["evaluation"]["duplicates"] == 4
+    clean = tuned("causal-lm", model_folders["gpt2"], "clean", train_file="train.jsonl", test_size=0.2)
+    assert not any("in the training text" in note for note in clean.plan.notes)
+
+
+def wordpiece(*words: str) -> str:
+    """A saved tokenizer that knows only these words."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    Path("vocab.txt").write_text("\n".join(vocabulary))
+    transformers.BertTokenizer("vocab.txt").save_pretrained("wordpiece")
+    return "wordpiece"
+
+
+@pytest.mark.parametrize(("unknown", "refused"), [(0, False), (15, False), (25, True)])
+def test_unknown_tokens_are_said_and_too_many_are_refused(unknown: int, refused: bool) -> None:
+    words = ["what"] * unknown + ["known"] * (100 - unknown)
+    Path("known.txt").write_text((" ".join(words) + "\n") * 40)
+    more = {**FROM_SCRATCH["masked-lm"], **SMALL, "train_file": "known.txt", "max_steps": 1, "output_dir": "out"}
+    if refused:
+        with pytest.raises(InputError, match="25% of the training tokens are unknown to the tokenizer") as caught:
+            run("masked-lm", tokenizer_name=wordpiece("known"), **more)
+        assert "--train_tokenizer" in str(caught.value.hint)
+        assert not Path("out").exists()
+        return
+    result = run("masked-lm", tokenizer_name=wordpiece("known"), **more)
+    said = [note for note in result.plan.notes if "unknown" in note]
+    assert said == (
+        [f"{unknown:.1f}% of the {name} tokens are unknown to the tokenizer" for name in ("training", "held-out")]
+        if unknown
+        else []
+    )
+    train = contents("out/run.json")["data"]["train"]
+    assert train["unknown"] == train["tokens"] * unknown / 100
+
+
+def test_tokens_are_found_again_and_any_change_makes_new_ones(
+    model_folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hits(folder: str, **more: Any) -> int:
+        capsys.readouterr()
+        tuned("causal-lm", model_folders["gpt2"], folder, train_file="own.txt", max_steps=1, **more)
+        return capsys.readouterr().err.count("from the cache")
+
+    Path("own.txt").write_text(Path("text.txt").read_text() + "Some words of its own.\n")
+    assert hits("one") == 0
+    assert hits("two") == 2, "training and held-out text"
+    assert hits("three", block_size=32) == 2, "another cut of the same tokens"
+    assert hits("four", split_seed=1) == 0
+    assert hits("five", overwrite_cache=True) == 0
+    Path("own.txt").write_text(Path("own.txt").read_text().replace("its own", "its owm"))
+    assert hits("six") < 2
+    assert weights("one").keys() == weights("two").keys()
+    assert all(torch.equal(value, weights("two")[name]) for name, value in weights("one").items())
+
+
+def test_a_recipe_that_takes_no_notice_of_a_flag_is_refused_it(model_folders: dict[str, Path]) -> None:
+    def preprocess(tokenizer: Any, options: Any) -> Blocks:
+        return Blocks(size=options.block_size)
+
+    deaf = dataclasses.replace(CAUSAL_LM, preprocess=preprocess)
+    for flag in ("line_by_line", "isolate_documents"):
+        with pytest.raises(InputError, match=f"causal-lm takes no notice of --{flag}"):
+            run(deaf, model=str(model_folders["gpt2"]), train_file="text.txt", output_dir="out", **{flag: True})
+
+
+# --- weights ---
+
+
+def test_weights_that_find_no_place_are_said(model_folders: dict[str, Path]) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_folders["bert"])
+    config = transformers.AutoConfig.from_pretrained(model_folders["bert"])
+    transformers.BertForPreTraining(config).save_pretrained("pretrained")
+    tokenizer.save_pretrained("pretrained")
+    result = tuned("masked-lm", Path("pretrained"), "out")
+    assert any("weights of the checkpoint have no use here: bert.pooler" in note for note in result.plan.notes)
+
+
+def test_a_fresh_model_says_its_first_loss_next_to_that_of_a_guess() -> None:
+    result = scratch("masked-lm", "out", max_steps=1)
+    assert isinstance(result, Run)
+    size = result.plan.vocabulary
+    assert any(f"a uniform guess costs {math.log(size):.2f}" in note for note in result.plan.notes)

@@ -6,10 +6,21 @@ Follows the task guide "Causal language modeling"; what differs is written in do
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lmtasks import BlockOptions, Blocks, Recipe, Starter, TokenizerSpec, hookimpl, stack, template_tokens
+from lmtasks import (
+    BlockOptions,
+    Blocks,
+    InputError,
+    Recipe,
+    Starter,
+    TokenizerSpec,
+    hookimpl,
+    option,
+    stack,
+    template_tokens,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -22,13 +33,29 @@ if TYPE_CHECKING:
 class CausalLMOptions(BlockOptions):
     """Options of causal-lm."""
 
+    stride: int | None = option(
+        None, help="evaluate in a sliding window too: blocks that begin every so many tokens", ge=1
+    )
 
-def preprocess(tokenizer: PreTrainedTokenizerBase, options: CausalLMOptions) -> Blocks:
+
+def preprocess(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> Blocks:
     """Running text in blocks; a document starts as the tokenizer starts one and ends with its end token."""
     start, end = template_tokens(tokenizer)
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in end:
         end = (*end, tokenizer.eos_token_id)
-    return Blocks(size=options.block_size, document_start=start, document_end=end)
+    return options.blocks(document_start=start, document_end=end)
+
+
+def views(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> dict[str, Blocks]:
+    """A sliding window gives every token but the first ones at least ``block_size - stride`` before it."""
+    if not isinstance(options, CausalLMOptions) or options.stride is None:
+        return {}
+    if options.stride > options.block_size:
+        raise InputError(
+            f"--stride {options.stride} is more than --block_size {options.block_size}: it would skip text",
+            f"--stride {options.block_size // 2}, for example",
+        )
+    return {"sliding": replace(preprocess(tokenizer, options), stride=options.stride)}
 
 
 def collator(
@@ -37,8 +64,8 @@ def collator(
     """Batches whose labels are the tokens themselves; the loss looks one ahead.
 
     Labels follow the attention mask, not the padding id: where padding and end of document share
-    a token, the end of a document is learned all the same. The first token of a block has nothing
-    before it and is no target.
+    a token, the end of a document is learned all the same. The first token of a block, or of an
+    isolated document, has nothing before it and is no target.
     """
 
     def collate(examples: list[Example]) -> Batch:
@@ -46,7 +73,12 @@ def collator(
         labels = batch["input_ids"].clone()
         if "attention_mask" in batch:
             labels[batch["attention_mask"] == 0] = -100
+        for row, example in zip(labels, examples, strict=True):
+            if "scored" in example:
+                row[: example["scored"].start] = -100
         labels[:, 0] = -100
+        if "document_ids" in batch:
+            labels[:, 1:][batch["document_ids"].diff() != 0] = -100
         return {**batch, "labels": labels}
 
     return collate
@@ -74,6 +106,7 @@ CAUSAL_LM = Recipe(
     model_class="transformers:AutoModelForCausalLM",
     pipeline="text-generation",
     attention="causal",
+    views=views,
     metrics=("lmtasks.metrics:Perplexity", "lmtasks.metrics:Accuracy"),
     tokenizer=TokenizerSpec(
         special_tokens={

@@ -6,10 +6,21 @@ Follows the task guide "Masked language modeling"; what differs is written in do
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from lmtasks import BlockOptions, Blocks, Recipe, Starter, TokenizerSpec, hookimpl, option, stack, template_tokens
+from lmtasks import (
+    EVALUATION_SEED,
+    BlockOptions,
+    Blocks,
+    Recipe,
+    Starter,
+    TokenizerSpec,
+    hookimpl,
+    option,
+    stack,
+    template_tokens,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,12 +36,28 @@ class MaskedLMOptions(BlockOptions):
 
     mlm_probability: float = option(0.15, help="share of tokens to predict", gt=0, lt=1)
     eval_mlm_probability: float = option(0.15, help="the same share in evaluation, fixed masks", gt=0, lt=1)
+    mask_unit: Literal["token", "word"] = option("token", help="what is predicted as a whole")
+    pseudo_perplexity: bool = option(False, help="evaluate with every token hidden alone, too (takes long)")
 
 
-def preprocess(tokenizer: PreTrainedTokenizerBase, options: MaskedLMOptions) -> Blocks:
-    """Running text in blocks, each between the tokenizer's own special tokens, once."""
+def preprocess(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> Blocks:
+    """Running text in blocks, each between the tokenizer's own special tokens, once.
+
+    Isolated documents each have them: to itself, each is a text of its own. A variant of this recipe
+    may have other options of blocks.
+    """
     start, end = template_tokens(tokenizer)
-    return Blocks(size=options.block_size, start=start, end=end)
+    words = isinstance(options, MaskedLMOptions) and options.mask_unit == "word"
+    if options.isolate_documents and not options.line_by_line:
+        return options.blocks(document_start=start, document_end=end, words=words)
+    return options.blocks(start=start, end=end, words=words)
+
+
+def views(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> dict[str, Blocks]:
+    """Pseudo-log-likelihood: the loss of every token given all others of its block (Salazar et al. 2020)."""
+    if not isinstance(options, MaskedLMOptions) or not options.pseudo_perplexity:
+        return {}
+    return {"pseudo": replace(preprocess(tokenizer, options), one_by_one=True)}
 
 
 def collator(
@@ -48,7 +75,8 @@ def collator(
 
     def collate(examples: list[Example]) -> Batch:
         hidden = [hide(example, probability, special, words, tokenizer.mask_token_id) for example in examples]
-        batch = stack([{"input_ids": inputs} for inputs, _ in hidden], tokenizer)
+        inputs = [{**example, "input_ids": ids} for example, (ids, _) in zip(examples, hidden, strict=True)]
+        batch = stack(inputs, tokenizer)
         labels = torch.full_like(batch["input_ids"], -100)
         for row, (_, targets) in zip(labels, hidden, strict=True):
             row[: len(targets)] = torch.from_numpy(targets)
@@ -62,19 +90,28 @@ def hide(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and labels of one example, both int64 [length], drawn from the example's own seed.
 
-    At least one token is a target, unless the example has nothing but special tokens: without one
-    a batch would have no loss.
+    At least one token, or word where the example says where words begin, is a target, unless the example
+    has nothing but special tokens: without one a batch would have no loss. What becomes of a target is
+    drawn token by token also within a word, as in BERT's own whole word masking.
+    An example that says what is scored has exactly that hidden.
     """
     import numpy as np
 
     ids = np.asarray(example["input_ids"], dtype=np.int64)
+    if "scored" in example:
+        targets = np.zeros(len(ids), dtype=np.bool_)
+        targets[example["scored"]] = True
+        targets &= ~np.isin(ids, special)
+        return np.where(targets, mask_token, ids), np.where(targets, ids, -100)
     draw = np.random.default_rng(example["seed"])
     chance, fate = draw.random(len(ids)), draw.random(len(ids))
     replacement = draw.choice(words, size=len(ids))
+    if "word_starts" in example:
+        chance = chance[np.maximum.accumulate(np.where(example["word_starts"], np.arange(len(ids)), 0))]
     chance[np.isin(ids, special)] = 1.0
     targets = chance < probability
     if not targets.any() and chance.min() < 1.0:
-        targets[chance.argmin()] = True
+        targets = chance == chance.min()
     labels = np.where(targets, ids, -100)
     inputs = np.where(targets & (fate < 0.8), mask_token, ids)
     inputs = np.where(targets & (fate >= 0.9), replacement, inputs)
@@ -89,8 +126,9 @@ def loss(model: torch.nn.Module, batch: Batch) -> LossSums:
 
 
 def perplexity_name(options: MaskedLMOptions) -> str:
-    """Masked-token perplexity is no perplexity of the text; it depends on how much is hidden."""
-    return f"masked-token perplexity, {options.eval_mlm_probability:.0%} of tokens hidden"
+    """Masked-token perplexity is no perplexity of the text; it depends on how much is hidden, and what."""
+    share = f"{100 * options.eval_mlm_probability:g}% of {options.mask_unit}s hidden"
+    return f"masked-token perplexity, {share}, mask seed {EVALUATION_SEED}"
 
 
 def prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
@@ -121,6 +159,7 @@ MASKED_LM = Recipe(
     model_class="transformers:AutoModelForMaskedLM",
     pipeline="fill-mask",
     attention="bidirectional",
+    views=views,
     metrics=("lmtasks.metrics:Perplexity", "lmtasks.metrics:Accuracy"),
     perplexity_name=perplexity_name,
     required_tokens=("mask_token",),

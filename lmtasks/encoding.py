@@ -1,0 +1,90 @@
+"""The text of a run as examples of tokens: tokenised now or found in the cache, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from transformers import PreTrainedTokenizerBase
+
+from lmtasks import cache
+from lmtasks.blocks import Blocks
+from lmtasks.corpus import Split
+from lmtasks.errors import InputError
+from lmtasks.packing import Packed, cut
+from lmtasks.progress import say, stage
+from lmtasks.stream import Stream, read
+
+MOST_UNKNOWN = 0.2
+"""Share of unknown tokens above which a tokenizer does not belong to a text."""
+
+
+def encode(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, fresh: bool = False) -> Packed:
+    """A split as examples.
+
+    Args:
+        name: what to call the text, "training".
+        fresh: tokenise even if the cache has the tokens, and put the new ones there.
+
+    Raises:
+        InputError: no tokens, too many unknown ones, ids that the tokenizer itself does not know, or a
+            way of cutting that the text or the tokenizer does not allow.
+    """
+    _check_request(name, split, tokenizer, blocks)
+    packed = cut(_stream(name, split, tokenizer, blocks, fresh), blocks)
+    _check_tokens(name, packed, tokenizer)
+    return packed
+
+
+def unknown_share(packed: Packed) -> float:
+    """The share of the text's tokens that the tokenizer does not know."""
+    return packed.stream.unknown / max(1, packed.tokens)
+
+
+def _stream(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, fresh: bool) -> Stream:
+    key = cache.key_of(split, tokenizer, blocks)
+    kept = cache.load(key) if key is not None and not fresh else None
+    if kept is not None:
+        say(f"tokens of the {name} text: from the cache")
+        return kept
+    with stage(f"tokenising the {name} text", len(split), "rows") as progress:
+        return cache.store(_counted(read(split, tokenizer, blocks), progress.update), key)
+
+
+def _counted(pieces: Iterator[Stream], progress: Callable[[int], None]) -> Iterator[Stream]:
+    """The pieces, while their rows are counted."""
+    rows = 0
+    for piece in pieces:
+        yield piece
+        rows += piece.rows
+        progress(rows)
+
+
+def _check_request(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks) -> None:
+    if blocks.body < 1:
+        raise InputError(
+            f"a block of {blocks.size} tokens has no room beside its {blocks.size - blocks.body} special tokens",
+            "raise --block_size",
+        )
+    if blocks.words and not tokenizer.is_fast:
+        raise InputError(
+            f"{type(tokenizer).__name__} does not say where in the text its tokens are, so words are unknown",
+            "leave --mask_unit word out, or take a fast tokenizer (tokenizer.json)",
+        )
+    if blocks.isolate and not split.documents and not blocks.line_by_line:
+        raise InputError(
+            f"the lines of the {name} text are one document, there is nothing to isolate",
+            "--sample_by paragraph or --sample_by document says what a document is",
+        )
+
+
+def _check_tokens(name: str, packed: Packed, tokenizer: PreTrainedTokenizerBase) -> None:
+    if not len(packed):
+        raise InputError(f"the tokenizer makes no tokens of the {name} text", "give another --tokenizer_name")
+    share = unknown_share(packed)
+    if share > MOST_UNKNOWN:
+        raise InputError(
+            f"{share:.0%} of the {name} tokens are unknown to the tokenizer, so they can be neither read nor learned",
+            "take a tokenizer made for this language, or --train_tokenizer 8000 with --model_type",
+        )
+    if int(packed.stream.ids.max()) >= len(tokenizer):
+        raise InputError("the tokenizer gives ids beyond its own vocabulary", "give another --tokenizer_name")
