@@ -92,6 +92,7 @@ def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) 
         InputError: values that do not go together.
     """
     ours = {
+        "bf16": bool(values.get("bf16")),
         "output_dir": str(output_dir / "checkpoints"),
         "disable_tqdm": True,
         # Pinning needs something to pin for; without it every data loader warns.

@@ -20,7 +20,7 @@ DATA_SOURCES = ("dataset_name", "train_file", "train_dataset", "validation_file"
 
 ELSEWHERE = {
     "cache_dir": "set HF_HOME in the environment, one cache for all tools",
-    "dtype": "weights are float32, --bf16 true computes in bfloat16",
+    "dtype": "weights are float32, --bf16 says whether products are in bfloat16",
     "keep_linebreaks": "line breaks are always kept, without them the words of two lines run together",
     "pad_to_max_length": "examples are padded to the longest of their batch, no further",
     "preprocessing_num_workers": "the tokenizer uses all cores by itself",

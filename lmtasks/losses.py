@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn.functional import log_softmax, nll_loss
 
-Sums = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
+from lmtasks.heads import Sums, separated
 
 
 def masked_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Sums:
@@ -19,22 +19,34 @@ def masked_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Sums:
     Returns:
         sum of the losses, number of targets, ``{"correct": targets guessed right}``.
     """
-    logits = _logits(model, batch)
-    targets = batch["labels"] != -100
-    return token_sums(logits[targets], batch["labels"][targets], batch.get("label_smoothing", 0.0))
+    return target_sums(model, batch, batch["labels"])
 
 
 def causal_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Sums:
     """Cross-entropy in nats of every token given the ones before it.
 
-    ``labels`` are the tokens themselves, -100 where there is nothing to predict. Shifting the
-    labels instead of the logits saves a copy of the largest tensor of the step. Arguments and result
+    ``labels`` are the tokens themselves, -100 where there is nothing to predict. Arguments and result
     are those of :func:`masked_loss`.
     """
-    logits = _logits(model, batch)
     nothing = torch.full_like(batch["labels"][:, :1], -100)
-    labels = torch.cat([batch["labels"][:, 1:], nothing], dim=1)
-    return token_sums(logits.flatten(0, 1), labels.flatten(), batch.get("label_smoothing", 0.0))
+    return target_sums(model, batch, torch.cat([batch["labels"][:, 1:], nothing], dim=1))
+
+
+def target_sums(model: torch.nn.Module, batch: dict[str, Any], targets: torch.Tensor) -> Sums:
+    """The sums of a batch, with the head of the model run only where there are targets, if it can.
+
+    Args:
+        batch: as for :func:`masked_loss`; its ``labels`` stay out of the model, which would compute a
+            loss of its own.
+        targets: int64 [examples, length], what the logits at a position should say; -100 is no target.
+    """
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_smoothing")}
+    label_smoothing = batch.get("label_smoothing", 0.0)
+    if separated(model):
+        sums: Sums = model(**inputs, targets=targets, label_smoothing=label_smoothing)
+        return sums
+    wanted = targets != -100
+    return token_sums(model(**inputs).logits[wanted], targets[wanted], label_smoothing)
 
 
 def token_sums(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> Sums:
@@ -73,10 +85,3 @@ def _pull(likelihoods: torch.Tensor, losses: torch.Tensor, labels: torch.Tensor)
     uniform = torch.where(labels != -100, -likelihoods.mean(-1), 0.0)
     difference = (uniform - losses).sum()
     return difference - difference.detach()
-
-
-def _logits(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-    """The model's logits. What is for the loss stays out: a model that sees labels computes one of its own."""
-    outputs = model(**{name: value for name, value in batch.items() if name not in ("labels", "label_smoothing")})
-    logits: torch.Tensor = outputs.logits
-    return logits

@@ -19,10 +19,12 @@ from lmtasks.errors import InputError
 from lmtasks.evaluation import Collate
 from lmtasks.examples import Examples
 from lmtasks.folder import choose_folder, read_record, require_usable
+from lmtasks.heads import separate_head
 from lmtasks.isolation import isolate, probe_isolation
 from lmtasks.models import Loaded, fit_to_tokenizer, load_config, load_model, usable_length
 from lmtasks.packing import Packed
 from lmtasks.plan import Plan, counts, peak_memory, total_steps
+from lmtasks.precision import with_precision
 from lmtasks.probes import probe, probe_first_loss
 from lmtasks.progress import say
 from lmtasks.publishing import check_can_push
@@ -96,6 +98,8 @@ def prepare(request: Request) -> Prepared:
     if not request.model.model_name_or_path:
         first, uniform = probe_first_loss(loaded.model, request.recipe, example)
         notes.append(f"first loss {first:.2f} nats, a uniform guess costs {uniform:.2f}")
+    request = replace(request, training=with_precision(request.training, loaded.model))
+    notes += quicken(request, loaded.model, example)
     if request.starts_small:
         notes.append("no --model given: a small one from scratch, to look around with")
     _require_space(folder, loaded.model)
@@ -219,6 +223,20 @@ def one_example(request: Request, tokenizer: PreTrainedTokenizerBase, packed: Pa
         f"the {name} text has nothing to predict in its {packed.tokens:,} tokens",
         "give more text, or another --tokenizer_name",
     )
+
+
+def quicken(request: Request, model: PreTrainedModel, example: Batch) -> Iterator[str]:
+    """Let the model run its head on its own where that is possible; a note where it is not.
+
+    Not for float16: its gradients are made before the Trainer's scaling could keep them from vanishing.
+    Nor for what takes the model apart, to compile it or to spread it over devices.
+    """
+    parted = ("fp16", "torch_compile", "fsdp", "deepspeed")
+    if any(request.training.get(name) for name in parted):
+        return
+    inputs = {name: value for name, value in example.items() if name != "labels"}
+    if reason := separate_head(model, inputs):
+        yield f"the head runs on every position: {reason}"
 
 
 def check_model(request: Request, model: PreTrainedModel, packed: Packed, example: Batch) -> None:

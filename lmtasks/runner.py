@@ -25,6 +25,7 @@ from lmtasks.errors import InputError, RunError
 from lmtasks.evaluation import evaluate_model
 from lmtasks.examples import Examples
 from lmtasks.folder import LOG, RECORD, checkpoint_to_resume, clear, read_record, save_into, write_json
+from lmtasks.heads import separate_head
 from lmtasks.inference import Predictor, recipe_of
 from lmtasks.models import load_config, load_model, register_architectures, usable_length
 from lmtasks.options import options_of
@@ -258,6 +259,7 @@ def evaluate_as(
     example = one_example(request, tokenizer, packed, "evaluation")
     model = load_model(request.model, chosen, model_config, tokenizer, request.seed).model
     check_model(request, model, packed, example)
+    separate_head(model, {name: value for name, value in example.items() if name != "labels"})
     return _measured(model.to(_device()), request, tokenizer, packed), chosen.perplexity_name(request.options)
 
 

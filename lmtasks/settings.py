@@ -78,7 +78,7 @@ class OutputSettings:
 class TrainingSettings:
     """The ``TrainingArguments`` that people use most; every other one is accepted too.
 
-    Defaults are those of transformers 5 (a test compares them).
+    Defaults are those of transformers 5 (a test compares them), but for ``bf16``: None lets the hardware decide.
     """
 
     learning_rate: float = option(5e-5, help="peak learning rate", ge=0, le=100)
@@ -94,6 +94,6 @@ class TrainingSettings:
     eval_strategy: Literal["no", "steps", "epoch"] = option("no", help="when to evaluate during training")
     save_strategy: Literal["no", "steps", "epoch", "best"] = option("steps", help="when to save checkpoints")
     save_steps: float = option(500, help="steps between checkpoints", gt=0)
-    bf16: bool = option(False, help="compute in bfloat16 where it is safe")
+    bf16: bool | None = option(None, help="compute in bfloat16 where it is safe; where it is fast, unless said")
     seed: int = option(42, help="seed of weights, order and masks", ge=0, lt=2**32)
     report_to: list[str] | str = option("none", help="trackers, such as tensorboard or wandb")

@@ -14,8 +14,8 @@ FLOORS = {
     1: {"options", "settings", "recipe", "architecture", "blocks", "hookspecs", "references"},
     2: {"catalog", "configure", "flags", "listing", "sample", "words"},
     3: {
-        "arguments", "cache", "card", "corpus", "encoding", "evaluation", "examples", "folder", "hub", "inference",
-        "isolation", "losses", "metrics", "models", "packing", "plan", "probes", "progress", "publishing",
+        "arguments", "cache", "card", "corpus", "encoding", "evaluation", "examples", "folder", "heads", "hub", "inference",
+        "isolation", "losses", "metrics", "models", "packing", "plan", "precision", "probes", "progress", "publishing",
         "segmentation", "stream", "tokenization", "training",
     },
     4: {"preparation", "results", "runner"},

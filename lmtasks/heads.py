@@ -1,0 +1,253 @@
+"""The head of a language model, run only where there is a target, and a piece at a time.
+
+The projection to the vocabulary is about half the work of a small model. A masked model needs it for
+one token in seven; a causal one needs it everywhere, but never all of its logits at once, the largest
+tensor of a step by far. Models have their heads built in, in many shapes, so the model itself is asked:
+its forward pass is stopped behind the body, and repeated, without the body, on whichever hidden states
+are wanted. That this gives the same logits is measured before training.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import cross_entropy, log_softmax
+from transformers import PreTrainedModel
+
+from lmtasks.errors import first_line
+from lmtasks.recipe import Batch
+
+PIECE = 1 << 25
+"""Logits that exist at once; an eighth of a gigabyte in float32."""
+
+Sums = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
+
+
+def separate_head(model: PreTrainedModel, inputs: Batch) -> str | None:
+    """Teach the model to run its head on its own, if its logits stay the same.
+
+    Its forward pass then takes ``targets``, see :meth:`Head.sums`; everything else is as before. Nothing
+    of this is saved with the model.
+
+    Args:
+        inputs: an example batch without labels, to compare logits on.
+
+    Returns:
+        None, or why it is not possible; the model is then as it was.
+    """
+    # Some models run only the decoder of what they call their base model (OPT, BART as a causal model).
+    bodies = [body for body in (model.base_model, getattr(model.base_model, "decoder", None)) if body is not model]
+    reason = "it has no body apart from its head"
+    was_training = model.training
+    model.eval()
+    for body in filter(None, bodies):
+        head = Head(model, body)
+        try:
+            head.learn(inputs)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            head.remove()
+            reason = first_line(error)
+        else:
+            model.train(was_training)
+            return None
+    model.train(was_training)
+    return reason
+
+
+def separated(model: torch.nn.Module) -> bool:
+    """Whether the model, wrapped for several processes or not, takes ``targets``."""
+    return hasattr(getattr(model, "module", model), "lmtasks_head")
+
+
+class _Stopped(Exception):  # noqa: N818  (it is no error)
+    """The forward pass has come to the end of the body."""
+
+
+class Head:
+    """What a model does with hidden states.
+
+    Args:
+        model: its forward pass, and that of its body, go through here from now on.
+        body: the module in it that makes hidden states.
+    """
+
+    def __init__(self, model: PreTrainedModel, body: torch.nn.Module) -> None:
+        self.model, self.body = model, body
+        self._model_forward, self._body_forward = model.forward, self.body.forward
+        self._stop = False
+        self._output: Any = None
+        self._states: torch.Tensor | None = None
+        # What a cache of keys and values would hold is never used again, and copied for it.
+        self._extra = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+        self.parameters: list[torch.nn.Parameter] = []
+        self.vocabulary = 0
+        model.forward = _in_place_of(self._model_forward, self._forward)
+        self.body.forward = _in_place_of(self._body_forward, self._through_body)
+        model.lmtasks_head = self
+
+    def remove(self) -> None:
+        """Leave the model as it was."""
+        del self.model.forward, self.body.forward, self.model.lmtasks_head
+
+    def learn(self, inputs: Batch) -> None:
+        """Find the head's parameters, and compare its logits with the model's own.
+
+        Raises:
+            ValueError: they differ.
+        """
+        with torch.enable_grad():
+            plain = self._model_forward(**inputs).logits.detach()
+            states = self.hidden(inputs).detach().flatten(0, 1)
+            logits = self.logits(states, inputs)
+            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            gradients = torch.autograd.grad(logits.sum(), trained, allow_unused=True) if logits.requires_grad else ()
+        expected = plain.flatten(0, 1)
+        if logits.shape != expected.shape or not _same(logits, expected):
+            raise ValueError("its head gives other logits on its own")
+        with torch.no_grad():
+            # Every other position, backwards: a head that looks at neighbours or places would notice.
+            if not _same(self.logits(states.flip(0)[::2], inputs), expected.flip(0)[::2]):
+                raise ValueError("its head does more than one position at a time")
+        self.parameters = [one for one, gradient in zip(trained, gradients, strict=False) if gradient is not None]
+        self.vocabulary = logits.shape[-1]
+
+    def sums(self, inputs: Batch, targets: torch.Tensor, label_smoothing: float) -> Sums:
+        """Sum of the losses, number of targets and, without gradients, number of right guesses.
+
+        Args:
+            inputs: what the model takes.
+            targets: int64 [examples, length], what the logits at a position should say; -100 is no target.
+            label_smoothing: see :func:`lmtasks.token_sums`.
+        """
+        hidden = self.hidden({**inputs, **self._extra})
+        wanted = targets != -100
+        states, labels = hidden[wanted], targets[wanted]
+        rows = max(1, PIECE // self.vocabulary)
+
+        def head(part: torch.Tensor) -> torch.Tensor:
+            return self.logits(part, inputs)
+
+        if torch.is_grad_enabled():
+            total: torch.Tensor = _Total.apply(  # type: ignore[no-untyped-call]
+                states, labels, head, rows, label_smoothing, *self.parameters
+            )
+            return total, wanted.sum(), {}
+        total = torch.zeros((), dtype=torch.float64)
+        correct = torch.zeros((), dtype=torch.int64, device=labels.device)
+        for piece in _pieces(len(labels), rows):
+            logits = head(states[piece]).float()
+            total += cross_entropy(logits, labels[piece], reduction="none").cpu().double().sum()
+            correct += (logits.argmax(-1) == labels[piece]).sum()
+        return total, wanted.sum(), {"correct": correct}
+
+    def hidden(self, inputs: Batch) -> torch.Tensor:
+        """What the body makes of a batch, [examples, length, size]."""
+        self._stop = True
+        try:
+            self._model_forward(**inputs)
+        except _Stopped:
+            states: torch.Tensor = self._output["last_hidden_state"]
+            return states
+        finally:
+            self._stop = False
+        raise ValueError("it does not run its own body")
+
+    def logits(self, states: torch.Tensor, inputs: Batch) -> torch.Tensor:
+        """The logits [tokens, vocabulary] of hidden states [tokens, size]."""
+        self._states = states[None]
+        try:
+            logits: torch.Tensor = self._model_forward(**inputs).logits[0]
+            return logits
+        finally:
+            self._states = None
+
+    def _forward(self, *arguments: Any, **inputs: Any) -> Any:
+        if "targets" not in inputs:
+            return self._model_forward(*arguments, **inputs)
+        return self.sums(inputs, inputs.pop("targets"), inputs.pop("label_smoothing", 0.0))
+
+    def _through_body(self, *arguments: Any, **inputs: Any) -> Any:
+        if self._states is not None:
+            return type(self._output)(**{**self._output, "last_hidden_state": self._states})
+        output = self._body_forward(*arguments, **inputs)
+        if self._stop:
+            self._output = output
+            raise _Stopped
+        return output
+
+
+def _in_place_of(method: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:
+    """The replacement with the signature of the method, which others look at."""
+
+    @functools.wraps(method)
+    def forward(*arguments: Any, **inputs: Any) -> Any:
+        return replacement(*arguments, **inputs)
+
+    return forward
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether logits are equal but for the rounding of another shape."""
+    return torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-4 * float(other.float().std()))
+
+
+def _pieces(count: int, rows: int) -> Iterator[slice]:
+    return (slice(start, start + rows) for start in range(0, count, rows))
+
+
+class _Total(torch.autograd.Function):
+    """Sum of the cross-entropies of hidden states, whose gradients are made right away, piece by piece.
+
+    So no piece's logits outlive it. Liger's and other fused kernels do the same on GPUs; here the head
+    may be anything, and runs where the model does.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: torch.Tensor,
+        labels: torch.Tensor,
+        head: Callable[[torch.Tensor], torch.Tensor],
+        rows: int,
+        label_smoothing: float,
+        *parameters: torch.Tensor,
+    ) -> torch.Tensor:
+        """The sum in float32, of states [tokens, size] and labels [tokens], ``rows`` tokens at a time."""
+        pull = torch.empty_like(states)
+        pulls: list[torch.Tensor] = []
+        total = torch.zeros((), device=states.device)
+        for piece in _pieces(len(labels), rows):
+            part = states[piece].detach().requires_grad_()
+            with torch.enable_grad():
+                logits = head(part)
+            loss, slope = _slope(logits.detach(), labels[piece], label_smoothing)
+            total += loss
+            pull[piece], *more = torch.autograd.grad(logits, [part, *parameters], slope)
+            del logits, slope
+            pulls = [one.add_(other) for one, other in zip(pulls, more, strict=True)] if pulls else list(more)
+        ctx.save_for_backward(pull, *(pulls or [torch.zeros_like(one) for one in parameters]))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
+        """The gradients, scaled in place: there is no second time."""
+        pull, *pulls = (gradient.mul_(upstream) for gradient in ctx.saved_tensors)
+        return pull, None, None, None, None, *pulls
+
+
+def _slope(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of the cross-entropies, and the gradient of the smoothed ones with respect to the logits."""
+    likelihoods = log_softmax(logits, -1, dtype=torch.float32)
+    places = labels[:, None]
+    loss = -likelihoods.gather(1, places).sum()
+    slope = likelihoods.exp_()
+    slope.scatter_add_(1, places, torch.full_like(places, label_smoothing - 1, dtype=slope.dtype))
+    if label_smoothing:
+        slope.sub_(label_smoothing / slope.shape[1])
+    return loss, slope.to(logits.dtype)
