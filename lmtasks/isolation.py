@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lmtasks.errors import InputError, first_line
-from lmtasks.probes import embedded_forward
+from lmtasks.probes import embedded_forward, reaches
 from lmtasks.recipe import Batch, Recipe
 
 Mask = torch.Tensor | dict[str, torch.Tensor]
@@ -109,8 +109,8 @@ def probe_isolation(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> Non
         with torch.enable_grad():
             logits, embedded = embedded_forward(model, {"input_ids": ids, "document_ids": documents})
             alone = [embedded_forward(model, {"input_ids": part})[0] for part in (ids[:, :cut], ids[:, cut:])]
-            leaks = _reaches(logits[:, cut:], embedded, slice(None, cut))
-            leaks = leaks or _reaches(logits[:, :cut], embedded, slice(cut, None))
+            leaks = reaches(logits[:, cut:], embedded, slice(None, cut))
+            leaks = leaks or reaches(logits[:, :cut], embedded, slice(cut, None))
     except (IndexError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise _refusal(recipe, model, f"it takes no mask of documents ({first_line(error)})") from error
     finally:
@@ -121,15 +121,6 @@ def probe_isolation(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> Non
     # Other kernels add up in another order; a wrong position moves far more than that.
     if not torch.allclose(logits.float(), expected, rtol=1e-3, atol=1e-3 * float(expected.detach().std())):
         raise _refusal(recipe, model, "a document comes out otherwise than alone")
-
-
-def _reaches(logits: torch.Tensor, embedded: torch.Tensor, others: slice) -> bool:
-    """Whether any of the logits has a gradient with respect to the other document's tokens."""
-    weighting = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits.device)
-    (gradient,) = torch.autograd.grad(
-        (logits.float() * weighting).sum(), embedded, retain_graph=True, allow_unused=True
-    )
-    return gradient is not None and bool(gradient[:, others].count_nonzero())
 
 
 def _refusal(recipe: Recipe, model: PreTrainedModel, reason: str) -> InputError:

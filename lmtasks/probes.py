@@ -44,32 +44,42 @@ def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
                 "try a smaller --block_size; check that tokenizer and model belong together",
             ) from error
         if recipe.attention and logits.shape[1] > 1:
-            _check_attention(recipe, model, _looks_ahead(logits, embedded))
+            _check_attention(recipe, model, reaches(logits[:, :-1], embedded, slice(-1, None)))
     model.train(was_training)
 
 
-def embedded_forward(model: PreTrainedModel, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits [1, length, vocabulary], and the embedded tokens [1, length, size] that they came from."""
+def embedded_forward(model: PreTrainedModel, inputs: Batch) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Logits [1, length, vocabulary], and the embedded tokens [1, length, size] that they came from.
+
+    These are several where a model reads its input more than once (BART: encoder and decoder).
+    """
     seen: list[torch.Tensor] = []
-    hook = model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: seen.append(output))
+    weight = model.get_input_embeddings().weight
+    readers = [module for module in model.modules() if getattr(module, "weight", None) is weight]
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        for module in readers
+        if isinstance(module, torch.nn.Embedding)
+    ]
     try:
         outputs: Any = model(**inputs)
     finally:
-        hook.remove()
-    return outputs.logits, seen[0]
+        for hook in hooks:
+            hook.remove()
+    return outputs.logits, seen
 
 
-def _looks_ahead(logits: torch.Tensor, embedded: torch.Tensor) -> bool:
-    """Whether the logits of earlier positions depend on the last token.
+def reaches(logits: torch.Tensor, embedded: list[torch.Tensor], tokens: slice) -> bool:
+    """Whether any of the logits depends on these tokens.
 
-    A gradient answers exactly where a change of the token would drown in rounding: what a mask hides
-    has a gradient of zero, what is seen has not, however small the weights are. The weighting is
-    arbitrary; plain sums can cancel, those of a normalised layer do.
+    A gradient answers exactly where a change of a token would drown in rounding: what a mask hides has a
+    gradient of zero, what is seen has not, however small the weights are. The weighting is arbitrary;
+    plain sums can cancel, those of a normalised layer do.
     """
-    earlier = logits[:, :-1].float()
-    weighting = torch.randn(earlier.shape, generator=torch.Generator().manual_seed(0)).to(earlier.device)
-    (gradient,) = torch.autograd.grad((earlier * weighting).sum(), embedded, allow_unused=True)
-    return gradient is not None and bool(gradient[:, -1].count_nonzero())
+    weighting = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits.device)
+    weighted = (logits.float() * weighting).sum()
+    gradients = torch.autograd.grad(weighted, embedded, retain_graph=True, allow_unused=True)
+    return any(gradient is not None and bool(gradient[:, tokens].count_nonzero()) for gradient in gradients)
 
 
 def _check_attention(recipe: Recipe, model: PreTrainedModel, looks_ahead: bool) -> None:

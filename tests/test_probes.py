@@ -49,6 +49,10 @@ def test_model_of_the_right_kind_passes(kind: str, last: int, model_folders: dic
     probe(loaded(model_folders[kind], kind), recipe_for(kind), a_batch(last=last))
 
 
+def test_a_model_that_reads_its_input_twice_passes(all_model_folders: dict[str, Path]) -> None:
+    probe(AutoModelForMaskedLM.from_pretrained(all_model_folders["bart"]), MASKED_LM, a_batch())
+
+
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_encoder_sees_what_causal_lm_must_predict(kind: str, model_folders: dict[str, Path]) -> None:
     with pytest.raises(InputError, match=f"causal-lm cannot train this {kind} model: it sees the tokens"):
