@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Subset
 
 from lmtasks.errors import RunError
 from lmtasks.examples import Examples
+from lmtasks.metrics import BitsPerByte
 from lmtasks.recipe import Batch, Recipe
 from lmtasks.references import resolve
 
@@ -117,5 +118,7 @@ def _figures(recipe: Recipe, examples: Examples, rows: list[dict[str, float]], u
     if math.isfinite(unigram):  # targets that are no words of the text have no baseline in it
         figures["unigram_loss"] = unigram / targets
     if packed.stream.bytes:
-        figures["bits_per_byte"] = figures["loss"] / math.log(2) * packed.tokens / packed.stream.bytes
+        columns = {name: [row[name] for row in rows] for name in ("loss", "targets")}
+        size = {"tokens": packed.tokens, "bytes": packed.stream.bytes}
+        figures |= BitsPerByte(keep_in_memory=True).compute(**columns, **size)
     return figures

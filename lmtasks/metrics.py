@@ -41,6 +41,25 @@ class Perplexity(evaluate.Metric):
         return {"loss": mean, "perplexity": math.exp(mean) if mean < 700 else math.inf}
 
 
+class BitsPerByte(evaluate.Metric):
+    """Loss per UTF-8 byte of the text instead of per token, in bits: comparable between tokenizers.
+
+    >>> BitsPerByte().compute(loss=[math.log(2) * 8], targets=[4], tokens=5, bytes=20)
+    {'bits_per_byte': 0.5}
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info(
+            "mean negative log-likelihood of a token in bits, times tokens per byte",
+            {"loss": "float64", "targets": "int64"},
+            "loss: summed loss of each batch in nats; targets: number of targets in each batch;"
+            " tokens, bytes: size of the text",
+        )
+
+    def _compute(self, loss: list[float], targets: list[int], tokens: int, bytes: int) -> dict[str, Any]:  # noqa: A002
+        return {"bits_per_byte": math.fsum(loss) / sum(targets) / math.log(2) * tokens / bytes}
+
+
 class Accuracy(evaluate.Metric):
     """Share of the targets to which the model gives its highest probability."""
 

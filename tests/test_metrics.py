@@ -9,7 +9,7 @@ import evaluate
 import pytest
 
 from lmtasks import metrics
-from lmtasks.metrics import Accuracy, Perplexity
+from lmtasks.metrics import Accuracy, BitsPerByte, Perplexity
 
 
 def test_loss_is_divided_by_all_targets_and_not_batch_by_batch() -> None:
@@ -45,10 +45,15 @@ def test_accuracy_is_the_share_of_all_targets() -> None:
     assert Accuracy().compute(correct=[1, 4], targets=[1, 9]) == {"accuracy": 0.5}
 
 
-@pytest.mark.parametrize("metric", [Perplexity, Accuracy])
+def test_bits_per_byte_of_a_sure_guess_among_256_is_eight_for_tokens_of_one_byte() -> None:
+    figures = BitsPerByte().compute(loss=[3 * math.log(256), math.log(256)], targets=[3, 1], tokens=9, bytes=9)
+    assert figures == {"bits_per_byte": pytest.approx(8, rel=1e-15)}
+
+
+@pytest.mark.parametrize("metric", [Perplexity, Accuracy, BitsPerByte])
 def test_metric_is_one_of_evaluates(metric: type) -> None:
     assert isinstance(metric(), evaluate.Metric)
 
 
 def test_example_in_the_documentation_is_true() -> None:
-    assert doctest.testmod(metrics) == (0, 2)
+    assert doctest.testmod(metrics) == (0, 3)
