@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.arguments import training_arguments
-from lmtasks.blocks import Blocks
 from lmtasks.configure import Request, fingerprint
-from lmtasks.corpus import Corpus, Split, count_duplicates, load_corpus
-from lmtasks.encoding import encode, unknown_share
+from lmtasks.corpus import Split, load_corpus
 from lmtasks.errors import InputError
 from lmtasks.evaluation import Collate
 from lmtasks.examples import Examples
@@ -28,7 +25,8 @@ from lmtasks.precision import with_precision
 from lmtasks.probes import probe, probe_first_loss
 from lmtasks.progress import say
 from lmtasks.publishing import check_can_push
-from lmtasks.recipe import EVALUATION_SEED, Batch, BlockOptions
+from lmtasks.recipe import Batch, BlockOptions
+from lmtasks.texts import Texts, encode_corpus, one_example
 from lmtasks.tokenization import load_tokenizer, require_tokens, train_tokenizer
 from lmtasks.training import rehearse
 
@@ -47,8 +45,7 @@ class Prepared:
     folder: Path
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
-    train: Packed
-    evaluation: Packed
+    texts: Texts
     plan: Plan
 
     def collate(self, *, training: bool) -> Collate:
@@ -83,18 +80,12 @@ def prepare(request: Request) -> Prepared:
         config = fit_to_tokenizer(config, tokenizer)
     notes: list[str] = []
     request = fit_length(request, usable_length(config, request.recipe, tokenizer), notes)
-    request.recipe.views(tokenizer, request.options)  # their options are checked now, used at the end
-    blocks = blocks_of(request, tokenizer)
-    fresh = request.data.overwrite_cache
-    train_blocks = encode("training", corpus.train, tokenizer, blocks, fresh).head(request.data.max_train_samples)
-    eval_blocks = encode("held-out", corpus.evaluation, tokenizer, blocks, fresh).head(request.data.max_eval_samples)
-    one_example(request, tokenizer, train_blocks, "training")
-    example = one_example(request, tokenizer, eval_blocks, "held-out")
-    duplicates = count_duplicates(corpus.train, corpus.evaluation)
+    texts = encode_corpus(request, corpus, tokenizer)
+    example = one_example(request, tokenizer, texts.evaluation, "held-out")
     loaded = load_model(request.model, request.recipe, config, tokenizer, request.seed)
-    notes += [*_text_notes(train_blocks, eval_blocks, duplicates), *_model_notes(loaded)]
-    _require_same_text(request, folder, train_blocks)
-    check_model(request, loaded.model, eval_blocks, example)
+    notes += [*texts.notes(), *_model_notes(loaded)]
+    _require_same_text(request, folder, texts.train)
+    check_model(request, loaded.model, texts.evaluation, example)
     if not request.model.model_name_or_path:
         first, uniform = probe_first_loss(loaded.model, request.recipe, example)
         notes.append(f"first loss {first:.2f} nats, a uniform guess costs {uniform:.2f}")
@@ -103,25 +94,12 @@ def prepare(request: Request) -> Prepared:
     if request.starts_small:
         notes.append("no --model given: a small one from scratch, to look around with")
     _require_space(folder, loaded.model)
-    plan = _plan(
-        request, folder, corpus, tokenizer, loaded.model, train_blocks, eval_blocks, example, duplicates, notes
-    )
-    prepared = Prepared(request, asked, folder, tokenizer, loaded.model, train_blocks, eval_blocks, plan)
+    plan = _plan(request, folder, texts, tokenizer, loaded.model, example, notes)
+    prepared = Prepared(request, asked, folder, tokenizer, loaded.model, texts, plan)
     arguments = training_arguments(request.training, folder, plan.steps)
-    examples = Examples(train_blocks, request.seed)
+    examples = Examples(texts.train, request.seed)
     rehearse(loaded.model, request.recipe, arguments, examples, prepared.collate(training=True), plan.steps)
     return prepared
-
-
-def _text_notes(train: Packed, evaluation: Packed, duplicates: int) -> Iterator[str]:
-    """What is worth knowing about the text."""
-    for name, packed in (("training", train), ("held-out", evaluation)):
-        share = unknown_share(packed)
-        if share > 0.001:
-            yield f"{share:.1%} of the {name} tokens are unknown to the tokenizer"
-    if duplicates:
-        stream = evaluation.stream
-        yield f"{duplicates:,} of {stream.rows:,} held-out {stream.unit} are in the training text, too"
 
 
 def _model_notes(loaded: Loaded) -> Iterator[str]:
@@ -134,10 +112,10 @@ def _model_notes(loaded: Loaded) -> Iterator[str]:
         yield f"embeddings grown by {loaded.grown} rows for the tokenizer's tokens"
 
 
-def _require_same_text(request: Request, folder: Path, train_blocks: Packed) -> None:
+def _require_same_text(request: Request, folder: Path, train: Packed) -> None:
     """Refuse to resume on other text: the checkpoint knows how far it got in the old one."""
     record = read_record(folder) if request.training.get("resume_from_checkpoint") else None
-    if record and record["data"]["train"]["fingerprint"] != train_blocks.fingerprint:
+    if record and record["data"]["train"]["fingerprint"] != train.fingerprint:
         raise InputError(
             f"the training text is not the one that the run in '{folder}' began with",
             "bring the old text back, or start again with --overwrite_output_dir",
@@ -189,42 +167,6 @@ def fit_length(request: Request, usable: int | None, notes: list[str]) -> Reques
     return replace(request, options=replace(options, block_size=usable))
 
 
-def blocks_of(request: Request, tokenizer: PreTrainedTokenizerBase) -> Blocks:
-    """How the recipe wants its text.
-
-    Raises:
-        InputError: an option of all recipes that this one takes no notice of.
-    """
-    options = request.options
-    blocks = request.recipe.preprocess(tokenizer, options)
-    if isinstance(options, BlockOptions):
-        for name, heeded in (("line_by_line", blocks.line_by_line), ("isolate_documents", blocks.isolate)):
-            if getattr(options, name) != heeded:
-                raise InputError(f"{request.recipe.name} takes no notice of --{name}", f"leave --{name} out")
-    return blocks
-
-
-def one_example(request: Request, tokenizer: PreTrainedTokenizerBase, packed: Packed, name: str) -> Batch:
-    """A batch of the longest example that has a target, as the recipe collates it for evaluation.
-
-    Args:
-        name: what to call the text, "training".
-
-    Raises:
-        InputError: no example has one.
-    """
-    collate = request.recipe.collator(tokenizer, request.options, False)
-    examples = Examples(packed, EVALUATION_SEED)
-    for number in np.argsort(packed.spans[:, 0] - packed.spans[:, 2], kind="stable"):
-        batch = collate([examples[number]])
-        if request.recipe.targets(batch).numel():
-            return batch
-    raise InputError(
-        f"the {name} text has nothing to predict in its {packed.tokens:,} tokens",
-        "give more text, or another --tokenizer_name",
-    )
-
-
 def quicken(request: Request, model: PreTrainedModel, example: Batch) -> Iterator[str]:
     """Let the model run its head on its own where that is possible; a note where it is not.
 
@@ -255,34 +197,31 @@ def check_model(request: Request, model: PreTrainedModel, packed: Packed, exampl
 def _plan(
     request: Request,
     folder: Path,
-    corpus: Corpus,
+    texts: Texts,
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
-    train_blocks: Packed,
-    eval_blocks: Packed,
     example: Batch,
-    duplicates: int,
     notes: list[str],
 ) -> Plan:
     arguments = training_arguments(request.training, folder, 0)
-    steps = total_steps(len(train_blocks), arguments)
+    steps = total_steps(len(texts.train), arguments)
     if not steps:
         raise InputError(
-            f"there are {len(train_blocks)} blocks, less than one batch, and --dataloader_drop_last drops it",
+            f"there are {len(texts.train)} blocks, less than one batch, and --dataloader_drop_last drops it",
             "lower --per_device_train_batch_size",
         )
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     origin = request.model.model_name_or_path or f"new {model.config.model_type}"
     return Plan(
         recipe=f"{request.recipe.name}: {request.recipe.summary}",
-        data=corpus.source,
-        train=counts(train_blocks),
-        evaluation={**counts(eval_blocks), "duplicates": duplicates},
-        block_size=train_blocks.blocks.size,
+        data=texts.source,
+        train=counts(texts.train),
+        evaluation={**counts(texts.evaluation), "duplicates": texts.duplicates},
+        block_size=texts.train.blocks.size,
         model=origin,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         vocabulary=len(tokenizer),
-        epochs=round(steps * batch / len(train_blocks), 2),
+        epochs=round(steps * batch / len(texts.train), 2),
         steps=steps,
         batch=batch,
         learning_rate=arguments.learning_rate,

@@ -18,9 +18,10 @@ from lmtasks.configure import as_record
 from lmtasks.errors import RunError
 from lmtasks.folder import RECORD, write_json
 from lmtasks.isolation import isolate
-from lmtasks.preparation import Prepared, one_example
+from lmtasks.preparation import Prepared
 from lmtasks.recipe import EVALUATION_SEED
 from lmtasks.references import resolve
+from lmtasks.texts import one_example
 
 
 def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
         RunError: it is not.
     """
     request = prepared.request
-    batch = one_example(request, prepared.tokenizer, prepared.evaluation, "held-out")
+    batch = one_example(request, prepared.tokenizer, prepared.texts.evaluation, "held-out")
     saved = resolve(request.recipe.model_class).from_pretrained(
         prepared.folder, trust_remote_code=request.model.trust_remote_code, dtype=torch.float32
     )

@@ -31,20 +31,13 @@ from lmtasks.models import load_config, load_model, register_architectures, usab
 from lmtasks.options import options_of
 from lmtasks.packing import Packed
 from lmtasks.plan import Plan
-from lmtasks.preparation import (
-    Prepared,
-    blocks_of,
-    check_model,
-    fit_length,
-    named_tokenizer,
-    one_example,
-    prepare,
-)
+from lmtasks.preparation import Prepared, check_model, fit_length, named_tokenizer, prepare
 from lmtasks.progress import is_main_process, say, stage
 from lmtasks.publishing import push
 from lmtasks.recipe import EVALUATION_SEED, Recipe
 from lmtasks.results import new_record, verify, write_results
 from lmtasks.settings import DataSettings
+from lmtasks.texts import blocks_of, one_example
 from lmtasks.training import train
 
 PLAIN = ("loss", "targets")
@@ -142,15 +135,15 @@ def execute(prepared: Prepared, catalog: Catalog) -> Run:
         request.recipe,
         prepared.tokenizer,
         arguments,
-        Examples(prepared.train, request.seed),
-        Examples(prepared.evaluation, EVALUATION_SEED),
+        Examples(prepared.texts.train, request.seed),
+        Examples(prepared.texts.evaluation, EVALUATION_SEED),
         (prepared.collate(training=True), prepared.collate(training=False)),
         folder / LOG,
         checkpoint_to_resume(folder, resume) if resume else None,
     )
     # Without the wrapper that computes in bfloat16: what is measured is what will be loaded.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    eval_metrics = _measured(model, request, prepared.tokenizer, prepared.evaluation)
+    eval_metrics = _measured(model, request, prepared.tokenizer, prepared.texts.evaluation)
     if trainer.is_world_process_zero():
         record["files"] = save_into(folder, model, prepared.tokenizer)
         verify(model, prepared)

@@ -453,7 +453,7 @@ def test_the_padding_id_that_positions_hang_on_stays(
 
     assert contents("out/config.json")["pad_token_id"] == contents("model/config.json")["pad_token_id"]
     reloaded = transformers.AutoModelForMaskedLM.from_pretrained("out")
-    rows = [prepared.evaluation.example(number)["input_ids"] for number in range(4)]
+    rows = [prepared.texts.evaluation.example(number)["input_ids"] for number in range(4)]
     ids = torch.tensor(np.stack(rows), dtype=torch.int64)
     with torch.no_grad():
         assert torch.equal(prepared.model.eval()(ids).logits, reloaded.eval()(ids).logits)
