@@ -22,8 +22,11 @@ from transformers import PreTrainedModel
 from lmtasks.errors import first_line
 from lmtasks.recipe import Batch
 
-PIECE = 1 << 25
-"""Logits that exist at once; an eighth of a gigabyte in float32."""
+PIECE = 1 << 23
+"""Logits that exist at once; 32 MiB in float32."""
+
+_ROWS = 1 << 13
+"""Rows of the projection whose gradient is made at once."""
 
 Sums = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 
@@ -85,7 +88,11 @@ class Head:
         # What a cache of keys and values would hold is never used again, and copied for it.
         self._extra = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
         self.parameters: list[torch.nn.Parameter] = []
+        self.projection: torch.nn.Linear | None = None
+        self.projected: tuple[torch.Tensor, torch.Tensor] | None = None
         self.vocabulary = 0
+        layer = model.get_output_embeddings()
+        self._watch = layer.register_forward_hook(self._see) if type(layer) is torch.nn.Linear else None
         model.forward = _in_place_of(self._model_forward, self._forward)
         self.body.forward = _in_place_of(self._body_forward, self._through_body)
         model.lmtasks_head = self
@@ -93,6 +100,8 @@ class Head:
     def remove(self) -> None:
         """Leave the model as it was."""
         del self.model.forward, self.body.forward, self.model.lmtasks_head
+        if self._watch is not None:
+            self._watch.remove()
 
     def learn(self, inputs: Batch) -> None:
         """Find the head's parameters, and compare its logits with the model's own.
@@ -105,7 +114,8 @@ class Head:
             states = self.hidden(inputs).detach().flatten(0, 1)
             logits = self.logits(states, inputs)
             trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-            gradients = torch.autograd.grad(logits.sum(), trained, allow_unused=True) if logits.requires_grad else ()
+            self.parameters = _used(logits, trained)
+            self.projection = self._plain_projection(logits)
         expected = plain.flatten(0, 1)
         if logits.shape != expected.shape or not _same(logits, expected):
             raise ValueError("its head gives other logits on its own")
@@ -113,8 +123,25 @@ class Head:
             # Every other position, backwards: a head that looks at neighbours or places would notice.
             if not _same(self.logits(states.flip(0)[::2], inputs), expected.flip(0)[::2]):
                 raise ValueError("its head does more than one position at a time")
-        self.parameters = [one for one, gradient in zip(trained, gradients, strict=False) if gradient is not None]
         self.vocabulary = logits.shape[-1]
+        self._output = self.projected = None
+
+    def _plain_projection(self, logits: torch.Tensor) -> torch.nn.Linear | None:
+        """The last layer, if its weight is used there and nowhere else in the head.
+
+        Then its gradient, as large as all logits of a small batch, can be made in place. Taken from the
+        parameters for which autograd is asked.
+        """
+        layer: torch.nn.Linear = self.model.get_output_embeddings()
+        if self.projected is None or not any(one is layer.weight for one in self.parameters):
+            return None
+        states, scores = self.projected
+        own, slope = torch.autograd.grad(logits.square().sum(), [layer.weight, scores])
+        if not _same(slope.flatten(0, -2).t() @ states.detach().flatten(0, -2), own):
+            return None
+        of_layer = list(layer.parameters())
+        self.parameters = [one for one in self.parameters if all(one is not other for other in of_layer)]
+        return layer
 
     def sums(self, inputs: Batch, targets: torch.Tensor, label_smoothing: float) -> Sums:
         """Sum of the losses, number of targets and, without gradients, number of right guesses.
@@ -127,23 +154,30 @@ class Head:
         hidden = self.hidden({**inputs, **self._extra})
         wanted = targets != -100
         states, labels = hidden[wanted], targets[wanted]
-        rows = max(1, PIECE // self.vocabulary)
+        try:
+            if torch.is_grad_enabled():
+                layer = [self.projection.weight, self.projection.bias] if self.projection else [None, None]
+                total: torch.Tensor = _Total.apply(  # type: ignore[no-untyped-call]
+                    states, labels, self, inputs, label_smoothing, *layer, *self.parameters
+                )
+                return total, wanted.sum(), {}
+            return self._figures(states, labels, inputs)
+        finally:
+            self._output = self.projected = None
 
-        def head(part: torch.Tensor) -> torch.Tensor:
-            return self.logits(part, inputs)
-
-        if torch.is_grad_enabled():
-            total: torch.Tensor = _Total.apply(  # type: ignore[no-untyped-call]
-                states, labels, head, rows, label_smoothing, *self.parameters
-            )
-            return total, wanted.sum(), {}
+    def _figures(self, states: torch.Tensor, labels: torch.Tensor, inputs: Batch) -> Sums:
         total = torch.zeros((), dtype=torch.float64)
         correct = torch.zeros((), dtype=torch.int64, device=labels.device)
-        for piece in _pieces(len(labels), rows):
-            logits = head(states[piece]).float()
+        for piece in self.pieces(len(labels)):
+            logits = self.logits(states[piece], inputs).float()
             total += cross_entropy(logits, labels[piece], reduction="none").cpu().double().sum()
             correct += (logits.argmax(-1) == labels[piece]).sum()
-        return total, wanted.sum(), {"correct": correct}
+        return total, torch.tensor(len(labels), device=labels.device), {"correct": correct}
+
+    def pieces(self, count: int) -> Iterator[slice]:
+        """So many tokens, as many at a time as may have logits."""
+        rows = max(1, PIECE // self.vocabulary)
+        return (slice(start, start + rows) for start in range(0, count, rows))
 
     def hidden(self, inputs: Batch) -> torch.Tensor:
         """What the body makes of a batch, [examples, length, size]."""
@@ -165,6 +199,10 @@ class Head:
             return logits
         finally:
             self._states = None
+
+    def _see(self, layer: torch.nn.Module, inputs: tuple[torch.Tensor], scores: torch.Tensor) -> None:
+        if self._states is not None:
+            self.projected = inputs[0], scores
 
     def _forward(self, *arguments: Any, **inputs: Any) -> Any:
         if "targets" not in inputs:
@@ -196,8 +234,12 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-4 * float(other.float().std()))
 
 
-def _pieces(count: int, rows: int) -> Iterator[slice]:
-    return (slice(start, start + rows) for start in range(0, count, rows))
+def _used(logits: torch.Tensor, trained: list[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
+    """Those of the parameters that the logits come from."""
+    if not logits.requires_grad:
+        return []
+    gradients = torch.autograd.grad(logits.sum(), trained, retain_graph=True, allow_unused=True)
+    return [parameter for parameter, gradient in zip(trained, gradients, strict=True) if gradient is not None]
 
 
 class _Total(torch.autograd.Function):
@@ -212,33 +254,65 @@ class _Total(torch.autograd.Function):
         ctx: Any,
         states: torch.Tensor,
         labels: torch.Tensor,
-        head: Callable[[torch.Tensor], torch.Tensor],
-        rows: int,
+        head: Head,
+        inputs: Batch,
         label_smoothing: float,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
         *parameters: torch.Tensor,
     ) -> torch.Tensor:
-        """The sum in float32, of states [tokens, size] and labels [tokens], ``rows`` tokens at a time."""
-        pull = torch.empty_like(states)
-        pulls: list[torch.Tensor] = []
+        """The sum in float32.
+
+        Args:
+            states: [tokens, size].
+            labels: int64 [tokens].
+            inputs: what the model was called with.
+            weight, bias: of the head's projection, if its gradient is made here.
+            parameters: of the rest of the head.
+        """
         total = torch.zeros((), device=states.device)
-        for piece in _pieces(len(labels), rows):
+        pulls = [torch.zeros_like(one) for one in (states, *parameters)]
+        of_layer = [torch.zeros_like(one) if one is not None else None for one in (weight, bias)]
+        for piece in head.pieces(len(labels)):
             part = states[piece].detach().requires_grad_()
             with torch.enable_grad():
-                logits = head(part)
+                logits = head.logits(part, inputs)
             loss, slope = _slope(logits.detach(), labels[piece], label_smoothing)
             total += loss
-            pull[piece], *more = torch.autograd.grad(logits, [part, *parameters], slope)
+            watched = [] if weight is None or head.projected is None else [head.projected[1]]
+            gradients = torch.autograd.grad(logits, [part, *parameters, *watched], slope)
+            if watched and head.projected is not None:
+                _add_projection(of_layer, gradients[-1][0], head.projected[0].detach()[0])
             del logits, slope
-            pulls = [one.add_(other) for one, other in zip(pulls, more, strict=True)] if pulls else list(more)
-        ctx.save_for_backward(pull, *(pulls or [torch.zeros_like(one) for one in parameters]))
+            pulls[0][piece] = gradients[0]
+            for pull, gradient in zip(pulls[1:], gradients[1:], strict=False):
+                pull.add_(gradient)
+        ctx.save_for_backward(*pulls, *of_layer)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
         """The gradients, scaled in place: there is no second time."""
-        pull, *pulls = (gradient.mul_(upstream) for gradient in ctx.saved_tensors)
-        return pull, None, None, None, None, *pulls
+        *pulls, weight, bias = (None if pull is None else pull.mul_(upstream) for pull in ctx.saved_tensors)
+        return pulls[0], None, None, None, None, weight, bias, *pulls[1:]
+
+
+def _add_projection(of_layer: list[torch.Tensor | None], slope: torch.Tensor, states: torch.Tensor) -> None:
+    """Add what a piece pulls at weight and bias, some rows at a time.
+
+    Args:
+        of_layer: the sums so far, [vocabulary, size] and [vocabulary].
+        slope: gradient of the scores, [tokens, vocabulary].
+        states: what was projected, [tokens, size].
+    """
+    weight, bias = of_layer
+    states = states.to(slope.dtype)
+    if weight is not None:
+        for start in range(0, len(weight), _ROWS):
+            weight[start : start + _ROWS].add_(slope[:, start : start + _ROWS].t() @ states)
+    if bias is not None:
+        bias.add_(slope.sum(0))
 
 
 def _slope(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:

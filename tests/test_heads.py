@@ -132,6 +132,23 @@ def test_the_head_runs_on_targets_only(kind: str) -> None:
     assert int(targets) < 3 * 20 / 2
 
 
+@pytest.mark.parametrize(("kind", "plain"), [("gpt2", True), ("gptj", True), ("bert", True), ("gemma2", True)])
+def test_a_plain_projection_has_its_gradient_made_in_place(kind: str, plain: bool) -> None:
+    model = model_of(kind)
+    separate_head(model, {"input_ids": batch_of()["input_ids"][:1]})
+    layer = model.get_output_embeddings()
+    assert (model.lmtasks_head.projection is layer) is plain
+    assert not any(one is layer.weight for one in model.lmtasks_head.parameters)
+
+
+def test_a_weight_that_the_head_uses_twice_is_left_to_autograd() -> None:
+    model = Odd("twice")
+    plain = gradients(copy.deepcopy(model), "bert", batch_of())
+    assert separate_head(model, {"input_ids": batch_of()["input_ids"][:1]}) is None
+    assert model.lmtasks_head.projection is None
+    assert distance(plain[2], gradients(model, "bert", batch_of())[2]) < 2e-6
+
+
 def test_logits_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("llama")
     separate_head(model, {"input_ids": batch_of()["input_ids"][:1]})
@@ -257,6 +274,9 @@ class Odd(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.body.embedding
 
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
     def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
         states = self.body(input_ids)
         if self.way == "a tuple":
@@ -268,6 +288,8 @@ class Odd(PreTrainedModel):
             states = states * torch.arange(1, states.shape[1] + 1)[None, :, None]
         if self.way == "beside the body":
             states = self.body.embedding(input_ids)
+        if self.way == "twice":
+            states = states + states @ self.head.weight.t() @ self.head.weight / 100
         if self.way == "by the way":
             states = states + self.body.embedding(input_ids)
         return MaskedLMOutput(logits=self.head(states))

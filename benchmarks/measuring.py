@@ -1,0 +1,131 @@
+"""What the benchmarks have in common: alternation, medians, tables, and how fast the machine multiplies."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+Figure = TypeVar("Figure")
+
+SIZES = (1024, 2048, 4096, 8192)
+"""Sides of the square matrices that the peak rate is looked for with."""
+
+PATIENCE = 2.0
+"""Seconds of a product after which no larger one is tried."""
+
+
+def alternated(contestants: Mapping[str, Callable[[], Figure]], rounds: int) -> dict[str, list[Figure]]:
+    """What each contestant gives, round by round: a busy moment, or a hot processor, hits them all."""
+    figures: dict[str, list[Figure]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, contestant in contestants.items():
+            figures[name].append(contestant())
+    return figures
+
+
+def medians(figures: Mapping[str, Iterable[float]]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    print(f"\n### {title}\n")
+    print(f"| {' | '.join(header)} |")
+    print("|" + "---|" * len(header))
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device of this name; for "auto" the GPU if there is one."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def described(device: torch.device) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what was only handed over to the device."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_rate(device: torch.device, dtype: torch.dtype, sizes: Sequence[int] = SIZES) -> float:
+    """Floating-point operations per second of ``torch.mm``, in the best of several sizes."""
+    best = 0.0
+    for size in sizes:
+        seconds = _product_seconds(device, dtype, size)
+        best = max(best, 2 * size**3 / seconds)
+        if seconds > PATIENCE:
+            break
+    return best
+
+
+def _product_seconds(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """Seconds per product, in the fastest of three bursts after a first one."""
+    import torch
+
+    one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    result = torch.empty_like(one)
+    # A single product on a GPU takes no longer than to hand it over.
+    burst = 10 if device.type == "cuda" else 1
+    seconds = []
+    for _ in range(4):
+        synchronize(device)
+        began = time.perf_counter()
+        for _ in range(burst):
+            torch.mm(one, other, out=result)
+        synchronize(device)
+        seconds.append((time.perf_counter() - began) / burst)
+    return min(seconds[1:])
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model of the usual form: an inner layer four times as wide, and embeddings shared with the head.
+
+    Args:
+        dense: whether the head has a layer of its own before the vocabulary, as RoBERTa's does.
+        causal: whether a token sees only those before it, which is half of all pairs.
+    """
+
+    layers: int
+    hidden: int
+    vocabulary: int
+    dense: bool
+    causal: bool
+
+    @property
+    def heads(self) -> int:
+        """Heads of 64, as they mostly are."""
+        return max(1, self.hidden // 64)
+
+    def products(self, batch: int, length: int, targets: float, training: bool = True) -> float:
+        """Floating-point operations of the matrix products that nobody can do without.
+
+        Args:
+            batch, length: of the input.
+            targets: positions at which the head is needed.
+            training: forward and twice as much backward, not forward only.
+        """
+        body = 12 * self.hidden**2 * self.layers * batch * length
+        pairs = batch * length**2 * (0.5 if self.causal else 1.0)
+        attention = 2 * self.hidden * self.layers * pairs
+        head = self.hidden * (self.vocabulary + (self.hidden if self.dense else 0)) * targets
+        return (6 if training else 2) * (body + attention + head)
