@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lmtasks.errors import InputError, Interrupted, LmtasksError, RunError
     from lmtasks.hookspecs import hookimpl
     from lmtasks.inference import predict
-    from lmtasks.losses import causal_loss, masked_loss, token_sums
+    from lmtasks.losses import causal_loss, masked_loss, target_sums, token_sums
     from lmtasks.models import register_architectures
     from lmtasks.options import option
     from lmtasks.publishing import push
@@ -50,6 +50,7 @@ __all__ = [
     "register_architectures",
     "run",
     "stack",
+    "target_sums",
     "template_tokens",
     "token_sums",
 ]
@@ -61,7 +62,7 @@ _HOMES = {
     "errors": ["InputError", "Interrupted", "LmtasksError", "RunError"],
     "hookspecs": ["hookimpl"],
     "inference": ["predict"],
-    "losses": ["causal_loss", "masked_loss", "token_sums"],
+    "losses": ["causal_loss", "masked_loss", "target_sums", "token_sums"],
     "models": ["register_architectures"],
     "options": ["option"],
     "publishing": ["push"],

@@ -235,7 +235,8 @@ def _usage(record: Mapping[str, Any]) -> str:
     example = _example(record)
     blocks = ["## How to use it", f"```bash\nlmtasks predict {PLACEHOLDER} {_shell_quoted(example)}\n```"]
     distribution = str(record.get("owner") or "lmtasks").partition(":")[0]
-    if distribution != "lmtasks":
+    # A recipe that was named as a file or a module, or made in memory, comes with no package.
+    if distribution != "lmtasks" and "package" in (record.get("origin", {"package": distribution}) or ()):
         blocks.insert(1, f"The recipe comes with `{distribution}`: `pip install lmtasks {distribution}`.")
     if _pipeline_tag(record):
         blocks.append(_pipeline_snippet(str(record["pipeline"]), example))

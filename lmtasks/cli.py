@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmtasks import __version__
-from lmtasks.errors import InputError, LmtasksError, nearest
-from lmtasks.words import loose, scalars, underscored
+from lmtasks.errors import InputError, LmtasksError, RunError, nearest
+from lmtasks.selection import also, current, file_of, remember, selected
+from lmtasks.words import loose, scalars, taken_switch, taken_values, underscored
 
 if TYPE_CHECKING:
     from lmtasks.catalog import Catalog
@@ -31,8 +32,14 @@ From text to a language model of your own, and on to the Hub.
   lmtasks push RUN REPO_ID                publish it
   lmtasks list                            the recipes that are installed
   lmtasks show RECIPE                     one recipe in detail
+  lmtasks schema RECIPE                   what its YAML may hold, as JSON Schema
   lmtasks plugins                         what brought the recipes, and what is broken
+  lmtasks doctor                          what is installed, what is there, and what is broken
 
+RECIPE is a name from the list, PACKAGE:NAME where two packages have it, or ./my_recipe.py.
+
+  lmtasks COMMAND --plugin MODULE         count a module as a plugin, too
+  lmtasks COMMAND --no_plugins            the built-in recipes only
   lmtasks COMMAND --help                  the flags of a command
   lmtasks --version
 
@@ -55,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = underscored(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
-            return _dispatch(words)
+            return _selecting(words)
         finally:
             # Here a closed pipe can be dealt with; when Python flushes on its way out it cannot.
             sys.stdout.flush()
@@ -71,6 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has heard enough (lmtasks list | head -1).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _selecting(words: list[str]) -> int:
+    """Carry out a command with the plugins that it wants, wherever it says so."""
+    builtins_only, words = taken_switch(words, "no_plugins")
+    named, words = taken_values(words, "plugin")
+    sources = [file[0] if (file := file_of(name)) else name for name in named]
+    with selected(sources, builtins_only=builtins_only):
+        return _dispatch(words)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -90,11 +106,33 @@ def _asks_help(words: Sequence[str]) -> bool:
     return "--help" in words or "-h" in words
 
 
-def _catalog() -> Catalog:
+def _catalog(*, light: bool = False) -> Catalog:
     # Not at the top: reading the metadata of what is installed is most of what a start costs.
     from lmtasks.catalog import load_catalog
 
-    return load_catalog()
+    return load_catalog(light=light)
+
+
+def _found(word: str, *, light: bool) -> tuple[Catalog, str]:
+    """The catalog, and its name of the recipe that was typed, which may be in a file.
+
+    Args:
+        light: import what is heavy only if the recipe is nowhere else.
+    """
+    _count_file(word)
+    catalog = _catalog(light=light)
+    try:
+        return catalog, catalog.find(word)
+    except InputError:
+        if not any(plugin.slow for plugin in catalog.plugins):
+            raise
+    catalog = _catalog()
+    return catalog, catalog.find(word)
+
+
+def _count_file(word: str) -> None:
+    if file := file_of(word):
+        also(file[0])
 
 
 def _print_json(content: Any) -> None:
@@ -106,28 +144,31 @@ def _print_json(content: Any) -> None:
 # --- telling: without a parser, because importing one takes longer than the answer ---
 
 
-def _told(words: Sequence[str], usage: str, names: int = 0) -> tuple[list[str], bool]:
-    """The names that such a command was given, and whether JSON was asked for."""
+def _told(
+    words: Sequence[str], usage: str, names: int = 0, switches: Sequence[str] = ("json",)
+) -> tuple[list[str], set[str]]:
+    """The names that such a command was given, and which of its switches."""
+    usage = " ".join(["usage:", usage, "[--plugin MODULE] [--no_plugins]", *(f"[--{name}]" for name in switches)])
     if _asks_help(words):
-        print(f"usage: {usage} [--json]")
+        print(usage)
         raise SystemExit(0)
-    flags, given = loose(words, ("json",))
-    unknown = [f"--{flag}" for flag in flags if flag != "json"] + given[names:]
+    flags, given = loose(words, switches)
+    unknown = [f"--{flag}" for flag in flags if flag not in switches] + given[names:]
     if unknown:
-        raise InputError(f"unexpected '{unknown[0]}'", f"usage: {usage} [--json]")
+        raise InputError(f"unexpected '{unknown[0]}'", usage)
     if len(given) < names:
-        raise InputError("a name is missing", f"usage: {usage} [--json]")
-    return given, "json" in flags
+        raise InputError("a name is missing", usage)
+    return given, {name for name, value in flags.items() if value.lower() != "false"}
 
 
 def _list(words: list[str]) -> int:
-    _, as_json = _told(words, "lmtasks list")
+    _, said = _told(words, "lmtasks list", switches=("all", "json"))
     from lmtasks.listing import recipe_rows
 
-    rows, broken = recipe_rows()
-    for line in broken:
+    rows, notes = recipe_rows(everything="all" in said)
+    for line in notes:
         print(f"warning: {line}", file=sys.stderr)
-    if as_json:
+    if "json" in said:
         _print_json(rows)
         return 0
     width = max((len(row["name"]) for row in rows), default=0)
@@ -137,29 +178,29 @@ def _list(words: list[str]) -> int:
 
 
 def _show(words: list[str]) -> int:
-    (name,), as_json = _told(words, "lmtasks show RECIPE", names=1)
-    catalog = _catalog()
-    recipe = catalog.recipe(name)
-    described = _described(catalog, recipe)
-    if as_json:
+    (word,), said = _told(words, "lmtasks show RECIPE", names=1)
+    catalog, name = _found(word, light=True)
+    described = _described(catalog, name)
+    if "json" in said:
         _print_json(described)
         return 0
-    print(f"{recipe.name}: {recipe.summary}\n")
+    print(f"{name}: {described['summary']}\n")
     for key in ("owner", "model_class", "pipeline", "attention", "metrics"):
         print(f"{key:<12} {described[key]}")
     print("\noptions")
     for option in described["options"]:
         print(f"  --{option['name']:<24} {option['help']} (default: {option['default']})")
-    print(f"\ntry  lmtasks run {recipe.name}")
+    print(f"\ntry  lmtasks run {word}")
     return 0
 
 
-def _described(catalog: Catalog, recipe: Recipe) -> dict[str, Any]:
+def _described(catalog: Catalog, name: str) -> dict[str, Any]:
     from lmtasks.listing import recipe_row
     from lmtasks.options import describe, options_of
 
+    recipe = catalog.recipes[name]
     return {
-        **recipe_row(catalog, recipe),
+        **recipe_row(catalog, name),
         "model_class": recipe.model_class,
         "pipeline": recipe.pipeline,
         "attention": recipe.attention,
@@ -171,15 +212,36 @@ def _described(catalog: Catalog, recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def _schema(words: list[str]) -> int:
+    (word,), _ = _told(words, "lmtasks schema RECIPE", names=1)
+    catalog, name = _found(word, light=False)
+    from lmtasks.schema import schema_of
+
+    _print_json(schema_of(catalog.recipes[name]))
+    return 0
+
+
 def _plugins(words: list[str]) -> int:
-    _, as_json = _told(words, "lmtasks plugins")
-    catalog = _catalog()
-    if as_json:
+    _, said = _told(words, "lmtasks plugins")
+    catalog = _catalog(light=True)
+    if "json" in said:
         _print_json([{"name": plugin.name, **vars(plugin)} for plugin in catalog.plugins])
         return 0
     for plugin in catalog.plugins:
-        brings = ", ".join([*plugin.recipes, *plugin.architectures]) or "nothing"
-        print(f"{plugin.name} {plugin.version}: {'BROKEN: ' + plugin.broken if plugin.broken else brings}")
+        print(f"{plugin.title}: {plugin.state}")
+    return 0
+
+
+def _doctor(words: list[str]) -> int:
+    _, said = _told(words, "lmtasks doctor")
+    from lmtasks.doctor import examine, lines
+
+    found = examine(_catalog(light=True))
+    _print_json(found) if "json" in said else print("\n".join(lines(found)))
+    if problems := found["problems"]:
+        raise RunError(
+            f"{len(problems)} broken: {'; '.join(problems)}", "see what each says; --no_plugins does without"
+        )
     return 0
 
 
@@ -196,9 +258,10 @@ def _run(words: list[str]) -> int:
                 "lmtasks list shows the recipes; lmtasks run RECIPE --help its flags"
             )
             return 0
-        raise InputError("run needs a recipe", f"one of: {', '.join(_catalog().recipes)}")
-    recipe = _catalog().recipe(words[0])
-    prog = f"lmtasks run {recipe.name}"
+        raise InputError("run needs a recipe", f"one of: {', '.join(_catalog(light=True).recipes)}")
+    catalog, name = _found(words[0], light=_asks_help(words) or "--help_all" in words)
+    recipe = catalog.recipes[name]
+    prog = f"lmtasks run {words[0]}"
     parser = Parser(prog=prog, usage=f"{prog} [flags]", description=recipe.summary)
     values = _typed_flags(parser, recipe, words[1:], tuple(TITLES))
     as_json = values.pop("json", False)
@@ -206,7 +269,9 @@ def _run(words: list[str]) -> int:
     from lmtasks.progress import is_main_process
     from lmtasks.runner import Run, run
 
-    result = run(recipe, **values)
+    for source in current().named:
+        remember(source)
+    result = run(name, **values)
     if not is_main_process():
         return 0
     if not isinstance(result, Run):
@@ -230,6 +295,7 @@ def _typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Seque
     other = parser.add_argument_group("other")
     other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
     other.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    _add_selection(other)
     other.add_argument("--help", "-h", action="store_true", help="show this")
     if "training" in groups:
         other.add_argument("--help_all", action="store_true", help="show this and every field of TrainingArguments")
@@ -244,6 +310,12 @@ def _typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Seque
     if stray:
         raise InputError(f"unexpected '{stray[0]}'", "put texts with spaces in quotes; flags start with --")
     return {**more, **vars(typed)}
+
+
+def _add_selection(group: Any) -> None:
+    """For ``--help`` only: these are taken off before anybody knows the command."""
+    group.add_argument("--plugin", metavar="MODULE", help="count a module, or a file, as a plugin; may come again")
+    group.add_argument("--no_plugins", action="store_true", help="the built-in recipes only")
 
 
 def _add_training(parser: Parser, declared: Mapping[str, Option]) -> None:
@@ -321,23 +393,42 @@ def _evaluate(words: list[str]) -> int:
         name = ""
     else:
         name, words = words[0], words[1:]
-    catalog = _catalog()
     wanted = loose(words)[0].get("recipe")
     if _asks_help(words):
-        recipe = catalog.recipe(wanted) if wanted else next(iter(catalog.recipes.values()))
+        catalog, known = _found(wanted, light=True) if wanted else (_catalog(light=True), "")
+        recipe = catalog.recipes[known] if known else next(iter(catalog.recipes.values()))
     else:
         _quiet()
         from lmtasks.inference import recipe_of
 
+        wanted = _wanted(name, wanted)
+        catalog = _catalog()
         recipe = recipe_of(name, catalog, wanted, loose(words)[0].get("revision", "main"))
     values = _typed_flags(parser, recipe, words, ("options", "data", "model"))
     as_json = values.pop("json", False)
     values.pop("recipe", None)
     from lmtasks.runner import evaluate_as
 
-    metrics, perplexity = evaluate_as(name, recipe=recipe.name, **values)
+    metrics, perplexity = evaluate_as(name, recipe=catalog.name_of(recipe), **values)
     _print_json(metrics) if as_json else print("\n".join(_figures(metrics, perplexity)))
     return 0
+
+
+def _wanted(run_or_model: str, typed: str | None) -> str | None:
+    """The recipe that was typed, or the one that a run was made with, by a name that finds it."""
+    if typed:
+        _count_file(typed)
+        return typed
+    from lmtasks.catalog import recorded
+    from lmtasks.folder import read_record
+
+    record = read_record(run_or_model)
+    if record is None or record.get("status") != "done":
+        return None
+    source, name = recorded(record)
+    if source:
+        also(source)
+    return name
 
 
 def _predict(words: list[str]) -> int:
@@ -355,6 +446,7 @@ def _predict(words: list[str]) -> int:
     parser.add_argument("--batch_size", metavar="N", type=int, default=8, help="texts at once (default: 8)")
     parser.add_argument("--recipe", metavar="NAME", help="recipe to predict as; found out when not given")
     parser.add_argument("--json", action="store_true", help="the pipeline's own structure, one JSON document")
+    _add_selection(parser)
     parser.add_argument("--help", "-h", action="store_true", help="show this")
     if _asks_help(words):
         parser.print_help()
@@ -370,12 +462,13 @@ def _predict(words: list[str]) -> int:
     _quiet()
     from lmtasks.inference import predict, recipe_of
 
+    wanted = _wanted(positional[0], vars(typed).get("recipe"))
     catalog = _catalog()
-    recipe = recipe_of(positional[0], catalog, vars(typed).get("recipe"), typed.revision)
+    recipe = recipe_of(positional[0], catalog, wanted, typed.revision)
     outputs = predict(
         positional[0],
         texts,
-        recipe=recipe.name,
+        recipe=catalog.name_of(recipe),
         revision=typed.revision,
         batch_size=typed.batch_size,
         **scalars(arguments),
@@ -449,5 +542,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "push": _push,
     "list": _list,
     "show": _show,
+    "schema": _schema,
     "plugins": _plugins,
+    "doctor": _doctor,
 }

@@ -18,6 +18,16 @@ from lmtasks.settings import DataSettings, ModelSettings, OutputSettings, Traini
 MODEL_SOURCES = ("model_name_or_path", "model_type", "config_name")
 DATA_SOURCES = ("dataset_name", "train_file", "train_dataset", "validation_file", "eval_dataset")
 
+CONTRADICTIONS = (
+    ("model_name_or_path", "model_type"),
+    ("model_name_or_path", "config_name"),
+    ("model_name_or_path", "config_overrides"),
+    ("model_name_or_path", "train_tokenizer"),
+    ("model_type", "config_name"),
+    ("tokenizer_name", "train_tokenizer"),
+)
+"""Options that say two things about one model."""
+
 ELSEWHERE = {
     "cache_dir": "set HF_HOME in the environment, one cache for all tools",
     "dtype": "weights are float32, --bf16 says whether products are in bfloat16",
@@ -88,20 +98,27 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
         config: more of these, which ``values`` win over, whatever alias either was given by.
 
     Raises:
-        InputError: unknown names, values out of range, contradictions.
+        InputError: unknown names, values out of range, contradictions; all of them at once.
     """
     groups = groups_of(recipe)
-    given = {**_named(groups, config or {}), **_named(groups, values)}
-    _refuse_contradictions(given)
-    defaults = _starter(recipe, given)
+    problems = _Problems()
+    given = {**_named(groups, config or {}, problems), **_named(groups, values, problems)}
+    _refuse_contradictions(given, problems)
+    defaults: dict[str, Any] = {}
+    with problems:
+        defaults = _starter(recipe, given)
     parts: dict[str, dict[str, Any]] = {name: {} for name in groups}
     for name, value in {**defaults, **given}.items():
-        group, option = _place(groups, name)
-        parts[group][name] = convert(option, value)
+        with problems:
+            group, option = _place(groups, name)
+            parts[group][name] = convert(option, value)
     training = {name: option.default for name, option in groups["training"].items()} | parts["training"]
-    _check(training)
     model = ModelSettings(**parts["model"])
-    _require_pinned_code(model)
+    with problems:
+        _check(training)
+    with problems:
+        _require_pinned_code(model)
+    problems.tell()
     return Request(
         recipe=recipe,
         options=recipe.options(**parts["options"]),
@@ -114,7 +131,32 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     )
 
 
-def _named(groups: Mapping[str, Mapping[str, Option]], values: Mapping[str, Any]) -> dict[str, Any]:
+class _Problems(list[InputError]):
+    """What is wrong with a request: ``with problems:`` goes on after an error, to find the others."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, InputError):
+            return False
+        self.append(error)
+        return True
+
+    def tell(self) -> None:
+        """Raise all of them as one.
+
+        Raises:
+            InputError: there are any.
+        """
+        if self:
+            messages, hints = ([getattr(one, part) for one in self] for part in ("message", "hint"))
+            raise InputError("; ".join(messages), "; ".join(dict.fromkeys(filter(None, hints)))) from self[0].__cause__
+
+
+def _named(
+    groups: Mapping[str, Mapping[str, Option]], values: Mapping[str, Any], problems: _Problems
+) -> dict[str, Any]:
     """The values that are given under their options' own names."""
     own = {alias: option.name for group in groups.values() for option in group.values() for alias in option.aliases}
     named: dict[str, Any] = {}
@@ -124,11 +166,12 @@ def _named(groups: Mapping[str, Mapping[str, Option]], values: Mapping[str, Any]
         name = typed.replace("-", "_")
         name = own.get(name, name)
         if name in named:
-            raise InputError(f"--{name} is given twice, as '{name}' and as '{typed}'", "give it once")
+            problems.append(InputError(f"--{name} is given twice, as '{name}' and as '{typed}'", "give it once"))
         named[name] = value
     for name in ALWAYS:
         if str(named.pop(name, True)).lower() not in ("true", "1"):
-            raise InputError(f"--{name} false: a run always trains and evaluates", "lmtasks evaluate MODEL evaluates")
+            message = f"--{name} false: a run always trains and evaluates"
+            problems.append(InputError(message, "lmtasks evaluate MODEL evaluates"))
     return named
 
 
@@ -155,24 +198,14 @@ def _place(groups: Mapping[str, Mapping[str, Option]], name: str) -> tuple[str, 
     raise InputError(f"unknown option '--{name}'{nearest(name, known)}", "--help-all shows every option")
 
 
-def _refuse_contradictions(given: Mapping[str, Any]) -> None:
+def _refuse_contradictions(given: Mapping[str, Any], problems: _Problems) -> None:
     """Refuse two ways to name one model; the corpus looks after the data itself."""
-    for one, other in (
-        ("model_name_or_path", "model_type"),
-        ("model_name_or_path", "config_name"),
-        ("model_name_or_path", "config_overrides"),
-        ("model_name_or_path", "train_tokenizer"),
-        ("model_type", "config_name"),
-        ("tokenizer_name", "train_tokenizer"),
-    ):
-        if one in given and other in given:
-            raise InputError(f"--{one} and --{other} exclude each other", "give one of the two")
+    both = [(one, other) for one, other in CONTRADICTIONS if one in given and other in given]
+    problems += [InputError(f"--{one} and --{other} exclude each other", "give one of the two") for one, other in both]
     fresh = {"model_type", "config_name"} & given.keys()
-    if fresh and not {"tokenizer_name", "train_tokenizer"} & given.keys():
-        raise InputError(
-            f"--{fresh.pop()} makes a new model, which needs a tokenizer",
-            "add --train_tokenizer 8000, or --tokenizer_name with a folder or id",
-        )
+    if fresh and not both and not {"tokenizer_name", "train_tokenizer"} & given.keys():
+        message = f"--{fresh.pop()} makes a new model, which needs a tokenizer"
+        problems.append(InputError(message, "add --train_tokenizer 8000, or --tokenizer_name with a folder or id"))
 
 
 def _starter(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:

@@ -290,6 +290,8 @@ def fit_to_tokenizer(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBas
     for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk"):
         if hasattr(config, f"{role}_token_id"):
             setattr(config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id", None))
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = tokenizer.pad_token_id  # as in T5's family
     return config
 
 

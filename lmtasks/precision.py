@@ -28,20 +28,20 @@ def with_precision(training: Mapping[str, Any], model: PreTrainedModel) -> dict[
     """
     asked = training.get("bf16")
     on_cpu = bool(training.get("use_cpu")) or not torch.accelerator.is_available()
-    native = _native_on_cpu() if on_cpu else _native_on_accelerator()
+    native = native_on_cpu() if on_cpu else native_on_accelerator()
     wide = getattr(model.config, "hidden_size", 0) >= NARROW
     chosen = native and wide and not training.get("fp16") if asked is None else bool(asked)
     # The Trainer takes bfloat16 on a CPU for a mistake unless it is told that the CPU is meant.
     return {**training, "bf16": chosen, **({"use_cpu": True} if chosen and on_cpu else {})}
 
 
-def _native_on_cpu() -> bool:
+def native_on_cpu() -> bool:
     """Whether the processor has instructions for bfloat16 products (AMX or AVX512-BF16)."""
     # torch before 2.10 or so has no public way to ask; without one, float32 is right everywhere.
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
-def _native_on_accelerator() -> bool:
+def native_on_accelerator() -> bool:
     """Whether the GPU has tensor cores for bfloat16 (NVIDIA Ampere and later, AMD CDNA)."""
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

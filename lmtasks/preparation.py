@@ -27,7 +27,7 @@ from lmtasks.progress import say
 from lmtasks.publishing import check_can_push
 from lmtasks.recipe import Batch, BlockOptions
 from lmtasks.texts import Texts, encode_corpus, one_example
-from lmtasks.tokenization import load_tokenizer, require_tokens, train_tokenizer
+from lmtasks.tokenization import add_tokens, load_tokenizer, require_tokens, train_tokenizer
 from lmtasks.training import rehearse
 
 
@@ -150,6 +150,7 @@ def _trained_tokenizer(request: Request, split: Split) -> PreTrainedTokenizerBas
     say(f"training a tokenizer of {request.model.train_tokenizer:,} tokens")
     tokenizer = train_tokenizer(split.texts(), int(request.model.train_tokenizer or 0), spec)
     require_tokens(tokenizer, "the trained tokenizer", request.recipe)
+    add_tokens(tokenizer, request.recipe)
     return tokenizer
 
 

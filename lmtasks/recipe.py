@@ -132,7 +132,8 @@ class Recipe:
             mean: only the runner divides, over the whole global batch. A third item may name further
             sums that the metrics use (``{"correct": ...}``).
         model_class: ``"module:Class"``, an Auto class or a model class.
-        pipeline: task name of ``transformers.pipeline`` that uses the result.
+        pipeline: task name of ``transformers.pipeline`` that uses the result, or ``"module:Class"`` of a
+            ``transformers.Pipeline`` of the recipe's own.
         attention: what a position may see; the runner proves it before training. None: not checked.
         targets: batch to the ids of its targets, int [targets]; their number is the divisor.
         views: (tokenizer, options) to further ways of cutting the evaluation text, by name. The same text is
@@ -141,6 +142,7 @@ class Recipe:
         metrics: ``"module:Class"`` of ``evaluate.Metric`` classes.
         perplexity_name: (options) to what the reported perplexity is, for people.
         required_tokens: roles that the tokenizer must fill, such as ``mask_token``.
+        extra_tokens: special tokens that the tokenizer gets where it lacks them; the embeddings grow with it.
         tokenizer: special tokens for ``--train_tokenizer``.
         prompt: (tokenizer, text) to the text that the pipeline gets.
         answers: one pipeline output to lines for people.
@@ -166,6 +168,7 @@ class Recipe:
     metrics: Sequence[str] = ("lmtasks.metrics:Perplexity",)
     perplexity_name: Callable[[Any], str] = lambda options: "perplexity"
     required_tokens: Sequence[str] = ()
+    extra_tokens: Sequence[str] = ()
     tokenizer: TokenizerSpec | None = None
     prompt: Callable[[PreTrainedTokenizerBase, str], str] = _unchanged
     answers: Callable[[Any], list[str]] = _as_text
@@ -175,7 +178,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"recipe name {self.name!r} must be lower case letters, digits and hyphens")
-        for reference in (self.model_class, *self.metrics):
+        own = [self.pipeline] if ":" in self.pipeline else []
+        for reference in (self.model_class, *own, *self.metrics):
             if not re.fullmatch(r"[\w.]+:\w+", reference):
                 raise ValueError(f"recipe '{self.name}': {reference!r} must look like 'module:Class'")
         options_of(self.options)

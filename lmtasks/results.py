@@ -28,11 +28,13 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
     """``run.json`` as it stands before training."""
     request, plan = prepared.request, prepared.plan
     recipe = request.recipe
-    owned = recipe.name in catalog.recipes and catalog.recipes[recipe.name] is recipe
+    known = catalog.name_of(recipe)
+    owner = catalog.owner(known) if known else None
     starter = recipe.starter
     return {
         "status": "running",
-        "owner": catalog.owner(recipe.name).name if owned else "unknown",
+        "owner": owner.name if owner else "unknown",
+        "origin": owner.origin if owner else None,
         "summary": recipe.summary,
         "pipeline": recipe.pipeline,
         "model_class": recipe.model_class,

@@ -34,7 +34,13 @@ def load_tokenizer(name: str, settings: ModelSettings, recipe: Recipe) -> PreTra
             f"'{name}' has no tokenizer: only special tokens, no vocabulary", "name one with --tokenizer_name"
         )
     require_tokens(tokenizer, name, recipe)
+    add_tokens(tokenizer, recipe)
     return tokenizer
+
+
+def add_tokens(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> None:
+    """Give the tokenizer the special tokens that the recipe works with and that it lacks."""
+    tokenizer.add_tokens(list(recipe.extra_tokens), special_tokens=True)
 
 
 def require_tokens(tokenizer: PreTrainedTokenizerBase, name: str, recipe: Recipe) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmtasks.errors import InputError
+
 
 def underscored(arguments: Sequence[str]) -> list[str]:
     """Flags with ``_`` where a person typed ``-``; values stay as they are."""
@@ -43,6 +45,48 @@ def loose(arguments: Sequence[str], switches: Sequence[str] = ()) -> tuple[dict[
             value = rest.pop(0) if _takes_next(name, rest, switches) else "true"
         values[name] = value
     return values, words
+
+
+def taken_switch(arguments: Sequence[str], name: str) -> tuple[bool, list[str]]:
+    """Whether a yes-or-no flag stands anywhere before ``--``, and the other words."""
+    said, words = False, list(arguments)
+    for place in reversed(range(_end(words))):
+        flag, separator, value = words[place].partition("=")
+        if flag != f"--{name}":
+            continue
+        if not separator and place + 1 < _end(words) and words[place + 1].lower() in ("true", "false"):
+            value = words.pop(place + 1)
+        said = value.lower() != "false"
+        del words[place]
+    return said, words
+
+
+def taken_values(arguments: Sequence[str], name: str) -> tuple[list[str], list[str]]:
+    """The values of a flag that may come several times, anywhere before ``--``, and the other words.
+
+    Raises:
+        InputError: it has no value.
+    """
+    values: list[str] = []
+    words = list(arguments)
+    place = 0
+    while place < _end(words):
+        flag, separator, value = words[place].partition("=")
+        if flag != f"--{name}":
+            place += 1
+            continue
+        del words[place]
+        if not separator and place < _end(words) and not words[place].startswith("--"):
+            value = words.pop(place)
+        if not value:
+            raise InputError(f"--{name} needs a value", f"--{name} {name.upper()}")
+        values.append(value)
+    return values, words
+
+
+def _end(words: Sequence[str]) -> int:
+    """Where flags end."""
+    return words.index("--") if "--" in words else len(words)
 
 
 def _takes_next(name: str, rest: Sequence[str], switches: Sequence[str]) -> bool:

@@ -94,7 +94,9 @@ def test_help_all_has_every_field_of_training_arguments_that_is_not_refused(spel
     assert set(OURS) <= fields
 
 
-@pytest.mark.parametrize("command", ["run", "predict", "evaluate", "push", "list", "show", "plugins"])
+@pytest.mark.parametrize(
+    "command", ["run", "predict", "evaluate", "push", "list", "show", "schema", "plugins", "doctor"]
+)
 def test_every_command_has_help(command: str, lmtasks: Any) -> None:
     outcome = lmtasks(command, "--help")
     assert (outcome.code, outcome.err) == (0, "")
@@ -405,6 +407,12 @@ def test_a_broken_plugin_is_named_and_stops_nobody(plugin: Callable[[str], dict[
         ["show", "masked-lm"],
         ["show", "causal-lm", "--json"],
         ["plugins"],
+        ["--no_plugins", "list"],
+        ["list", "--plugin", "lmtasks.builtin.masked_lm"],
+        ["show", "lmtasks:masked-lm"],
+        ["schema", "--help"],
+        ["doctor", "--help"],
+        ["run"],
         ["run", "--help"],
         ["run", "masked-lm", "--help"],
         ["predict", "--help"],

@@ -171,7 +171,9 @@ def test_contradiction_names_both_flags(one: str, other: str) -> None:
 
 
 def test_contradiction_is_found_behind_aliases() -> None:
-    assert refused(model="m", **FRESH).message == "--model_name_or_path and --model_type exclude each other"
+    assert (
+        refused(model="m", model_type="roberta").message == "--model_name_or_path and --model_type exclude each other"
+    )
 
 
 @pytest.mark.parametrize("source", ["model_type", "config_name"])
@@ -179,6 +181,50 @@ def test_new_model_needs_a_tokenizer(source: str) -> None:
     error = refused(**{source: "roberta"})
     assert error.message == f"--{source} makes a new model, which needs a tokenizer"
     assert ask(**{source: "roberta", "tokenizer_name": "t"}).model.tokenizer_name == "t"
+
+
+# --- several problems ---
+
+
+def test_all_problems_are_told_at_once() -> None:
+    error = refused(
+        model="m",
+        **FRESH,
+        learning_rat=1,
+        block_size=1,
+        max_steps=0,
+        trust_remote_code=True,
+        do_eval=False,
+        seed=1,
+        **{"se-ed": 2, "max-seq-length": 3},
+    )
+    assert error.message.split("; ") == [
+        "--block_size is given twice, as 'block_size' and as 'max-seq-length'",
+        "--do_eval false: a run always trains and evaluates",
+        "--model_name_or_path and --model_type exclude each other",
+        "--model_name_or_path and --train_tokenizer exclude each other",
+        "unknown option '--learning_rat', did you mean 'learning_rate'?",
+        "unknown option '--se_ed', did you mean 'seed'?",
+        "--max_steps cannot be 0",
+        "--trust_remote_code needs --revision with a full commit id",
+    ]
+    assert error.hint.count("give one of the two") == 1, "a hint that is the same is given once"
+    assert error.hint.count("--help-all") == 1
+
+
+def test_one_value_that_is_wrong_does_not_hide_another() -> None:
+    error = refused(block_size=1, learning_rate="fast")
+    assert [part.partition(" cannot")[0] for part in error.message.split("; ")] == ["--block_size", "--learning_rate"]
+
+
+def test_problems_of_flags_and_of_the_file_are_told_together() -> None:
+    with pytest.raises(InputError) as caught:
+        configure(dataclasses.replace(MASKED_LM, starter=None), {"seed": -1}, {"blocksize": 3})
+    assert [part.split(":")[0] for part in caught.value.message.split("; ")] == [
+        "masked-lm needs a model",
+        "unknown option '--blocksize', did you mean 'block_size'?",
+        "--seed cannot be -1",
+    ]
 
 
 def test_remote_code_needs_a_full_commit_id() -> None:

@@ -9,7 +9,7 @@ import pytest
 from lmtasks.errors import InputError
 from lmtasks.flags import Parser, add_options
 from lmtasks.options import Option
-from lmtasks.words import loose, scalars, underscored
+from lmtasks.words import loose, scalars, taken_switch, taken_values, underscored
 
 OPTIONS = [
     Option("rate", float, 0.15, "share of 100 % hidden", {}, ("ratio",)),
@@ -139,3 +139,38 @@ def test_list_flag_that_comes_twice_keeps_both() -> None:
 
 def test_nothing_is_a_flag_after_two_dashes() -> None:
     assert loose(["--a", "1", "x", "--", "--b", "y"]) == ({"a": "1"}, ["x", "--b", "y"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["list"], (False, ["list"])),
+        (["--on", "list"], (True, ["list"])),
+        (["run", "x", "--on"], (True, ["run", "x"])),
+        (["--on", "true", "list"], (True, ["list"])),
+        (["--on=false", "list"], (False, ["list"])),
+        (["a", "--on", "False"], (False, ["a"])),
+        (["a", "--", "--on"], (False, ["a", "--", "--on"])),
+        (["a", "--on", "--", "true"], (True, ["a", "--", "true"])),
+    ],
+)
+def test_switch_is_taken_from_anywhere_before_two_dashes(typed: list[str], expected: Any) -> None:
+    assert taken_switch(typed, "on") == expected
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["list"], ([], ["list"])),
+        (["--of", "a", "list", "--of=b"], (["a", "b"], ["list"])),
+        (["x", "--", "--of", "a"], ([], ["x", "--", "--of", "a"])),
+    ],
+)
+def test_values_are_taken_from_anywhere_before_two_dashes(typed: list[str], expected: Any) -> None:
+    assert taken_values(typed, "of") == expected
+
+
+@pytest.mark.parametrize("typed", [["--of"], ["--of="], ["--of", "--json"], ["--of", "--", "a"]])
+def test_value_that_is_not_there_is_missed(typed: list[str]) -> None:
+    with pytest.raises(InputError, match="--of needs a value"):
+        taken_values(typed, "of")

@@ -11,14 +11,14 @@ ROOT = Path(lmtasks.__file__).parent
 
 FLOORS = {
     0: {"errors"},
-    1: {"options", "settings", "recipe", "architecture", "blocks", "hookspecs", "references"},
-    2: {"catalog", "configure", "flags", "listing", "sample", "words"},
+    1: {"options", "settings", "recipe", "architecture", "blocks", "hookspecs", "references", "selection"},
+    2: {"catalog", "configure", "flags", "listing", "loading", "sample", "words"},
     3: {
-        "arguments", "cache", "card", "corpus", "encoding", "evaluation", "examples", "folder", "heads", "hub", "inference",
-        "isolation", "losses", "metrics", "models", "packing", "plan", "precision", "probes", "progress", "publishing",
-        "segmentation", "stream", "tokenization", "training",
+        "arguments", "cache", "card", "corpus", "encoding", "evaluation", "examples", "folder", "heads", "hub",
+        "inference", "isolation", "losses", "metrics", "models", "packing", "plan", "precision", "probes", "progress",
+        "publishing", "schema", "segmentation", "stream", "texts", "tokenization", "training",
     },
-    4: {"preparation", "results", "runner"},
+    4: {"doctor", "preparation", "results", "runner"},
     5: {"cli", "__main__"},
 }  # fmt: skip
 """The rooms of each floor. Rooms of one floor may use each other, as long as nobody goes in circles."""

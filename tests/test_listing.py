@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from lmtasks import listing
 from lmtasks.catalog import load_catalog
 from lmtasks.listing import recipe_rows
+from lmtasks.selection import selected
 
 PLUGIN = """
 import dataclasses
@@ -66,9 +69,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts how often the catalog is loaded from here on."""
     count: list[int] = []
 
-    def counted() -> object:
+    def counted(**arguments: bool) -> object:
         count.append(1)
-        return load_catalog()
+        return load_catalog(**arguments)
 
     monkeypatch.setattr("lmtasks.catalog.load_catalog", counted)
     return count
@@ -109,17 +112,90 @@ def test_an_edit_in_any_file_of_a_plugin_is_seen_at_once(module: str, tmp_path: 
     assert summaries()["remembered"] == "after"
 
 
-def test_a_broken_plugin_is_told_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+BROKEN = ["listingbroken:plug 1.0 is broken: ZeroDivisionError: division by zero"]
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A broken plugin, as ``lmtasks list`` has told once."""
     home = install(tmp_path, "listingbroken", "good")
     write(home / "words.py", "1 / 0")
+    assert recipe_rows()[1] == BROKEN
+    return home
+
+
+def test_a_broken_plugin_is_told_every_time_and_loaded_once(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe_rows()  # pytest has a variable that says whether a test is set up or called
     count = loads(monkeypatch)
     for _ in range(2):
-        _, broken = recipe_rows()
-        assert broken == ["listingbroken:plug 1.0 is broken: ZeroDivisionError: division by zero"]
-    assert len(count) == 2
+        assert recipe_rows()[1] == BROKEN
+    assert not count
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"rows": []}'])
+def test_mending_a_file_of_a_broken_plugin_is_seen_at_once(broken: Path) -> None:
+    write(broken / "words.py", "SUMMARY = 'mended'")
+    assert recipe_rows()[1] == []
+    assert summaries()["remembered"] == "mended"
+
+
+def test_a_change_of_the_environment_may_have_mended_a_broken_plugin(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe_rows()  # pytest has a variable that says whether a test is set up or called
+    count = loads(monkeypatch)
+    monkeypatch.setenv("SHLVL", "99")
+    recipe_rows()
+    assert not count
+    monkeypatch.setenv("WHAT_IT_NEEDS", "yes")
+    assert recipe_rows()[1] == BROKEN
+    assert len(count) == 1
+
+
+@pytest.mark.parametrize("until", [1.0, 1e12], ids=["too long ago", "in a far future"])
+def test_a_broken_plugin_is_looked_at_anew_after_a_while(
+    until: float, broken: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = loads(monkeypatch)
+    for file in (cache / "lmtasks").iterdir():
+        file.write_text(json.dumps({**json.loads(file.read_text()), "until": until}))
+    assert recipe_rows()[1] == BROKEN
+    assert len(count) == 1
+
+
+def test_a_plugin_that_is_not_there_any_more_or_no_module_is_no_error(tmp_path: Path) -> None:
+    about = tmp_path / "gone-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: gone\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[lmtasks]\nplug = gone_for_good\nodd = not a module!\n")
+    assert len(recipe_rows()[1]) == 2
+
+
+def test_what_counts_is_part_of_what_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "listing_counts", "there")
+    assert "remembered" in summaries()
+    with selected(builtins_only=True):
+        assert "remembered" not in summaries()
+    monkeypatch.setenv("LMTASKS_PLUGINS", "")
+    assert "remembered" not in summaries()
+    monkeypatch.delenv("LMTASKS_PLUGINS")
+    monkeypatch.setenv("LMTASKS_DISABLE_PLUGINS", "listing-counts")
+    assert "remembered" not in summaries()
+    monkeypatch.delenv("LMTASKS_DISABLE_PLUGINS")
+    assert "remembered" in summaries()
+
+
+def test_a_module_that_somebody_names_is_listed_and_not_remembered(tmp_path: Path) -> None:
+    install(tmp_path, "listing_named", "there")
+    shutil.rmtree(tmp_path / "listing_named-1.0.dist-info")
+    with selected(["listing_named"]):
+        assert "remembered" in summaries()
+    assert "remembered" not in summaries()
+
+
+SPOILT = '{"stamps": {}, "rows": [], "notes": [], "until": "soon", "environment": 0}'
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"rows": []}', SPOILT])
 def test_a_damaged_memory_is_no_memory(content: str, cache: Path) -> None:
     right = recipe_rows()
     (file,) = (cache / "lmtasks").iterdir()

@@ -1,0 +1,139 @@
+"""Which plugins count: what the environment and the flags of a command say.
+
+Light: ``lmtasks list`` asks here before it knows whether it needs a catalog at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+BUILTIN = "lmtasks"
+"""The distribution whose plugins are never skipped."""
+
+
+class Selection(NamedTuple):
+    """What a command said about plugins.
+
+    Args:
+        named: modules and files that are plugins for this command, though not installed as such.
+        builtins_only: no other installed plugin counts.
+    """
+
+    named: tuple[str, ...] = ()
+    builtins_only: bool = False
+
+
+_ALL = Selection()
+_selection: ContextVar[Selection] = ContextVar("lmtasks_selection")
+
+
+def current() -> Selection:
+    """What was said for the command that is being carried out."""
+    return _selection.get(_ALL)
+
+
+@contextmanager
+def selected(named: Sequence[str] = (), *, builtins_only: bool = False) -> Iterator[None]:
+    """While this is open, catalogs are loaded so."""
+    token = _selection.set(Selection(tuple(named), builtins_only))
+    try:
+        yield
+    finally:
+        _selection.reset(token)
+
+
+def also(source: str) -> None:
+    """One more module or file, for as long as what is open."""
+    said = current()
+    if source not in said.named:
+        _selection.set(said._replace(named=(*said.named, source)))
+
+
+def remember(source: str) -> None:
+    """This person named the module or file, so a run that was made with it may lead back to it."""
+    known = _known()
+    if source in known:
+        return
+    file = os.path.join(cache_home(), "named")
+    try:
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        with open(file, "a", encoding="utf-8") as handle:
+            handle.write(f"{source}\n")
+    except OSError:  # then it will have to be named again
+        return
+
+
+def is_known(source: str) -> bool:
+    """Whether this person ever named the module or file."""
+    return source in _known()
+
+
+def _known() -> list[str]:
+    try:
+        with open(os.path.join(cache_home(), "named"), encoding="utf-8") as handle:
+            return handle.read().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def cache_home() -> str:
+    """lmtasks' folder in the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(home, "lmtasks")
+
+
+def why_skipped(distribution: str, entry_point: str) -> str:
+    """Why an installed plugin does not count; empty when it does."""
+    if distribution == BUILTIN:
+        return ""
+    if current().builtins_only:
+        return "--no_plugins"
+    package = normal(distribution)
+    allowed = allowed_packages()
+    if allowed is not None and package not in allowed:
+        return "not in LMTASKS_PLUGINS"
+    if {package, normal(entry_point), normal(f"{distribution}:{entry_point}")} & disabled_plugins():
+        return "in LMTASKS_DISABLE_PLUGINS"
+    return ""
+
+
+def allowed_packages() -> set[str] | None:
+    """The only packages whose plugins count; None when all do."""
+    allowed = os.environ.get("LMTASKS_PLUGINS")
+    return None if allowed is None else _names(allowed)
+
+
+def disabled_plugins() -> set[str]:
+    """Packages, entry points, or ``package:entry-point``, that do not count."""
+    return _names(os.environ.get("LMTASKS_DISABLE_PLUGINS", ""))
+
+
+def traces() -> bool:
+    """Whether to tell what is found, loaded and skipped."""
+    return os.environ.get("LMTASKS_TRACE_PLUGINS", "").lower() not in ("", "0", "false")
+
+
+def identity() -> tuple[object, ...]:
+    """Something that changes with what counts."""
+    return os.environ.get("LMTASKS_PLUGINS"), os.environ.get("LMTASKS_DISABLE_PLUGINS"), current()
+
+
+def file_of(word: str) -> tuple[str, str] | None:
+    """Path and recipe of ``./my_recipe.py`` or ``./my_recipe.py:NAME``; None for what names no file."""
+    path, separator, name = word.rpartition(":")
+    if separator and path.endswith(".py"):
+        return os.path.abspath(path), name
+    return (os.path.abspath(word), "") if word.endswith(".py") else None
+
+
+def normal(name: str) -> str:
+    """The name of a package as it is compared: ``My_Package`` is ``my-package``."""
+    return name.strip().replace("_", "-").replace(".", "-").lower()
+
+
+def _names(text: str) -> set[str]:
+    return {normal(name) for name in text.split(",") if name.strip()}

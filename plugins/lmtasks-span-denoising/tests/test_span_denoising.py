@@ -1,0 +1,77 @@
+"""Nothing of a text is lost in hiding it, and the model comes to write what is hidden."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lmtasks_span_denoising import SENTINELS, SpanDenoisingOptions, corrupt
+
+import lmtasks
+
+TEXT = "the quick brown fox jumps over the lazy dog. " * 200
+MARKS = list(range(1000, 1100))
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 64, 500])
+@pytest.mark.parametrize("options", [{}, {"noise_density": 0.5}, {"mean_span_length": 10.0}, {"noise_density": 0.01}])
+def test_input_and_target_together_are_the_text(length: int, options: dict) -> None:
+    ids = np.arange(length)
+    settings = SpanDenoisingOptions(**options)
+    seen = set()
+    for epoch in range(20):
+        inputs, target = corrupt({"input_ids": ids, "seed": (1, epoch, 0)}, settings, MARKS)
+        spans = {}
+        for token in target:
+            if token >= 1000:
+                spans[token] = []
+            else:
+                spans[list(spans)[-1]].append(token)
+        whole = [part for token in inputs for part in (spans[token] if token >= 1000 else [token])]
+        assert whole == ids.tolist()
+        *used, last = spans
+        assert [token for token in inputs if token >= 1000] == used == MARKS[: len(used)]
+        assert (last, spans[last]) == (MARKS[len(used)], [])
+        hidden = sum(map(len, spans.values()))
+        assert hidden == min(max(round(length * settings.noise_density), 1), max(length - 1, 1))
+        seen.add(tuple(inputs))
+    assert len(seen) > 1 or length < 7, "every epoch hides something else"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> lmtasks.Run:
+    return lmtasks.run(
+        "span-denoising",
+        model_type="t5",
+        config_overrides="num_layers=1,num_decoder_layers=1,d_model=64,d_kv=16,num_heads=4,d_ff=128,dropout_rate=0",
+        train_tokenizer=450,
+        train_dataset=[TEXT] * 4,
+        test_size=0.25,
+        block_size=32,
+        learning_rate=1e-2,
+        num_train_epochs=8,
+        per_device_train_batch_size=8,
+        output_dir=str(tmp_path_factory.mktemp("t5") / "out"),
+    )
+
+
+def test_it_learns_to_write_what_is_hidden(run: lmtasks.Run) -> None:
+    assert run.metrics["accuracy"] > 0.9
+    assert run.metrics["perplexity"] < 2
+
+
+def test_it_fills_gaps(run: lmtasks.Run) -> None:
+    answer = run.predict("the quick <mask> fox jumps over the lazy dog. the quick brown fox")
+    assert answer["spans"][0] == "brown"
+    assert answer["text"].startswith("the quick brown fox")
+
+
+def test_the_same_figures_come_from_the_saved_model(run: lmtasks.Run) -> None:
+    again = lmtasks.evaluate(run.output_dir, eval_dataset=[TEXT])
+    assert again["accuracy"] > 0.9
+
+
+def test_the_tokenizer_has_the_sentinels_once(run: lmtasks.Run) -> None:
+    tokenizer = json.loads(Path(run.output_dir, "tokenizer.json").read_text())
+    added = [token["content"] for token in tokenizer["added_tokens"]]
+    assert [token for token in added if token.startswith("<extra_id_")] == list(SENTINELS)
