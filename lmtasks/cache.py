@@ -15,10 +15,11 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -32,6 +33,9 @@ from lmtasks.stream import Stream
 
 KEPT_FOR = 30 * 24 * 3600
 """Seconds after its last use that an entry is kept."""
+
+RECORDED_EVERY = 5.0
+"""Seconds of work that are lost at most when a process is killed."""
 
 _ARRAYS = {"ids": np.int32, "documents": np.int64, "words": np.bool_}
 
@@ -77,60 +81,125 @@ def load(key: str) -> Stream | None:
     return stream
 
 
-def store(pieces: Iterable[Stream], key: str | None) -> Stream:
+def store(read: Callable[[int], Iterable[Stream]], key: str | None, fresh: bool = False) -> Stream:
     """Write pieces of a stream to disk as they come, and give back the whole, mapped read-only.
 
+    What was written stays when this is interrupted, however it is, and the next time goes on from there.
+
     Args:
+        read: the pieces after so many rows.
         key: where to keep it; None keeps it for as long as it is used.
+        fresh: do not go on with what an interrupted process has left.
     """
     home = cache_folder()
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=home, prefix="new-"))
-    except OSError:
-        folder, key = Path(tempfile.mkdtemp(prefix="lmtasks-")), None
-    try:
-        _write(folder, pieces)
+    with ExitStack() as stack:
+        folder = None if key is None else stack.enter_context(_unfinished(home, key))
+        if folder is None:
+            folder, key = _folder_of_its_own(home, key)
+            # What is mapped stays readable after it was deleted.
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        if fresh:
+            (folder / "so_far.json").unlink(missing_ok=True)
+        _write(folder, read)
         if key is not None:
             _forget_old(home)
             folder = _moved(folder, home / key)
         return _opened(folder)
-    finally:
-        # What is mapped stays readable after it was deleted.
-        if folder.name != key:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(folder: Path, pieces: Iterable[Stream]) -> None:
-    counts = {"rows": 0, "bytes": 0, "unknown": 0}
-    tokens, unit, words = 0, "documents", False
-    with (
-        (folder / "ids").open("wb") as ids,
-        (folder / "documents").open("wb") as documents,
-        (folder / "words").open("wb") as starts,
-    ):
-        for piece in pieces:
-            ids.write(np.ascontiguousarray(piece.ids, np.int32).data)
-            documents.write(np.ascontiguousarray(piece.documents + tokens, np.int64).data)
-            if piece.words is not None:
-                words = True
-                starts.write(np.ascontiguousarray(piece.words, np.bool_).data)
-            tokens += len(piece.ids)
-            unit = piece.unit
-            counts = {name: count + getattr(piece, name) for name, count in counts.items()}
+@contextmanager
+def _unfinished(home: Path, key: str) -> Iterator[Path | None]:
+    """The folder in which the entry is made, while no other process has it; None if one has, or may have."""
+    folder = home / f"{key}.unfinished"
+    with ExitStack() as stack:
+        try:
+            import fcntl
+
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((folder / "lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The process that had it may have finished, and the folder may be an entry now.
+            mine = os.path.samestat(os.fstat(lock.fileno()), (folder / "lock").stat())
+        except (ImportError, OSError):  # Windows, or a file system without locks
+            mine = False
+        yield folder if mine else None
+
+
+def _folder_of_its_own(home: Path, key: str | None) -> tuple[Path, str | None]:
+    """An empty folder, and the key, if what is made there can be kept."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=home, prefix="new-")), key
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="lmtasks-")), None
+
+
+def _write(folder: Path, read: Callable[[int], Iterable[Stream]]) -> None:
+    """Write the stream into the folder, or the rest of it."""
+    done = _so_far(folder)
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((folder / name).open("ab")) for name in _ARRAYS}
+        for name, kind in _ARRAYS.items():
+            files[name].truncate(done[name] * np.dtype(kind).itemsize)
+        counts, recorded = done, time.monotonic()
+        try:
+            for piece in read(int(done["rows"])):
+                counts = _appended(files, piece, counts)
+                if piece.rows:  # in the middle of a row nobody can go on
+                    done = counts
+                if time.monotonic() - recorded > RECORDED_EVERY:
+                    _record(folder, files, done)
+                    recorded = time.monotonic()
+        except BaseException:
+            _record(folder, files, done)
+            raise
     # Written last: a folder that has it is complete.
-    (folder / "stream.json").write_text(json.dumps({**counts, "tokens": tokens, "unit": unit, "words": words}))
+    (folder / "stream.json").write_text(json.dumps(counts))
+    (folder / "so_far.json").unlink(missing_ok=True)
+
+
+def _so_far(folder: Path) -> dict[str, Any]:
+    """What an interrupted process has written: counts, and how many items of each file."""
+    try:
+        done: dict[str, Any] = json.loads((folder / "so_far.json").read_text())
+        if all(
+            (folder / name).stat().st_size >= done[name] * np.dtype(kind).itemsize for name, kind in _ARRAYS.items()
+        ):
+            return done
+    except (OSError, ValueError, KeyError):
+        pass
+    return {"rows": 0, "bytes": 0, "unknown": 0, "unit": "documents", **dict.fromkeys(_ARRAYS, 0)}
+
+
+def _appended(files: Mapping[str, BinaryIO], piece: Stream, counts: dict[str, Any]) -> dict[str, Any]:
+    """Write a piece; the counts with it."""
+    arrays = {"ids": piece.ids, "documents": piece.documents + counts["ids"], "words": piece.words}
+    counts = {**counts, "unit": piece.unit}
+    for name, array in arrays.items():
+        if array is not None:
+            files[name].write(np.ascontiguousarray(array, _ARRAYS[name]).data)
+            counts[name] += len(array)
+    for name in ("rows", "bytes", "unknown"):
+        counts[name] += getattr(piece, name)
+    return counts
+
+
+def _record(folder: Path, files: Mapping[str, BinaryIO], done: dict[str, Any]) -> None:
+    """Say how far the files are good, once they are on the disk."""
+    for file in files.values():
+        file.flush()
+        os.fsync(file.fileno())
+    (folder / "so_far.new").write_text(json.dumps(done))
+    os.replace(folder / "so_far.new", folder / "so_far.json")
 
 
 def _opened(folder: Path) -> Stream:
     told = json.loads((folder / "stream.json").read_text())
     arrays = {name: _mapped(folder / name, kind) for name, kind in _ARRAYS.items()}
-    if len(arrays["ids"]) != told.pop("tokens"):
+    if any(len(array) != told.pop(name) for name, array in arrays.items()):
         raise ValueError(f"{folder} is damaged")
-    if not told.pop("words"):
+    if not len(arrays["words"]) and len(arrays["ids"]):
         arrays["words"] = None
-    elif len(arrays["words"]) != len(arrays["ids"]):
-        raise ValueError(f"{folder} is damaged")
     return Stream(**arrays, **told)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from transformers import PreTrainedTokenizerBase
 
@@ -23,7 +23,7 @@ def encode(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks: 
 
     Args:
         name: what to call the text, "training".
-        fresh: tokenise even if the cache has the tokens, and put the new ones there.
+        fresh: tokenise even if the cache has the tokens, or some of them, and put the new ones there.
 
     Raises:
         InputError: no tokens, too many unknown ones, ids that the tokenizer itself does not know, or a
@@ -46,17 +46,18 @@ def _stream(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks:
     if kept is not None:
         say(f"tokens of the {name} text: from the cache")
         return kept
-    with stage(f"tokenising the {name} text", len(split), "rows") as progress:
-        return cache.store(_counted(read(split, tokenizer, blocks), progress.update), key)
 
+    def pieces(start: int) -> Iterator[Stream]:
+        if start:
+            say(f"tokens of the {name} text: going on after {start:,} rows of an interrupted run")
+        with stage(f"tokenising the {name} text", len(split) - start, "rows") as progress:
+            rows = 0
+            for piece in read(split, tokenizer, blocks, start):
+                yield piece
+                rows += piece.rows
+                progress.update(rows)
 
-def _counted(pieces: Iterator[Stream], progress: Callable[[int], None]) -> Iterator[Stream]:
-    """The pieces, while their rows are counted."""
-    rows = 0
-    for piece in pieces:
-        yield piece
-        rows += piece.rows
-        progress(rows)
+    return cache.store(pieces, key, fresh)
 
 
 def _check_request(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks) -> None:

@@ -98,8 +98,12 @@ def _frequencies(examples: Examples) -> np.ndarray[Any, np.dtype[np.float64]]:
 
     The baseline is fitted to the very text that it is measured on, so beating it means something.
     """
-    counts = np.bincount(examples.packed.used)
-    return np.asarray(counts / counts.sum())
+    used = examples.packed.used
+    # In parts: numpy counts 64-bit copies.
+    size = int(used.max()) + 1 if len(used) else 1
+    parts = (used[start : start + (1 << 20)] for start in range(0, len(used), 1 << 20))
+    counts = sum((np.bincount(part, minlength=size) for part in parts), np.zeros(size, np.int64))
+    return np.asarray(counts / max(1, counts.sum()))
 
 
 def _figures(recipe: Recipe, examples: Examples, rows: list[dict[str, float]], unigram: float) -> dict[str, float]:

@@ -56,7 +56,7 @@ class BitsPerByte(evaluate.Metric):
             " tokens, bytes: size of the text",
         )
 
-    def _compute(self, loss: list[float], targets: list[int], tokens: int, bytes: int) -> dict[str, Any]:  # noqa: A002
+    def _compute(self, loss: list[float], targets: list[int], tokens: int, bytes: int) -> dict[str, Any]:
         return {"bits_per_byte": math.fsum(loss) / sum(targets) / math.log(2) * tokens / bytes}
 
 

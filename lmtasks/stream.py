@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import regex
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lmtasks.blocks import Blocks
 from lmtasks.corpus import Split
+from lmtasks.corpus.split import BATCH_BYTES, utf8
 from lmtasks.segmentation import word_starts
 
 Integers = np.ndarray[Any, np.dtype[np.int32]]
 Places = np.ndarray[Any, np.dtype[np.int64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
-LONGEST = 1 << 20
-"""Characters that are tokenised at once; longer texts in parts, so that memory stays bounded."""
+_Item = TypeVar("_Item")
+
+LONGEST = 1 << 15
+"""Characters of one part of a long text: a tokenizer takes hundreds of bytes for each while it works."""
+
+_PARTS = max(1, BATCH_BYTES // LONGEST)
+"""Parts that are tokenised at once."""
 
 # Between words, or, in scripts without spaces, around punctuation.
 _CANDIDATE = regex.compile(r"(?<=\S)(?=\s\S)|(?<=\S\s)(?=\S)|(?<=[\p{P}\p{S}])|(?=[\p{P}\p{S}])")
@@ -53,106 +61,207 @@ class Stream:
     unknown: int = 0
 
 
-def read(split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks) -> Iterator[Stream]:
+@dataclass(frozen=True)
+class _Batch:
+    """Texts that are tokenised together: rows of a split, or parts of a row.
+
+    Args:
+        opens, closes: bool [texts], whether a row begins with the text, and whether it ends with it.
+        rows: how many rows end here, those included that were left out.
+    """
+
+    texts: list[str]
+    opens: Flags
+    closes: Flags
+    rows: int
+
+
+def read(split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, start: int = 0) -> Iterator[Stream]:
     """Tokenise a split, batch by batch of its rows.
 
     Args:
         split: the text.
         tokenizer: called without special tokens; those come from ``blocks``.
         blocks: how the recipe wants it.
+        start: go on after so many rows.
 
     Yields:
-        pieces of the stream; ``documents`` count from the beginning of the piece.
+        pieces of the stream; ``documents`` count from the beginning of the piece. ``rows`` counts those that end in
+        it: after a piece with any, reading may go on another time.
     """
     apart = split.documents or blocks.line_by_line
     unit = "documents" if split.documents else "lines"
-    for number, texts in enumerate(split.texts()):
-        rows = len(texts)
-        if blocks.line_by_line and not split.documents:
-            texts = [line for line in (text.rstrip("\r\n") for text in texts) if line.strip()]
-        size = sum(len(text.encode()) for text in texts)
-        parts = [parted(tokenizer, text) for text in texts]
-        ids, lengths, words = tokenise(tokenizer, list(itertools.chain.from_iterable(parts)), blocks.words)
-        lengths = _summed(lengths, parts)
+    began = start > 0
+    batches = _batches(split, tokenizer, blocks.line_by_line and not split.documents, start)
+    for batch, encoded in _ahead((batch, _encoded(tokenizer, batch.texts, blocks.words)) for batch in batches):
+        size = sum(len(text) if text.isascii() else len(text.encode()) for text in batch.texts)
+        ids, lengths = _joined(encoded)
+        words = _word_starts(batch.texts, encoded) if blocks.words else None
         unknown = 0 if tokenizer.unk_token_id is None else int((ids == tokenizer.unk_token_id).sum())
-        documents = np.zeros(0 if number else 1, np.int64)  # a running text is one document
+        documents = np.zeros(0 if began else 1, np.int64)  # a running text is one document
+        began = True
         if apart:
-            ids, documents, words = _framed(ids, lengths, words, blocks.document_start, blocks.document_end)
-        yield Stream(ids, documents, words, rows, unit, size, unknown)
+            ids, documents, words = _framed(ids, lengths, words, batch, blocks)
+        yield Stream(ids, documents, words, batch.rows, unit, size, unknown)
     if not apart:
         end = np.asarray(blocks.document_end, np.int32)
         yield Stream(end, np.zeros(0, np.int64), np.ones(len(end), np.bool_) if blocks.words else None, 0, unit)
 
 
-def parted(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+def _batches(split: Split, tokenizer: PreTrainedTokenizerBase, line_by_line: bool, start: int) -> Iterator[_Batch]:
+    """The rows from one on; of lines that are on their own neither line breaks nor blank ones."""
+    for array in split.arrays(start):
+        if len(array) == 1 and len(utf8(array)) > LONGEST:
+            yield from _in_parts(tokenizer, utf8(array), line_by_line)
+            continue
+        texts = array.to_pylist()
+        if line_by_line:
+            texts = [line for line in (text.rstrip("\r\n") for text in texts) if line.strip()]
+        yield _batch(texts, len(array))
+
+
+def _in_parts(tokenizer: PreTrainedTokenizerBase, text: memoryview, line_by_line: bool) -> Iterator[_Batch]:
+    """One long row, which is never in memory as a whole if its tokenizer allows."""
+    if line_by_line:
+        while text and text[-1] in b"\r\n":
+            text = text[:-1]
+        if not any(window.strip() for window in _windows(text)):
+            yield _batch([], 1)
+            return
+    parts: list[str] = []
+    first = True
+    for part in parted(tokenizer, _windows(text)):
+        if len(parts) == _PARTS:
+            yield _batch(parts, 0, first, False)
+            parts, first = [], False
+        parts.append(part)
+    yield _batch(parts, 1, first, True)
+
+
+def _batch(texts: list[str], rows: int, first: bool | None = None, last: bool | None = None) -> _Batch:
+    """A batch of rows, or, where it says whether they are the first and the last ones, of parts of one row."""
+    opens, closes = np.full(len(texts), first is None), np.full(len(texts), last is None)
+    opens[:1] |= bool(first)
+    closes[-1:] |= bool(last)
+    return _Batch(texts, opens, closes, rows)
+
+
+def _windows(text: memoryview) -> Iterator[str]:
+    """A text, ``LONGEST`` bytes at a time."""
+    return codecs.iterdecode((bytes(text[at : at + LONGEST]) for at in range(0, len(text), LONGEST)), "utf-8")
+
+
+def parted(tokenizer: PreTrainedTokenizerBase, windows: Iterable[str]) -> Iterator[str]:
     """A text in parts of about ``LONGEST`` characters that have the same tokens apart as together.
 
-    Whether they do is tried, with what is near the place: tokenizers join and split by rules of their own.
+    Whether they do is tried, with what is near the place: tokenizers join and split by rules of their own. A text
+    that can be parted nowhere stays whole.
+
+    Args:
+        windows: the text, piece by piece.
     """
-    parts, start = [], 0
-    while len(text) - start > LONGEST:
-        end = _seam(tokenizer, text, start + LONGEST)
-        parts.append(text[start:end])
-        start = end
-    return [*parts, text[start:]] if start < len(text) or not parts else parts
+    text, tried = "", 0
+    for window in windows:
+        text += window
+        while (place := _seam(tokenizer, text, max(LONGEST, tried))) is not None:
+            yield text[:place]
+            text, tried = text[place:], 0
+        tried = len(text) - _NEIGHBOURHOOD
+    yield text
 
 
-def _seam(tokenizer: PreTrainedTokenizerBase, text: str, earliest: int) -> int:
-    """The first place from there on where the text may be parted; its end if none of many will do."""
+def _seam(tokenizer: PreTrainedTokenizerBase, text: str, earliest: int) -> int | None:
+    """The first place from there on where the text may be parted, if one of many will do."""
     for match in itertools.islice(_CANDIDATE.finditer(text, earliest), _TRIES):
         place = match.start()
         left, right = text[place - _NEIGHBOURHOOD : place], text[place : place + _NEIGHBOURHOOD]
-        apart = tokenizer([left, right], add_special_tokens=False, verbose=False)["input_ids"]
-        if apart[0] + apart[1] == tokenizer(left + right, add_special_tokens=False, verbose=False)["input_ids"]:
+        if len(right) < _NEIGHBOURHOOD:
+            break  # tried again when more of the text is there
+        one, other, both = _encoded(tokenizer, [left, right, left + right])
+        if one.ids + other.ids == both.ids:
             return place
-    return len(text)
+    return None
 
 
-def _summed(lengths: Places, parts: list[list[str]]) -> Places:
-    """The lengths of texts from those of their parts."""
-    counts = [len(part) for part in parts]
-    firsts = np.cumsum([0, *counts[:-1]]) if counts else np.zeros(0, np.int64)
-    return np.add.reduceat(lengths, firsts) if len(lengths) else lengths
+def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The items, each made while the one before it is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
-def tokenise(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], words: bool = False
-) -> tuple[Integers, Places, Flags | None]:
-    """The token ids of the texts in one array, how many each text has, and where words begin if asked."""
+class _Encoded(NamedTuple):
+    """The tokens of a text, under the names of ``tokenizers.Encoding``."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, texts: list[str], offsets: bool = False) -> Sequence[_Encoded]:
+    """The tokens of each text; where in the text they are only if asked."""
     if not texts:  # a batch of blank lines; tokenizers do not take nothing
-        return np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.bool_) if words else None
+        return []
+    if _is_plain(tokenizer):
+        # What the call below does, without its bookkeeping, which takes a fifth of the time.
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = tokenizer.split_special_tokens
+        encode = backend.encode_batch if offsets else backend.encode_batch_fast
+        return encode(texts, add_special_tokens=False)  # type: ignore[no-any-return]
     encoded = tokenizer(
-        list(texts),
+        texts,
         add_special_tokens=False,
         return_attention_mask=False,
         return_token_type_ids=False,
-        return_offsets_mapping=words,
+        return_offsets_mapping=offsets,
         verbose=False,
     )
-    lengths = np.fromiter(map(len, encoded["input_ids"]), np.int64, count=len(texts))
-    ids = np.fromiter(itertools.chain.from_iterable(encoded["input_ids"]), np.int32, count=int(lengths.sum()))
-    if not words:
-        return ids, lengths, None
-    starts = [word_starts(text, offsets) for text, offsets in zip(texts, encoded["offset_mapping"], strict=True)]
-    return ids, lengths, np.concatenate([np.zeros(0, np.bool_), *starts])
+    places = encoded["offset_mapping"] if offsets else [[] for _ in texts]
+    return [_Encoded(*row) for row in zip(encoded["input_ids"], places, strict=True)]
+
+
+def _is_plain(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer is in Rust, with nothing done before or after it."""
+    kind = type(tokenizer)
+    return issubclass(kind, PreTrainedTokenizerFast) and all(
+        getattr(kind, name) is getattr(PreTrainedTokenizerFast, name)
+        for name in ("__call__", "_encode_plus", "_convert_encoding", "set_truncation_and_padding")
+    )
+
+
+def _joined(encoded: Sequence[_Encoded]) -> tuple[Integers, Places]:
+    """The token ids of the texts in one array, and how many each text has."""
+    rows = [text.ids for text in encoded]
+    lengths = np.fromiter(map(len, rows), np.int64, count=len(rows))
+    return np.fromiter(itertools.chain.from_iterable(rows), np.int32, count=int(lengths.sum())), lengths
+
+
+def _word_starts(texts: list[str], encoded: Sequence[_Encoded]) -> Flags:
+    """Whether a word begins in each token, bool [tokens of all texts]."""
+    starts = [word_starts(text, tokens.offsets) for text, tokens in zip(texts, encoded, strict=True)]
+    return np.concatenate([np.zeros(0, np.bool_), *starts])
 
 
 def _framed(
-    ids: Integers, lengths: Places, words: Flags | None, start: tuple[int, ...], end: tuple[int, ...]
+    ids: Integers, lengths: Places, words: Flags | None, batch: _Batch, blocks: Blocks
 ) -> tuple[Integers, Places, Flags | None]:
     """Every document between the ids that start and end one; where each begins."""
-    whole = lengths + len(start) + len(end)
+    start, end = np.asarray(blocks.document_start, np.int32), np.asarray(blocks.document_end, np.int32)
+    whole = len(start) * batch.opens + lengths + len(end) * batch.closes
     lasts = np.cumsum(whole)
-    firsts = lasts - whole
+    firsts = (lasts - whole)[batch.opens]
+    lasts = lasts[batch.closes] - len(end)
     places = np.concatenate(
-        [firsts + number for number in range(len(start))] + [lasts - len(end) + number for number in range(len(end))]
-        or [np.zeros(0, np.int64)]
+        [np.add.outer(at, np.arange(len(frame))).ravel() for at, frame in ((firsts, start), (lasts, end))]
     )
     text = np.ones(int(whole.sum()), np.bool_)
     text[places] = False
     framed = np.empty(len(text), np.int32)
     framed[text] = ids
-    framed[places] = np.repeat(np.asarray([*start, *end], np.int32), len(lengths))
+    framed[places] = np.concatenate([np.tile(start, len(firsts)), np.tile(end, len(lasts))])
     if words is None:
         return framed, firsts, None
     starts = np.ones(len(text), np.bool_)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lmtasks.blocks import Blocks
@@ -84,7 +83,7 @@ def one_example(request: Request, tokenizer: PreTrainedTokenizerBase, packed: Pa
     """
     collate = request.recipe.collator(tokenizer, request.options, False)
     examples = Examples(packed, EVALUATION_SEED)
-    for number in np.argsort(packed.spans[:, 0] - packed.spans[:, 2], kind="stable"):
+    for number in packed.longest_first():
         batch = collate([examples[number]])
         if request.recipe.targets(batch).numel():
             return batch

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import (
     PreTrainedModel,
@@ -291,9 +290,7 @@ def _require_smoothing(model: PreTrainedModel, recipe: Recipe, examples: Example
     Raises:
         InputError: it does not change, or the loss fails on a batch that says ``label_smoothing``.
     """
-    spans = examples.packed.spans
-    longest_first = np.argsort(spans[:, 0] - spans[:, 2], kind="stable")
-    batches = (collate([examples[int(number)]]) for number in longest_first)
+    batches = (collate([examples[number]]) for number in examples.packed.longest_first())
     batch = next((batch for batch in batches if recipe.targets(batch).numel()), None)
     if batch is None:
         return  # nothing to learn, smoothed or not

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +20,11 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerBase
 
-from lmtasks import Blocks, InputError, cache
+from lmtasks import Blocks, InputError, cache, encoding
+from lmtasks import stream as stream_module
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.corpus import Split
+from lmtasks.corpus import split as corpus_split
 from lmtasks.encoding import encode
 from lmtasks.stream import Stream, read
 from lmtasks.tokenization import train_tokenizer
@@ -182,7 +191,7 @@ def test_a_damaged_entry_is_made_anew(file: str, damage: str, encoded: Encoder, 
 
 def test_words_documents_and_counts_come_back(masked_tokenizer: PreTrainedTokenizerBase) -> None:
     blocks = Blocks(size=8, document_end=(3,), words=True)
-    made = cache.store(read(split_of(*TEXTS), masked_tokenizer, blocks), "key")
+    made = cache.store(partial(read, split_of(*TEXTS), masked_tokenizer, blocks), "key")
     again = cache.load("key")
     assert again is not None
     assert made.words is not None and again.words is not None
@@ -193,26 +202,217 @@ def test_words_documents_and_counts_come_back(masked_tokenizer: PreTrainedTokeni
     assert (again.rows, again.bytes, again.unknown, again.unit) == (2, sum(map(len, TEXTS)), 0, "documents")
 
 
-def test_an_interrupted_entry_leaves_nothing(home: Path) -> None:
-    def pieces() -> Iterator[Stream]:
-        yield Stream(np.zeros(3, np.int32), np.zeros(1, np.int64))
+# --- interruptions ---
+
+
+NUMBERS = split_of(*[f"This is text number {number}, more or less." for number in range(300)])
+WORDS = Blocks(size=8, document_end=(3,), words=True)
+
+
+class Reading:
+    """Reads ``NUMBERS`` in many pieces, fails after some of them, and knows where it was asked to begin."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, fail_after: int | None = None) -> None:
+        self.tokenizer, self.fail_after = tokenizer, fail_after
+        self.starts: list[int] = []
+
+    def __call__(self, start: int) -> Iterator[Stream]:
+        self.starts.append(start)
+        for number, piece in enumerate(read(NUMBERS, self.tokenizer, WORDS, start)):
+            if number == self.fail_after:
+                raise KeyboardInterrupt
+            yield piece
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("ids", "documents", "words", "stream.json")}
+
+
+@pytest.fixture
+def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_split, "BATCH_BYTES", 1000)
+
+
+@pytest.mark.usefixtures("in_pieces")
+def test_an_interrupted_entry_is_gone_on_with(masked_tokenizer: PreTrainedTokenizerBase, home: Path) -> None:
+    cache.store(Reading(masked_tokenizer), "whole")
+    pieces = len(list(Reading(masked_tokenizer)(0)))
+    assert pieces > 10
+    reading = Reading(masked_tokenizer, fail_after=1)
+    interruptions = 0
+    while cache.load("key") is None:
+        try:
+            cache.store(reading, "key")
+        except KeyboardInterrupt:
+            interruptions += 1
+    assert interruptions == pieces - 1, "each time one piece more: none was made twice"
+    assert reading.starts[0] == 0 and reading.starts == sorted(set(reading.starts))
+    assert contents(home / "key") == contents(home / "whole")
+
+
+@pytest.mark.usefixtures("in_pieces")
+def test_an_interruption_within_a_long_row_begins_that_row_again(
+    masked_tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "LONGEST", 300)
+    long = split_of("a short one", "some words in a row. " * 500, "the last one")
+    pieces = list(read(long, masked_tokenizer, WORDS))
+    assert [piece.rows for piece in pieces].count(0) > 3
+
+    def failing(start: int) -> Iterator[Stream]:
+        assert start == 0
+        yield from pieces[:3]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache.store(pieces(), "key")
+        cache.store(failing, "key")
+    starts = []
+    result = cache.store(lambda start: starts.append(start) or read(long, masked_tokenizer, WORDS, start), "key")
+    assert starts == [1]
+    assert result.ids.tolist() == [token for piece in pieces for token in piece.ids.tolist()]
+    assert (result.rows, result.documents[:2].tolist()) == (3, [0, len(pieces[0].ids)])
+
+
+KILLED = """
+import os, signal, sys
+from lmtasks import cache
+from lmtasks.corpus import split as corpus_split
+from test_cache import NUMBERS, WORDS
+from lmtasks.stream import read
+from transformers import AutoTokenizer
+
+corpus_split.BATCH_BYTES = 1000
+cache.RECORDED_EVERY = 0
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+
+def reading(start):
+    for number, piece in enumerate(read(NUMBERS, tokenizer, WORDS, start)):
+        if number == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield piece
+
+cache.store(reading, "key")
+"""
+
+
+@pytest.mark.usefixtures("in_pieces")
+def test_what_a_killed_process_has_written_is_used(
+    masked_tokenizer: PreTrainedTokenizerBase, model_folders: dict[str, Path], home: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", KILLED, str(model_folders["bert"])]
+    killed = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    # What was written after the last record counts for nothing.
+    with (home / "key.unfinished" / "ids").open("ab") as file:
+        file.write(b"half a piece")
+    reading = Reading(masked_tokenizer)
+    cache.store(reading, "key")
+    cache.store(Reading(masked_tokenizer), "whole")
+    first = sum(piece.rows for piece in list(Reading(masked_tokenizer)(0))[:7])
+    assert reading.starts == [first]
+    assert contents(home / "key") == contents(home / "whole")
+
+
+@pytest.mark.parametrize("file", ["ids", "documents", "words", "so_far.json"])
+@pytest.mark.usefixtures("in_pieces")
+def test_what_is_left_of_a_damaged_start_is_not_used(
+    file: str, masked_tokenizer: PreTrainedTokenizerBase, home: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        cache.store(Reading(masked_tokenizer, fail_after=3), "key")
+    path = home / "key.unfinished" / file
+    path.write_bytes(path.read_bytes()[:-3])
+    reading = Reading(masked_tokenizer)
+    cache.store(reading, "key")
+    cache.store(Reading(masked_tokenizer), "whole")
+    assert reading.starts == [0]
+    assert contents(home / "key") == contents(home / "whole")
+
+
+@pytest.mark.usefixtures("in_pieces")
+def test_fresh_tokens_do_not_go_on_with_old_ones(masked_tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        cache.store(Reading(masked_tokenizer, fail_after=3), "key")
+    reading = Reading(masked_tokenizer)
+    cache.store(reading, "key", fresh=True)
+    assert reading.starts == [0]
+
+
+@pytest.mark.usefixtures("in_pieces")
+def test_two_at_once_do_not_write_into_the_same_file(masked_tokenizer: PreTrainedTokenizerBase, home: Path) -> None:
+    outer = Reading(masked_tokenizer)
+
+    def during(start: int) -> Iterator[Stream]:
+        for number, piece in enumerate(outer(start)):
+            if number == 3:
+                inner = Reading(masked_tokenizer)
+                cache.store(inner, "key")
+                assert inner.starts == [0]
+            yield piece
+
+    cache.store(during, "key")
+    cache.store(Reading(masked_tokenizer), "whole")
+    assert contents(home / "key") == contents(home / "whole")
+    assert sorted(path.name for path in home.iterdir()) == ["key", "whole"]
+
+
+@pytest.mark.usefixtures("in_pieces")
+def test_where_there_are_no_locks_nobody_goes_on(
+    masked_tokenizer: PreTrainedTokenizerBase, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    reading = Reading(masked_tokenizer, fail_after=3)
+    with pytest.raises(KeyboardInterrupt):
+        cache.store(reading, "key")
     assert list(home.iterdir()) == []
-    assert cache.load("key") is None
+    reading.fail_after = None
+    cache.store(reading, "key")
+    assert reading.starts == [0, 0]
+    assert [path.name for path in home.iterdir()] == ["key"]
+
+
+def test_an_interruption_is_said_and_gone_on_with(
+    masked_tokenizer: PreTrainedTokenizerBase, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_split, "BATCH_BYTES", 1000)
+    whole = encode("test", NUMBERS, masked_tokenizer, Blocks(size=8, document_end=(3,)), fresh=True)
+    for entry in cache.cache_folder().iterdir():
+        shutil.rmtree(entry)
+
+    def stopping(*arguments: Any) -> Iterator[Stream]:
+        yield from itertools.islice(read(*arguments), 4)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(encoding, "read", stopping)
+    with pytest.raises(ZeroDivisionError):
+        encode("test", NUMBERS, masked_tokenizer, Blocks(size=8, document_end=(3,)))
+    monkeypatch.setattr(encoding, "read", read)
+    capsys.readouterr()
+    packed = encode("test", NUMBERS, masked_tokenizer, Blocks(size=8, document_end=(3,)))
+    assert re.search(r"tokens of the test text: going on after \d+ rows", capsys.readouterr().err)
+    assert packed.fingerprint == whole.fingerprint
+    assert packed.stream.rows == len(NUMBERS)
+
+
+def test_what_is_not_kept_leaves_nothing_when_interrupted(
+    masked_tokenizer: PreTrainedTokenizerBase, home: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        cache.store(Reading(masked_tokenizer, fail_after=0), None)
+    assert list(home.iterdir()) == []
 
 
 def test_what_nobody_used_for_a_month_is_forgotten(home: Path) -> None:
     piece = Stream(np.arange(3, dtype=np.int32), np.zeros(1, np.int64))
-    for key in ("old", "used"):
-        cache.store([piece], key)
+    for key in ("old", "used", "unfinished"):
+        cache.store(lambda start: [piece], key)
+    (home / "unfinished").rename(home / "unfinished.unfinished")
     past = time.time() - cache.KEPT_FOR - 9
-    for key in ("old", "used"):
+    for key in ("old", "used", "unfinished.unfinished"):
         os.utime(home / key, (past, past))
     kept = cache.load("used")
-    cache.store([piece], "new")
+    cache.store(lambda start: [piece], "new")
     assert sorted(path.name for path in home.iterdir()) == ["new", "used"]
     assert kept is not None and kept.ids.tolist() == [0, 1, 2]
 
@@ -226,9 +426,9 @@ def test_without_a_place_to_write_tokens_are_not_kept(encoded: Encoder, home: Pa
 
 
 def test_entries_stay_readable_while_they_are_replaced(encoded: Encoder, masked_tokenizer: Any) -> None:
-    mapped = cache.store(read(split_of(*TEXTS), masked_tokenizer, BLOCKS), "key")
+    mapped = cache.store(partial(read, split_of(*TEXTS), masked_tokenizer, BLOCKS), "key")
     before = mapped.ids.tolist()
-    cache.store([Stream(np.zeros(2, np.int32), np.zeros(1, np.int64))], "key")
+    cache.store(lambda start: [Stream(np.zeros(2, np.int32), np.zeros(1, np.int64))], "key")
     assert mapped.ids.tolist() == before
 
 

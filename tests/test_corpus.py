@@ -11,12 +11,10 @@ import sys
 import tracemalloc
 import uuid
 from collections.abc import Callable
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,8 +23,9 @@ from datasets.exceptions import DatasetNotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmtasks.corpus import Corpus, Split, load_corpus
+from lmtasks.corpus import Corpus, Split, load_corpus, plain_text
 from lmtasks.corpus.named import unavailable
+from lmtasks.corpus.split import BATCH_BYTES
 from lmtasks.errors import InputError
 from lmtasks.sample import SAMPLES, sample_documents
 from lmtasks.settings import DataSettings
@@ -528,16 +527,30 @@ def test_batches_are_bounded_in_rows_and_bytes() -> None:
     split = load(eval_dataset=[str(n) for n in range(25)]).evaluation
     assert split is not None and len(split) == 25
     assert [len(batch) for batch in split.texts(10)] == [10, 10, 5]
-    books = load(eval_dataset=["x" * (9 << 20)] * 4).evaluation
-    assert books is not None and [len(batch) for batch in books.texts()] == [1, 2, 1]
+    size = BATCH_BYTES // 3 + 1
+    books = load(eval_dataset=["x" * length for length in (size, size, 3 * size, 5, 9 * size, 5, 5)]).evaluation
+    assert books is not None and [len(batch) for batch in books.texts()] == [2, 1, 1, 1, 2]
+    assert [len(array) for array in books.arrays(start=4)] == [1, 2]
 
 
-def test_batches_of_selected_rows_are_as_full_as_any() -> None:
+def test_what_is_held_out_is_read_with_bounded_batches() -> None:
     rows = [f"document {n}" for n in range(50)]
-    train = load(train_dataset=rows, test_size=0.5).train
-    assert train is not None
-    assert [len(batch) for batch in train.texts(10)] == [10, 10, 5]
-    nested = datasets.Dataset.from_dict({"a": [{"b": [row, "x"]} for row in rows]}).select([7, 3, 3, 40])
+    corpus = load(train_dataset=rows, test_size=0.5)
+    for one in (corpus.train, corpus.evaluation):
+        assert one is not None and len(one) == 25
+        assert max(len(batch) for batch in one.texts(10)) <= 10
+        assert [text for batch in one.texts(10) for text in batch] == texts(one)
+        for start in range(26):
+            assert [text for array in one.arrays(start, 7) for text in array.to_pylist()] == texts(one)[start:]
+    assert sorted(texts(corpus.train) + texts(corpus.evaluation)) == sorted(rows)
+
+
+def test_batches_of_rows_that_somebody_selected_are_as_full_as_any() -> None:
+    rows = datasets.Dataset.from_dict({"text": [f"document {n}" for n in range(50)]}).select(range(49, -1, -2))
+    evaluation = load(eval_dataset=rows).evaluation
+    assert evaluation is not None
+    assert [len(batch) for batch in evaluation.texts(10)] == [10, 10, 5]
+    nested = datasets.Dataset.from_dict({"a": [{"b": [f"document {n}", "x"]} for n in range(50)]}).select([7, 3, 3, 40])
     evaluation = load(eval_dataset=nested, text_column="a.b").evaluation
     assert evaluation is not None
     assert list(evaluation.texts(3)) == [[f"document {n} x" for n in (7, 3, 3)], ["document 40 x"]]
@@ -548,6 +561,56 @@ def test_selected_rows_that_are_large_are_not_joined() -> None:
     evaluation = load(eval_dataset=books).evaluation
     assert evaluation is not None
     assert [[text[0] for text in batch] for batch in evaluation.texts()] == [["d"], ["b"], ["c"]]
+
+
+# ---- text files
+
+FILE = st.text(st.sampled_from("ab é火\r\n\n\n\u2028\x0b"), min_size=1, max_size=80)
+
+
+@given(content=FILE, mark=st.booleans(), at_once=st.integers(1, 20))
+@settings(max_examples=200, deadline=None)
+def test_lines_are_those_of_pythons_universal_newlines(content: str, mark: bool, at_once: int) -> None:
+    path = write(f"{uuid.uuid4()}.txt", (b"\xef\xbb\xbf" if mark else b"") + content.encode())
+    with open(path, encoding="utf-8-sig") as file:
+        expected = list(file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain_text, "_AT_ONCE", at_once)
+        assert [row for rows in plain_text._rows(path, lines=True) for row in rows.to_pylist()] == expected
+        whole = [row for rows in plain_text._rows(path, lines=False) for row in rows.to_pylist()]
+    assert whole == ["".join(expected)]
+
+
+ANONYMOUS = """
+import sys, threading, time
+from lmtasks.corpus import load_corpus
+from lmtasks.settings import DataSettings
+
+def anonymous():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+
+def watch():
+    while True:
+        most[0] = max(most[0], anonymous())
+        time.sleep(0.001)
+
+before, most = anonymous(), [0]
+threading.Thread(target=watch, daemon=True).start()
+split = load_corpus(DataSettings(validation_file=[FILE])).evaluation
+split.fingerprint
+print(len(split), most[0] - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nothing tells the anonymous memory here")
+def test_a_file_of_one_line_is_read_without_holding_it() -> None:
+    write("long.txt", "some words " * 5_000_000)
+    rows, grown = in_new_process(ANONYMOUS.replace("FILE", repr(os.path.abspath("long.txt")))).split()
+    assert rows == "1"
+    assert int(grown) < 40_000, "KiB; the line has 55 MB"
+
+
+# ---- memory
 
 
 def test_texts_are_read_in_constant_memory() -> None:
@@ -579,21 +642,10 @@ def split(rows: list[str], documents: bool = True) -> Split:
     return Split(datasets.Dataset.from_dict({"text": rows}, features=features), ("text",), documents)
 
 
-def test_hashes_are_those_of_the_exact_texts() -> None:
-    rows = ["a", "a\n", " a", "", "火星 é\x00", "a", *(f"row {n}" for n in range(2500))]
-    expected = [int.from_bytes(blake2b(row.encode(), digest_size=8).digest(), "little") for row in rows]
-    one = split(rows)
-    assert one.hashes.dtype == np.uint64
-    assert one.hashes.tolist() == expected
-    assert one.hashes is one.hashes, "computed once"
-    assert not one.hashes.flags.writeable, "who changed them would change them for all"
-    assert split([]).hashes.shape == (0,)
-
-
 def test_fingerprint_outlives_the_process() -> None:
     # A cache on disk is keyed by it: this value may change only on purpose.
-    assert split(["one", "two\n", "é"]).fingerprint == "396fc51b946b68562faa8dbdad413787"
-    assert split(["one", "two\n", "é"], documents=False).fingerprint == "41d463918b5038dd3f72fde4951e8e46"
+    assert split(["one", "two\n", "é"]).fingerprint == "a123b5dd25266081150990b4b8f599d8"
+    assert split(["one", "two\n", "é"], documents=False).fingerprint == "8409d28c09b058d8a2749b2bab2bfd96"
 
 
 def test_same_text_has_the_same_fingerprint_wherever_it_comes_from() -> None:
@@ -661,13 +713,20 @@ def test_change_of_one_letter_in_many_rows_changes_the_fingerprint() -> None:
     assert len(prints | {split(rows).fingerprint}) == 5
 
 
-def test_hashes_are_made_in_bounded_memory() -> None:
+def test_fingerprints_are_made_in_bounded_memory() -> None:
     one = split([f"{n} " + "x" * 10_000 for n in range(6_000)])
     tracemalloc.start()
-    assert len(one.hashes) == 6_000
+    one.fingerprint  # noqa: B018
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 25_000_000, "the texts are 60 MB, a batch of them 10"
+    assert peak < 2_000_000, "the texts are 60 MB"
+
+
+def test_a_part_takes_a_bit_per_row() -> None:
+    corpus = load(train_dataset=[f"document {n}" for n in range(10_000)], test_size=0.5)
+    for one in (corpus.train, corpus.evaluation):
+        assert one is not None and one.chosen is not None and one.chosen.nbytes == 1250
+        assert one.rows._indices is None
 
 
 # ---- datasets with a name

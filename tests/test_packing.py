@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from lmtasks import Blocks, Recipe, stack, template_tokens
+from lmtasks import Blocks, Recipe, packing, stack, template_tokens
 from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
 from lmtasks.cache import store
 from lmtasks.corpus import Split
 from lmtasks.packing import Packed, cut
-from lmtasks.stream import read
+from lmtasks.stream import Stream, read
 
 WORDS = 20
 
@@ -50,8 +53,8 @@ class InBatches(Split):
 
     at_once: int = 1000
 
-    def texts(self, batch_size: int = 1000) -> Iterator[list[str]]:
-        return super().texts(self.at_once)
+    def arrays(self, start: int = 0, batch_size: int = 1000) -> Iterator[pa.Array]:
+        return super().arrays(start, self.at_once)
 
 
 def split_of(documents: list[list[int]], *, is_documents: bool = True, at_once: int = 1000) -> Split:
@@ -63,7 +66,7 @@ def split_of(documents: list[list[int]], *, is_documents: bool = True, at_once: 
 
 
 def pack(split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks) -> Packed:
-    return cut(store(read(split, tokenizer, blocks), None), blocks)
+    return cut(store(partial(read, split, tokenizer, blocks), None), blocks)
 
 
 def packed(documents: list[list[int]], blocks: Blocks, **how: Any) -> Packed:
@@ -171,7 +174,7 @@ def test_a_sliding_window_scores_every_token_once_with_enough_before_it(
     scored = []
     for number in range(len(result)):
         example = result.example(number)
-        start, _, _ = result.spans[number]
+        start, _, _ = result.places(number)
         assert example["input_ids"].tolist() == [99, *stream[start : start + body]]
         where = example["scored"]
         scored += example["input_ids"][where].tolist()
@@ -193,6 +196,54 @@ def test_one_by_one_scores_every_token_of_every_block_alone(documents: list[list
         assert example["scored"].stop == example["scored"].start + 1
         got.append((example["input_ids"].tolist(), example["scored"].start))
     assert got == expected
+
+
+@given(documents=texts, body=st.integers(1, 6), line_by_line=st.booleans(), data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_examples_do_not_depend_on_how_many_stretches_are_counted_together(
+    documents: list[list[int]], body: int, line_by_line: bool, data: st.DataObject
+) -> None:
+    blocks = Blocks(
+        size=body,
+        line_by_line=line_by_line,
+        stride=data.draw(st.none() | st.integers(1, body)),
+        one_by_one=data.draw(st.booleans()),
+    )
+    result = packed(documents, blocks)
+    places = [result.places(number) for number in range(len(result))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_AT_ONCE", data.draw(st.integers(1, 4)))
+        result = packed(documents, blocks)
+        assert [result.places(number) for number in range(len(result))] == places
+        if not blocks.one_by_one:
+            lengths = [end - start for start, _, end in places]
+            most = data.draw(st.integers(0, len(places)))
+            expected = sorted(range(most), key=lambda number: -lengths[number])
+            assert list(result.head(most).longest_first()) == expected
+
+
+def test_examples_that_are_not_there() -> None:
+    result = packed([[1, 2, 3, 4, 5]], Blocks(size=2))
+    assert [len(result.example(number)["input_ids"]) for number in range(2)] == [2, 2]
+    for number in (2, -1):
+        with pytest.raises(IndexError):
+            result.example(number)
+    with pytest.raises(IndexError):
+        result.head(1).example(1)
+
+
+@pytest.mark.parametrize("line_by_line", [False, True])
+def test_places_take_no_memory(line_by_line: bool) -> None:
+    starts = np.arange(0, 10**6, 5)
+    stream = Stream(np.zeros(10**6, np.int32), starts)
+    tracemalloc.start()
+    result = cut(stream, Blocks(size=4, line_by_line=line_by_line))
+    assert len(result) == (400_000 if line_by_line else 250_000)
+    assert next(result.longest_first()) == 0
+    assert result.places(len(result) - 1) == ((999_999, 999_999, 10**6) if line_by_line else (999_996, 999_996, 10**6))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 500_000, "a byte for each example would be as much"
 
 
 DOCUMENTS = [[1, 2, 3], [4], [5, 6]]

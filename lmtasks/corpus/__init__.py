@@ -226,18 +226,15 @@ def _divided(selection: _Selection, share: float, seed: int) -> tuple[Split, Spl
     """The training part and the part held out, both in the order of the data."""
     flags = _checked_flags(selection)
     # Blank documents are nobody's, and must not use up the share of those that are held out.
-    units = flags[flags] if selection.documents else flags
-    chosen = np.zeros_like(flags)
-    chosen[flags if selection.documents else slice(None)] = held_out(
-        units, documents=selection.documents, share=share, seed=seed
-    )
+    chosen = held_out(flags, documents=selection.documents, share=share, seed=seed)
     return _split(selection, ~chosen, flags), _split(selection, chosen, flags)
 
 
 def _split(selection: _Selection, part: Flags, has_text: Flags) -> Split:
     keep = part & has_text if selection.documents else part
-    rows = selection.rows if keep.all() else selection.rows.select(np.flatnonzero(keep))
-    return Split(rows, selection.column, selection.documents, blank=int((part & ~keep).sum()))
+    chosen = None if keep.all() else np.packbits(keep)
+    blank = int(np.count_nonzero(part) - np.count_nonzero(keep))
+    return Split(selection.rows, selection.column, selection.documents, blank, chosen)
 
 
 def _checked_flags(selection: _Selection) -> Flags:

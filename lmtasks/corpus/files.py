@@ -18,12 +18,12 @@ from datasets.packaged_modules.arrow.arrow import Arrow
 from datasets.packaged_modules.csv.csv import Csv
 from datasets.packaged_modules.json.json import JsonConfig
 from datasets.packaged_modules.parquet.parquet import Parquet
-from datasets.packaged_modules.text.text import Text
 from datasets.table import CastError
 
 from lmtasks import __version__
 from lmtasks.corpus.columns import text_path
 from lmtasks.corpus.diagnosis import csv_schema, explain, explain_json_cell, table_schema
+from lmtasks.corpus.plain_text import PlainText
 from lmtasks.corpus.strict_json import NotTextError, StrictJson
 from lmtasks.corpus.unpacking import COMPRESSED, unpacked
 from lmtasks.errors import InputError
@@ -40,7 +40,7 @@ _FORMATS = {
     ".arrow": "arrow",
 }
 _SUPPORTED = ", ".join(name.lstrip(".") for name in _FORMATS)
-_BUILDERS = {"text": Text, "json": StrictJson, "csv": Csv, "tsv": Csv, "parquet": Parquet, "arrow": Arrow}
+_BUILDERS = {"text": PlainText, "json": StrictJson, "csv": Csv, "tsv": Csv, "parquet": Parquet, "arrow": Arrow}
 # Newer versions of datasets take some JSON files for logs of coding agents.
 _NO_TRACES = {"parse_agent_traces": False} if hasattr(JsonConfig, "parse_agent_traces") else {}
 # Left by save_to_disk.
@@ -227,6 +227,8 @@ def _prepared(builder: type[datasets.DatasetBuilder], files: Sequence[DataFile],
         # Names a folder of the cache: another version of either may read the same file differently.
         hash=f"{datasets.__version__}-{__version__}",
         data_files=DataFilesDict({"train": DataFilesList(paths, states)}),
+        # Rows in one piece of the file: for each piece the table that is read back keeps some kilobytes.
+        writer_batch_size=1 << 16,
         **options,
     )
     prepared.download_and_prepare()

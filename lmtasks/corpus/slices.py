@@ -60,24 +60,32 @@ def held_out(has_text: npt.NDArray[np.bool_], *, documents: bool, share: float, 
         seed: of the choice.
 
     Returns:
-        One flag per row. Both parts have at least one unit that is not blank.
+        One flag per row; False for blank documents. Both parts have at least one unit that is not blank.
 
     Raises:
         InputError: fewer than two documents, or stretches of lines, that are not blank.
     """
-    count = len(has_text)
-    pieces = count if documents else min(count, _STRETCHES)
-    unit_of_row = np.arange(count) * pieces // max(count, 1)
-    candidates = np.unique(unit_of_row[has_text])
-    if len(candidates) < 2:
+    stretches = _stretches(len(has_text))
+    filled = has_text if documents else np.logical_or.reduceat(has_text, np.cumsum(stretches) - stretches)
+    candidates = int(np.count_nonzero(filled))
+    if candidates < 2:
         raise InputError(
-            f"only {len(candidates)} {'document' if documents else 'line'} with text: "
+            f"only {candidates} {'document' if documents else 'line'} with text: "
             "too few to hold out a part for evaluation",
             "give more text, or --validation_file",
         )
-    size = min(max(1, round(len(candidates) * share)), len(candidates) - 1)
-    chosen = np.random.default_rng(seed).choice(candidates, size=size, replace=False, shuffle=False)
-    return np.isin(unit_of_row, chosen)
+    size = min(max(1, round(candidates * share)), candidates - 1)
+    chosen = np.zeros(candidates, np.bool_)
+    chosen[np.random.default_rng(seed).choice(candidates, size=size, replace=False, shuffle=False)] = True
+    units = np.zeros_like(filled)
+    units[filled] = chosen
+    return units if documents else np.repeat(units, stretches)
+
+
+def _stretches(rows: int) -> npt.NDArray[np.int64]:
+    """How many rows each stretch has."""
+    count = min(rows, _STRETCHES)
+    return np.diff(-(-np.arange(count + 1) * rows // max(count, 1)))
 
 
 def _names(expression: str) -> list[str]:
