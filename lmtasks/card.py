@@ -143,7 +143,7 @@ def _eval_results(record: Mapping[str, Any]) -> list[EvalResult]:
     settings = record.get("settings") or {}
     return [
         EvalResult(
-            task_type=record.get("pipeline") or record["recipe"],
+            task_type=_pipeline_tag(record) or record["recipe"],
             dataset_type=dataset or "text",
             dataset_name=dataset or _data(record).get("source") or "text",
             dataset_config=settings.get("dataset_config_name") if dataset else None,

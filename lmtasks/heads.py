@@ -271,9 +271,12 @@ class _Total(torch.autograd.Function):
             parameters: of the rest of the head.
         """
         total = torch.zeros((), device=states.device)
-        pulls = [torch.zeros_like(one) for one in (states, *parameters)]
-        of_layer = [torch.zeros_like(one) if one is not None else None for one in (weight, bias)]
+        # Filling what the first piece overwrites would take as long as a good part of its products.
+        make = torch.empty_like if len(labels) else torch.zeros_like
+        pulls = [make(one) for one in (states, *parameters)]
+        of_layer = [make(one) if one is not None else None for one in (weight, bias)]
         for piece in head.pieces(len(labels)):
+            add = torch.Tensor.add_ if piece.start else torch.Tensor.copy_
             part = states[piece].detach().requires_grad_()
             with torch.enable_grad():
                 logits = head.logits(part, inputs)
@@ -282,11 +285,11 @@ class _Total(torch.autograd.Function):
             watched = [] if weight is None or head.projected is None else [head.projected[1]]
             gradients = torch.autograd.grad(logits, [part, *parameters, *watched], slope)
             if watched and head.projected is not None:
-                _add_projection(of_layer, gradients[-1][0], head.projected[0].detach()[0])
+                _add_projection(add, of_layer, gradients[-1][0], head.projected[0].detach()[0])
             del logits, slope
             pulls[0][piece] = gradients[0]
             for pull, gradient in zip(pulls[1:], gradients[1:], strict=False):
-                pull.add_(gradient)
+                add(pull, gradient)
         ctx.save_for_backward(*pulls, *of_layer)
         return total
 
@@ -298,10 +301,16 @@ class _Total(torch.autograd.Function):
         return pulls[0], None, None, None, None, weight, bias, *pulls[1:]
 
 
-def _add_projection(of_layer: list[torch.Tensor | None], slope: torch.Tensor, states: torch.Tensor) -> None:
+def _add_projection(
+    add: Callable[[torch.Tensor, torch.Tensor], object],
+    of_layer: list[torch.Tensor | None],
+    slope: torch.Tensor,
+    states: torch.Tensor,
+) -> None:
     """Add what a piece pulls at weight and bias, some rows at a time.
 
     Args:
+        add: to what is there, or in place of it.
         of_layer: the sums so far, [vocabulary, size] and [vocabulary].
         slope: gradient of the scores, [tokens, vocabulary].
         states: what was projected, [tokens, size].
@@ -310,9 +319,9 @@ def _add_projection(of_layer: list[torch.Tensor | None], slope: torch.Tensor, st
     states = states.to(slope.dtype)
     if weight is not None:
         for start in range(0, len(weight), _ROWS):
-            weight[start : start + _ROWS].add_(slope[:, start : start + _ROWS].t() @ states)
+            add(weight[start : start + _ROWS], slope[:, start : start + _ROWS].t() @ states)
     if bias is not None:
-        bias.add_(slope.sum(0))
+        add(bias, slope.sum(0))
 
 
 def _slope(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,22 +1,38 @@
-"""Prediction: a run's model behind the pipeline of its recipe."""
+"""Prediction: a run's model behind the pipeline of its recipe.
+
+The pipeline stays what answers; many texts are only fed to it well. They are tokenised first, so that one
+that cannot be answered fails before any is, and so that texts of similar length can share a batch.
+"""
 
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
-from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
-from transformers.pipelines.base import PipelineException
+from torch.utils.data import Dataset
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    FillMaskPipeline,
+    GenerationConfig,
+    Pipeline,
+    PreTrainedTokenizerBase,
+)
+from transformers.pipelines.base import ChunkPipeline, PipelineException
 
-from lmtasks.catalog import Catalog, load_catalog
+from lmtasks.catalog import Catalog, load_catalog, recorded_recipe
 from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.folder import read_record
+from lmtasks.heads import Head, separate_head
 from lmtasks.hub import found_or_explained
-from lmtasks.models import register_architectures, require_safetensors
-from lmtasks.recipe import Recipe
+from lmtasks.models import register_architectures, require_safetensors, usable_length
+from lmtasks.progress import stage
+from lmtasks.recipe import Batch, Recipe
 from lmtasks.references import resolve
 
 
@@ -38,10 +54,11 @@ def predict(
         arguments: of the pipeline, such as ``top_k`` or ``max_new_tokens``; ``batch_size`` texts at once.
 
     Returns:
-        the pipeline's own structure for one text; a list of these for a list.
+        the pipeline's own structure for one text; a list of these, in the order of the texts, for a list.
 
     Raises:
-        InputError: no such model, no recipe for it, an unknown argument, a text without a mask.
+        InputError: no such model, no recipe for it, an unknown argument, a text without a mask or
+            longer than the model can take.
     """
     catalog = load_catalog()
     register_architectures(catalog)
@@ -61,7 +78,7 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: 
     if record:
         if record.get("status") != "done":
             raise InputError(f"the run in '{name}' is not finished", "finish it with --resume_from_checkpoint true")
-        return catalog.recipe(record["recipe"])
+        return recorded_recipe(record, catalog)
     with found_or_explained("model", name):
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     for recipe in catalog.recipes.values():
@@ -87,20 +104,19 @@ class Predictor:
         self.recipe = recipe
         require_safetensors(name)
         with found_or_explained("model", name):
-            self.pipeline = transformers.pipeline(
-                recipe.pipeline,
-                model=name,
-                revision=revision,
-                trust_remote_code=False,
-                model_kwargs={"use_safetensors": True},
-            )
+            self.pipeline = _pipeline(name, recipe, revision)
         self.tokenizer = self.pipeline.tokenizer
-        if self.pipeline.model.can_generate():
+        # Not whether its model could: BART fills masks as well, and counts its positions from the left.
+        self.generates = bool(self.pipeline._pipeline_calls_generate)
+        if self.generates:
             # Where the texts of a batch differ in length, padding must not come between prompt and continuation.
             self.tokenizer.padding_side = "left"
             _keep_first_space(self.tokenizer)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        _take_prepared(self.pipeline)
+        if isinstance(self.pipeline, FillMaskPipeline):
+            _MasksOnly(self.pipeline)
 
     def predict(self, texts: str | list[str], *, batch_size: int = 8, **arguments: Any) -> Any:
         """See :func:`predict`."""
@@ -109,18 +125,59 @@ class Predictor:
         for prompt in prompts:
             if not prompt.strip():
                 raise InputError("there is an empty text", "give a text in quotes")
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}", "it is the number of texts at once, 1 or more")
         try:
+            if len(prompts) > 1:
+                return self._many(prompts, batch_size, arguments)
             # One text alone goes in as such: some pipelines unwrap a list of one, others do not.
-            outputs = self.pipeline(prompts if len(prompts) > 1 else prompts[0], batch_size=batch_size, **arguments)
-        except IndexError as error:
-            # Beyond its last position a model of learned positions looks up what is not there.
+            answers = [self.pipeline(prompt, **arguments) for prompt in prompts]
+            return answers[0] if isinstance(texts, str) else answers
+        except (IndexError, RuntimeError) as error:
+            if not self._too_long(prompts, error):
+                raise
             raise InputError(
                 f"{self.recipe.pipeline}: longer than the model can take",
                 "shorten the text; when generating, lower --max_new_tokens",
             ) from error
         except (PipelineException, ValueError, TypeError) as error:
             raise InputError(f"{self.recipe.pipeline}: {first_line(error)}", self._hint()) from error
-        return [outputs] if len(prompts) == 1 and not isinstance(texts, str) else outputs
+
+    def _many(self, prompts: list[str], batch_size: int, arguments: dict[str, Any]) -> list[Any]:
+        """The pipeline's answers to several prompts, in their order."""
+        if isinstance(self.pipeline, ChunkPipeline):  # it makes several inputs of one text
+            return list(self.pipeline(prompts, batch_size=batch_size, **arguments))
+        prepared = self._prepared(prompts, arguments)
+        order = _order([_length(inputs) for inputs in prepared], batch_size)
+        answers: list[Any] = [None] * len(prompts)
+        # A dataset, unlike a list, is answered text by text, so that it can be told how far it is.
+        answered = self.pipeline(_Texts(prepared, order), batch_size=batch_size, **arguments)
+        with stage("predicting", len(prompts), "texts") as progress:
+            for done, (number, answer) in enumerate(zip(order, answered, strict=True), 1):
+                answers[number] = answer
+                progress.update(done)
+        return answers
+
+    def _prepared(self, prompts: list[str], arguments: dict[str, Any]) -> list[Batch]:
+        """What the pipeline makes of each prompt for the model."""
+        more, _, _ = self.pipeline._sanitize_parameters(**arguments)
+        parameters = {**self.pipeline._preprocess_params, **more}
+        prepared = []
+        with stage("tokenising", len(prompts), "texts") as progress:
+            for done, prompt in enumerate(prompts, 1):
+                # As a plain dictionary, because a tokenizer's own keeps several times as much.
+                prepared.append(dict(self.pipeline.preprocess(prompt, **parameters)))
+                progress.update(done)
+        return prepared
+
+    def _too_long(self, prompts: list[str], error: Exception) -> bool:
+        """Whether a text was too long for the model, which failed with an error of its own."""
+        if isinstance(error, IndexError):
+            # Beyond its last position a model of learned positions looks up what is not there.
+            return True
+        # Token types by position, which BERT's family has, fail otherwise on the way there.
+        usable = usable_length(self.pipeline.model.config, self.recipe, self.tokenizer)
+        return usable is not None and any(len(self.tokenizer(prompt)["input_ids"]) > usable for prompt in prompts)
 
     def _hint(self) -> str:
         example = self.recipe.starter.texts[0] if self.recipe.starter and self.recipe.starter.texts else "a text"
@@ -139,8 +196,119 @@ class Predictor:
         """What the pipeline takes: its own parameters and, if it generates, those of generation."""
         parameters = inspect.signature(self.pipeline._sanitize_parameters).parameters.values()
         named = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
-        generates = self.pipeline.model.can_generate()
-        return named | set(GenerationConfig().to_dict()) if generates else named
+        return named | set(GenerationConfig().to_dict()) if self.generates else named
+
+
+class _Texts(Dataset[Batch]):
+    """Prepared texts in another order.
+
+    Args:
+        prepared: inputs of the model, text by text.
+        order: their numbers.
+    """
+
+    def __init__(self, prepared: Sequence[Batch], order: Sequence[int]) -> None:
+        self.prepared, self.order = prepared, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, place: int) -> Batch:
+        return self.prepared[self.order[place]]
+
+
+def _take_prepared(pipeline: Pipeline) -> None:
+    """Let the pipeline take what it has prepared before as it is."""
+    preprocess = pipeline.preprocess
+
+    def prepared(inputs: Any, **parameters: Any) -> Any:
+        return inputs if isinstance(inputs, dict) else preprocess(inputs, **parameters)
+
+    pipeline.preprocess = prepared
+
+
+def _length(inputs: Batch) -> int:
+    """Tokens of a prepared text; 0 where the pipeline calls them otherwise."""
+    ids = inputs.get("input_ids")
+    return ids.shape[-1] if isinstance(ids, torch.Tensor) else 0
+
+
+def _order(lengths: Sequence[int], batch_size: int) -> list[int]:
+    """Numbers of the texts, so that every ``batch_size`` of them in a row are of similar length.
+
+    The longest come first, so that what does not fit into memory fails at once. The other batches come in
+    an order of chance, always the same: the time that is left can then be told from the time that has passed.
+    """
+    by_length = sorted(range(len(lengths)), key=lambda number: -lengths[number])
+    first, *middle = [by_length[start : start + batch_size] for start in range(0, len(lengths), batch_size)]
+    # The last may have fewer texts, and would shift the batches after it.
+    last = middle.pop() if middle else []
+    random.Random(0).shuffle(middle)
+    return [number for batch in (first, *middle, last) for number in batch]
+
+
+class _MasksOnly:
+    """Spares a fill-mask pipeline the logits that it would throw away.
+
+    It reads those of the masks alone, but the projection to the vocabulary is half the work of a small model,
+    and its logits are nearly all that comes back from a GPU. Only for batches: the answer to a single text
+    stays the pipeline's to the last digit.
+
+    Args:
+        pipeline: what it makes of a batch goes through here from now on.
+    """
+
+    def __init__(self, pipeline: FillMaskPipeline) -> None:
+        self.model, self.mask = pipeline.model, pipeline.tokenizer.mask_token_id
+        self._forward, self._postprocess = pipeline._forward, pipeline.postprocess
+        self._asked = False
+        pipeline._forward, pipeline.postprocess = self.forward, self.postprocess
+
+    def forward(self, inputs: Batch) -> Any:
+        """The logits of the masks, a tensor [masks, vocabulary] for each text; or of all tokens, as without this."""
+        ids = inputs["input_ids"]
+        head = self._head(inputs) if len(ids) > 1 else None
+        if head is None:
+            return self._forward(inputs)
+        masked = ids == self.mask
+        logits = head.logits(head.hidden(inputs)[masked], inputs)
+        return {"input_ids": ids, "mask_logits": torch.split(logits, masked.sum(1).tolist())}
+
+    def postprocess(self, outputs: Any, **parameters: Any) -> Any:
+        """The pipeline's guesses for one text."""
+        if "mask_logits" in outputs:
+            ids, found = outputs["input_ids"], outputs["mask_logits"][0]
+            # The pipeline looks for them at their places. What is between is never read, and so takes no memory.
+            logits = found.new_empty(*ids.shape, found.shape[-1])
+            logits[ids == self.mask] = found
+            outputs = {"input_ids": ids, "logits": logits}
+        return self._postprocess(outputs, **parameters)
+
+    def _head(self, inputs: Batch) -> Head | None:
+        """The model's head on its own, if it gives the same logits on a corner of the first batch."""
+        if not self._asked:
+            self._asked = True
+            self.model.requires_grad_(False)  # nothing is to be learned about gradients
+            separate_head(self.model, {name: value[:2, :16] for name, value in inputs.items()})
+        return getattr(self.model, "lmtasks_head", None)
+
+
+def _pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
+    """The pipeline that the recipe names, with the model and its tokenizer."""
+    if ":" not in recipe.pipeline:
+        return transformers.pipeline(
+            recipe.pipeline,
+            model=name,
+            revision=revision,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        )
+    model = resolve(recipe.model_class).from_pretrained(
+        name, revision=revision, trust_remote_code=False, use_safetensors=True
+    )
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    own: Pipeline = resolve(recipe.pipeline)(model=model, tokenizer=tokenizer)
+    return own
 
 
 def _keep_first_space(tokenizer: PreTrainedTokenizerBase) -> None:

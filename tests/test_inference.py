@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from test_packing import words_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
-from lmtasks import predict
+from lmtasks import predict, progress
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.catalog import load_catalog
@@ -109,6 +110,191 @@ def test_batched_guesses_are_those_of_the_texts_one_by_one(filler: Predictor, ba
     ):
         assert tokens(together) == tokens(alone)
         assert [guess["score"] for guess in together] == pytest.approx([guess["score"] for guess in alone], rel=1e-4)
+
+
+ENCODERS = ["roberta", "bert", "distilbert", "modernbert", "electra", "bart"]
+DECODERS = ["gpt2", "llama"]
+
+
+def mixed(mask: str = "") -> list[str]:
+    """Texts of 1 to some 50 tokens, in no order, one of them twice, all told apart by their first word."""
+    texts = [
+        " ".join([f"{number}", *["list"] * length, mask]) for number, length in enumerate((1, 30, 0, 9, 22, 2, 14))
+    ]
+    return [*texts, texts[3]]
+
+
+def scores(output: list[Any]) -> list[float]:
+    """All scores of one text, mask by mask."""
+    return (
+        [guess["score"] for guess in output]
+        if isinstance(output[0], dict)
+        else [score for mask in output for score in scores(mask)]
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_many_texts_are_guessed_as_one_by_one(
+    kind: str, batch_size: int, all_model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    predictor = Predictor(str(all_model_folders[kind]), MASKED_LM)
+    # A fresh model guesses nearly the same everywhere; a louder one tells texts and places apart.
+    louder(predictor)
+    texts = [*mixed("<mask>"), "<mask> a <mask> is <mask>", "b [MASK] list list list list <mask>"]
+    alone = [predictor.predict(text, top_k=4) for text in texts]
+    together = predictor.predict(texts, top_k=4, batch_size=batch_size)
+    for one, same in zip(alone, together, strict=True):
+        assert scores(same) == pytest.approx(scores(one), rel=1e-5)
+        assert json.dumps(without_scores(same)) == json.dumps(without_scores(one))
+    assert len({round(scores(one)[0], 6) for one in alone}) == len(texts) - 1
+
+
+def louder(predictor: Predictor) -> None:
+    with torch.no_grad():
+        for parameter in predictor.pipeline.model.parameters():
+            if parameter.ndim > 1:
+                parameter *= 4
+
+
+def without_scores(output: Any) -> Any:
+    if isinstance(output, list):
+        return [without_scores(each) for each in output]
+    return {name: value for name, value in output.items() if name != "score"}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("kind", DECODERS)
+def test_many_texts_are_continued_as_one_by_one(kind: str, batch_size: int, model_folders: dict[str, Path]) -> None:
+    predictor = Predictor(str(model_folders[kind]), CAUSAL_LM)
+    louder(predictor)
+    arguments = {**GREEDY, "return_full_text": False}
+    alone = [predictor.predict(text, **arguments) for text in mixed()]
+    assert predictor.predict(mixed(), batch_size=batch_size, **arguments) == alone
+    assert len({choice["generated_text"] for (choice,) in alone}) > 2
+
+
+def test_many_texts_take_the_arguments_of_one(filler: Predictor, teller: Predictor) -> None:
+    texts = mixed("<mask>")
+    alone = [filler.predict(text, targets=["a", "b"]) for text in texts]
+    for one, same in zip(alone, filler.predict(texts, targets=["a", "b"]), strict=True):
+        assert sorted(tokens(same)) == sorted(tokens(one)) == sorted(filler.tokenizer.convert_tokens_to_ids(["a", "b"]))
+        assert scores(same) == pytest.approx(scores(one), rel=1e-5)
+    arguments = {**GREEDY, "prefix": "the object ", "num_return_sequences": 2, "num_beams": 2}
+    short = [text for text in mixed() if len(text) < 80]  # the prefix takes its share of the positions
+    assert teller.predict(short, **arguments) == [teller.predict(text, **arguments) for text in short]
+
+
+def test_no_texts_give_no_answers(filler: Predictor, teller: Predictor) -> None:
+    assert filler.predict([]) == []
+    assert teller.predict([], **GREEDY) == []
+
+
+@pytest.fixture
+def watched(model_folders: dict[str, Path]) -> tuple[Predictor, list[torch.Tensor]]:
+    """A predictor, and the ids of every batch that its model gets. The first two are the test of its head."""
+    predictor = Predictor(str(model_folders["roberta"]), MASKED_LM)
+    batches: list[torch.Tensor] = []
+    embeddings = predictor.pipeline.model.get_input_embeddings()
+    embeddings.register_forward_pre_hook(lambda module, inputs: batches.append(inputs[0]))
+    return predictor, batches
+
+
+def test_texts_of_similar_length_share_a_batch(watched: tuple[Predictor, list[torch.Tensor]]) -> None:
+    predictor, batches = watched
+    lengths = [1, 30, 2, 29, 3, 28, 4, 27, 5, 26, 6, 25, 7, 24, 8]
+    texts = [f"{'x ' * length}<mask>" for length in lengths]
+    predictor.predict(texts, batch_size=3)
+    batches.clear()
+    predictor.predict(texts, batch_size=3)
+    counts = sorted((len(predictor.tokenizer(text)["input_ids"]) for text in texts), reverse=True)
+    best = [counts[start] for start in range(0, len(counts), 3)]
+    assert sorted((ids.shape[1] for ids in batches), reverse=True) == best
+    assert all(len(ids) == 3 for ids in batches)
+    assert batches[0].shape[1] == counts[0], "the longest first"
+
+
+def test_a_short_last_batch_shifts_no_other(watched: tuple[Predictor, list[torch.Tensor]]) -> None:
+    predictor, batches = watched
+    # Four lengths, three texts of each, and one text that is the shortest.
+    texts = ["<mask>", *(f"{'x ' * (length % 4 * 7 + 1)}<mask>" for length in range(12))]
+    predictor.predict(texts, batch_size=3)
+    batches.clear()
+    predictor.predict(texts, batch_size=3)
+    assert [len(ids) for ids in batches] == [3, 3, 3, 3, 1]
+    assert not any((ids == predictor.tokenizer.pad_token_id).any() for ids in batches)
+
+
+def test_a_bad_text_fails_before_any_is_answered(watched: tuple[Predictor, list[torch.Tensor]]) -> None:
+    predictor, batches = watched
+    with pytest.raises(InputError, match="fill-mask: "):
+        predictor.predict([*mixed("<mask>"), "nothing hidden"], batch_size=1)
+    assert batches == []
+
+
+def test_the_head_of_a_batch_runs_on_its_masks_only(watched: tuple[Predictor, list[torch.Tensor]]) -> None:
+    predictor, _ = watched
+    texts = [*mixed("<mask>"), "<mask> and <mask>"]
+    predictor.predict(texts)
+    rows: list[int] = []
+    predictor.pipeline.model.lm_head.decoder.register_forward_pre_hook(
+        lambda module, inputs: rows.append(inputs[0].shape[:-1].numel())
+    )
+    predictor.predict(texts, batch_size=len(texts))
+    assert rows == [len(texts) + 1]
+
+
+def test_a_model_whose_head_cannot_run_alone_answers_the_same(
+    filler: Predictor, model_folders: dict[str, Path]
+) -> None:
+    other = Predictor(str(model_folders["roberta"]), MASKED_LM)
+    other.pipeline.model.base_model_prefix = ""
+    answers = other.predict(mixed("<mask>"), top_k=3)
+    assert not hasattr(other.pipeline.model, "lmtasks_head")
+    for one, same in zip(filler.predict(mixed("<mask>"), top_k=3), answers, strict=True):
+        assert tokens(same) == tokens(one)
+        assert scores(same) == pytest.approx(scores(one), rel=1e-5)
+
+
+def test_predicting_makes_no_gradients(filler: Predictor) -> None:
+    made: list[bool] = []
+    hook = filler.pipeline.model.lm_head.register_forward_hook(
+        lambda module, inputs, out: made.append(out.requires_grad)
+    )
+    filler.predict(mixed("<mask>"))
+    filler.predict("<mask>")
+    hook.remove()
+    assert made
+    assert not any(made)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert", "gpt2"])
+def test_too_long_a_text_is_bad_input_alone_and_among_others(kind: str, model_folders: dict[str, Path]) -> None:
+    recipe, arguments = (CAUSAL_LM, GREEDY) if kind == "gpt2" else (MASKED_LM, {})
+    predictor = Predictor(str(model_folders[kind]), recipe)
+    long = "<mask> " + "list " * 200
+    for texts in (long, ["a <mask>", long]):
+        with pytest.raises(InputError, match="longer than the model can take"):
+            predictor.predict(texts, **arguments)
+    assert len(predictor.predict(["a <mask>", "b <mask>"], **arguments)) == 2, "it is as good as before"
+
+
+def test_long_lists_tell_how_far_they_are(
+    filler: Predictor, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "PAUSE", 0.0)
+    filler.predict(mixed("<mask>"))
+    out, err = capfd.readouterr()
+    assert out == ""
+    told = [line.split(",")[0] for line in err.splitlines()]
+    assert "tokenising: 8/8 texts" in told
+    assert [line for line in told if re.fullmatch("predicting: [1-8]/8 texts", line)]
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_no_texts_is_bad_input(batch_size: int, filler: Predictor) -> None:
+    with pytest.raises(InputError, match=f"batch_size is {batch_size}"):
+        filler.predict(["<mask>", "a <mask>"], batch_size=batch_size)
 
 
 def test_llama_without_padding_token_continues_batches(model_folders: dict[str, Path], tmp_path: Path) -> None:
