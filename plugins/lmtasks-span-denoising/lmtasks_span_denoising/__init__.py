@@ -53,22 +53,21 @@ def corrupt(example, options, sentinels):
     ids = [int(token) for token in example["input_ids"]]
     draw = np.random.default_rng(example["seed"])
     hidden = min(max(round(len(ids) * options.noise_density), 1), len(ids) - 1) if len(ids) > 1 else len(ids)
-    spans = max(1, min(round(hidden / options.mean_span_length), hidden, len(ids) - hidden, len(sentinels) - 1))
-    kept_lengths, hidden_lengths = partition(draw, len(ids) - hidden, spans), partition(draw, hidden, spans)
+    spans = max(1, min(round(hidden / options.mean_span_length), hidden, len(ids) - hidden + 1, len(sentinels) - 1))
+    # Something stands between two spans, but nothing need stand before the first and after the last.
+    first, *between = partition(draw, len(ids) - hidden + 2, spans + 1)
     inputs, target, place = [], [], 0
-    for sentinel, kept, gone in zip(sentinels, kept_lengths, hidden_lengths, strict=False):
+    for sentinel, kept, gone in zip(sentinels, [first - 1, *between], partition(draw, hidden, spans), strict=False):
         inputs += [*ids[place : place + kept], sentinel]
         target += [sentinel, *ids[place + kept : place + kept + gone]]
         place += kept + gone
-    return inputs, [*target, sentinels[spans]]
+    return [*inputs, *ids[place:]], [*target, sentinels[spans]]
 
 
 def partition(draw, total, parts):
     """So many positive numbers with this sum, every such list equally likely."""
     import numpy as np
 
-    if total < parts:
-        return [total] + [0] * (parts - 1)
     cuts = np.sort(draw.choice(total - 1, parts - 1, replace=False)) + 1
     return np.diff([0, *cuts, total]).tolist()
 
