@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from lmtasks.errors import RunError
 from lmtasks.examples import Examples
 from lmtasks.metrics import BitsPerByte
+from lmtasks.packing import Packed
 from lmtasks.recipe import Batch, Recipe
 from lmtasks.references import resolve
 
@@ -28,7 +29,7 @@ def evaluate_model(
     batch_size: int,
     progress: Callable[[int], None] = lambda examples: None,
 ) -> dict[str, float]:
-    """The figures of a model on packed examples.
+    """The figures of a model on examples.
 
     Args:
         model: evaluated where its weights are, in evaluation mode; its mode is restored.
@@ -55,7 +56,7 @@ def evaluate_model(
             total, targets, *more = recipe.loss(model, batch)
             rows.append({"loss": float(total), "targets": int(targets)} | _numbers(more))
             unigram += _surprise(frequencies, recipe.targets(batch))
-            done += len(batch["input_ids"])
+            done += len(batch["labels"])
             progress(int(done))
     model.train(was_training)
     rows, unigram = _gathered(rows, unigram)
@@ -75,7 +76,7 @@ def _batches(model: torch.nn.Module, examples: Examples, collate: Collate, batch
 
 def _numbers(more: list[Any]) -> dict[str, float]:
     """The further sums of a loss, if it has any."""
-    return {name: value.item() for sums in more for name, value in sums.items()}
+    return {name: value.tolist() for sums in more for name, value in sums.items()}
 
 
 def _gathered(rows: list[dict[str, float]], unigram: float) -> tuple[list[dict[str, float]], float]:
@@ -96,9 +97,12 @@ def _surprise(frequencies: np.ndarray[Any, np.dtype[np.float64]], targets: torch
 def _frequencies(examples: Examples) -> np.ndarray[Any, np.dtype[np.float64]]:
     """How frequent each token is in the evaluated text: the best that a unigram model can know.
 
-    The baseline is fitted to the very text that it is measured on, so beating it means something.
+    The baseline is fitted to the very text that it is measured on, so beating it means something. What is no text
+    has no tokens, and so no baseline.
     """
-    used = examples.packed.used
+    if not isinstance(examples.material, Packed):
+        return np.zeros(0)
+    used = examples.material.used
     # In parts: numpy counts 64-bit copies.
     size = int(used.max()) + 1 if len(used) else 1
     parts = (used[start : start + (1 << 20)] for start in range(0, len(used), 1 << 20))
@@ -109,19 +113,19 @@ def _frequencies(examples: Examples) -> np.ndarray[Any, np.dtype[np.float64]]:
 def _figures(recipe: Recipe, examples: Examples, rows: list[dict[str, float]], unigram: float) -> dict[str, float]:
     targets = sum(row["targets"] for row in rows)
     if not targets:
-        raise RunError("the evaluation text has nothing to predict", "give more text")
-    figures: dict[str, float] = {}
+        raise RunError("the evaluation data has nothing to predict", "give more of it")
+    figures: dict[str, float] = {"loss": math.fsum(row["loss"] for row in rows) / targets}
     for reference in recipe.metrics:
         metric = resolve(reference)(keep_in_memory=True)
         columns = {name: [row[name] for row in rows] for name in metric.features}
         figures |= metric.compute(**columns)
     if not math.isfinite(figures["loss"]):
         raise RunError(f"the evaluation loss is {figures['loss']}: the model has diverged", "lower --learning_rate")
-    packed = examples.packed
     figures["targets"] = targets
     if math.isfinite(unigram):  # targets that are no words of the text have no baseline in it
         figures["unigram_loss"] = unigram / targets
-    if packed.stream.bytes:
+    packed = examples.material
+    if isinstance(packed, Packed) and packed.stream.bytes:
         columns = {name: [row[name] for row in rows] for name in ("loss", "targets")}
         size = {"tokens": packed.tokens, "bytes": packed.stream.bytes}
         figures |= BitsPerByte(keep_in_memory=True).compute(**columns, **size)

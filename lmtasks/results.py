@@ -70,7 +70,7 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
         RunError: it is not.
     """
     request = prepared.request
-    batch = one_example(request, prepared.tokenizer, prepared.texts.evaluation, "held-out")
+    batch = one_example(request, prepared.processor, prepared.texts.evaluation, "held-out")
     saved = resolve(request.recipe.model_class).from_pretrained(
         prepared.folder, trust_remote_code=request.model.trust_remote_code, dtype=torch.float32
     )
@@ -87,7 +87,7 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
     if not torch.isclose(ours[0].cpu().double(), theirs[0].cpu().double(), rtol=1e-5):
         raise RunError(
             f"the model saved in '{prepared.folder}' is not the one that was trained: loss {float(theirs[0]):.4f}"
-            f" instead of {float(ours[0]):.4f} on one block",
+            f" instead of {float(ours[0]):.4f} on one example",
             "do not use it; the last checkpoint in checkpoints/ may be good. Please report this",
         )
 

@@ -9,35 +9,35 @@ import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from lmtasks.arguments import training_arguments
 from lmtasks.catalog import Catalog, load_catalog
 from lmtasks.configure import DATA_SOURCES, Request, configure, groups_of, read_yaml
-from lmtasks.corpus import load_corpus
-from lmtasks.encoding import encode
+from lmtasks.corpus import TEXT, load_corpus
 from lmtasks.errors import InputError, RunError
 from lmtasks.evaluation import evaluate_model
 from lmtasks.examples import Examples
 from lmtasks.folder import LOG, RECORD, checkpoint_to_resume, clear, read_record, save_into, write_json
 from lmtasks.heads import separate_head
 from lmtasks.inference import Predictor, recipe_of
-from lmtasks.models import load_config, load_model, register_architectures, usable_length
+from lmtasks.medium import Material
+from lmtasks.models import load_config, load_model, register_architectures
 from lmtasks.options import options_of
 from lmtasks.packing import Packed
 from lmtasks.plan import Plan
-from lmtasks.preparation import Prepared, check_model, fit_length, named_tokenizer, prepare
+from lmtasks.preparation import Prepared, check_model, fit_length, prepare
+from lmtasks.processing import load_processor
 from lmtasks.progress import is_main_process, say, stage
 from lmtasks.publishing import push
 from lmtasks.recipe import EVALUATION_SEED, Recipe
 from lmtasks.results import new_record, verify, write_results
 from lmtasks.settings import DataSettings
-from lmtasks.texts import blocks_of, one_example
+from lmtasks.texts import examples_of, one_example
 from lmtasks.training import train
 
 PLAIN = ("loss", "targets")
@@ -130,22 +130,24 @@ def execute(prepared: Prepared, catalog: Catalog) -> Run:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RECORD, record)
     arguments = training_arguments(request.training, folder, prepared.plan.steps)
+    before_step = request.recipe.before_step
     trainer, train_metrics = train(
         prepared.model,
         request.recipe,
-        prepared.tokenizer,
+        prepared.processor,
         arguments,
         Examples(prepared.texts.train, request.seed),
         Examples(prepared.texts.evaluation, EVALUATION_SEED),
         (prepared.collate(training=True), prepared.collate(training=False)),
         folder / LOG,
         checkpoint_to_resume(folder, resume) if resume else None,
+        *([partial(before_step, prepared.model, request.options)] if before_step else []),
     )
     # Without the wrapper that computes in bfloat16: what is measured is what will be loaded.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    eval_metrics = _measured(model, request, prepared.tokenizer, prepared.texts.evaluation)
+    eval_metrics = _measured(model, request, prepared.processor, prepared.texts.evaluation)
     if trainer.is_world_process_zero():
-        record["files"] = save_into(folder, model, prepared.tokenizer)
+        record["files"] = save_into(folder, model, prepared.processor)
         verify(model, prepared)
         write_results(folder, record, trainer, train_metrics, eval_metrics)
     trainer.accelerator.wait_for_everyone()
@@ -163,25 +165,25 @@ def execute(prepared: Prepared, catalog: Catalog) -> Run:
     )
 
 
-def _measured(
-    model: torch.nn.Module, request: Request, tokenizer: PreTrainedTokenizerBase, packed: Packed
-) -> dict[str, float]:
-    """All figures of a model on a text, under the names that go into files."""
+def _measured(model: torch.nn.Module, request: Request, processor: Any, material: Material) -> dict[str, float]:
+    """All figures of a model on a split, under the names that go into files."""
 
-    def figures(what: str, text: Packed) -> dict[str, float]:
-        with stage(what, len(text), "examples") as progress:
+    def figures(what: str, seen: Material) -> dict[str, float]:
+        with stage(what, len(seen), "examples") as progress:
             return evaluate_model(
                 model,
                 request.recipe,
-                Examples(text, EVALUATION_SEED),
-                request.recipe.collator(tokenizer, request.options, False),
+                Examples(seen, EVALUATION_SEED),
+                request.recipe.collator(processor, request.options, False),
                 int(request.training["per_device_eval_batch_size"]),
                 progress.update,
             )
 
-    named = _named(figures("evaluating", packed))
-    for view, blocks in request.recipe.views(tokenizer, request.options).items():
-        seen = figures(f"evaluating, {view}", packed.recut(blocks))
+    named = _named(figures("evaluating", material))
+    if not isinstance(material, Packed):
+        return named
+    for view, blocks in request.recipe.views(processor, request.options).items():
+        seen = figures(f"evaluating, {view}", material.recut(blocks))
         seen.pop("unigram_loss", None)  # of the text, not of the way of looking at it
         named |= {f"{view}_{name}": value for name, value in seen.items()}
         named[f"{view}_log_likelihood"] = -seen["loss"] * seen["targets"]
@@ -234,26 +236,27 @@ def evaluate_as(
     _refuse_idle(chosen, typed)
     sample = None if request.given & set(DATA_SOURCES) else recorded.get("data", {}).get("sample")
     model_config = load_config(request.model, chosen)
-    tokenizer = named_tokenizer(request)
-    corpus = load_corpus(request.data, sample=sample, evaluation_only=True)
+    medium = chosen.medium or TEXT
+    processor = load_processor(request, model_config)
+    corpus = load_corpus(request.data, medium=medium, sample=sample, evaluation_only=True)
     if corpus.evaluation is None:
         raise InputError("there is nothing to evaluate on", "add --validation_file or --dataset")
-    request = fit_length(request, usable_length(model_config, chosen, tokenizer), [])
-    chosen.views(tokenizer, request.options)  # their options are checked before the model is loaded
-    blocks = blocks_of(request, tokenizer)
-    packed = encode("evaluation", corpus.evaluation, tokenizer, blocks, request.data.overwrite_cache)
-    packed = packed.head(request.data.max_eval_samples)
-    own_text = not typed & {*options_of(DataSettings), *options_of(chosen.options)}
-    if recorded and own_text and packed.fingerprint != recorded["data"]["evaluation"]["fingerprint"]:
+    request = fit_length(request, model_config, processor, [])
+    chosen.views(processor, request.options)  # their options are checked before the model is loaded
+    material = examples_of(request, "evaluation", corpus.evaluation, processor, model_config)
+    material = material.head(request.data.max_eval_samples)
+    own_data = not typed & {*options_of(DataSettings), *options_of(chosen.options)}
+    if recorded and own_data and material.fingerprint != recorded["data"]["evaluation"]["fingerprint"]:
         raise InputError(
-            f"the text that the run in '{name}' held out is no longer there as it was",
-            "name the text to evaluate on: --validation_file FILE",
+            f"the {medium.name} that the run in '{name}' held out is no longer there as it was",
+            f"name the {medium.name} to evaluate on: --validation_file FILE",
         )
-    example = one_example(request, tokenizer, packed, "evaluation")
-    model = load_model(request.model, chosen, model_config, tokenizer, request.seed).model
-    check_model(request, model, packed, example)
-    separate_head(model, {name: value for name, value in example.items() if name != "labels"})
-    return _measured(model.to(_device()), request, tokenizer, packed), chosen.perplexity_name(request.options)
+    example = one_example(request, processor, material, "evaluation")
+    model = load_model(request.model, chosen, model_config, processor, request.seed).model
+    check_model(request, model, material, example)
+    if isinstance(material, Packed):
+        separate_head(model, {name: value for name, value in example.items() if name != "labels"})
+    return _measured(model.to(_device()), request, processor, material), chosen.perplexity_name(request.options)
 
 
 def _refuse_idle(recipe: Recipe, typed: frozenset[str]) -> None:

@@ -353,6 +353,7 @@ DECLARATIONS = (
     package.Recipe,
     package.Architecture,
     package.Blocks,
+    package.Medium,
     package.Starter,
     package.TokenizerSpec,
     package.BlockOptions,

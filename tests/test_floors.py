@@ -11,12 +11,12 @@ ROOT = Path(lmtasks.__file__).parent
 
 FLOORS = {
     0: {"errors"},
-    1: {"options", "settings", "recipe", "architecture", "blocks", "hookspecs", "references", "selection"},
+    1: {"options", "settings", "recipe", "architecture", "blocks", "hookspecs", "medium", "references", "selection"},
     2: {"catalog", "configure", "flags", "listing", "loading", "sample", "words"},
     3: {
         "arguments", "cache", "card", "corpus", "encoding", "evaluation", "examples", "folder", "heads", "hub",
         "inference", "isolation", "losses", "metrics", "models", "packing", "plan", "precision", "probes", "progress",
-        "publishing", "schema", "segmentation", "stream", "texts", "tokenization", "training",
+        "processing", "publishing", "schema", "segmentation", "stream", "texts", "tokenization", "training",
     },
     4: {"doctor", "preparation", "results", "runner"},
     5: {"cli", "__main__"},
