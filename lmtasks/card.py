@@ -146,7 +146,7 @@ def _eval_results(record: Mapping[str, Any]) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=_pipeline_tag(record) or record["recipe"],
-            dataset_type=dataset or "text",
+            dataset_type=dataset or _data(record).get("medium") or "text",
             dataset_name=dataset or _data(record).get("source") or "text",
             dataset_config=settings.get("dataset_config_name") if dataset else None,
             dataset_split=settings.get("validation_split") if dataset else None,

@@ -44,6 +44,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         "parameters": plan.parameters,
         "data": {
             "source": plan.data,
+            "medium": prepared.texts.medium,
             "sample": request.sample,
             "dataset_name": request.data.dataset_name,
             "train": plan.train,
@@ -58,7 +59,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
             "torch": torch.__version__,
             "datasets": metadata.version("datasets"),
         },
-        "example": starter.texts[0] if starter and starter.texts else None,
+        "example": recipe.example if recipe.medium or (starter and starter.texts) else None,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

@@ -231,7 +231,12 @@ def test_it_trains_saves_and_evaluates_like_text(folder: Path, tmp_path: Path) -
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert "preprocessor_config.json" in record["files"]
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "| train | 6 | series |" in card and "Measured on 2 targets" in card and "FILE.num" not in card
+    assert (
+        "| train | 6 | series |" in card
+        and "Measured on 2 targets" in card
+        and "FILE.num" in card
+        and "type: numbers" in card
+    )
     # What was saved, against an oracle by hand: the line through the mean of what is seen.
     saved = ToyModel.from_pretrained(tmp_path / "out")
     held_out = [numbers(path.read_text()) for path in sorted(folder.glob("[0-9].num"))]

@@ -211,7 +211,7 @@ def _evaluation_source(data: DataSettings, medium: Medium, training: _Source | N
 
 
 def _named_source(data: DataSettings, medium: Medium) -> _Source:
-    splits, documents = load_named(data, tables_only=medium is TEXT)
+    splits, documents = load_named(data, medium=medium.name)
     return _Source(splits, documents, str(data.dataset_name), data.text_column)
 
 
