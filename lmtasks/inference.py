@@ -30,7 +30,7 @@ from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.folder import read_record
 from lmtasks.heads import Head, separate_head
 from lmtasks.hub import found_or_explained
-from lmtasks.models import register_architectures, require_safetensors, usable_length
+from lmtasks.models import adapted, register_architectures, require_safetensors, usable_length
 from lmtasks.progress import stage
 from lmtasks.recipe import Batch, Recipe
 from lmtasks.references import resolve
@@ -105,6 +105,7 @@ class Predictor:
         require_safetensors(name)
         with found_or_explained("model", name):
             self.pipeline = _pipeline(name, recipe, revision)
+        adapted(self.pipeline.model)
         self.tokenizer = self.pipeline.tokenizer
         # Not whether its model could: BART fills masks as well, and counts its positions from the left.
         self.generates = bool(self.pipeline._pipeline_calls_generate)

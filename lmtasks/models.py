@@ -17,6 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from lmtasks.architecture import Architecture
 from lmtasks.catalog import Catalog, load_catalog
 from lmtasks.errors import InputError, first_line, nearest
+from lmtasks.filling import fill_up
 from lmtasks.hub import found_or_explained, is_local
 from lmtasks.recipe import Recipe
 from lmtasks.references import resolve
@@ -29,6 +30,10 @@ OLD_MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias|causal_mask)$"
 """Causal masks that older versions of transformers saved among the weights; models make their own."""
 
 
+_registered: dict[str, Architecture] = {}
+"""What was declared about model types; transformers keeps its Auto classes for the whole process, too."""
+
+
 def register_architectures(catalog: Catalog | None = None) -> None:
     """Make every installed plugin's architecture known to transformers' Auto classes.
 
@@ -39,6 +44,13 @@ def register_architectures(catalog: Catalog | None = None) -> None:
             _register(architecture)
         except (ImportError, ValueError) as error:
             warnings.warn(f"architecture '{architecture.model_type}' cannot be used: {error}", stacklevel=2)
+        else:
+            _registered[architecture.model_type] = architecture
+
+
+def architecture_of(config: PretrainedConfig) -> Architecture:
+    """What was declared about the model type of a configuration; nothing is, about most."""
+    return _registered.get(config.model_type) or Architecture(model_type=config.model_type)
 
 
 def _register(architecture: Architecture) -> None:
@@ -70,11 +82,17 @@ def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
             )
     else:
         config = _default_config(str(settings.model_type))
-    if settings.config_overrides:
+    made = {} if settings.model_name_or_path else settings_of_fresh(architecture_of(config), recipe)
+    if made or settings.config_overrides:
         written = type(config).get_config_dict(name)[0] if name else {}
-        config = _overridden(config, settings.config_overrides, written)
+        config = _overridden(config, settings.config_overrides or "", {**made, **written})
     _require_class(config, name or str(settings.model_type), recipe)
     return config
+
+
+def settings_of_fresh(architecture: Architecture, recipe: Recipe) -> dict[str, Any]:
+    """What the configuration of a model to make has beside the defaults of its type."""
+    return {**architecture.fresh, **(architecture.causal if recipe.attention == "causal" else {})}
 
 
 def _default_config(model_type: str) -> PretrainedConfig:
@@ -98,7 +116,7 @@ def _overridden(config: PretrainedConfig, overrides: str, written: dict[str, Any
     layers from their number, the size of a head from that of the model.
     """
     values: dict[str, Any] = {}
-    for pair in overrides.split(","):
+    for pair in overrides.split(",") if overrides else ():
         key, separator, text = pair.partition("=")
         key = key.strip()
         if not separator or not hasattr(config, key):
@@ -141,11 +159,14 @@ def _typed(key: str, text: str, default: Any) -> Any:
 
 def _require_class(config: PretrainedConfig, name: str, recipe: Recipe) -> None:
     """Refuse a model type that the recipe's Auto class does not know."""
+    auto = recipe.model_class.partition(":")[2]
+    if reason := architecture_of(config).refused.get(auto):
+        raise InputError(f"{recipe.name} cannot train '{name}': {reason}", "choose another model")
     # The mapping is the one thing that tells; transformers has no public name for it.
     mapping = getattr(resolve(recipe.model_class), "_model_mapping", None)
     if mapping is None or type(config) in mapping:
         return
-    if _is_remote(config) and recipe.model_class.partition(":")[2] in (getattr(config, "auto_map", None) or {}):
+    if _is_remote(config) and auto in (getattr(config, "auto_map", None) or {}):
         return
     others = [other.name for other in load_catalog().recipes.values() if _takes(other, config)]
     hint = f"lmtasks run {others[0]} takes it" if others else "choose another model"
@@ -192,7 +213,7 @@ def load_model(
     model_class = resolve(recipe.model_class)
     transformers.set_seed(seed)
     if not settings.model_name_or_path:
-        return Loaded(_fresh(model_class, fit_to_tokenizer(config, tokenizer)))
+        return Loaded(adapted(_fresh(model_class, fit_to_tokenizer(config, tokenizer))))
     name = settings.model_name_or_path
     require_safetensors(name)
     with found_or_explained("model", name):
@@ -222,7 +243,15 @@ def load_model(
     unused = tuple(sorted(report["unexpected_keys"]))
     if not settings.allow_new_weights:
         _require_place(model, unused, name)
-    return Loaded(model, missing, _grow(model, tokenizer), unused)
+    return Loaded(adapted(model), missing, _grow(model, tokenizer), unused)
+
+
+def adapted(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, taking what recipes give although its architecture would not."""
+    multiple = architecture_of(model.config).multiple(model.config)
+    if multiple > 1:
+        fill_up(model, multiple)
+    return model
 
 
 def _require_place(model: PreTrainedModel, unused: tuple[str, ...], checkpoint: str) -> None:
@@ -276,7 +305,7 @@ def _fresh(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:
             else model_class(config)
         )
     # A configuration that does not add up surfaces as whatever the model's code trips over.
-    except (ValueError, TypeError, ZeroDivisionError, RuntimeError, AssertionError) as error:
+    except (ImportError, ValueError, TypeError, ZeroDivisionError, RuntimeError, AssertionError) as error:
         raise InputError(
             f"no {config.model_type} model can be made of this configuration: {_first_line(error)}",
             "check --config_overrides",
@@ -285,14 +314,35 @@ def _fresh(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:
 
 
 def fit_to_tokenizer(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
-    """A fresh configuration with the tokenizer's vocabulary size and special token ids."""
-    config.vocab_size = max(len(tokenizer), *(index + 1 for index in tokenizer.all_special_ids))
-    for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk"):
-        if hasattr(config, f"{role}_token_id"):
-            setattr(config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id", None))
+    """A fresh configuration with the tokenizer's vocabulary size and special token ids.
+
+    One that has other configurations within, for images say, is fitted in the part that is about text as well.
+    """
+    for part in (config, _text_part(config)):
+        if hasattr(part, "vocab_size"):
+            part.vocab_size = max(len(tokenizer), *(index + 1 for index in tokenizer.all_special_ids))
+        for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk"):
+            _fit_role(part, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id", None))
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = tokenizer.pad_token_id  # as in T5's family
     return config
+
+
+def _text_part(config: PretrainedConfig) -> PretrainedConfig:
+    # An encoder-decoder's would be a copy of one half.
+    part: PretrainedConfig = config if config.is_encoder_decoder else config.get_text_config()
+    return part
+
+
+def _fit_role(config: PretrainedConfig, name: str, index: int | None) -> None:
+    """Set the id of a special token, or leave the default where the type insists on having one."""
+    if not hasattr(config, name):
+        return
+    try:
+        setattr(config, name, index)
+    except StrictDataclassError:
+        if index is not None:
+            raise
 
 
 def require_safetensors(name: str) -> None:
@@ -322,6 +372,7 @@ def usable_length(config: PretrainedConfig, recipe: Recipe, tokenizer: PreTraine
     Position tables with a padding row (RoBERTa's family) lose the rows up to it: 514 means 512.
     """
     limits = [length for name in LENGTHS if isinstance(length := getattr(config, name, None), int) and length > 0]
+    limits += filter(None, [architecture_of(config).length(config)])
     limits += [
         table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
         for table in _position_tables(config, recipe)
