@@ -27,9 +27,8 @@ def fill_up(model: PreTrainedModel, multiple: int) -> None:
 
     @functools.wraps(forward)
     def filled(self: PreTrainedModel, *arguments: Any, **inputs: Any) -> Any:
-        ids = inputs.get("input_ids")
-        missing = 0 if ids is None else -ids.shape[1] % multiple
-        if not missing:
+        ids: torch.Tensor | None = inputs.get("input_ids")
+        if ids is None or not (missing := -ids.shape[1] % multiple):
             return forward(self, *arguments, **inputs)
         # A cache would keep the padding, too.
         outputs = forward(self, *arguments, **{**_longer(inputs, missing, _padding(self)), **without_cache(self)})

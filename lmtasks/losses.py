@@ -52,7 +52,7 @@ def target_sums(model: torch.nn.Module, batch: dict[str, Any], targets: torch.Te
 
 
 def _router_pull(model: torch.nn.Module, outputs: Any) -> torch.Tensor | float:
-    """Zero, with the gradient of the loss that keeps a mixture's experts equally busy (Fedus et al. 2022), if it has one.
+    """Zero, with the gradient of the loss that keeps experts equally busy (Fedus et al. 2022), if the model has one.
 
     A model has it where its configuration says ``output_router_logits``. It is one number for a batch, which
     each target is given its share of; what gets logged stays the cross-entropy.
@@ -60,7 +60,8 @@ def _router_pull(model: torch.nn.Module, outputs: Any) -> torch.Tensor | float:
     router_loss = getattr(outputs, "aux_loss", None)
     if not torch.is_grad_enabled() or not torch.is_tensor(router_loss):
         return 0.0
-    config = getattr(model, "module", model).config.get_text_config()
+    unwrapped: Any = getattr(model, "module", model)
+    config = unwrapped.config.get_text_config()
     pull: torch.Tensor = getattr(config, "router_aux_loss_coef", 0.0) * router_loss
     return pull - pull.detach()
 

@@ -29,7 +29,7 @@ SIZES = {
     "max_position_embeddings|n_positions|max_sequence_length|max_seq_len|seq_length|n_ctx": 128,
     "q_lora_rank|kv_lora_rank|o_lora_rank": 16,
 }
-"""What numbers are called, whatever stands before it, and how large they are at most; the first name that fits counts."""
+"""What numbers are called, whatever stands before it, and how large they are at most; the first that fits counts."""
 
 _LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 

@@ -14,8 +14,8 @@ FLOORS = {
     1: {"options", "settings", "recipe", "architecture", "blocks", "hookspecs", "references", "selection"},
     2: {"catalog", "configure", "flags", "listing", "loading", "sample", "words"},
     3: {
-        "arguments", "cache", "card", "corpus", "encoding", "evaluation", "examples", "filling", "folder", "heads", "hub",
-        "inference", "isolation", "losses", "metrics", "models", "packing", "plan", "precision", "probes", "progress",
+        "arguments", "cache", "card", "corpus", "encoding", "evaluation", "examples", "filling", "folder", "heads",
+        "hub", "inference", "isolation", "losses", "metrics", "models", "packing", "plan", "precision", "probes", "progress",
         "publishing", "schema", "segmentation", "stream", "texts", "tiny", "tokenization", "training",
     },
     4: {"doctor", "preparation", "results", "runner"},
