@@ -15,8 +15,8 @@ FLOORS = {
     2: {"catalog", "configure", "flags", "listing", "loading", "sample", "words"},
     3: {
         "arguments", "cache", "card", "corpus", "encoding", "evaluation", "examples", "filling", "folder", "heads",
-        "hub", "inference", "isolation", "losses", "metrics", "models", "packing", "plan", "precision", "probes", "progress",
-        "publishing", "schema", "segmentation", "stream", "texts", "tiny", "tokenization", "training",
+        "hub", "inference", "isolation", "losses", "metrics", "models", "packing", "plan", "precision", "probes",
+        "progress", "publishing", "schema", "segmentation", "stream", "texts", "tiny", "tokenization", "training",
     },
     4: {"doctor", "preparation", "results", "runner"},
     5: {"cli", "__main__"},
