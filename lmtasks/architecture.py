@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,11 @@ class Architecture:
             usual names nor the size of the position table tells. None: nothing more to say.
         multiple: (configuration) to the number of which the length of every input must be a multiple. Inputs
             are padded to it on the way into the model, and its logits cut to what they were.
+        idle: Auto class to patterns of the names of parameters that have no share in what its models learn from
+            text, ``"*.pooler.*"``. They are left as they are; several processes would wait for their gradients.
+        empty_padding: whether transformers makes the embedding of the padding token zero whenever it loads a
+            model of this type, which training must then not undo.
+        reversible: whether its layers make what the backward pass needs anew, which they do in training mode only.
         refused: Auto class to the reason why its models of this type cannot be trained on text.
         limits: what a user should know before choosing it, in a line.
         tiny: configuration of a model small enough for tests, beside what :mod:`lmtasks.tiny` finds by itself.
@@ -52,6 +57,9 @@ class Architecture:
     causal: Mapping[str, Any] = field(default_factory=dict)
     length: Callable[[Any], int | None] = _no_limit
     multiple: Callable[[Any], int] = _any_length
+    idle: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    empty_padding: bool = False
+    reversible: bool = False
     refused: Mapping[str, str] = field(default_factory=dict)
     limits: str = ""
     tiny: Mapping[str, Any] = field(default_factory=dict)

@@ -33,6 +33,7 @@ From text to a language model of your own, and on to the Hub.
   lmtasks list                            the recipes that are installed
   lmtasks show RECIPE                     one recipe in detail
   lmtasks schema RECIPE                   what its YAML may hold, as JSON Schema
+  lmtasks architectures [RECIPE]          the model types that it trains, and what is known of each
   lmtasks plugins                         what brought the recipes, and what is broken
   lmtasks doctor                          what is installed, what is there, and what is broken
 
@@ -145,15 +146,25 @@ def _print_json(content: Any) -> None:
 
 
 def _told(
-    words: Sequence[str], usage: str, names: int = 0, switches: Sequence[str] = ("json",)
+    words: Sequence[str],
+    usage: str,
+    names: int = 0,
+    switches: Sequence[str] = ("json",),
+    most: int | None = 0,
 ) -> tuple[list[str], set[str]]:
-    """The names that such a command was given, and which of its switches."""
+    """The names that such a command was given, and which of its switches.
+
+    Args:
+        names: how many it needs.
+        most: how many more it takes; None is any number.
+    """
     usage = " ".join(["usage:", usage, "[--plugin MODULE] [--no_plugins]", *(f"[--{name}]" for name in switches)])
     if _asks_help(words):
         print(usage)
         raise SystemExit(0)
     flags, given = loose(words, switches)
-    unknown = [f"--{flag}" for flag in flags if flag not in switches] + given[names:]
+    unknown = [f"--{flag}" for flag in flags if flag not in switches]
+    unknown += [] if most is None else given[names + most :]
     if unknown:
         raise InputError(f"unexpected '{unknown[0]}'", usage)
     if len(given) < names:
@@ -230,6 +241,44 @@ def _plugins(words: list[str]) -> int:
     for plugin in catalog.plugins:
         print(f"{plugin.title}: {plugin.state}")
     return 0
+
+
+def _architectures(words: list[str]) -> int:
+    prove, words = taken_switch(words, "prove")
+    given, said = _told(words, "lmtasks architectures [RECIPE] [--prove TYPE...]", most=None)
+    word, kinds = (given or ["masked-lm"])[0], given[1:]
+    if kinds and not prove:
+        raise InputError(f"unexpected '{kinds[0]}'", f"lmtasks architectures {word} --prove {kinds[0]}")
+    catalog, name = _found(word, light=not prove)
+    recipe = catalog.recipes[name]
+    if prove:
+        return _proved(recipe, catalog, kinds, as_json="json" in said)
+    from lmtasks.evidence import heading, rows
+
+    known = rows(recipe, catalog)
+    if "json" in said:
+        _print_json([row.as_json() for row in known])
+        return 0
+    print(f"{name}, {recipe.model_class.partition(':')[2]}, {heading()}")
+    for row in known:
+        print(row.line())
+    return 0
+
+
+def _proved(recipe: Recipe, catalog: Catalog, kinds: list[str], *, as_json: bool) -> int:
+    """Measure what else is only looked up; the exit code says whether all of it runs."""
+    _quiet()
+    from lmtasks.testing.survey import survey
+
+    found = []
+    for row, proof in survey(recipe, catalog, kinds):
+        checks = {name: str(outcome) for name, outcome in proof.checks.items()} if proof else {}
+        found.append({**row.as_json(), "checks": checks})
+        if not as_json:
+            print(row.line(), flush=True)
+    if as_json:
+        _print_json(found)
+    return 0 if all(row["state"] != "refused" for row in found) else RunError.exit_code
 
 
 def _doctor(words: list[str]) -> int:
@@ -543,6 +592,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "list": _list,
     "show": _show,
     "schema": _schema,
+    "architectures": _architectures,
     "plugins": _plugins,
     "doctor": _doctor,
 }

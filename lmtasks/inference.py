@@ -105,7 +105,7 @@ class Predictor:
         require_safetensors(name)
         with found_or_explained("model", name):
             self.pipeline = _pipeline(name, recipe, revision)
-        adapted(self.pipeline.model)
+        adapted(self.pipeline.model, recipe)
         self.tokenizer = self.pipeline.tokenizer
         # Not whether its model could: BART fills masks as well, and counts its positions from the left.
         self.generates = bool(self.pipeline._pipeline_calls_generate)

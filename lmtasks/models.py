@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +214,7 @@ def load_model(
     model_class = resolve(recipe.model_class)
     transformers.set_seed(seed)
     if not settings.model_name_or_path:
-        return Loaded(adapted(_fresh(model_class, fit_to_tokenizer(config, tokenizer))))
+        return Loaded(adapted(_fresh(model_class, fit_to_tokenizer(config, tokenizer)), recipe))
     name = settings.model_name_or_path
     require_safetensors(name)
     with found_or_explained("model", name):
@@ -243,15 +244,33 @@ def load_model(
     unused = tuple(sorted(report["unexpected_keys"]))
     if not settings.allow_new_weights:
         _require_place(model, unused, name)
-    return Loaded(adapted(model), missing, _grow(model, tokenizer), unused)
+    return Loaded(adapted(model, recipe), missing, _grow(model, tokenizer), unused)
 
 
-def adapted(model: PreTrainedModel) -> PreTrainedModel:
-    """The model, taking what recipes give although its architecture would not."""
-    multiple = architecture_of(model.config).multiple(model.config)
+def adapted(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
+    """The model, taking what recipes give although its architecture would not, and learning what it can."""
+    architecture = architecture_of(model.config)
+    multiple = architecture.multiple(model.config)
     if multiple > 1:
         fill_up(model, multiple)
+    idle = architecture.idle.get(recipe.model_class.partition(":")[2], ())
+    for name, parameter in model.named_parameters():
+        if any(fnmatch(name, pattern) for pattern in idle):
+            parameter.requires_grad_(False)
+    if architecture.empty_padding:
+        _keep_padding_empty(model)
     return model
+
+
+def _keep_padding_empty(model: PreTrainedModel) -> None:
+    """Let no gradient reach the embedding of the padding token, where another layer shares the table."""
+    table = model.get_input_embeddings()
+    padding = getattr(table, "padding_idx", None)
+    if padding is not None:
+        with torch.no_grad():
+            table.weight[padding] = 0
+        row = torch.tensor(padding)
+        table.weight.register_hook(lambda gradient: gradient.index_fill(0, row.to(gradient.device), 0.0))
 
 
 def _require_place(model: PreTrainedModel, unused: tuple[str, ...], checkpoint: str) -> None:
@@ -359,7 +378,9 @@ def require_safetensors(name: str) -> None:
 
 def _grow(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Make room for the tokenizer's tokens; never shrinks, as checkpoints pad their vocabulary."""
-    rows = model.get_input_embeddings().weight.shape[0]
+    # Not every model has its table where others have (Perceiver).
+    rows = getattr(model.get_input_embeddings(), "weight", None)
+    rows = model.config.get_text_config().vocab_size if rows is None else rows.shape[0]
     if len(tokenizer) <= rows:
         return 0
     model.resize_token_embeddings(len(tokenizer))

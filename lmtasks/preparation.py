@@ -22,10 +22,10 @@ from lmtasks.models import Loaded, fit_to_tokenizer, load_config, load_model, us
 from lmtasks.packing import Packed
 from lmtasks.plan import Plan, counts, peak_memory, total_steps
 from lmtasks.precision import with_precision
-from lmtasks.probes import probe, probe_first_loss
+from lmtasks.probes import probe, probe_first_loss, probe_padding
 from lmtasks.progress import say
 from lmtasks.publishing import check_can_push
-from lmtasks.recipe import Batch, BlockOptions
+from lmtasks.recipe import EVALUATION_SEED, Batch, BlockOptions, Example
 from lmtasks.texts import Texts, encode_corpus, one_example
 from lmtasks.tokenization import add_tokens, load_tokenizer, require_tokens, train_tokenizer
 from lmtasks.training import rehearse
@@ -85,7 +85,7 @@ def prepare(request: Request) -> Prepared:
     loaded = load_model(request.model, request.recipe, config, tokenizer, request.seed)
     notes += [*texts.notes(), *_model_notes(loaded)]
     _require_same_text(request, folder, texts.train)
-    check_model(request, loaded.model, texts.evaluation, example)
+    check_model(request, tokenizer, loaded.model, texts.evaluation, example)
     if not request.model.model_name_or_path:
         first, uniform = probe_first_loss(loaded.model, request.recipe, example)
         notes.append(f"first loss {first:.2f} nats, a uniform guess costs {uniform:.2f}")
@@ -182,7 +182,9 @@ def quicken(request: Request, model: PreTrainedModel, example: Batch) -> Iterato
         yield f"the head runs on every position: {reason}"
 
 
-def check_model(request: Request, model: PreTrainedModel, packed: Packed, example: Batch) -> None:
+def check_model(
+    request: Request, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, packed: Packed, example: Batch
+) -> None:
     """Measure what the model can take and what it sees, and teach it to isolate documents if asked.
 
     Raises:
@@ -190,9 +192,19 @@ def check_model(request: Request, model: PreTrainedModel, packed: Packed, exampl
     """
     recipe = request.recipe
     probe(model, recipe, example)
-    if packed.blocks.isolate and not packed.blocks.line_by_line:
+    if packed.blocks.line_by_line:
+        examples = _of_different_lengths(Examples(packed, EVALUATION_SEED))
+        collate = recipe.collator(tokenizer, request.options, False)
+        probe_padding(model, recipe, [collate([one]) for one in examples], collate(examples))
+    elif packed.blocks.isolate:
         isolate(model, recipe)
         probe_isolation(model, recipe, example)
+
+
+def _of_different_lengths(examples: Examples) -> list[Example]:
+    """The longest and the shortest of the first examples."""
+    some = sorted((examples[number] for number in range(min(len(examples), 64))), key=lambda one: len(one["input_ids"]))
+    return [some[-1], some[0]]
 
 
 def _plan(

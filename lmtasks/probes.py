@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from lmtasks.errors import InputError, first_line
 from lmtasks.heads import without_cache
+from lmtasks.models import architecture_of
 from lmtasks.recipe import Batch, Recipe
 
 FIRST_LOSS = (0.5, 5.0)
@@ -37,12 +38,8 @@ def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "document_ids")}
     was_training = model.training
     try:
-        with _nothing_zero(model):
-            try:
-                looks_ahead = _looks_ahead(model.eval(), inputs)
-            except AssertionError:  # Reformer, which has gradients in training only
-                with torch.random.fork_rng():
-                    looks_ahead = _looks_ahead(model.train(), inputs)
+        with _nothing_zero(model), torch.random.fork_rng():
+            looks_ahead = _looks_ahead(model.train(architecture_of(model.config).reversible), inputs)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"the model fails on a block of {batch['input_ids'].shape[1]} tokens: {first_line(error)}",
@@ -136,12 +133,48 @@ def _check_attention(recipe: Recipe, model: PreTrainedModel, looks_ahead: bool) 
     if recipe.attention == "causal" and looks_ahead:
         raise InputError(
             f"{recipe.name} cannot train this {kind} model: it sees the tokens that it should predict",
-            "take a decoder such as gpt2 or llama, or lmtasks run masked-lm for this model",
+            f"take a decoder such as gpt2 or llama{_made_decoder(model)}, or lmtasks run masked-lm for this model",
         )
     if recipe.attention == "bidirectional" and not looks_ahead:
         raise InputError(
             f"{recipe.name} cannot train this {kind} model: it does not see the text after a position",
             "take an encoder such as roberta or modernbert, or lmtasks run causal-lm for this model",
+        )
+
+
+def _made_decoder(model: PreTrainedModel) -> str:
+    """How this very model would see no future, if its architecture knows a way."""
+    settings = ",".join(f"{name}={str(value).lower()}" for name, value in architecture_of(model.config).causal.items())
+    return f", make one of this with --config_overrides {settings}" if settings else ""
+
+
+def probe_padding(model: PreTrainedModel, recipe: Recipe, alone: Iterable[Batch], together: Batch) -> None:
+    """The losses of examples must be the same, whatever they are padded to.
+
+    Args:
+        model: the model to train.
+        recipe: whose loss it is.
+        alone: examples of different lengths, each in a batch of its own, as the recipe collates them for evaluation.
+        together: the same ones in one batch.
+
+    Raises:
+        InputError: they are not.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            apart = sum(float(recipe.loss(model, batch)[0]) for batch in alone)
+            padded = float(recipe.loss(model, together)[0])
+        reason = "" if math.isclose(apart, padded, rel_tol=1e-4) else "its losses depend on the padding"
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"it cannot take padding ({first_line(error)})"
+    finally:
+        model.train(was_training)
+    if reason:
+        raise InputError(
+            f"{recipe.name} cannot train this {model.config.model_type} model line by line: {reason}",
+            "leave --line_by_line out: blocks are of one length",
         )
 
 

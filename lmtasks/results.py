@@ -73,11 +73,10 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
     """
     request = prepared.request
     batch = one_example(request, prepared.tokenizer, prepared.texts.evaluation, "held-out")
-    saved = adapted(
-        resolve(request.recipe.model_class).from_pretrained(
-            prepared.folder, trust_remote_code=request.model.trust_remote_code, dtype=torch.float32
-        )
+    saved = resolve(request.recipe.model_class).from_pretrained(
+        prepared.folder, trust_remote_code=request.model.trust_remote_code, dtype=torch.float32
     )
+    saved = adapted(saved, request.recipe)
     if "document_ids" in batch:
         isolate(saved, request.recipe)
     was_training = model.training

@@ -251,7 +251,7 @@ def evaluate_as(
         )
     example = one_example(request, tokenizer, packed, "evaluation")
     model = load_model(request.model, chosen, model_config, tokenizer, request.seed).model
-    check_model(request, model, packed, example)
+    check_model(request, tokenizer, model, packed, example)
     separate_head(model, {name: value for name, value in example.items() if name != "labels"})
     return _measured(model.to(_device()), request, tokenizer, packed), chosen.perplexity_name(request.options)
 

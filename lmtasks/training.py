@@ -36,6 +36,7 @@ from lmtasks.arguments import refused
 from lmtasks.errors import InputError, Interrupted, RunError, first_line
 from lmtasks.evaluation import Collate, evaluate_model
 from lmtasks.examples import Examples
+from lmtasks.models import architecture_of
 from lmtasks.progress import Progress
 from lmtasks.recipe import Batch, Recipe
 
@@ -320,7 +321,7 @@ def _gradient(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> list[torc
     inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     was_training = model.training
-    model.eval()
+    model.train(architecture_of(model.config).reversible)
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             total = recipe.loss(model, inputs)[0]
