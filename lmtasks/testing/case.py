@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import os
 import random
 import tempfile
@@ -24,7 +23,7 @@ import lmtasks
 from lmtasks.architecture import Architecture
 from lmtasks.catalog import Catalog, load_catalog
 from lmtasks.configure import Request, configure
-from lmtasks.corpus import load_corpus
+from lmtasks.corpus import Corpus, load_corpus
 from lmtasks.errors import InputError
 from lmtasks.evaluation import Collate
 from lmtasks.examples import Examples
@@ -90,8 +89,18 @@ class Case:
     @cached_property
     def request(self) -> Request:
         """What a run would be asked for."""
-        values = {"config_name": str(self.folder / "start"), "tokenizer_name": str(self.folder / "start")}
-        return configure(self.recipe, {**values, **self.data, **self.values})
+        return configure(self.recipe, self.request_values)
+
+    @property
+    def request_values(self) -> dict[str, Any]:
+        """What a run would be told: model, tokenizer, data, and the recipe's options."""
+        start = str(self.folder / "start")
+        return {"config_name": start, "tokenizer_name": start, **self.data, **self.values}
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The corpus, loaded."""
+        return load_corpus(self.request.data)
 
     @property
     def options(self) -> Any:
@@ -105,7 +114,7 @@ class Case:
 
     @cached_property
     def _texts(self) -> Callable[[], Texts]:
-        return once(lambda: encode_corpus(self.request, load_corpus(self.request.data), self.tokenizer))
+        return once(lambda: encode_corpus(self.request, self.corpus, self.tokenizer))
 
     def examples(self, count: int = 4, *, training: bool = True, seed: int = SEED, epoch: int = 0) -> list[Example]:
         """The first examples of a split."""
@@ -156,24 +165,19 @@ class Case:
 
     @cached_property
     def _run(self) -> Callable[[], Run]:
-        return once(self._trained)
+        return once(lambda: self.trained({"output_dir": str(self.folder / "run")}))
 
-    def _trained(self) -> Run:
+    def trained(self, values: Mapping[str, Any]) -> Run:
+        """A finished run; a very short one of this case, where the values say nothing else."""
         self.make()  # what is wrong with the model is told where it is made
-        start = self.folder / "start"
-        done = lmtasks.run(
-            self.recipe,
-            config_name=str(start),
-            tokenizer_name=str(start),
-            output_dir=str(self.folder / "run"),
-            max_steps=3,
-            per_device_train_batch_size=4,
-            learning_rate=1e-3,
-            use_cpu=True,
-            bf16=False,
-            **self.data,
-            **self.values,
-        )
+        short = {
+            "max_steps": 3,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-3,
+            "use_cpu": True,
+            "bf16": False,
+        }
+        done = lmtasks.run(self.recipe, **{**self.request_values, **short, **values})
         assert isinstance(done, Run)  # a plan is for dry runs
         return done
 
@@ -259,10 +263,9 @@ def register(architectures: Iterable[Architecture]) -> list[str]:
 
 @contextlib.contextmanager
 def _leaving_no_trace(place: str) -> Iterator[None]:
-    """Nothing is printed, nobody's cache grows, and random numbers go on afterwards as if nothing had happened."""
+    """Nobody's cache grows, and random numbers go on afterwards as if nothing had happened."""
     states = random.getstate(), np.random.get_state()
-    quiet = contextlib.redirect_stderr(io.StringIO())
-    with quiet, torch.random.fork_rng(devices=[]), mock.patch.dict(os.environ, XDG_CACHE_HOME=place):
+    with torch.random.fork_rng(devices=[]), mock.patch.dict(os.environ, XDG_CACHE_HOME=place):
         try:
             yield
         finally:

@@ -137,8 +137,6 @@ def prompt_and_answers_are_text(case: Case) -> None:
     lines = case.recipe.answers(output)
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise Fault(f"answers gives {lines!r:.200}", "give a list of lines, each a str")
-    if not lines:
-        raise Fault(f"answers gives no line for {output!r:.200}", "give at least one line of what the pipeline says")
 
 
 def _text(case: Case) -> str:
