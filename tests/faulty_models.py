@@ -12,6 +12,7 @@ class MixerConfig(PretrainedConfig):
     model_type = "mixer"
     vocab_size: int = 300
     hidden_size: int = 16
+    num_hidden_layers: int = 1
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | None = None
@@ -97,16 +98,24 @@ class SecretTie(CausalMixer):
     """Tied weights of which transformers knows nothing."""
 
     def build(self, config):
-        self.post = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.post.weight = nn.Parameter(self.post.weight.detach().clone())
-        self.before = nn.Linear(config.hidden_size, config.hidden_size)
-        self.before.weight = self.post.weight
+        self.before, self.after = (nn.Linear(config.hidden_size, config.hidden_size) for _ in range(2))
+        self.after.weight = self.before.weight
 
     def states(self, input_ids, attention_mask=None):
-        return self.before(self.post(super().states(input_ids, attention_mask)))
+        return self.after(self.before(super().states(input_ids, attention_mask)))
+
+
+class LostTie(SecretTie):
+    """The same, saved as two weights."""
+
+    def save_pretrained(self, *places, **options):
+        state = {name: value.clone() for name, value in self.state_dict().items()}
+        return super().save_pretrained(*places, state_dict=state, **options)
+
+    def build(self, config):
+        super().build(config)
+        if config.name_or_path:
+            self.after.weight = nn.Parameter(self.before.weight.detach().clone())
 
 
 class DeafToMask(Mixer):
@@ -162,3 +171,10 @@ class Mute(Mixer):
     """A causal model that cannot generate."""
 
     causal = True
+
+
+class Blank(CausalMixer):
+    """Logits that are no numbers."""
+
+    def forward(self, input_ids, attention_mask=None, **_):
+        return CausalLMOutput(logits=self.head(self.states(input_ids, attention_mask)) / 0)

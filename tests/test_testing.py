@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import re
 import subprocess
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import faulty_models
 import numpy as np
 import pytest
 import torch
@@ -21,11 +21,10 @@ from torch.nn.functional import cross_entropy
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import lmtasks.testing
-from lmtasks import Architecture, BlockOptions, Blocks, Recipe, option, target_sums
+from lmtasks import Architecture, BlockOptions, Blocks, Interrupted, Recipe, option, target_sums
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
-from lmtasks.selection import cache_home
-from lmtasks.testing import CheckFailed, Proof, check_architecture, check_recipe, checks, prove
+from lmtasks.testing import CheckFailed, check_architecture, check_recipe, checks, installed, prove
 
 CHECKS = checks()
 
@@ -268,7 +267,10 @@ FAULTS: dict[str, tuple[Recipe, str, str]] = {
         r"the loss counts \d+ targets, recipe.targets finds \d+.*-> let both count the same",
     ),
     "no labels": (
-        collated(lambda batch, examples, tokenizer: relabelled(batch, torch.full_like(batch["labels"], -100))),
+        collated(
+            lambda batch, examples, tokenizer: relabelled(batch, torch.full_like(batch["labels"], -100)),
+            evaluation=False,
+        ),
         "count-is-that-of-the-targets",
         r"has no target.*collator makes labels",
     ),
@@ -367,7 +369,7 @@ FAULTS: dict[str, tuple[Recipe, str, str]] = {
     "detached": (
         replace(CAUSAL_LM, loss=half_detached),
         "parameters-move",
-        r"\d+ of \d+ parameters have not moved.*model.embed_tokens.weight.*-> let the loss depend on them",
+        r"\d+ of \d+ parameters have not moved.*model.layers.0.*-> let the loss depend on them",
     ),
     "no gradient": (
         loss_of(lambda total, count, batch, more: (total.detach(), count, more)),
@@ -526,9 +528,267 @@ def test_each_mistake_of_a_recipe_is_found_and_it_is_said_what_to_do(name: str) 
     assert re.search(message, str(failure.value), re.DOTALL), str(failure.value)
 
 
-def test_every_check_of_a_recipe_is_shown_to_find_something() -> None:
-    elsewhere = {"import-is-light", "model-takes-a-block", "model-is-repeatable", "first-loss-is-that-of-a-guess"}
-    elsewhere |= {"saved-is-what-was-trained"}
-    found = {check for _, check, _ in FAULTS.values()} | elsewhere
-    assert {name for name, check in CHECKS.items() if "recipe" in check.subjects} == found
+# --- what is wrong with a module ---
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import torch", r"importing '\w+' imports .*torch.*-> import them inside the functions"),
+        ("import numpy as np", r"importing '\w+' imports numpy"),
+        ("raise OSError('no such disk')", r"cannot be imported on its own: OSError: no such disk.*-> mend"),
+    ],
+)
+def test_a_module_with_a_heavy_or_broken_top_is_found(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "heavy_recipe.py").write_text(text + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(CheckFailed) as failure:
+        check_recipe(MASKED_LM, module="heavy_recipe", only=["import-is-light"])
+    assert re.search(message, str(failure.value), re.DOTALL), str(failure.value)
+
+
+def test_a_recipe_of_no_plugin_needs_its_module_named() -> None:
+    outcome = check_recipe(replace(MASKED_LM, name="mine"), only=["import-is-light"]).checks["import-is-light"]
+    assert str(outcome) == "skipped: no installed plugin has this recipe; module='...' says where it is declared"
+
+
+# --- what is wrong with an architecture ---
+
+
+@pytest.fixture
+def architecture() -> Iterator[Callable[..., Architecture]]:
+    """``architecture("Noisy")``: one of faulty_models.py under a model type of its own, unknown again afterwards."""
+    made = []
+
+    def declare(name: str, **values: Any) -> Architecture:
+        kind = f"mixer-{name.lower()}"
+        config = type(
+            f"{name}Config", (faulty_models.MixerConfig,), {"model_type": kind, "__module__": "faulty_models"}
+        )
+        model = getattr(faulty_models, name)
+        monkeypatch.setattr(faulty_models, config.__name__, config, raising=False)
+        monkeypatch.setattr(model, "config_class", config)
+        auto = "AutoModelForCausalLM" if model.causal or name == "Clairvoyant" else "AutoModelForMaskedLM"
+        made.append((kind, config, getattr(transformers, auto)))
+        declared = {
+            "config": f"faulty_models:{config.__name__}",
+            "models": {auto: f"faulty_models:{name}"},
+            "tiny": {"hidden_size": 16},
+        }
+        return Architecture(model_type=kind, **{**declared, **values})
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield declare
+    for kind, config, auto in made:
+        CONFIG_MAPPING._extra_content.pop(kind, None)
+        auto._model_mapping._extra_content.pop(config, None)
+
+
+@pytest.mark.parametrize("name", ["Mixer", "CausalMixer"])
+def test_a_right_architecture_passes_with_every_recipe_that_it_declares(name: str, architecture: Any) -> None:
+    (proof,) = check_architecture(architecture(name))
+    recipe = CAUSAL_LM if name == "CausalMixer" else MASKED_LM
+    assert proof.subject == f"mixer-{name.lower()} with {recipe.name}"
+    assert {outcome.state for outcome in proof.checks.values()} == {"ok"}
+    assert proof.checks["fast-head-is-the-plain-head"].reason == (
+        "the head runs on every position: it has no body apart from its head"
+    )
+
+
+MODEL_FAULTS = {
+    "UnsavedScale": ("saved-is-what-was-trained", r"cannot be loaded and used: .*-> keep everything that the logits"),
+    "LostPositions": ("saved-is-what-was-trained", r"gives other logits .*other buffers must follow from the conf"),
+    "SecretTie": (
+        "saved-is-what-was-trained",
+        r"cannot be saved: .*-> name weights .* in _tied_weights_keys",
+    ),
+    "LostTie": (
+        "saved-is-what-was-trained",
+        r"after.weight and before.weight were one weight.*-> name weights",
+    ),
+    "DeafToMask": (
+        "padding-does-not-matter",
+        r"add up to .*, their batch has .*attention_mask and heeds it",
+    ),
+    "Idle": ("parameters-move", r"2 of 7 parameters have not moved.*unused.weight, unused.bias.*name them in unmoved"),
+    "Clairvoyant": ("attention-is-as-declared", r"it sees the tokens that it should predict"),
+    "Noisy": ("model-is-repeatable", r"answers differently the second time.*-> apply dropout"),
+    "Sociable": ("loss-is-a-sum", r"add up to .*, their batch has"),
+    "Loud": ("first-loss-is-that-of-a-guess", r"starts at a loss of .*-> if it is too large, start with smaller"),
+    "Short": ("model-takes-a-block", r"fails on a block of 32 tokens: .*-> let forward take what the collator makes"),
+    "Blank": ("model-takes-a-block", r"finite: False.*-> give logits"),
+    "Mute": ("pipeline-answers", r"does not answer .*a model for a pipeline that generates inherits from"),
+}
+
+
+@pytest.mark.parametrize("name", MODEL_FAULTS)
+def test_each_mistake_of_a_model_is_found_and_it_is_said_what_to_do(name: str, architecture: Any) -> None:
+    check, message = MODEL_FAULTS[name]
+    with pytest.raises(CheckFailed) as failure:
+        check_architecture(architecture(name), only=[check])
+    assert failure.value.failed == (check,)
+    assert re.search(message, str(failure.value), re.DOTALL), str(failure.value)
+
+
+def test_what_cannot_run_is_told_once(architecture: Any) -> None:
+    with pytest.raises(CheckFailed) as failure:
+        check_architecture(architecture("Short"))
+    assert failure.value.failed == ("model-takes-a-block",)
+    outcomes = failure.value.proofs[0].checks
+    assert str(outcomes["parameters-move"]) == "skipped: not reached: model-takes-a-block failed"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tiny": {}}, r"has no tiny configuration.*-> give tiny="),
+        ({"tiny": {"hidden_size": 2_000}}, r"its tiny model has \d+,\d+,\d+ parameters.*-> shrink `tiny`"),
+        ({"config": "faulty_models:Nothing"}, r"cannot be used: .*Nothing.*-> see that config and models name classes"),
+        ({"models": {}}, r"no installed recipe trains one of its classes.*-> declare models="),
+        ({"models": {"AutoModelForCTC": "faulty_models:Mixer"}}, r"no installed recipe trains one of AutoModelForCTC"),
+    ],
+)
+def test_a_wrong_declaration_of_an_architecture_is_found(values: Any, message: str, architecture: Any) -> None:
+    with pytest.raises(CheckFailed) as failure:
+        check_architecture(architecture("CausalMixer", **values))
+    assert failure.value.failed == ("architecture-registers",)
+    assert re.search(message, str(failure.value), re.DOTALL), str(failure.value)
+
+
+def test_parameters_may_be_allowed_to_stay_where_they_are(architecture: Any) -> None:
+    idle = architecture("Idle")
+    (proof,) = check_architecture(idle, CAUSAL_LM, unmoved=["unused.*"], only=["parameters-move"])
+    assert str(proof.checks["parameters-move"]) == "ok: these do not move: unused.weight, unused.bias"
+
+
+# --- the kit itself ---
+
+
+def test_every_check_is_shown_to_find_something() -> None:
+    found = {check for _, check, _ in FAULTS.values()} | {check for check, _ in MODEL_FAULTS.values()}
+    assert found | {"import-is-light", "architecture-registers"} == CHECKS.keys()
     assert len(FAULTS) >= 20
+
+
+def test_all_that_failed_is_in_one_error() -> None:
+    wrong = replace(FAULTS["labels shifted"][0], answers=str, options=Undocumented)
+    names = ["options-are-documented", "targets-are-the-text", "prompt-and-answers-are-text", "batches-are-repeatable"]
+    with pytest.raises(AssertionError, match=r"^masked-lm: 3 of 4 checks failed\n") as failure:
+        check_recipe(wrong, only=names)
+    assert isinstance(failure.value, CheckFailed)
+    assert failure.value.failed == tuple(names[:3])
+    assert len(re.findall(r"^    -> ", str(failure.value), re.MULTILINE)) == 3
+
+
+def test_code_that_breaks_is_a_finding_with_its_place() -> None:
+    def collator(tokenizer: Any, options: Any, training: bool) -> Any:
+        raise KeyError("span")
+
+    with pytest.raises(CheckFailed, match=r"KeyError: 'span' \(test_testing.py, line \d+\)"):
+        check_recipe(replace(MASKED_LM, collator=collator), only=["tokens-are-kept"])
+
+
+def test_checks_can_be_left_out_with_a_reason() -> None:
+    wrong = replace(MASKED_LM, answers=str)
+    proof = check_recipe(
+        wrong, only=["prompt-and-answers-are-text"], skip={"prompt-and-answers-are-text": "nobody reads them"}
+    )
+    assert str(proof.checks["prompt-and-answers-are-text"]) == "skipped: left out: nobody reads them"
+    for values in ({"skip": {"loss-is-sum": "a typo"}}, {"only": ["loss-is-sum"]}):
+        with pytest.raises(ValueError, match="there is no check 'loss-is-sum', did you mean 'loss-is-a-sum'"):
+            check_recipe(MASKED_LM, **values)
+
+
+def test_a_loss_that_is_no_cross_entropy_has_an_oracle_of_its_own() -> None:
+    def squared(model: torch.nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, int]:
+        wanted = batch["labels"] != -100
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        likelihoods = model(**inputs).logits[wanted].log_softmax(-1)
+        return likelihoods.gather(1, batch["labels"][wanted, None]).square().sum(), int(wanted.sum())
+
+    def loss(model: torch.nn.Module, batch: dict[str, Any]) -> Any:
+        inputs = {name: value for name, value in batch.items() if name != "label_smoothing"}
+        total, count = squared(model, inputs)
+        return total, torch.tensor(count)
+
+    recipe = replace(MASKED_LM, loss=loss, metrics=("lmtasks.metrics:Perplexity",))
+    names = ["loss-is-the-cross-entropy", "loss-is-a-sum", "label-smoothing-is-heeded-or-refused"]
+    with pytest.raises(CheckFailed, match=r"needs check_recipe\(oracle=...\)"):
+        check_recipe(recipe, only=names)
+    proof = check_recipe(recipe, oracle=squared, only=names)
+    assert proof.checks[names[2]].reason == "refused: masked-lm takes no notice of --label_smoothing_factor"
+
+
+def test_a_recipe_without_starter_or_tokenizer_gets_both() -> None:
+    bare = replace(MASKED_LM, starter=None, tokenizer=None)
+    proof = check_recipe(bare, text="the <mask> fox", predict={"top_k": 2})
+    skipped = {name for name, outcome in proof.checks.items() if outcome.state == "skipped"}
+    assert skipped == {"import-is-light", "starter-is-valid", "tokenizer-spec-is-complete"}
+
+
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for generator in (random.seed, np.random.seed, torch.manual_seed):
+        generator(1)
+    expected = random.random(), np.random.rand(), torch.rand(1).item()
+    for generator in (random.seed, np.random.seed, torch.manual_seed):
+        generator(1)
+    check_recipe(CAUSAL_LM, only=["run-works", "batches-are-repeatable", "parameters-move"])
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_signal_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loss(model: torch.nn.Module, batch: dict[str, Any]) -> Any:
+        raise Interrupted("stopped by SIGINT", "", 2)
+
+    with pytest.raises(Interrupted):
+        check_recipe(replace(MASKED_LM, loss=loss), only=["loss-is-a-sum"])
+
+
+def test_every_check_makes_its_claim_in_words() -> None:
+    for name, check in CHECKS.items():
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)+", name)
+        assert check.summary.endswith("."), name
+        assert check.subjects <= {"recipe", "architecture"}
+        assert check.subjects, name
+
+
+# --- what it costs those who do not use it ---
+
+HEAVY = "{'torch', 'transformers', 'datasets', 'evaluate', 'numpy', 'huggingface_hub', 'tokenizers'}"
+
+
+@pytest.mark.parametrize("module", ["lmtasks.testing", "lmtasks.testing.fixtures"])
+def test_importing_the_kit_is_light(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({HEAVY} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_public_names_are_there() -> None:
+    for name in lmtasks.testing.__all__:
+        assert getattr(lmtasks.testing, name) is not None
+    assert set(dir(lmtasks.testing)) == set(lmtasks.testing.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        lmtasks.testing.nothing  # noqa: B018  (looking is the point)
+
+
+# --- a plugin without a package ---
+
+
+def test_recipes_and_architectures_can_count_as_installed(architecture: Any) -> None:
+    mine = replace(MASKED_LM, name="mine")
+    before = lmtasks.load_catalog()
+    with installed([mine], [architecture("Mixer")]) as catalog:
+        assert catalog.recipe("mine") is mine
+        assert catalog.architectures.keys() == {"mixer-mixer"}
+        assert lmtasks.recipes()["mine"] is mine
+        assert catalog.recipes.keys() == {"masked-lm", "causal-lm", "mine"}
+    assert lmtasks.load_catalog() == before
+    with pytest.raises(lmtasks.InputError, match="must return Recipe objects"), installed(["mine"]):  # type: ignore[list-item]
+        pass

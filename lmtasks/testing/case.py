@@ -53,7 +53,7 @@ class Case:
         title: what is examined, for people.
         recipe: the recipe.
         configured: gives the configuration of a tiny model, fitted to the tokenizer.
-        tokenizer: tiny, too.
+        tokenized: gives a tiny tokenizer.
         folder: for whatever has to be written.
         make: gives the model with its first weights; the same object every time.
         values: options of the recipe, by name.
@@ -68,7 +68,7 @@ class Case:
     title: str
     recipe: Recipe
     configured: Callable[[], PretrainedConfig]
-    tokenizer: PreTrainedTokenizerBase
+    tokenized: Callable[[], PreTrainedTokenizerBase]
     folder: Path
     make: Callable[[], PreTrainedModel]
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -80,6 +80,11 @@ class Case:
     module: str = ""
 
     # --- text ---
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tiny tokenizer."""
+        return self.tokenized()
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -158,6 +163,15 @@ class Case:
         """A copy of the model with its first weights, in evaluation mode."""
         return copy.deepcopy(self.make()).eval()
 
+    def stirred(self) -> PreTrainedModel:
+        """Another copy, whose weights are large enough for everything that a position sees to move its logits."""
+        model = self.model()
+        chance = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.1 * torch.randn(parameter.shape, generator=chance)
+        return model
+
     @property
     def run(self) -> Run:
         """A short run of it all, by :func:`lmtasks.run`."""
@@ -207,23 +221,26 @@ def case_of(
     """
     with tempfile.TemporaryDirectory(prefix="lmtasks-") as place, _leaving_no_trace(place):
         folder = Path(place)
-        own = tokenizer or tokenizer_for(recipe)
-        own.save_pretrained(folder / "start")
+
+        def tokenized() -> PreTrainedTokenizerBase:
+            own = tokenizer or tokenizer_for(recipe)
+            own.save_pretrained(folder / "start")
+            return own
 
         def configured() -> PretrainedConfig:
-            config = fit_to_tokenizer(_config(recipe, model), own)
+            config = fit_to_tokenizer(_config(recipe, model), own())
             config.save_pretrained(folder / "start")
             return config
 
-        config = once(configured)
+        own, config = once(tokenized), once(configured)
         blocks = {"block_size": BLOCK} if issubclass(recipe.options, BlockOptions) else {}
         yield Case(
             title=recipe.name if model is None else f"{_type_of(model)} with {recipe.name}",
             recipe=recipe,
             configured=config,
-            tokenizer=own,
+            tokenized=own,
             folder=folder,
-            make=once(lambda: load_model(ModelSettings(), recipe, copy.deepcopy(config()), own, SEED).model),
+            make=once(lambda: load_model(ModelSettings(), recipe, copy.deepcopy(config()), own(), SEED).model),
             values={**blocks, **(options or {})},
             architecture=model if isinstance(model, Architecture) else None,
             **more,

@@ -79,12 +79,10 @@ def views_score_every_token_once(case: Case) -> str:
         for name, blocks in options.recipe.views(options.tokenizer, options.options).items():
             recut = texts.recut(blocks)
             examples = examples_of(recut, len(recut), 0)
-            scored = sum(example["scored"].stop - example["scored"].start for example in _scored(examples))
-            plain = sum(len(example["input_ids"]) for example in examples if "scored" not in example)
-            plain -= (blocks.size - blocks.body) * sum("scored" not in example for example in examples)
-            if scored + plain != len(texts.used):
+            scored = sum(_scored_tokens(example, blocks) for example in examples)
+            if scored != len(texts.used):
                 raise Fault(
-                    f"the view '{name}' scores {scored + plain} of {len(texts.used)} tokens",
+                    f"the view '{name}' scores {scored} of {len(texts.used)} tokens",
                     "let `stride` be at most the tokens of a block, and refuse others with InputError in `views`",
                 )
             _require_scored_only(options, name, _scored(examples)[:8])
@@ -92,6 +90,13 @@ def views_score_every_token_once(case: Case) -> str:
     if not told:
         raise Inapplicable("the recipe has no views")
     return ", ".join(dict.fromkeys(told))
+
+
+def _scored_tokens(example: Example, blocks: Blocks) -> int:
+    """How many tokens of the text an example may have as targets."""
+    first, last = len(blocks.start), len(example["input_ids"]) - len(blocks.end)
+    scored = example.get("scored", slice(first, last))
+    return int(min(scored.stop, last) - max(scored.start, first))
 
 
 def _scored(examples: list[Example]) -> list[Example]:
@@ -207,14 +212,10 @@ def epochs_differ(case: Case) -> str:
     """Where training draws anything, every epoch, every seed of a run and every example draws otherwise."""
     collate, examples = case.collate(), case.examples(8)
     first = collate(examples)
-    seeds = {
-        "epoch": lambda seed: (seed[0], seed[1] + 1, seed[2]),
-        "seed of the run": lambda seed: (seed[0] + 1, *seed[1:]),
-        "number of the example": lambda seed: (*seed[:2], seed[2] + 1000),
-    }
+    steps = {"seed of the run": (1, 0, 0), "epoch": (0, 1, 0), "number of the example": (0, 0, 1000)}
     moved = {
-        name: differing(first, collate([{**example, "seed": change(example["seed"])} for example in examples]))
-        for name, change in seeds.items()
+        name: differing(first, collate([{**one, "seed": (np.array(one["seed"]) + step).tolist()} for one in examples]))
+        for name, step in steps.items()
     }
     if not any(moved.values()):
         return "nothing is drawn"

@@ -104,6 +104,28 @@ def _taken() -> dict[str, str]:
     return taken
 
 
+@check("recipe", gate=True)
+def tokenizer_spec_is_complete(case: Case) -> None:
+    """A tokenizer trained for the recipe has every token that it needs, each as one token."""
+    spec = case.recipe.tokenizer
+    if spec is None:
+        raise Inapplicable("the recipe says nothing about training a tokenizer")
+    if strangers := [
+        word for word in spec.template.split() if word != "$A" and word not in spec.special_tokens.values()
+    ]:
+        raise Fault(f"the template has {strangers[0]}, no special token", "add it to special_tokens, or correct it")
+    if missing := [role for role in case.recipe.required_tokens if role not in spec.special_tokens]:
+        raise Fault(
+            f"required_tokens has {missing[0]}, the TokenizerSpec has none",
+            f"add it: special_tokens={{'{missing[0]}': '<{missing[0].removesuffix('_token')}>', ...}}",
+        )
+    require_tokens(case.tokenizer, "the tiny tokenizer", case.recipe)
+    for token in (*spec.special_tokens.values(), *case.recipe.extra_tokens):
+        ids = case.tokenizer(token, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            raise Fault(f"{token!r} is {len(ids)} tokens", "name it in special_tokens or extra_tokens, spelt the same")
+
+
 @check("recipe")
 def options_hold_or_refuse(case: Case) -> str:
     """Every value that an option accepts, up to its limits, makes batches, or is refused with InputError."""
@@ -163,25 +185,3 @@ def starter_is_valid(case: Case) -> None:
         raise Fault(f"there is no embedded text '{starter.sample}'", f"take one of {', '.join(SAMPLES)}")
     if wrong := [text for text in starter.texts if not isinstance(text, str) or not text.strip()]:
         raise Fault(f"the starter's texts have {wrong[0]!r}", advice)
-
-
-@check("recipe")
-def tokenizer_spec_is_complete(case: Case) -> None:
-    """A tokenizer trained for the recipe has every token that it needs, each as one token."""
-    spec = case.recipe.tokenizer
-    if spec is None:
-        raise Inapplicable("the recipe says nothing about training a tokenizer")
-    if strangers := [
-        word for word in spec.template.split() if word != "$A" and word not in spec.special_tokens.values()
-    ]:
-        raise Fault(f"the template has {strangers[0]}, no special token", "add it to special_tokens, or correct it")
-    if missing := [role for role in case.recipe.required_tokens if role not in spec.special_tokens]:
-        raise Fault(
-            f"required_tokens has {missing[0]}, the TokenizerSpec has none",
-            f"add it: special_tokens={{'{missing[0]}': '<{missing[0].removesuffix('_token')}>', ...}}",
-        )
-    require_tokens(case.tokenizer, "the tiny tokenizer", case.recipe)
-    for token in (*spec.special_tokens.values(), *case.recipe.extra_tokens):
-        ids = case.tokenizer(token, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1:
-            raise Fault(f"{token!r} is {len(ids)} tokens", "name it in special_tokens or extra_tokens, spelt the same")

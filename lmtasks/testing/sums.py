@@ -72,7 +72,7 @@ def padding_does_not_matter(case: Case) -> None:
 
 def _compare(case: Case, texts: Case, advice: str) -> None:
     """Refute that the loss of a batch is the sum of those of its examples."""
-    model, collate = case.model(), texts.collate()
+    model, collate = case.stirred(), texts.collate()
     examples = _of_all_lengths(texts)
     for gradients in (True, False):
         with torch.set_grad_enabled(gradients):
@@ -122,7 +122,7 @@ def loss_is_the_cross_entropy(case: Case) -> None:
     """Loss and gradient are those of the cross-entropy at all labels, computed here from the model's plain logits."""
     oracle = case.oracle or _cross_entropy_of(case)
     for texts in _plain_and_ragged(case):
-        model, batch = case.model(), texts.collate()(_of_all_lengths(texts))
+        model, batch = case.stirred(), texts.collate()(_of_all_lengths(texts))
         total, count, _ = sums(case, model, batch)
         expected, targets = oracle(model, batch)
         if count != targets or not same(total.item(), expected.item()):
@@ -183,8 +183,9 @@ def alignment(case: Case, model: torch.nn.Module, batch: Batch) -> int | None:
         if logits.shape[:2] != labels.shape:
             return None
         total = float(sums(case, model, batch)[0])
-        tried = ((ahead, float(cross_entropy(*aligned(logits, labels, ahead), reduction="sum"))) for ahead in (0, 1))
-        return next((ahead for ahead, expected in tried if same(total, expected)), None)
+        tried = [float(cross_entropy(*aligned(logits, labels, ahead), reduction="sum")) for ahead in (0, 1)]
+    nearest = min((0, 1), key=lambda ahead: abs(tried[ahead] - total))
+    return nearest if same(total, tried[nearest]) else None
 
 
 def _cross_entropy_of(case: Case) -> Callable[[torch.nn.Module, Batch], tuple[torch.Tensor, int]]:
@@ -231,7 +232,7 @@ def targets_are_the_text(case: Case) -> None:
 
 def _right_tokens(case: Case, batch: Batch, examples: list[Any]) -> tuple[torch.Tensor, str]:
     """What the logits of each position should say, -100 where nobody knows; and what that is."""
-    ids = batch.get("decoder_input_ids", batch["input_ids"])
+    ids: torch.Tensor = batch["decoder_input_ids" if "decoder_input_ids" in batch else "input_ids"]
     if ids.shape != batch["labels"].shape:
         raise Inapplicable("labels are not those of the input's positions")
     right = torch.full_like(ids, -100)
@@ -249,8 +250,8 @@ def _right_tokens(case: Case, batch: Batch, examples: list[Any]) -> tuple[torch.
 @check("recipe", "architecture")
 def fast_head_is_the_plain_head(case: Case) -> str | None:
     """Where the head runs on targets only, loss, count and gradient stay those of the plain model."""
-    model, batch = case.model(), case.batch()
-    quick = case.model()
+    model, batch = case.stirred(), case.batch()
+    quick = case.stirred()
     if reason := separate_head(quick, {name: value for name, value in batch.items() if name != "labels"}):
         return f"the head runs on every position: {reason}"
     results = []
@@ -309,7 +310,7 @@ def label_smoothing_is_heeded_or_refused(case: Case) -> str | None:
 @check("recipe")
 def metrics_get_their_sums(case: Case) -> None:
     """Every metric exists, and every sum that it asks for is one that the loss gives, and adds up over batches."""
-    model, collate = case.model(), case.collate(training=False)
+    model, collate = case.stirred(), case.collate(training=False)
     examples = case.examples(4, training=False)
     with torch.no_grad():
         _, _, together = sums(case, model, collate(examples))
