@@ -22,7 +22,7 @@ class Blocks:
     Args:
         size: tokens per example, ``start`` and ``end`` included; at most, where examples are shorter.
         start, end: token ids around every block.
-        document_start, document_end: token ids around every document in the stream.
+        document_start, document_end: token ids around every document in the stream; a running text is one.
         line_by_line: no stream; each document, or line of a text file, is an example of its own. One
             longer than ``size`` goes on in the next.
         isolate: tokens of one document neither see those of another nor count their positions from it.
