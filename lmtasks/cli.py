@@ -290,16 +290,18 @@ def _typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Seque
     from lmtasks.flags import add_options
 
     declared = groups_of(recipe)
+    trains = "training" in groups
     for group in groups:
-        add_options(parser, TITLES[group], declared[group].values())
+        options = [option for option in declared[group].values() if trains or not option.training_only]
+        add_options(parser, TITLES[group], options)
     other = parser.add_argument_group("other")
     other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
     other.add_argument("--json", action="store_true", help="one JSON document on stdout")
     _add_selection(other)
     other.add_argument("--help", "-h", action="store_true", help="show this")
-    if "training" in groups:
+    if trains:
         other.add_argument("--help_all", action="store_true", help="show this and every field of TrainingArguments")
-    if "training" in groups and "--help_all" in words:
+    if trains and "--help_all" in words:
         _add_training(parser, declared["training"])
     if _asks_help(words) or "--help_all" in words:
         parser.print_help()

@@ -259,10 +259,12 @@ def evaluate_as(
 def _refuse_idle(recipe: Recipe, typed: frozenset[str]) -> None:
     """Refuse what an evaluation would silently leave aside, unless it comes from the run's own record."""
     groups = groups_of(recipe)
-    used = {*groups["options"], *groups["data"], *groups["model"], "per_device_eval_batch_size", "seed"}
-    used -= {"max_train_samples"}
-    for name in sorted(typed - used):
-        raise InputError(f"--{name} means nothing to an evaluation", "lmtasks evaluate --help shows what does")
+    takes = {**groups["options"], **groups["data"], **groups["model"]}
+    used = {name for name, option in takes.items() if not option.training_only}
+    for name in sorted(typed - used - {"per_device_eval_batch_size", "seed"}):
+        alike = {f"eval_{name}", name.replace("train", "eval")} & used
+        hint = f"--{alike.pop()} is its like for evaluation" if alike else "lmtasks evaluate --help shows what does"
+        raise InputError(f"--{name} means nothing to an evaluation", hint)
 
 
 def _recorded(record: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -159,9 +159,40 @@ def test_what_is_published_names_no_file_and_no_package(here: Path, lmtasks: Any
 
 def test_the_options_of_a_file_are_flags_and_a_schema(here: Path, lmtasks: Any) -> None:
     assert "--mlm_probability" in lmtasks("run", "./my_recipe.py", "--help").out
-    assert "--mlm_probability" in lmtasks("evaluate", "--help", "--recipe", "./my_recipe.py").out
+    assert "--eval_mlm_probability" in lmtasks("evaluate", "--help", "--recipe", "./my_recipe.py").out
     assert lmtasks("show", "./my_recipe.py").out.startswith("own-file: My own.")
     assert json.loads(lmtasks("schema", "./my_recipe.py").out)["title"] == "lmtasks run own-file"
+
+
+NOISY = """
+from dataclasses import dataclass, replace
+
+from lmtasks import option
+from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(MaskedLMOptions):
+    noise: float = option(0.5, help="noise of training", training_only=True)
+
+
+NOISY = replace(MASKED_LM, name="noisy", options=Options, starter=None)
+"""
+
+
+def test_an_evaluation_refuses_what_a_recipe_says_that_only_training_uses(here: Path, lmtasks: Any) -> None:
+    Path("noisy.py").write_text(NOISY)
+    words = ["evaluate", "model", "--recipe", "./noisy.py", *TEXT]
+    assert lmtasks(*words).code == 0
+    assert "--noise" not in lmtasks("evaluate", "--help", "--recipe", "./noisy.py").out
+    outcome = lmtasks(*words, "--noise", "0.1")
+    assert (outcome.code, outcome.err.splitlines()) == (
+        2,
+        [
+            "error: --noise means nothing to an evaluation",
+            "hint: lmtasks evaluate --help shows what does",
+        ],
+    )
 
 
 @pytest.mark.parametrize(

@@ -589,10 +589,30 @@ def test_evaluate_refuses_a_run_whose_held_out_text_has_changed(model_folders: d
     assert evaluate("out", validation_file="text.txt")["eval_targets"] > 0
 
 
-@pytest.mark.parametrize("values", [{"model": "nowhere"}, {"max_train_samples": 3}])
+@pytest.mark.parametrize("values", [{"model": "nowhere"}, {"learning_rate": 1e-3}])
 def test_evaluate_refuses_what_it_would_ignore(values: dict[str, Any], model_folders: dict[str, Path]) -> None:
     with pytest.raises(InputError):
         evaluate(model_folders["gpt2"], validation_file="text.txt", **values)
+
+
+@pytest.mark.parametrize("values", [{"mlm_probability": 0.3}, {"mlm-probability": 0.3}, {"max_train_samples": 3}])
+def test_evaluate_refuses_what_only_training_uses(values: dict[str, Any], model_folders: dict[str, Path]) -> None:
+    with pytest.raises(InputError) as caught:
+        evaluate(model_folders["bert"], validation_file="text.txt", **values)
+    (name,) = (name.replace("-", "_") for name in values)
+    assert caught.value.message == f"--{name} means nothing to an evaluation"
+    assert (
+        caught.value.hint
+        == {
+            "mlm_probability": "--eval_mlm_probability is its like for evaluation",
+            "max_train_samples": "--max_eval_samples is its like for evaluation",
+        }[name]
+    )
+
+
+def test_what_only_training_uses_may_stand_in_the_record_of_a_run(model_folders: dict[str, Path]) -> None:
+    done = tuned("masked-lm", model_folders["bert"], "out", max_steps=2, mlm_probability=0.4, max_train_samples=9)
+    assert evaluate("out")["eval_loss"] == pytest.approx(done.metrics["eval_loss"], rel=1e-6)
 
 
 def test_evaluate_takes_none_as_not_given(model_folders: dict[str, Path]) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class MaskedLMOptions(BlockOptions):
     """Options of masked-lm."""
 
-    mlm_probability: float = option(0.15, help="share of tokens to predict", gt=0, lt=1)
+    mlm_probability: float = option(0.15, help="share of tokens to predict", gt=0, lt=1, training_only=True)
     eval_mlm_probability: float = option(0.15, help="the same share in evaluation, fixed masks", gt=0, lt=1)
     mask_unit: Literal["token", "word"] = option("token", help="what is predicted as a whole")
     pseudo_perplexity: bool = option(False, help="evaluate with every token hidden alone, too (takes long)")
