@@ -266,11 +266,12 @@ def _run(words: list[str]) -> int:
     values = _typed_flags(parser, recipe, words[1:], tuple(TITLES))
     as_json = values.pop("json", False)
     _quiet()
+    from lmtasks.loading import location
     from lmtasks.progress import is_main_process
     from lmtasks.runner import Run, run
 
     for source in current().named:
-        remember(source)
+        remember(source, "" if file_of(source) else location(source))
     result = run(name, **values)
     if not is_main_process():
         return 0
