@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from lmtasks.arguments import training_arguments
 from lmtasks.catalog import Catalog, load_catalog
 from lmtasks.configure import DATA_SOURCES, Request, configure, groups_of, read_yaml
-from lmtasks.corpus import load_corpus
+from lmtasks.corpus import Split, load_corpus
 from lmtasks.encoding import encode
 from lmtasks.errors import InputError, RunError
 from lmtasks.evaluation import evaluate_model
@@ -42,6 +42,9 @@ from lmtasks.training import train
 
 PLAIN = ("loss", "targets")
 """Figures that are called ``eval_...`` in the results, as users of the Trainer know them."""
+
+OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name"} - {"max_eval_samples", "overwrite_cache"}
+"""Settings with which an evaluation is not of the tokens that a run held out."""
 
 
 @dataclass(frozen=True)
@@ -243,12 +246,8 @@ def evaluate_as(
     blocks = blocks_of(request, tokenizer)
     packed = encode("evaluation", corpus.evaluation, tokenizer, blocks, request.data.overwrite_cache)
     packed = packed.head(request.data.max_eval_samples)
-    own_text = not typed & {*options_of(DataSettings), *options_of(chosen.options)}
-    if recorded and own_text and packed.fingerprint != recorded["data"]["evaluation"]["fingerprint"]:
-        raise InputError(
-            f"the text that the run in '{name}' held out is no longer there as it was",
-            "name the text to evaluate on: --validation_file FILE",
-        )
+    if recorded and not typed & OTHER_TEXT:
+        _require_text_of_run(chosen, name, recorded, corpus.evaluation, packed, tokenizer)
     example = one_example(request, tokenizer, packed, "evaluation")
     model = load_model(request.model, chosen, model_config, tokenizer, request.seed).model
     check_model(request, model, packed, example)
@@ -265,6 +264,29 @@ def _refuse_idle(recipe: Recipe, typed: frozenset[str]) -> None:
         alike = {f"eval_{name}", name.replace("train", "eval")} & used
         hint = f"--{alike.pop()} is its like for evaluation" if alike else "lmtasks evaluate --help shows what does"
         raise InputError(f"--{name} means nothing to an evaluation", hint)
+
+
+def _require_text_of_run(
+    recipe: Recipe,
+    name: str,
+    record: Mapping[str, Any],
+    split: Split,
+    packed: Packed,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Refuse other text than the run held out, in whichever way it is to be looked at now.
+
+    Args:
+        packed: the text as it is to be looked at.
+    """
+    then = configure(recipe, {"model_name_or_path": name}, _recorded(record, {}))
+    blocks = blocks_of(then, tokenizer)
+    as_then = packed if blocks == packed.blocks else encode("evaluation", split, tokenizer, blocks)
+    if as_then.head(then.data.max_eval_samples).fingerprint != record["data"]["evaluation"]["fingerprint"]:
+        raise InputError(
+            f"the text that the run in '{name}' held out is no longer there as it was",
+            "name the text to evaluate on: --validation_file FILE",
+        )
 
 
 def _recorded(record: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

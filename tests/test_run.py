@@ -586,7 +586,20 @@ def test_evaluate_refuses_a_run_whose_held_out_text_has_changed(model_folders: d
     Path("text.txt").write_text("".join(lines[len(lines) // 3 :]))
     with pytest.raises(InputError, match="held out is no longer there as it was"):
         evaluate("out")
+    # However it is evaluated, and however much of it.
+    for more in ({"stride": 5}, {"block_size": 8}, {"line_by_line": True}, {"max_eval_samples": 2}):
+        with pytest.raises(InputError, match="held out is no longer there as it was"):
+            evaluate("out", **more)
     assert evaluate("out", validation_file="text.txt")["eval_targets"] > 0
+
+
+def test_held_out_text_that_is_as_it_was_may_be_evaluated_in_any_way(model_folders: dict[str, Path]) -> None:
+    done = tuned("causal-lm", model_folders["gpt2"], "out", max_steps=2, max_eval_samples=9)
+    for more in ({"stride": 5}, {"block_size": 8}, {"line_by_line": True}, {"overwrite_cache": True}):
+        assert evaluate("out", **more)["eval_targets"] > 0
+    assert evaluate("out", max_eval_samples=2)["eval_targets"] < done.metrics["eval_targets"]
+    other = evaluate("out", tokenizer_name=str(model_folders["llama"]), test_size=0.5)
+    assert other["eval_targets"] > 0
 
 
 @pytest.mark.parametrize("values", [{"model": "nowhere"}, {"learning_rate": 1e-3}])
