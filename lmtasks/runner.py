@@ -24,7 +24,17 @@ from lmtasks.encoding import encode
 from lmtasks.errors import InputError, RunError
 from lmtasks.evaluation import evaluate_model
 from lmtasks.examples import Examples
-from lmtasks.folder import LOG, RECORD, checkpoint_to_resume, clear, read_record, save_into, write_json
+from lmtasks.folder import (
+    LOG,
+    RECORD,
+    checkpoint_to_resume,
+    clear,
+    read_record,
+    require_usable,
+    reserved,
+    save_into,
+    write_json,
+)
 from lmtasks.heads import separate_head
 from lmtasks.inference import Predictor, recipe_of
 from lmtasks.models import load_config, load_model, register_architectures, usable_length
@@ -123,14 +133,27 @@ def _full_disk_explained() -> Iterator[None]:
 
 
 def execute(prepared: Prepared, catalog: Catalog) -> Run:
-    """Train, evaluate, save, verify and publish what was prepared."""
+    """Train, evaluate, save, verify and publish what was prepared, in a folder that no other run has meanwhile.
+
+    Raises:
+        InputError: another run has the folder, or had it since it was looked at.
+    """
+    if not is_main_process():
+        return _execute(prepared, catalog)
+    request, folder = prepared.request, prepared.folder
+    overwrite, resume = request.output.overwrite_output_dir, request.training.get("resume_from_checkpoint")
+    with reserved(folder):
+        require_usable(folder, prepared.asked, overwrite=overwrite, resume=resume)
+        if overwrite:
+            clear(folder)
+        return _execute(prepared, catalog)
+
+
+def _execute(prepared: Prepared, catalog: Catalog) -> Run:
     request, folder = prepared.request, prepared.folder
     resume = request.training.get("resume_from_checkpoint")
     record = new_record(prepared, catalog)
     if is_main_process():
-        if request.output.overwrite_output_dir:
-            clear(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RECORD, record)
     arguments = training_arguments(request.training, folder, prepared.plan.steps)
     trainer, train_metrics = train(

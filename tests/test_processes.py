@@ -90,3 +90,44 @@ def test_two_processes_give_the_numbers_of_one(
             assert there[name] == pytest.approx(here[name], rel=1e-4), (name, here["step"])
     assert distance(one, two) < 1e-4 * distance(one, start)
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
+
+
+LATE = """
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(MaskedLMOptions):
+    def __post_init__(self):
+        if os.environ["RANK"] == "1" and not Path("runs/late").exists():
+            end = time.monotonic() + 8
+            while not Path("looked").exists() and time.monotonic() < end:
+                time.sleep(0.05)
+            Path("runs/late").mkdir(parents=True)  # another run of that name begins meanwhile
+
+
+def preprocess(tokenizer, options):
+    Path("looked").touch()
+    return MASKED_LM.preprocess(tokenizer, options)
+
+
+LATE = replace(MASKED_LM, name="late", options=Options, preprocess=preprocess, starter=None)
+"""
+
+
+def test_all_processes_write_into_the_folder_that_one_of_them_chose(
+    model_folders: dict[str, Path], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("late.py").write_text(LATE)
+    words = ["--model", str(model_folders["modernbert"]), "--train_file", str(text_file), "--block_size", "16"]
+    done = in_two_processes("run", "./late.py", *words, "--max_steps", "2", "--use_cpu")
+    (folder,) = (path for path in Path("runs").iterdir() if any(path.iterdir()))
+    assert done["output_dir"] == str(folder)
+    saved = {path.name for path in (folder / "checkpoints" / "checkpoint-2").iterdir()}
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= saved

@@ -575,6 +575,40 @@ def test_a_run_is_not_resumed_on_other_text(model_folders: dict[str, Path]) -> N
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")} == before
 
 
+LONG = """
+from lmtasks import run
+
+run("causal-lm", model="{model}", train_file="text.txt", block_size=16, max_steps=100000, output_dir="out")
+"""
+
+
+@pytest.mark.parametrize("more", [{}, {"overwrite_output_dir": True}, {"resume_from_checkpoint": True}])
+def test_a_folder_in_which_a_run_goes_on_is_refused(more: dict[str, Any], model_folders: dict[str, Path]) -> None:
+    model = model_folders["gpt2"]
+    with subprocess.Popen([sys.executable, "-c", LONG.format(model=model)], stderr=subprocess.DEVNULL) as other:
+        while other.poll() is None and not Path("out/run.json").exists():
+            time.sleep(0.1)
+        before = Path("out/run.json").stat().st_mtime_ns
+        with pytest.raises(InputError) as caught:
+            tuned("causal-lm", model, "out", **more)
+        assert caught.value.message == f"output_dir 'out' is in use: process {other.pid} runs there"
+        assert Path("out/run.json").stat().st_mtime_ns == before
+        other.send_signal(signal.SIGTERM)
+        other.wait()
+    assert not Path("out/.lock").exists()
+
+
+def test_a_run_that_came_and_went_since_the_folder_was_looked_at_is_kept(model_folders: dict[str, Path]) -> None:
+    values = {**SMALL, "train_file": "text.txt", "max_steps": 2, "output_dir": "out"}
+    prepared = prepare(configure(CAUSAL_LM, {**values, "model": str(model_folders["gpt2"])}))
+    tuned("causal-lm", model_folders["gpt2"], "out", max_steps=3)
+    before = weights("out")
+    with pytest.raises(InputError, match="output_dir 'out' holds a finished run"):
+        execute(prepared, load_catalog())
+    assert all(torch.equal(before[name], value) for name, value in weights("out").items())
+    assert ".lock" not in {path.name for path in Path("out").iterdir()}
+
+
 def test_recipes_of_the_built_in_plugins_are_those_that_run() -> None:
     assert load_catalog().recipes["masked-lm"] is MASKED_LM
     assert load_catalog().recipes["causal-lm"] is CAUSAL_LM
