@@ -48,9 +48,10 @@ def preprocess(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> Blo
     """
     start, end = template_tokens(tokenizer)
     words = isinstance(options, MaskedLMOptions) and options.mask_unit == "word"
+    known = {"words": words, "never_targets": tuple(tokenizer.all_special_ids)}
     if options.isolate_documents and not options.line_by_line:
-        return options.blocks(document_start=start, document_end=end, words=words)
-    return options.blocks(start=start, end=end, words=words)
+        return options.blocks(document_start=start, document_end=end, **known)
+    return options.blocks(start=start, end=end, **known)
 
 
 def views(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> dict[str, Blocks]:
