@@ -315,11 +315,12 @@ def _run(words: list[str]) -> int:
     values = _typed_flags(parser, recipe, words[1:], tuple(TITLES))
     as_json = values.pop("json", False)
     _quiet()
+    from lmtasks.loading import location
     from lmtasks.progress import is_main_process
     from lmtasks.runner import Run, run
 
     for source in current().named:
-        remember(source)
+        remember(source, "" if file_of(source) else location(source))
     result = run(name, **values)
     if not is_main_process():
         return 0
@@ -339,16 +340,18 @@ def _typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Seque
     from lmtasks.flags import add_options
 
     declared = groups_of(recipe)
+    trains = "training" in groups
     for group in groups:
-        add_options(parser, TITLES[group], declared[group].values())
+        options = [option for option in declared[group].values() if trains or not option.training_only]
+        add_options(parser, TITLES[group], options)
     other = parser.add_argument_group("other")
     other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
     other.add_argument("--json", action="store_true", help="one JSON document on stdout")
     _add_selection(other)
     other.add_argument("--help", "-h", action="store_true", help="show this")
-    if "training" in groups:
+    if trains:
         other.add_argument("--help_all", action="store_true", help="show this and every field of TrainingArguments")
-    if "training" in groups and "--help_all" in words:
+    if trains and "--help_all" in words:
         _add_training(parser, declared["training"])
     if _asks_help(words) or "--help_all" in words:
         parser.print_help()

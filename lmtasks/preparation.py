@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.arguments import training_arguments
@@ -15,7 +17,7 @@ from lmtasks.corpus import Split, load_corpus
 from lmtasks.errors import InputError
 from lmtasks.evaluation import Collate
 from lmtasks.examples import Examples
-from lmtasks.folder import choose_folder, read_record, require_usable
+from lmtasks.folder import choose_folder, read_record, require_free, require_usable
 from lmtasks.heads import separate_head
 from lmtasks.isolation import isolate, probe_isolation
 from lmtasks.models import Loaded, fit_to_tokenizer, load_config, load_model, usable_length
@@ -23,7 +25,7 @@ from lmtasks.packing import Packed
 from lmtasks.plan import Plan, counts, peak_memory, total_steps
 from lmtasks.precision import with_precision
 from lmtasks.probes import probe, probe_first_loss, probe_padding
-from lmtasks.progress import say
+from lmtasks.progress import is_main_process, say
 from lmtasks.publishing import check_can_push
 from lmtasks.recipe import EVALUATION_SEED, Batch, BlockOptions, Example
 from lmtasks.texts import Texts, encode_corpus, one_example
@@ -59,14 +61,8 @@ def prepare(request: Request) -> Prepared:
     Raises:
         InputError: something does not fit; nothing was written.
     """
-    folder = choose_folder(request.recipe.name, request.output.output_dir)
     asked = fingerprint(request)
-    require_usable(
-        folder,
-        asked,
-        overwrite=request.output.overwrite_output_dir,
-        resume=request.training.get("resume_from_checkpoint"),
-    )
+    folder = _folder(request, asked)
     if request.output.push_to_hub:
         check_can_push(request.output.hub_model_id or folder.name)
     config = load_config(request.model, request.recipe)
@@ -100,6 +96,23 @@ def prepare(request: Request) -> Prepared:
     examples = Examples(texts.train, request.seed)
     rehearse(loaded.model, request.recipe, arguments, examples, prepared.collate(training=True), plan.steps)
     return prepared
+
+
+def _folder(request: Request, asked: str) -> Path:
+    """The folder of the run. One process chooses for all: another would see what others have made meanwhile."""
+    folder = choose_folder(request.recipe.name, request.output.output_dir)
+    if is_main_process():
+        require_free(folder)
+        require_usable(
+            folder,
+            asked,
+            overwrite=request.output.overwrite_output_dir,
+            resume=request.training.get("resume_from_checkpoint"),
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        training_arguments(request.training, folder, 0)  # from then on the processes can talk
+        [folder] = broadcast_object_list([folder])
+    return folder
 
 
 def _model_notes(loaded: Loaded) -> Iterator[str]:
