@@ -57,14 +57,19 @@ class Row:
 
 @cache
 def recorded() -> dict[str, Any]:
-    """The file: ``versions``, ``date``, and for each model class its rows."""
+    """The file: ``versions``, ``date``, and the rows of each recipe."""
     content: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
     return content
 
 
 def rows(recipe: Recipe, catalog: Catalog) -> list[Row]:
-    """What is known about the types of the recipe's model class, by name."""
-    known = {row["model_type"]: _row(row, catalog) for row in recorded()["classes"].get(recipe.model_class, ())}
+    """What is known about the types that the recipe can train, by name.
+
+    A recipe that was not measured has the rows of one that was, if it trains models of the same class.
+    """
+    alike = (catalog.recipes[name] for name in recorded()["recipes"] if name in catalog.recipes)
+    measured = next((one.name for one in alike if one.model_class == recipe.model_class), "")
+    known = {row["model_type"]: _row(row, catalog) for row in recorded()["recipes"].get(measured, ())}
     auto = recipe.model_class.partition(":")[2]
     for kind, architecture in catalog.architectures.items():
         if kind not in known and auto in architecture.models:
@@ -84,7 +89,7 @@ def _owner(kind: str, catalog: Catalog) -> str:
 
 def package_of(kind: str) -> str:
     """The package that brings a model type, as far as is known; empty when there is none."""
-    every = (row for of_class in recorded()["classes"].values() for row in of_class)
+    every = (row for of_recipe in recorded()["recipes"].values() for row in of_recipe)
     return next((row["package"] for row in every if row["model_type"] == kind and row.get("package")), "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -144,8 +145,8 @@ def _check_attention(recipe: Recipe, model: PreTrainedModel, looks_ahead: bool) 
 
 def _made_decoder(model: PreTrainedModel) -> str:
     """How this very model would see no future, if its architecture knows a way."""
-    settings = ",".join(f"{name}={str(value).lower()}" for name, value in architecture_of(model.config).causal.items())
-    return f", make one of this with --config_overrides {settings}" if settings else ""
+    settings = json.dumps(dict(architecture_of(model.config).causal)).strip("{}")
+    return f", make one of this with {settings} in its config.json" if settings else ""
 
 
 def probe_padding(model: PreTrainedModel, recipe: Recipe, alone: Iterable[Batch], together: Batch) -> None:

@@ -178,7 +178,7 @@ ONES: dict[str, dict[str, Any]] = {
 """What is true of one type only."""
 
 
-def architectures() -> Iterator[Architecture]:
+def _declared() -> Iterator[Architecture]:
     """One declaration for each type that anything is known about."""
     known: dict[str, dict[str, Any]] = {}
 
@@ -204,7 +204,10 @@ def architectures() -> Iterator[Architecture]:
     return (Architecture(model_type=kind, **facts) for kind, facts in sorted(known.items()))
 
 
+ARCHITECTURES = tuple(_declared())
+
+
 @hookimpl
 def lmtasks_architectures() -> list[Architecture]:
     """The declarations of this module."""
-    return list(architectures())
+    return [*ARCHITECTURES]

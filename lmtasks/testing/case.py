@@ -27,7 +27,7 @@ from lmtasks.corpus import Corpus, load_corpus
 from lmtasks.errors import InputError
 from lmtasks.evaluation import Collate
 from lmtasks.examples import Examples
-from lmtasks.models import fit_to_tokenizer, load_model, register_architectures
+from lmtasks.models import architecture_of, fit_to_tokenizer, load_model, register_architectures
 from lmtasks.options import options_of
 from lmtasks.packing import Packed
 from lmtasks.recipe import EVALUATION_SEED, Batch, BlockOptions, Example, Recipe
@@ -160,8 +160,9 @@ class Case:
     # --- model ---
 
     def model(self) -> PreTrainedModel:
-        """A copy of the model with its first weights, in evaluation mode."""
-        return copy.deepcopy(self.make()).eval()
+        """A copy of the model with its first weights, in evaluation mode if it has gradients there."""
+        model = copy.deepcopy(self.make())
+        return model.train(architecture_of(model.config).reversible)
 
     def stirred(self) -> PreTrainedModel:
         """Another copy, whose weights are large enough for everything that a position sees to move its logits."""
@@ -170,6 +171,8 @@ class Case:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter += 0.1 * torch.randn(parameter.shape, generator=chance)
+            if architecture_of(model.config).empty_padding:
+                model.get_input_embeddings().weight[model.config.pad_token_id] = 0
         return model
 
     @property

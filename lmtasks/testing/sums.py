@@ -333,7 +333,6 @@ def metrics_get_their_sums(case: Case) -> None:
 
 
 def still(model: PreTrainedModel) -> PreTrainedModel:
-    """The model, kept in evaluation mode whatever is said to it: without dropout, steps can be compared."""
-    model.eval()
+    """The model, kept in its mode whatever is said to it: without dropout, steps can be compared."""
     model.train = lambda mode=True: model
     return model
