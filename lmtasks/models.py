@@ -140,10 +140,8 @@ def _typed(key: str, text: str, default: Any) -> Any:
 
 
 def _require_class(config: PretrainedConfig, name: str, recipe: Recipe) -> None:
-    """Refuse a model type that the recipe's Auto class does not know."""
-    # The mapping is the one thing that tells; transformers has no public name for it.
-    mapping = getattr(resolve(recipe.model_class), "_model_mapping", None)
-    if mapping is None or type(config) in mapping:
+    """Refuse a model type that the recipe's class is not for."""
+    if _takes(recipe, config):
         return
     if _is_remote(config) and recipe.model_class.partition(":")[2] in (getattr(config, "auto_map", None) or {}):
         return
@@ -158,7 +156,14 @@ def _is_remote(config: PretrainedConfig) -> bool:
 
 
 def _takes(recipe: Recipe, config: PretrainedConfig) -> bool:
-    return type(config) in (getattr(resolve(recipe.model_class), "_model_mapping", None) or ())
+    """Whether the recipe's class, an Auto class or one model's, is for models of this type."""
+    model_class = resolve(recipe.model_class)
+    # What an Auto class maps is the one thing that tells; transformers has no public name for it.
+    mapping = getattr(model_class, "_model_mapping", None)
+    if mapping is not None:
+        return type(config) in mapping
+    own = getattr(model_class, "config_class", None)
+    return own is None or isinstance(config, own)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,14 @@ def test_model_that_the_recipe_has_no_class_for_is_refused_and_another_recipe_na
     assert caught.value.hint == "lmtasks run causal-lm takes it"
 
 
+def test_a_recipe_for_one_models_class_takes_that_model_only() -> None:
+    recipe = dataclasses.replace(CAUSAL_LM, name="permuted", model_class="transformers:XLNetLMHeadModel")
+    assert config_of(recipe=recipe, model_type="xlnet").model_type == "xlnet"
+    with pytest.raises(InputError, match="permuted cannot train 'gpt2': gpt2 has no such model class") as caught:
+        config_of(recipe=recipe, model_type="gpt2")
+    assert caught.value.hint == "lmtasks run causal-lm takes it"
+
+
 def test_model_that_no_recipe_takes_is_refused() -> None:
     with pytest.raises(InputError, match="vit has no such model class") as caught:
         config_of(model_type="vit")
