@@ -129,7 +129,7 @@ def _typed(key: str, text: str, default: Any) -> Any:
         if text.lower() not in ("true", "false"):
             raise InputError(f"--config_overrides: '{key}' must be true or false, got '{text}'", f"write {key}=true")
         return text.lower() == "true"
-    for kind in (int, float):
+    for kind in (float,) if isinstance(default, float) else (int, float):
         try:
             return kind(text)
         except ValueError:
