@@ -36,6 +36,7 @@ From text to a language model of your own, and on to the Hub.
   lmtasks architectures [RECIPE]          the model types that it trains, and what is known of each
   lmtasks plugins                         what brought the recipes, and what is broken
   lmtasks doctor                          what is installed, what is there, and what is broken
+  lmtasks new-plugin NAME                 a package with a recipe or an architecture of your own
 
 RECIPE is a name from the list, PACKAGE:NAME where two packages have it, or ./my_recipe.py.
 
@@ -587,6 +588,36 @@ def _push(words: list[str]) -> int:
     return 0
 
 
+def _new_plugin(words: list[str]) -> int:
+    from pathlib import Path
+
+    from lmtasks.flags import Parser
+    from lmtasks.new_plugin import KINDS, new_plugin, write_plugin
+
+    parser = Parser(prog="lmtasks new-plugin", description="A package that works, to make your own of.")
+    parser.add_argument("name", metavar="NAME", help="of the package, such as lmtasks-shuffle")
+    parser.add_argument("--kind", metavar="KIND", default="recipe", help=f"{' or '.join(KINDS)} (default: recipe)")
+    parser.add_argument("--output_dir", metavar="FOLDER", help="where to write it (default: ./NAME)")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    _add_selection(parser)
+    parser.add_argument("--help", "-h", action="store_true", help="show this")
+    if _asks_help(words):
+        parser.print_help()
+        return 0
+    typed = vars(parser.parse_args(words))
+    plugin = new_plugin(typed["name"], typed["kind"], _catalog(light=True))
+    folder = Path(typed.get("output_dir") or plugin.name)
+    files = write_plugin(plugin, folder)
+    if typed.get("json"):
+        _print_json({"output_dir": str(folder), "package": plugin.package, plugin.kind: plugin.word, "files": files})
+        return 0
+    place = folder if folder.is_absolute() else f"./{folder}"
+    first = f"lmtasks run {plugin.word}" if plugin.kind == "recipe" else "lmtasks plugins"
+    print("\n".join(str(folder / file) for file in files))
+    print(f"\ntry next\n  pip install -e {place}\n  {first}\n  pytest {place}")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "predict": _predict,
@@ -598,4 +629,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "architectures": _architectures,
     "plugins": _plugins,
     "doctor": _doctor,
+    "new-plugin": _new_plugin,
 }

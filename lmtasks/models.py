@@ -148,7 +148,7 @@ def _typed(key: str, text: str, default: Any) -> Any:
         if text.lower() not in ("true", "false"):
             raise InputError(f"--config_overrides: '{key}' must be true or false, got '{text}'", f"write {key}=true")
         return text.lower() == "true"
-    for kind in (int, float):
+    for kind in (float,) if isinstance(default, float) else (int, float):
         try:
             return kind(text)
         except ValueError:
@@ -159,13 +159,11 @@ def _typed(key: str, text: str, default: Any) -> Any:
 
 
 def _require_class(config: PretrainedConfig, name: str, recipe: Recipe) -> None:
-    """Refuse a model type that the recipe's Auto class does not know."""
+    """Refuse a model type that the recipe's class is not for."""
     auto = recipe.model_class.partition(":")[2]
     if reason := architecture_of(config).refused.get(auto):
         raise InputError(f"{recipe.name} cannot train '{name}': {reason}", "choose another model")
-    # The mapping is the one thing that tells; transformers has no public name for it.
-    mapping = getattr(resolve(recipe.model_class), "_model_mapping", None)
-    if mapping is None or type(config) in mapping:
+    if _takes(recipe, config):
         return
     if _is_remote(config) and auto in (getattr(config, "auto_map", None) or {}):
         return
@@ -180,7 +178,14 @@ def _is_remote(config: PretrainedConfig) -> bool:
 
 
 def _takes(recipe: Recipe, config: PretrainedConfig) -> bool:
-    return type(config) in (getattr(resolve(recipe.model_class), "_model_mapping", None) or ())
+    """Whether the recipe's class, an Auto class or one model's, is for models of this type."""
+    model_class = resolve(recipe.model_class)
+    # What an Auto class maps is the one thing that tells; transformers has no public name for it.
+    mapping = getattr(model_class, "_model_mapping", None)
+    if mapping is not None:
+        return type(config) in mapping
+    own = getattr(model_class, "config_class", None)
+    return own is None or isinstance(config, own)
 
 
 @dataclass(frozen=True)

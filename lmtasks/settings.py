@@ -24,7 +24,7 @@ class DataSettings:
     train_split: str = option("train", help='split to train on, slices allowed: "train[:5000]"')
     validation_split: str | None = option(None, help="split to evaluate on, instead of a share of the training split")
     train_file: list[str] | None = option(
-        None, help="files, globs or folders: txt, md, json, jsonl, csv, tsv, parquet, arrow; .gz .xz .zst too"
+        None, help="files, globs or folders: txt, md, json, jsonl, csv, tsv, parquet, arrow, fasta; .gz .xz .zst too"
     )
     validation_file: list[str] | None = option(
         None, help="files to evaluate on, instead of a share of the training data"

@@ -24,12 +24,14 @@ class Texts:
     Args:
         source: short words for people.
         duplicates: how many held-out rows are in the training text, too.
+        empty: how many documents were left out because they hold nothing.
     """
 
     source: str
     train: Packed
     evaluation: Packed
     duplicates: int
+    empty: int
 
     def notes(self) -> Iterator[str]:
         """What a person should know before training on them."""
@@ -40,6 +42,8 @@ class Texts:
         if self.duplicates:
             stream = self.evaluation.stream
             yield f"{self.duplicates:,} of {stream.rows:,} held-out {stream.unit} are in the training text, too"
+        if self.empty:
+            yield f"documents without text left out: {self.empty:,}"
 
 
 def encode_corpus(request: Request, corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> Texts:
@@ -54,7 +58,8 @@ def encode_corpus(request: Request, corpus: Corpus, tokenizer: PreTrainedTokeniz
     train = encode("training", corpus.train, tokenizer, blocks, fresh).head(request.data.max_train_samples)
     evaluation = encode("held-out", corpus.evaluation, tokenizer, blocks, fresh).head(request.data.max_eval_samples)
     one_example(request, tokenizer, train, "training")
-    return Texts(corpus.source, train, evaluation, count_duplicates(corpus.train, corpus.evaluation))
+    duplicates = count_duplicates(corpus.train, corpus.evaluation)
+    return Texts(corpus.source, train, evaluation, duplicates, corpus.train.blank + corpus.evaluation.blank)
 
 
 def blocks_of(request: Request, tokenizer: PreTrainedTokenizerBase) -> Blocks:

@@ -12,7 +12,7 @@ ROOT = Path(lmtasks.__file__).parent
 FLOORS = {
     0: {"errors"},
     1: {"options", "settings", "recipe", "architecture", "blocks", "hookspecs", "references", "selection"},
-    2: {"catalog", "configure", "evidence", "flags", "listing", "loading", "sample", "words"},
+    2: {"catalog", "configure", "evidence", "flags", "listing", "loading", "new_plugin", "sample", "words"},
     3: {
         "arguments", "cache", "card", "corpus", "encoding", "evaluation", "examples", "filling", "folder", "heads",
         "hub", "inference", "isolation", "losses", "metrics", "models", "packing", "plan", "precision", "probes",
