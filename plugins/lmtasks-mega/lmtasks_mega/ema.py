@@ -106,17 +106,21 @@ class DampedEMA(nn.Module):
         longest = min(BLOCK, x.shape[1])
         taken, read, left = self._coefficients(longest + 1)
         place = torch.arange(longest, device=x.device)
-        weights = self.kernel(longest)[:, (place[:, None] - place).clamp(min=0)].tril()
-        state = x.new_zeros(len(x), *taken.shape) if cache.average is None else cache.average
+        inside = self.kernel(longest)[:, (place[:, None] - place).clamp(min=0)].tril()
+        # From the state before a block to its averages, and from a block to the state after it.
+        outward = (read[..., None] * left[..., 1:]).transpose(1, 2)
+        inward = taken[..., None] * left[..., :longest].flip(-1)
+        # Features first: everything is a product of matrices for each, [tokens or copies, batch] on the right.
+        x = x.permute(2, 1, 0).contiguous()
+        before = cache.average
+        state = x.new_zeros(*taken.shape, x.shape[2]) if before is None else before.permute(1, 2, 0)
         averages = []
         for block in x.split(BLOCK, dim=1):
             size = block.shape[1]
-            inside = torch.einsum("jtk,bkj->btj", weights[:, :size, :size], block)
-            averages.append(inside + torch.einsum("bjh,jht->btj", state * read, left[..., 1 : size + 1]))
-            arriving = torch.einsum("bkj,jhk->bjh", block, left[..., :size].flip(-1))
-            state = left[..., size] * state + taken * arriving
-        cache.average = state
-        return torch.cat(averages, dim=1)
+            averages.append(inside[:, :size, :size] @ block + outward[:, :size] @ state)
+            state = left[..., size, None] * state + inward[..., -size:] @ block
+        cache.average = state.permute(2, 0, 1)
+        return torch.cat(averages, dim=1).permute(2, 1, 0)
 
     def _over_window(self, x: torch.Tensor, truncation: int, cache: LayerCache) -> torch.Tensor:
         """The average over the last few tokens, float32 [batch, length, d]."""
