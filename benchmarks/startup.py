@@ -4,12 +4,15 @@
 
 Prints one row per command: median of the rounds in milliseconds, and as a multiple of
 ``python -c pass`` in the same rounds. The commands alternate, so that a busy moment hits them all.
+One row is ``lmtasks list`` with eight broken plugins installed beside it, each broken in another way.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,15 +22,45 @@ COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
     "lmtasks --help": [SCRIPT, "--help"],
     "lmtasks list": [SCRIPT, "list"],
+    "lmtasks list, 8 broken plugins": [SCRIPT, "list"],
     "lmtasks show masked-lm": [SCRIPT, "show", "masked-lm"],
     "lmtasks run masked-lm --help": [SCRIPT, "run", "masked-lm", "--help"],
     "python -c 'import transformers'": [sys.executable, "-c", "import transformers"],
 }
 
 
-def seconds(command: list[str]) -> float:
+BROKEN = {
+    "missing": "import no_such_module_anywhere",
+    "raises": "raise RuntimeError('out of cheese')",
+    "exits": "import sys; sys.exit(3)",
+    "syntax": "def lmtasks_recipes(:",
+    "misspelt": "from lmtasks import hookimpl\n@hookimpl\ndef lmtasks_recipies(): return []",
+    "wrong": "from lmtasks import hookimpl\n@hookimpl\ndef lmtasks_recipes(): return ['no recipe']",
+    "hook-raises": "from lmtasks import hookimpl\n@hookimpl\ndef lmtasks_recipes(): return 1 / 0",
+    "slow": "import torch",
+}
+
+
+def install_broken(site: Path) -> None:
+    """What pip leaves behind of each: a module, and a folder about it."""
+    for name, code in BROKEN.items():
+        module = f"broken_{name.replace('-', '_')}"
+        (site / f"{module}.py").write_text(code)
+        about = site / f"{module}-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: broken-{name}\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(f"[lmtasks]\n{name} = {module}\n")
+
+
+def seconds(command: list[str], site: str | None = None) -> float:
+    """How long a command takes.
+
+    Args:
+        site: folder of packages that are installed for it, too.
+    """
+    environment = {**os.environ, **({"PYTHONPATH": site} if site else {})}
     began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     return time.perf_counter() - began
 
 
@@ -36,11 +69,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for command in COMMANDS.values():
-        seconds(command)  # once for the disk
-    for _ in range(rounds):
+    with tempfile.TemporaryDirectory() as site:
+        install_broken(Path(site))
+        places = {name: site if "broken" in name else None for name in COMMANDS}
         for name, command in COMMANDS.items():
-            times[name].append(seconds(command))
+            seconds(command, places[name])  # once for the disk, and for what list remembers
+        for _ in range(rounds):
+            for name, command in COMMANDS.items():
+                times[name].append(seconds(command, places[name]))
     floor = statistics.median(times["python -c pass"])
     print(f"| command | median of {rounds}, ms | × python -c pass |")
     print("|---|---|---|")

@@ -22,11 +22,13 @@ class Blocks:
     Args:
         size: tokens per example, ``start`` and ``end`` included; at most, where examples are shorter.
         start, end: token ids around every block.
-        document_start, document_end: token ids around every document in the stream.
+        document_start, document_end: token ids around every document in the stream; a running text is one.
         line_by_line: no stream; each document, or line of a text file, is an example of its own. One
             longer than ``size`` goes on in the next.
         isolate: tokens of one document neither see those of another nor count their positions from it.
         words: examples say where words begin.
+        never_targets: token ids that the collator makes no targets, wherever they stand: bits per byte and
+            the baseline leave them out.
         stride: for evaluation: a block begins every so many tokens, and only what the block before it
             did not have is scored; at most ``size``.
         one_by_one: for evaluation: as many examples as a block has tokens, each scores one.
@@ -40,6 +42,7 @@ class Blocks:
     line_by_line: bool = False
     isolate: bool = False
     words: bool = False
+    never_targets: tuple[int, ...] = ()
     stride: int | None = None
     one_by_one: bool = False
 

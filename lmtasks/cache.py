@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,6 +38,9 @@ RECORDED_EVERY = 5.0
 """Seconds of work that are lost at most when a process is killed."""
 
 _ARRAYS = {"ids": np.int32, "documents": np.int64, "words": np.bool_}
+
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading an entry raises whose files are not what they should be."""
 
 
 def cache_folder() -> Path:
@@ -75,9 +78,10 @@ def load(key: str) -> Stream | None:
     folder = cache_folder() / key
     try:
         stream = _opened(folder)
-    except (OSError, ValueError, KeyError):
+    except _DAMAGED:
         return None
-    os.utime(folder)
+    with suppress(OSError):  # a cache that can only be read
+        os.utime(folder)
     return stream
 
 
@@ -96,15 +100,16 @@ def store(read: Callable[[int], Iterable[Stream]], key: str | None, fresh: bool 
         folder = None if key is None else stack.enter_context(_unfinished(home, key))
         if folder is None:
             folder, key = _folder_of_its_own(home, key)
-            # What is mapped stays readable after it was deleted.
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         if fresh:
             (folder / "so_far.json").unlink(missing_ok=True)
         _write(folder, read)
+        # What is mapped stays readable wherever it is moved, and after it was deleted, by whatever process.
+        stream = _opened(folder)
         if key is not None:
             _forget_old(home)
-            folder = _moved(folder, home / key)
-        return _opened(folder)
+            _put(folder, home / key, fresh)
+        return stream
 
 
 @contextmanager
@@ -137,6 +142,9 @@ def _folder_of_its_own(home: Path, key: str | None) -> tuple[Path, str | None]:
 def _write(folder: Path, read: Callable[[int], Iterable[Stream]]) -> None:
     """Write the stream into the folder, or the rest of it."""
     done = _so_far(folder)
+    for name in _ARRAYS:
+        if not done[name]:  # a new file: to cut one short that is mapped would end the process that has it
+            (folder / name).unlink(missing_ok=True)
     with ExitStack() as stack:
         files = {name: stack.enter_context((folder / name).open("ab")) for name in _ARRAYS}
         for name, kind in _ARRAYS.items():
@@ -165,8 +173,8 @@ def _so_far(folder: Path) -> dict[str, Any]:
         if all(
             (folder / name).stat().st_size >= done[name] * np.dtype(kind).itemsize for name, kind in _ARRAYS.items()
         ):
-            return done
-    except (OSError, ValueError, KeyError):
+            return {**done, **{name: int(done[name]) for name in ("rows", "bytes", "unknown")}}
+    except _DAMAGED:
         pass
     return {"rows": 0, "bytes": 0, "unknown": 0, "unit": "documents", **dict.fromkeys(_ARRAYS, 0)}
 
@@ -208,14 +216,30 @@ def _mapped(file: Path, kind: Any) -> Any:
     return np.memmap(file, dtype=kind, mode="r") if file.stat().st_size else np.zeros(0, dtype=kind)
 
 
-def _moved(folder: Path, place: Path) -> Path:
-    """Put a finished entry in its place, instead of an older one."""
-    shutil.rmtree(place, ignore_errors=True)
+def _put(folder: Path, place: Path, fresh: bool) -> None:
+    """Move a finished entry to its place, unless a good one is there that may stay.
+
+    What is not wanted is first moved out of the way: under its old name another process may already have
+    something new when it is deleted.
+    """
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix="old-", ignore_cleanup_errors=True) as away:
+        if fresh or not _is_whole(place):
+            with suppress(OSError):
+                place.rename(Path(away, "replaced"))
+            try:
+                folder.rename(place)
+                return
+            except OSError:  # another process was faster, with the same tokens
+                pass
+        folder.rename(Path(away, "unwanted"))
+
+
+def _is_whole(folder: Path) -> bool:
     try:
-        folder.rename(place)
-    except OSError:  # another process was faster, with the same tokens
-        return folder
-    return place
+        _opened(folder)
+    except _DAMAGED:
+        return False
+    return True
 
 
 def _forget_old(home: Path) -> None:

@@ -20,7 +20,17 @@ import pluggy
 from lmtasks import hookspecs
 from lmtasks.architecture import Architecture
 from lmtasks.errors import InputError, nearest
-from lmtasks.loading import GROUP, BrokenPluginError, Declared, HeavyImportError, Source, installed, load, named
+from lmtasks.loading import (
+    GROUP,
+    BrokenPluginError,
+    Declared,
+    HeavyImportError,
+    Source,
+    installed,
+    load,
+    location,
+    named,
+)
 from lmtasks.recipe import Recipe
 from lmtasks.selection import BUILTIN, current, file_of, is_known, normal, selected, traces, why_skipped
 
@@ -323,16 +333,34 @@ def recorded(record: Mapping[str, Any]) -> tuple[str, str]:
     source = str(origin.get("file") or origin.get("module") or "")
     if not source:
         return "", f"{origin['package']}:{name}" if "package" in origin else name
-    if source in current().named or is_known(source):
+    if source in current().named:
         return source, f"{source}:{name}"
-    if "file" in origin and file_of(source) is None:  # what is published has no paths
+    if "file" not in origin:
+        _require_known_module(name, source)
+    elif file_of(source) is None:  # what is published has no paths
         raise InputError(
             f"the recipe '{name}' of this run is in a file of its author's", "name yours: --recipe FILE.py"
         )
-    raise InputError(
-        f"the recipe '{name}' of this run is in '{source}', which was not used here before",
-        f"if you trust it, name it: {'--recipe' if 'file' in origin else '--plugin'} {source}",
-    )
+    elif not is_known(source):
+        raise InputError(
+            f"the recipe '{name}' of this run is in '{source}', which was not used here before",
+            f"if you trust it, name it: --recipe {source}",
+        )
+    return source, f"{source}:{name}"
+
+
+def _require_known_module(recipe: str, module: str) -> None:
+    place = location(module)
+    if not place:
+        raise InputError(
+            f"the recipe '{recipe}' of this run is in the module '{module}', which is not found here",
+            "start lmtasks where it can be imported, or set PYTHONPATH",
+        )
+    if not is_known(module, place):
+        raise InputError(
+            f"the recipe '{recipe}' of this run is in '{module}' ({place}), which was not used here before",
+            f"if you trust it, name it: --plugin {module}",
+        )
 
 
 def recorded_recipe(record: Mapping[str, Any], catalog: Catalog) -> Recipe:

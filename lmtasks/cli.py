@@ -33,8 +33,10 @@ From text to a language model of your own, and on to the Hub.
   lmtasks list                            the recipes that are installed
   lmtasks show RECIPE                     one recipe in detail
   lmtasks schema RECIPE                   what its YAML may hold, as JSON Schema
+  lmtasks architectures [RECIPE]          the model types that it trains, and what is known of each
   lmtasks plugins                         what brought the recipes, and what is broken
   lmtasks doctor                          what is installed, what is there, and what is broken
+  lmtasks new-plugin NAME                 a package with a recipe or an architecture of your own
 
 RECIPE is a name from the list, PACKAGE:NAME where two packages have it, or ./my_recipe.py.
 
@@ -145,15 +147,25 @@ def _print_json(content: Any) -> None:
 
 
 def _told(
-    words: Sequence[str], usage: str, names: int = 0, switches: Sequence[str] = ("json",)
+    words: Sequence[str],
+    usage: str,
+    names: int = 0,
+    switches: Sequence[str] = ("json",),
+    most: int | None = 0,
 ) -> tuple[list[str], set[str]]:
-    """The names that such a command was given, and which of its switches."""
+    """The names that such a command was given, and which of its switches.
+
+    Args:
+        names: how many it needs.
+        most: how many more it takes; None is any number.
+    """
     usage = " ".join(["usage:", usage, "[--plugin MODULE] [--no_plugins]", *(f"[--{name}]" for name in switches)])
     if _asks_help(words):
         print(usage)
         raise SystemExit(0)
     flags, given = loose(words, switches)
-    unknown = [f"--{flag}" for flag in flags if flag not in switches] + given[names:]
+    unknown = [f"--{flag}" for flag in flags if flag not in switches]
+    unknown += [] if most is None else given[names + most :]
     if unknown:
         raise InputError(f"unexpected '{unknown[0]}'", usage)
     if len(given) < names:
@@ -232,6 +244,44 @@ def _plugins(words: list[str]) -> int:
     return 0
 
 
+def _architectures(words: list[str]) -> int:
+    prove, words = taken_switch(words, "prove")
+    given, said = _told(words, "lmtasks architectures [RECIPE] [--prove TYPE...]", most=None)
+    word, kinds = (given or ["masked-lm"])[0], given[1:]
+    if kinds and not prove:
+        raise InputError(f"unexpected '{kinds[0]}'", f"lmtasks architectures {word} --prove {kinds[0]}")
+    catalog, name = _found(word, light=not prove)
+    recipe = catalog.recipes[name]
+    if prove:
+        return _proved(recipe, catalog, kinds, as_json="json" in said)
+    from lmtasks.evidence import heading, rows
+
+    known = rows(recipe, catalog)
+    if "json" in said:
+        _print_json([row.as_json() for row in known])
+        return 0
+    print(f"{name}, {recipe.model_class.partition(':')[2]}, {heading()}")
+    for row in known:
+        print(row.line())
+    return 0
+
+
+def _proved(recipe: Recipe, catalog: Catalog, kinds: list[str], *, as_json: bool) -> int:
+    """Measure what else is only looked up; the exit code says whether all of it runs."""
+    _quiet()
+    from lmtasks.testing.survey import survey
+
+    found = []
+    for row, proof in survey(recipe, catalog, kinds):
+        checks = {name: str(outcome) for name, outcome in proof.checks.items()} if proof else {}
+        found.append({**row.as_json(), "checks": checks})
+        if not as_json:
+            print(row.line(), flush=True)
+    if as_json:
+        _print_json(found)
+    return 0 if all(row["state"] != "refused" for row in found) else RunError.exit_code
+
+
 def _doctor(words: list[str]) -> int:
     _, said = _told(words, "lmtasks doctor")
     from lmtasks.doctor import examine, lines
@@ -266,11 +316,12 @@ def _run(words: list[str]) -> int:
     values = _typed_flags(parser, recipe, words[1:], tuple(TITLES))
     as_json = values.pop("json", False)
     _quiet()
+    from lmtasks.loading import location
     from lmtasks.progress import is_main_process
     from lmtasks.runner import Run, run
 
     for source in current().named:
-        remember(source)
+        remember(source, "" if file_of(source) else location(source))
     result = run(name, **values)
     if not is_main_process():
         return 0
@@ -290,16 +341,18 @@ def _typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Seque
     from lmtasks.flags import add_options
 
     declared = groups_of(recipe)
+    trains = "training" in groups
     for group in groups:
-        add_options(parser, TITLES[group], declared[group].values())
+        options = [option for option in declared[group].values() if trains or not option.training_only]
+        add_options(parser, TITLES[group], options)
     other = parser.add_argument_group("other")
     other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
     other.add_argument("--json", action="store_true", help="one JSON document on stdout")
     _add_selection(other)
     other.add_argument("--help", "-h", action="store_true", help="show this")
-    if "training" in groups:
+    if trains:
         other.add_argument("--help_all", action="store_true", help="show this and every field of TrainingArguments")
-    if "training" in groups and "--help_all" in words:
+    if trains and "--help_all" in words:
         _add_training(parser, declared["training"])
     if _asks_help(words) or "--help_all" in words:
         parser.print_help()
@@ -540,6 +593,36 @@ def _push(words: list[str]) -> int:
     return 0
 
 
+def _new_plugin(words: list[str]) -> int:
+    from pathlib import Path
+
+    from lmtasks.flags import Parser
+    from lmtasks.new_plugin import KINDS, new_plugin, write_plugin
+
+    parser = Parser(prog="lmtasks new-plugin", description="A package that works, to make your own of.")
+    parser.add_argument("name", metavar="NAME", help="of the package, such as lmtasks-shuffle")
+    parser.add_argument("--kind", metavar="KIND", default="recipe", help=f"{' or '.join(KINDS)} (default: recipe)")
+    parser.add_argument("--output_dir", metavar="FOLDER", help="where to write it (default: ./NAME)")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    _add_selection(parser)
+    parser.add_argument("--help", "-h", action="store_true", help="show this")
+    if _asks_help(words):
+        parser.print_help()
+        return 0
+    typed = vars(parser.parse_args(words))
+    plugin = new_plugin(typed["name"], typed["kind"], _catalog(light=True))
+    folder = Path(typed.get("output_dir") or plugin.name)
+    files = write_plugin(plugin, folder)
+    if typed.get("json"):
+        _print_json({"output_dir": str(folder), "package": plugin.package, plugin.kind: plugin.word, "files": files})
+        return 0
+    place = folder if folder.is_absolute() else f"./{folder}"
+    first = f"lmtasks run {plugin.word}" if plugin.kind == "recipe" else "lmtasks plugins"
+    print("\n".join(str(folder / file) for file in files))
+    print(f"\ntry next\n  pip install -e {place}\n  {first}\n  pytest {place}")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "predict": _predict,
@@ -548,6 +631,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "list": _list,
     "show": _show,
     "schema": _schema,
+    "architectures": _architectures,
     "plugins": _plugins,
     "doctor": _doctor,
+    "new-plugin": _new_plugin,
 }

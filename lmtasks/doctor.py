@@ -189,17 +189,28 @@ def _caches() -> tuple[list[dict[str, Any]], list[str]]:
     # Where somebody has them apart.
     apart = {"HF_HUB_CACHE": os.environ.get("HF_HUB_CACHE"), "HF_DATASETS_CACHE": os.environ.get("HF_DATASETS_CACHE")}
     places |= {name: path for name, path in apart.items() if path}
-    places |= {"lmtasks' cache": cache_home(), HERE: os.getcwd()}
+    places |= {"lmtasks' cache": cache_home(), HERE: _here()}
     caches: list[dict[str, Any]] = []
     notes: list[str] = []
     for name, path in places.items():
-        there = next(place for place in (Path(path), *Path(path).absolute().parents) if place.exists())
-        free = shutil.disk_usage(there).free
+        try:
+            there = next(place for place in (Path(path), *Path(path).absolute().parents) if os.path.exists(place))
+            free = shutil.disk_usage(there).free
+        except (OSError, StopIteration) as error:  # no permission, no such path, a folder that is gone
+            notes.append(f"{name}: '{path}' cannot be looked at: {reason_of(error)}")
+            continue
         size, counted = (None, True) if name == HERE else _bytes(path)
         caches.append({"name": name, "path": path, "bytes": size, "counted": counted, "free": free})
         notes += [f"{name}: only {_amount(free)} free"] if free < SCARCE else []
         notes += [] if os.access(there, os.W_OK) else [f"{name}: '{path}' cannot be written"]
     return caches, notes
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # somebody has deleted it
+        return os.curdir
 
 
 def _bytes(folder: str) -> tuple[int, bool]:

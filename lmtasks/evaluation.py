@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from torch.utils.data import DataLoader, Subset
 
 from lmtasks.errors import RunError
 from lmtasks.examples import Examples
+from lmtasks.medium import Material
 from lmtasks.metrics import BitsPerByte
 from lmtasks.packing import Packed
-from lmtasks.recipe import Batch, Recipe
+from lmtasks.recipe import EVALUATION_SEED, Batch, Recipe
 from lmtasks.references import resolve
+from lmtasks.stream import Places
 
 Collate = Callable[[list[dict[str, Any]]], Batch]
 
@@ -46,21 +49,32 @@ def evaluate_model(
     Raises:
         RunError: the loss is not finite, or there is nothing to predict.
     """
-    frequencies = _frequencies(examples)
+    frequencies = _frequencies(examples.material)
     was_training = model.training
     model.eval()
     rows: list[dict[str, float]] = []
     unigram = done = 0.0
-    with torch.no_grad():
+    with torch.no_grad(), fixed_chance():
         for batch in _batches(model, examples, collate, batch_size):
             total, targets, *more = recipe.loss(model, batch)
             rows.append({"loss": float(total), "targets": int(targets)} | _numbers(more))
             unigram += _surprise(frequencies, recipe.targets(batch))
-            done += len(batch["labels"])
+            done += len(next(iter(batch.values())))
             progress(int(done))
     model.train(was_training)
     rows, unigram = _gathered(rows, unigram)
     return _figures(recipe, examples, rows, unigram)
+
+
+@contextmanager
+def fixed_chance() -> Iterator[None]:
+    """While this is open, what is drawn is always the same, and nothing outside notices.
+
+    Few models draw in evaluation, too: the hashes by which Reformer sorts its tokens.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(EVALUATION_SEED)
+        yield
 
 
 def _batches(model: torch.nn.Module, examples: Examples, collate: Collate, batch_size: int) -> Iterator[Batch]:
@@ -94,20 +108,35 @@ def _surprise(frequencies: np.ndarray[Any, np.dtype[np.float64]], targets: torch
     return -float(np.log(known).sum()) if len(known) == len(ids) and known.all() else math.inf
 
 
-def _frequencies(examples: Examples) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """How frequent each token is in the evaluated text: the best that a unigram model can know.
+def _frequencies(material: Material) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """How frequent each token is among those of the evaluated text that could be targets, float64 [vocabulary].
 
-    The baseline is fitted to the very text that it is measured on, so beating it means something. What is no text
-    has no tokens, and so no baseline.
+    It is the best that a unigram model can know: the baseline is fitted to the very text that it is
+    measured on, so beating it means something. What is no text has no tokens, and so no baseline.
     """
-    if not isinstance(examples.material, Packed):
+    if not isinstance(material, Packed):
         return np.zeros(0)
-    used = examples.material.used
-    # In parts: numpy counts 64-bit copies.
-    size = int(used.max()) + 1 if len(used) else 1
-    parts = (used[start : start + (1 << 20)] for start in range(0, len(used), 1 << 20))
-    counts = sum((np.bincount(part, minlength=size) for part in parts), np.zeros(size, np.int64))
+    counts = _possible_targets(material, len(material.used))
     return np.asarray(counts / max(1, counts.sum()))
+
+
+def _possible_targets(packed: Packed, end: int) -> Places:
+    """How often each token is before a place of the stream where it could be a target, int64 [vocabulary].
+
+    That a token is none by where a block begins, or by how masks are drawn, is chance. Never are those
+    that the recipe says, and what begins a document that sees nothing before it: it is given, not told.
+    """
+    stream, blocks = packed.stream, packed.blocks
+    size = int(stream.ids.max()) + 1 if len(stream.ids) else 1
+    # In parts: numpy counts 64-bit copies.
+    parts = (stream.ids[start : min(start + (1 << 20), end)] for start in range(0, end, 1 << 20))
+    counts = sum((np.bincount(part, minlength=size) for part in parts), np.zeros(size, np.int64))
+    if blocks.document_start:
+        alone = blocks.isolate or blocks.line_by_line
+        begun = stream.documents if alone else stream.documents[:1]
+        counts -= np.bincount(stream.ids[begun[begun < end]], minlength=size)
+    counts[[token for token in blocks.never_targets if token < size]] = 0
+    return counts
 
 
 def _figures(recipe: Recipe, examples: Examples, rows: list[dict[str, float]], unigram: float) -> dict[str, float]:
@@ -127,6 +156,7 @@ def _figures(recipe: Recipe, examples: Examples, rows: list[dict[str, float]], u
     packed = examples.material
     if isinstance(packed, Packed) and packed.stream.bytes:
         columns = {name: [row[name] for row in rows] for name in ("loss", "targets")}
-        size = {"tokens": packed.tokens, "bytes": packed.stream.bytes}
+        # Of the whole text, also where only its first examples are evaluated: no token tells how many bytes it has.
+        size = {"tokens": int(_possible_targets(packed, packed.tokens).sum()), "bytes": packed.stream.bytes}
         figures |= BitsPerByte(keep_in_memory=True).compute(**columns, **size)
     return figures

@@ -6,9 +6,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lmtasks.errors import InputError
 
@@ -28,6 +29,9 @@ OWN = (
 )
 """What a run writes beside its model and tokenizer."""
 
+LOCK = ".lock"
+"""There while a run has the folder; says which process."""
+
 
 def choose_folder(recipe: str, wanted: str | None) -> Path:
     """The folder of a run: the wanted one, or the first free of ``runs/RECIPE``, ``runs/RECIPE-2``, ..."""
@@ -39,6 +43,85 @@ def choose_folder(recipe: str, wanted: str | None) -> Path:
         number += 1
         folder = Path("runs") / f"{recipe}-{number}"
     return folder
+
+
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Have a folder for one run alone, from before anything is written there until all is.
+
+    Where there are no locks, on Windows and some network file systems, nobody is kept out.
+
+    Raises:
+        InputError: another run has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _locked(folder)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            (folder / LOCK).unlink(missing_ok=True)  # before others can have it
+            lock.close()
+
+
+def require_free(folder: Path) -> None:
+    """Refuse a folder that a run has now.
+
+    Raises:
+        InputError: one has; names the process.
+    """
+    try:
+        import fcntl
+
+        with (folder / LOCK).open() as file:
+            _lock(file, fcntl.LOCK_SH, folder)
+    except (ImportError, OSError):
+        return
+
+
+def _locked(folder: Path) -> TextIO | None:
+    """The file whose lock this process has; None where there are no locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    path = folder / LOCK
+    file = path.open("a+")
+    try:
+        _lock(file, fcntl.LOCK_EX, folder)
+    except OSError:
+        file.close()
+        path.unlink()
+        return None
+    if not _is_at(file, path):  # of a run that has just ended
+        file.close()
+        return _locked(folder)
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: TextIO, how: int, folder: Path) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        number = file.read()
+        file.close()
+        raise InputError(
+            f"output_dir '{folder}' is in use: {f'process {number}' if number else 'another process'} runs there",
+            "wait until it is done, or choose another --output_dir",
+        ) from None
 
 
 def require_usable(folder: Path, request: str, *, overwrite: bool, resume: str | bool | None) -> None:
@@ -56,7 +139,7 @@ def require_usable(folder: Path, request: str, *, overwrite: bool, resume: str |
     if overwrite and resume:
         raise InputError("--overwrite_output_dir and --resume_from_checkpoint exclude each other", "give one of them")
     _require_writable(folder)
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):
         if resume:
             raise InputError(f"nothing to resume in '{folder}'", "leave out --resume_from_checkpoint")
         return

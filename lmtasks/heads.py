@@ -43,8 +43,13 @@ def separate_head(model: PreTrainedModel, inputs: Batch) -> str | None:
     Returns:
         None, or why it is not possible; the model is then as it was.
     """
-    # Some models run only the decoder of what they call their base model (OPT, BART as a causal model).
-    bodies = [body for body in (model.base_model, getattr(model.base_model, "decoder", None)) if body is not model]
+    if getattr(model.config.get_text_config(), "output_router_logits", False):
+        return "the loss of its router is made with the logits"
+    # Some models run only the decoder of what they call their base model (OPT, BART as a causal model), some
+    # call nothing so (Llama 4): there, the largest part is it.
+    largest = max(model.children(), key=lambda part: sum(one.numel() for one in part.parameters()), default=None)
+    candidates = (model.base_model, getattr(model.base_model, "decoder", None), largest)
+    bodies = [body for place, body in enumerate(candidates) if body is not model and body not in candidates[:place]]
     reason = "it has no body apart from its head"
     was_training = model.training
     model.eval()
@@ -52,7 +57,7 @@ def separate_head(model: PreTrainedModel, inputs: Batch) -> str | None:
         head = Head(model, body)
         try:
             head.learn(inputs)
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             head.remove()
             reason = first_line(error)
         else:
@@ -65,6 +70,14 @@ def separate_head(model: PreTrainedModel, inputs: Batch) -> str | None:
 def separated(model: torch.nn.Module) -> bool:
     """Whether the model, wrapped for several processes or not, takes ``targets``."""
     return hasattr(getattr(model, "module", model), "lmtasks_head")
+
+
+def without_cache(model: torch.nn.Module) -> dict[str, bool]:
+    """What tells the model not to keep keys and values for a next token, if it would.
+
+    Nobody reads them, and some models change them in place, which gradients cannot take (RWKV).
+    """
+    return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
 
 
 class _Stopped(Exception):  # noqa: N818  (it is no error)
@@ -85,8 +98,7 @@ class Head:
         self._stop = False
         self._output: Any = None
         self._states: torch.Tensor | None = None
-        # What a cache of keys and values would hold is never used again, and copied for it.
-        self._extra = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+        self._extra = without_cache(model)
         self.parameters: list[torch.nn.Parameter] = []
         self.projection: torch.nn.Linear | None = None
         self.projected: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -99,7 +111,11 @@ class Head:
 
     def remove(self) -> None:
         """Leave the model as it was."""
-        del self.model.forward, self.body.forward, self.model.lmtasks_head
+        for module, forward in ((self.model, self._model_forward), (self.body, self._body_forward)):
+            del module.forward
+            if module.forward != forward:  # it was not the class's own
+                module.forward = forward
+        del self.model.lmtasks_head
         if self._watch is not None:
             self._watch.remove()
 
@@ -151,7 +167,8 @@ class Head:
             targets: int64 [examples, length], what the logits at a position should say; -100 is no target.
             label_smoothing: see :func:`lmtasks.token_sums`.
         """
-        hidden = self.hidden({**inputs, **self._extra})
+        # A model that fills up its inputs has states of what it added.
+        hidden = self.hidden({**inputs, **self._extra})[:, : targets.shape[1]]
         wanted = targets != -100
         states, labels = hidden[wanted], targets[wanted]
         try:

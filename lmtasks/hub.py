@@ -40,10 +40,14 @@ def found_or_explained(thing: str, name: str) -> Iterator[None]:
         ) from error
     except (OSError, HFValidationError, StrictDataclassError, ValueError) as error:
         here = "" if Path(name).is_dir() else "no such folder here, and "
-        raise InputError(f"cannot load {thing} '{name}': {here}{first_line(error)}", _hint(name, error)) from error
+        raise InputError(
+            f"cannot load {thing} '{name}': {here}{first_line(error)}", _hint(thing, name, error)
+        ) from error
 
 
-def _hint(name: str, error: BaseException) -> str:
+def _hint(thing: str, name: str, error: BaseException) -> str:
+    if is_local(name) and thing == "tokenizer":
+        return f"'{name}' must hold tokenizer.json, or a tokenizer_config.json with its tokenizer_class and files"
     if is_local(name):
         return f"'{name}' must hold a config.json, the weights as safetensors and the tokenizer's or processor's files"
     causes = (error, error.__cause__)

@@ -30,7 +30,7 @@ from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.folder import read_record
 from lmtasks.heads import Head, separate_head
 from lmtasks.hub import found_or_explained
-from lmtasks.models import class_for, register_architectures, require_safetensors, usable_length
+from lmtasks.models import adapted, register_architectures, require_safetensors, takes, usable_length
 from lmtasks.progress import stage
 from lmtasks.recipe import Batch, Recipe
 from lmtasks.references import resolve
@@ -82,8 +82,9 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: 
     with found_or_explained("model", name):
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     for recipe in catalog.recipes.values():
-        found = class_for(recipe, config)
-        if found is not None and found.__name__ in (config.architectures or ()):
+        mapping = getattr(resolve(recipe.model_class), "_model_mapping", None) or {}
+        known = takes(recipe, config) and type(config) in mapping
+        if known and mapping[type(config)].__name__ in (config.architectures or ()):
             return recipe
     raise InputError(
         f"no recipe fits '{name}' ({', '.join(config.architectures or [config.model_type])})",
@@ -105,6 +106,7 @@ class Predictor:
         require_safetensors(name)
         with found_or_explained("model", name):
             self.pipeline = _pipeline(name, recipe, revision)
+        adapted(self.pipeline.model, recipe)
         self.tokenizer = self.pipeline.tokenizer  # None where the inputs are no text
         # Not whether its model could: BART fills masks as well, and counts its positions from the left.
         self.generates = bool(self.pipeline._pipeline_calls_generate)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -165,10 +165,29 @@ def named(source: str) -> Source:
 
 
 def _import_module(name: str) -> ModuleType:
+    _search_here()
+    return importlib.import_module(name)
+
+
+def _search_here() -> None:
     # At the end, so that nothing in this folder hides what is installed.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
-    return importlib.import_module(name)
+
+
+def location(module: str) -> str:
+    """The file that a module is made of, or would be, without importing anything; empty when there is none."""
+    _search_here()
+    package, *names = module.split(".")
+    try:
+        spec = importlib.util.find_spec(package)
+        for name in names:
+            # Not find_spec again, which imports the packages that a module is in.
+            inside = spec.submodule_search_locations if spec else None
+            spec = PathFinder.find_spec(f"{spec.name}.{name}", inside) if spec and inside else None
+    except (ImportError, ValueError):
+        return ""
+    return os.path.realpath(spec.origin) if spec and spec.origin and spec.has_location else ""
 
 
 _files: dict[str, tuple[tuple[int, int], ModuleType]] = {}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn.functional import log_softmax, nll_loss
 
-from lmtasks.heads import Sums, separated
+from lmtasks.heads import Sums, separated, without_cache
 
 
 def masked_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Sums:
@@ -46,7 +46,24 @@ def target_sums(model: torch.nn.Module, batch: dict[str, Any], targets: torch.Te
         sums: Sums = model(**inputs, targets=targets, label_smoothing=label_smoothing)
         return sums
     wanted = targets != -100
-    return token_sums(model(**inputs).logits[wanted], targets[wanted], label_smoothing)
+    outputs = model(**inputs, **without_cache(model))
+    total, count, more = token_sums(outputs.logits[wanted], targets[wanted], label_smoothing)
+    return total + _router_pull(model, outputs) * count, count, more
+
+
+def _router_pull(model: torch.nn.Module, outputs: Any) -> torch.Tensor | float:
+    """Zero, with the gradient of the loss that keeps experts equally busy (Fedus et al. 2022), if the model has one.
+
+    A model has it where its configuration says ``output_router_logits``. It is one number for a batch, which
+    each target is given its share of; what gets logged stays the cross-entropy.
+    """
+    router_loss = getattr(outputs, "aux_loss", None)
+    if not torch.is_grad_enabled() or not torch.is_tensor(router_loss):
+        return 0.0
+    unwrapped: Any = getattr(model, "module", model)
+    config = unwrapped.config.get_text_config()
+    pull: torch.Tensor = getattr(config, "router_aux_loss_coef", 0.0) * router_loss
+    return pull - pull.detach()
 
 
 def token_sums(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> Sums:

@@ -53,7 +53,7 @@ class BitsPerByte(evaluate.Metric):
             "mean negative log-likelihood of a token in bits, times tokens per byte",
             {"loss": "float64", "targets": "int64"},
             "loss: summed loss of each batch in nats; targets: number of targets in each batch;"
-            " tokens, bytes: size of the text",
+            " tokens, bytes: size of the text, in tokens that could be targets and in UTF-8",
         )
 
     def _compute(self, loss: list[float], targets: list[int], tokens: int, bytes: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from lmtasks.architecture import Architecture
 from lmtasks.catalog import Catalog, load_catalog
 from lmtasks.errors import InputError, first_line, nearest
+from lmtasks.filling import fill_up
 from lmtasks.hub import found_or_explained, is_local
 from lmtasks.recipe import Recipe
 from lmtasks.references import resolve
@@ -30,6 +32,10 @@ OLD_MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias|causal_mask)$"
 """Causal masks that older versions of transformers saved among the weights; models make their own."""
 
 
+_registered: dict[str, Architecture] = {}
+"""What was declared about model types; transformers keeps its Auto classes for the whole process, too."""
+
+
 def register_architectures(catalog: Catalog | None = None) -> None:
     """Make every installed plugin's architecture known to transformers' Auto classes.
 
@@ -40,6 +46,13 @@ def register_architectures(catalog: Catalog | None = None) -> None:
             _register(architecture)
         except (ImportError, ValueError) as error:
             warnings.warn(f"architecture '{architecture.model_type}' cannot be used: {error}", stacklevel=2)
+        else:
+            _registered[architecture.model_type] = architecture
+
+
+def architecture_of(config: PretrainedConfig) -> Architecture:
+    """What was declared about the model type of a configuration; nothing is, about most."""
+    return _registered.get(config.model_type) or Architecture(model_type=config.model_type)
 
 
 def _register(architecture: Architecture) -> None:
@@ -71,11 +84,17 @@ def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
             )
     else:
         config = _default_config(str(settings.model_type))
-    if settings.config_overrides:
+    made = {} if settings.model_name_or_path else settings_of_fresh(architecture_of(config), recipe)
+    if made or settings.config_overrides:
         written = type(config).get_config_dict(name)[0] if name else {}
-        config = _overridden(config, settings.config_overrides, written)
+        config = _overridden(config, settings.config_overrides or "", {**made, **written})
     _require_class(config, name or str(settings.model_type), recipe)
     return config
+
+
+def settings_of_fresh(architecture: Architecture, recipe: Recipe) -> dict[str, Any]:
+    """What the configuration of a model to make has beside the defaults of its type."""
+    return {**architecture.fresh, **(architecture.causal if recipe.attention == "causal" else {})}
 
 
 def _default_config(model_type: str) -> PretrainedConfig:
@@ -99,7 +118,7 @@ def _overridden(config: PretrainedConfig, overrides: str, written: dict[str, Any
     layers from their number, the size of a head from that of the model.
     """
     values: dict[str, Any] = {}
-    for pair in re.split(r",(?![^\[]*\])", overrides):  # not within a list
+    for pair in re.split(r",(?![^\[]*\])", overrides) if overrides else ():  # not within a list
         key, separator, text = pair.partition("=")
         key = key.strip()
         if not separator or not hasattr(config, key):
@@ -132,7 +151,7 @@ def _typed(key: str, text: str, default: Any) -> Any:
         if text.lower() not in ("true", "false"):
             raise InputError(f"--config_overrides: '{key}' must be true or false, got '{text}'", f"write {key}=true")
         return text.lower() == "true"
-    for kind in (int, float):
+    for kind in (float,) if isinstance(default, float) else (int, float):
         try:
             return kind(text)
         except ValueError:
@@ -153,12 +172,15 @@ def _typed_list(key: str, text: str) -> list[Any]:
 
 
 def _require_class(config: PretrainedConfig, name: str, recipe: Recipe) -> None:
-    """Refuse a model type that the recipe's Auto class does not know."""
-    if not hasattr(resolve(recipe.model_class), "_model_mapping") or class_for(recipe, config):
+    """Refuse a model type that the recipe's class is not for."""
+    auto = recipe.model_class.partition(":")[2]
+    if reason := architecture_of(config).refused.get(auto):
+        raise InputError(f"{recipe.name} cannot train '{name}': {reason}", "choose another model")
+    if takes(recipe, config):
         return
-    if _is_remote(config) and recipe.model_class.partition(":")[2] in (getattr(config, "auto_map", None) or {}):
+    if _is_remote(config) and auto in (getattr(config, "auto_map", None) or {}):
         return
-    others = [other.name for other in load_catalog().recipes.values() if class_for(other, config)]
+    others = [other.name for other in load_catalog().recipes.values() if takes(other, config)]
     hint = f"lmtasks run {others[0]} takes it" if others else _what_it_is(config)
     raise InputError(f"{recipe.name} cannot train '{name}': {config.model_type} has no such model class", hint)
 
@@ -168,14 +190,17 @@ def _is_remote(config: PretrainedConfig) -> bool:
     return type(config).__module__.startswith("transformers_modules.")
 
 
-def class_for(recipe: Recipe, config: PretrainedConfig) -> Any:
-    """The class that the recipe's Auto class has for a configuration; None if the recipe does not take it."""
+def takes(recipe: Recipe, config: PretrainedConfig) -> bool:
+    """Whether the recipe, and its class, an Auto class or one model's, are for models of this type."""
     if recipe.model_types and config.model_type not in recipe.model_types:
-        return None
-    # The mapping is the one thing that tells; transformers has no public name for it. It is lazy, and not all there
-    # for get().
-    mapping = getattr(resolve(recipe.model_class), "_model_mapping", None) or {}
-    return mapping[type(config)] if type(config) in mapping else None  # noqa: SIM401
+        return False
+    model_class = resolve(recipe.model_class)
+    # What an Auto class maps is the one thing that tells; transformers has no public name for it.
+    mapping = getattr(model_class, "_model_mapping", None)
+    if mapping is not None:
+        return type(config) in mapping
+    own = getattr(model_class, "config_class", None)
+    return own is None or isinstance(config, own)
 
 
 def _what_it_is(config: PretrainedConfig) -> str:
@@ -220,7 +245,7 @@ def load_model(settings: ModelSettings, recipe: Recipe, config: PretrainedConfig
     model_class = resolve(recipe.model_class)
     transformers.set_seed(seed)
     if not settings.model_name_or_path:
-        return Loaded(_fresh(model_class, fit_to_tokenizer(config, processor)))
+        return Loaded(adapted(_fresh(model_class, fit_to_tokenizer(config, processor)), recipe))
     name = settings.model_name_or_path
     require_safetensors(name)
     with found_or_explained("model", name):
@@ -250,7 +275,33 @@ def load_model(settings: ModelSettings, recipe: Recipe, config: PretrainedConfig
     unused = tuple(sorted(report["unexpected_keys"]))
     if not settings.allow_new_weights:
         _require_place(model, unused, name)
-    return Loaded(model, missing, _grow(model, processor), unused)
+    return Loaded(adapted(model, recipe), missing, _grow(model, processor), unused)
+
+
+def adapted(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
+    """The model, taking what recipes give although its architecture would not, and learning what it can."""
+    architecture = architecture_of(model.config)
+    multiple = architecture.multiple(model.config)
+    if multiple > 1:
+        fill_up(model, multiple)
+    idle = architecture.idle.get(recipe.model_class.partition(":")[2], ())
+    for name, parameter in model.named_parameters():
+        if any(fnmatch(name, pattern) for pattern in idle):
+            parameter.requires_grad_(False)
+    if architecture.empty_padding:
+        _keep_padding_empty(model)
+    return model
+
+
+def _keep_padding_empty(model: PreTrainedModel) -> None:
+    """Let no gradient reach the embedding of the padding token, where another layer shares the table."""
+    table = model.get_input_embeddings()
+    padding = getattr(table, "padding_idx", None)
+    if padding is not None:
+        with torch.no_grad():
+            table.weight[padding] = 0
+        row = torch.tensor(padding)
+        table.weight.register_hook(lambda gradient: gradient.index_fill(0, row.to(gradient.device), 0.0))
 
 
 def _require_place(model: PreTrainedModel, unused: tuple[str, ...], checkpoint: str) -> None:
@@ -304,7 +355,7 @@ def _fresh(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:
             else model_class(config)
         )
     # A configuration that does not add up surfaces as whatever the model's code trips over.
-    except (ValueError, TypeError, ZeroDivisionError, RuntimeError, AssertionError) as error:
+    except (ImportError, ValueError, TypeError, ZeroDivisionError, RuntimeError, AssertionError) as error:
         raise InputError(
             f"no {config.model_type} model can be made of this configuration: {_first_line(error)}",
             "check --config_overrides",
@@ -315,17 +366,36 @@ def _fresh(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:
 def fit_to_tokenizer(config: PretrainedConfig, tokenizer: Any) -> PretrainedConfig:
     """A fresh configuration with the tokenizer's vocabulary size and special token ids.
 
-    Any other processing class has neither, and leaves the configuration as it is.
+    One that has other configurations within, for images say, is fitted in the part that is about text as well. Any
+    other processing class has neither, and leaves the configuration as it is.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         return config
-    config.vocab_size = max(len(tokenizer), *(index + 1 for index in tokenizer.all_special_ids))
-    for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk"):
-        if hasattr(config, f"{role}_token_id"):
-            setattr(config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id", None))
+    for part in (config, _text_part(config)):
+        if hasattr(part, "vocab_size"):
+            part.vocab_size = max(len(tokenizer), *(index + 1 for index in tokenizer.all_special_ids))
+        for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk"):
+            _fit_role(part, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id", None))
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = tokenizer.pad_token_id  # as in T5's family
     return config
+
+
+def _text_part(config: PretrainedConfig) -> PretrainedConfig:
+    # An encoder-decoder's would be a copy of one half.
+    part: PretrainedConfig = config if config.is_encoder_decoder else config.get_text_config()
+    return part
+
+
+def _fit_role(config: PretrainedConfig, name: str, index: int | None) -> None:
+    """Set the id of a special token, or leave the default where the type insists on having one."""
+    if not hasattr(config, name):
+        return
+    try:
+        setattr(config, name, index)
+    except StrictDataclassError:
+        if index is not None:
+            raise
 
 
 def require_safetensors(name: str) -> None:
@@ -344,7 +414,9 @@ def _grow(model: PreTrainedModel, tokenizer: Any) -> int:
     """Make room for the tokenizer's tokens; never shrinks, as checkpoints pad their vocabulary."""
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         return 0
-    rows = model.get_input_embeddings().weight.shape[0]
+    # Not every model has its table where others have (Perceiver).
+    rows = getattr(model.get_input_embeddings(), "weight", None)
+    rows = model.config.get_text_config().vocab_size if rows is None else rows.shape[0]
     if len(tokenizer) <= rows:
         return 0
     model.resize_token_embeddings(len(tokenizer))
@@ -357,6 +429,7 @@ def usable_length(config: PretrainedConfig, recipe: Recipe, tokenizer: PreTraine
     Position tables with a padding row (RoBERTa's family) lose the rows up to it: 514 means 512.
     """
     limits = [length for name in LENGTHS if isinstance(length := getattr(config, name, None), int) and length > 0]
+    limits += filter(None, [architecture_of(config).length(config)])
     limits += [
         table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
         for table in _position_tables(config, recipe)

@@ -38,6 +38,7 @@ def option(
     le: float | None = None,
     aliases: Iterable[str] = (),
     python_only: bool = False,
+    training_only: bool = False,
 ) -> Any:
     """A dataclass field that people can set.
 
@@ -47,6 +48,7 @@ def option(
         gt, ge, lt, le: range of a number (above, at least, below, at most).
         aliases: other names under which the same option is known.
         python_only: no flag and no YAML key; for values that only Python can hold.
+        training_only: changes nothing in an evaluation, which therefore refuses it.
     """
     limits = {"gt": gt, "ge": ge, "lt": lt, "le": le}
     metadata = {
@@ -54,6 +56,7 @@ def option(
         "limits": {key: limit for key, limit in limits.items() if limit is not None},
         "aliases": tuple(aliases),
         "python_only": python_only,
+        "training_only": training_only,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -69,6 +72,7 @@ class Option:
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     python_only: bool = False
+    training_only: bool = False
 
     @property
     def alternatives(self) -> tuple[Any, ...]:

@@ -112,9 +112,13 @@ def peak_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_si
         return tensor
 
     was_training = model.training
+    # Some models remember what they have seen in training, such as the ranges of their activations.
+    memory = [(buffer, buffer.clone()) for buffer in model.buffers()]
     model.train()
     with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         recipe.loss(model, example)
     model.train(was_training)
+    for buffer, before in memory:
+        buffer.copy_(before)
     weights = sum(parameter.numel() for parameter in parameters)
     return int(weights * BYTES_PER_PARAMETER + sum(kept.values()) * batch_size)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.arguments import training_arguments
@@ -16,7 +18,7 @@ from lmtasks.corpus import TEXT, Split, load_corpus
 from lmtasks.errors import InputError
 from lmtasks.evaluation import Collate
 from lmtasks.examples import Examples
-from lmtasks.folder import choose_folder, read_record, require_usable
+from lmtasks.folder import choose_folder, read_record, require_free, require_usable
 from lmtasks.heads import separate_head
 from lmtasks.isolation import isolate, probe_isolation
 from lmtasks.medium import Material
@@ -24,11 +26,11 @@ from lmtasks.models import Loaded, fit_to_tokenizer, load_config, load_model, us
 from lmtasks.packing import Packed
 from lmtasks.plan import Plan, peak_memory, total_steps
 from lmtasks.precision import with_precision
-from lmtasks.probes import probe, probe_first_loss
+from lmtasks.probes import probe, probe_first_loss, probe_padding
 from lmtasks.processing import load_processor, vocabulary
-from lmtasks.progress import say
+from lmtasks.progress import is_main_process, say
 from lmtasks.publishing import check_can_push
-from lmtasks.recipe import Batch, BlockOptions
+from lmtasks.recipe import EVALUATION_SEED, Batch, BlockOptions, Example
 from lmtasks.texts import Texts, encode_corpus, one_example
 from lmtasks.tokenization import add_tokens, require_tokens, train_tokenizer
 from lmtasks.training import rehearse
@@ -63,14 +65,8 @@ def prepare(request: Request) -> Prepared:
     Raises:
         InputError: something does not fit; nothing was written.
     """
-    folder = choose_folder(request.recipe.name, request.output.output_dir)
     asked = fingerprint(request)
-    require_usable(
-        folder,
-        asked,
-        overwrite=request.output.overwrite_output_dir,
-        resume=request.training.get("resume_from_checkpoint"),
-    )
+    folder = _folder(request, asked)
     if request.output.push_to_hub:
         check_can_push(request.output.hub_model_id or folder.name)
     config = load_config(request.model, request.recipe)
@@ -89,7 +85,7 @@ def prepare(request: Request) -> Prepared:
     loaded = load_model(request.model, request.recipe, config, processor, request.seed)
     notes += [*texts.notes(), *_model_notes(loaded)]
     _require_same_data(request, folder, texts)
-    check_model(request, loaded.model, texts.evaluation, example)
+    check_model(request, processor, loaded.model, texts.evaluation, example)
     if not request.model.model_name_or_path:
         first, uniform = probe_first_loss(loaded.model, request.recipe, example)
         guess = "" if uniform is None else f", a uniform guess costs {uniform:.2f}"
@@ -105,6 +101,23 @@ def prepare(request: Request) -> Prepared:
     examples = Examples(texts.train, request.seed)
     rehearse(loaded.model, request.recipe, arguments, examples, prepared.collate(training=True), plan.steps)
     return prepared
+
+
+def _folder(request: Request, asked: str) -> Path:
+    """The folder of the run. One process chooses for all: another would see what others have made meanwhile."""
+    folder = choose_folder(request.recipe.name, request.output.output_dir)
+    if is_main_process():
+        require_free(folder)
+        require_usable(
+            folder,
+            asked,
+            overwrite=request.output.overwrite_output_dir,
+            resume=request.training.get("resume_from_checkpoint"),
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        training_arguments(request.training, folder, 0)  # from then on the processes can talk
+        [folder] = broadcast_object_list([folder])
+    return folder
 
 
 def _model_notes(loaded: Loaded) -> Iterator[str]:
@@ -184,7 +197,7 @@ def quicken(request: Request, model: PreTrainedModel, material: Material, exampl
         yield f"the head runs on every position: {reason}"
 
 
-def check_model(request: Request, model: PreTrainedModel, material: Material, example: Batch) -> None:
+def check_model(request: Request, processor: Any, model: PreTrainedModel, material: Material, example: Batch) -> None:
     """Measure what the model can take and what it sees, and teach it to isolate documents if asked.
 
     Raises:
@@ -192,9 +205,22 @@ def check_model(request: Request, model: PreTrainedModel, material: Material, ex
     """
     recipe = request.recipe
     probe(model, recipe, example)
-    if isinstance(material, Packed) and material.blocks.isolate and not material.blocks.line_by_line:
+    if not isinstance(material, Packed) or material.blocks.line_by_line:
+        examples = _of_different_lengths(Examples(material, EVALUATION_SEED))
+        collate = recipe.collator(processor, request.options, False)
+        probe_padding(model, recipe, [collate([one]) for one in examples], collate(examples))
+    elif material.blocks.isolate:
         isolate(model, recipe)
         probe_isolation(model, recipe, example)
+
+
+def _of_different_lengths(examples: Examples) -> list[Example]:
+    """The longest and the shortest of the first examples; where lengths are known, of all."""
+    if not isinstance(examples.material, Packed):
+        order = list(examples.material.longest_first())
+        return [examples[order[0]], examples[order[-1]]]
+    some = sorted((examples[number] for number in range(min(len(examples), 64))), key=lambda one: len(one["input_ids"]))
+    return [some[-1], some[0]]
 
 
 def _plan(

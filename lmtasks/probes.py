@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from lmtasks.errors import InputError, first_line
+from lmtasks.heads import without_cache
+from lmtasks.models import architecture_of
 from lmtasks.recipe import Batch, Recipe
 
 FIRST_LOSS = (0.5, 5.0)
@@ -33,22 +38,49 @@ def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
     if recipe.medium is not None:
         _probe_loss(model, recipe, batch)
         return
+    # Isolation has a probe of its own; here every position must be able to see every other.
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "document_ids")}
     was_training = model.training
-    model.eval()
+    try:
+        with _nothing_zero(model), torch.random.fork_rng():
+            looks_ahead = _looks_ahead(model.train(architecture_of(model.config).reversible), inputs)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the model fails on a block of {batch['input_ids'].shape[1]} tokens: {first_line(error)}",
+            "try a smaller --block_size; check that tokenizer and model belong together",
+        ) from error
+    finally:
+        model.train(was_training)
+    if recipe.attention and batch["input_ids"].shape[1] > 1:
+        _check_attention(recipe, model, looks_ahead)
+
+
+@contextmanager
+def _nothing_zero(model: PreTrainedModel) -> Iterator[None]:
+    """While this is open, parameters that are all zero have other values.
+
+    Some architectures start the way out of their attention at zero: what they will see once they have
+    learned, nothing shows of before.
+    """
+    zero = [one for one in model.parameters() if not one.is_meta and not one.count_nonzero()]
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for one in zero:
+            one.copy_(0.02 * torch.randn(one.shape, generator=draw))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for one in zero:
+                one.zero_()
+
+
+def _looks_ahead(model: PreTrainedModel, inputs: Batch) -> bool:
+    """Whether what is said at a position depends on the last token."""
+    last = inputs["input_ids"].shape[1] - 1
     with torch.enable_grad():
-        try:
-            # Isolation has a probe of its own; here every position must be able to see every other.
-            logits, embedded = embedded_forward(
-                model, {name: value for name, value in batch.items() if name not in ("labels", "document_ids")}
-            )
-        except (IndexError, RuntimeError, TypeError, ValueError) as error:
-            raise InputError(
-                f"the model fails on a block of {batch['input_ids'].shape[1]} tokens: {first_line(error)}",
-                "try a smaller --block_size; check that tokenizer and model belong together",
-            ) from error
-        if recipe.attention and logits.shape[1] > 1:
-            _check_attention(recipe, model, reaches(logits[:, :-1], embedded, slice(-1, None)))
-    model.train(was_training)
+        logits, embedded = embedded_forward(model, inputs)
+        return last > 0 and reaches(logits[:, :last], embedded, slice(last, last + 1))
 
 
 def _probe_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
@@ -68,24 +100,37 @@ def _probe_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
 
 
 def embedded_forward(model: PreTrainedModel, inputs: Batch) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Logits [1, length, vocabulary], and the embedded tokens [1, length, size] that they came from.
+    """Logits [1, length, vocabulary], and the embedded tokens [1, length or more, size] that they came from.
 
-    These are several where a model reads its input more than once (BART: encoder and decoder).
+    These are several where a model reads its input more than once (BART: encoder and decoder), and longer
+    than the input where a model fills it up (Longformer).
     """
     seen: list[torch.Tensor] = []
-    weight = model.get_input_embeddings().weight
-    readers = [module for module in model.modules() if getattr(module, "weight", None) is weight]
-    hooks = [
-        module.register_forward_hook(lambda module, inputs, output: seen.append(output))
-        for module in readers
-        if isinstance(module, torch.nn.Embedding)
-    ]
+    ids = inputs["input_ids"]
+    weight = getattr(model.get_input_embeddings(), "weight", None)
+
+    def keep(module: torch.nn.Module, read: tuple[Any, ...], output: Any) -> None:
+        found = output[0] if isinstance(output, tuple) else output
+        # A table of positions may be given the tokens as well, but has no row of embeddings for each example;
+        # what is frozen only prepares (BLT cuts bytes into patches so).
+        if found.ndim == 3 and found.requires_grad and (module.weight is weight or (read and _same_ids(read[0], ids))):
+            seen.append(found)
+
+    tables = [module for module in model.modules() if getattr(getattr(module, "weight", None), "ndim", 0) == 2]
+    hooks = [module.register_forward_hook(keep) for module in tables if not isinstance(module, torch.nn.Linear)]
     try:
-        outputs: Any = model(**inputs)
+        outputs: Any = model(**inputs, **without_cache(model))
     finally:
         for hook in hooks:
             hook.remove()
     return outputs.logits, seen
+
+
+def _same_ids(read: Any, ids: torch.Tensor) -> bool:
+    """Whether a module reads the very tokens, perhaps with some more at the end."""
+    if not torch.is_tensor(read) or read.is_floating_point() or read.ndim != 2:
+        return False
+    return torch.equal(read[:, : ids.shape[1]], ids)
 
 
 def reaches(logits: torch.Tensor, embedded: list[torch.Tensor], tokens: slice) -> bool:
@@ -97,6 +142,8 @@ def reaches(logits: torch.Tensor, embedded: list[torch.Tensor], tokens: slice) -
     """
     weighting = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits.device)
     weighted = (logits.float() * weighting).sum()
+    if not embedded:
+        raise ValueError("nothing in it looks tokens up in a table")
     gradients = torch.autograd.grad(weighted, embedded, retain_graph=True, allow_unused=True)
     return any(gradient is not None and bool(gradient[:, tokens].count_nonzero()) for gradient in gradients)
 
@@ -106,12 +153,51 @@ def _check_attention(recipe: Recipe, model: PreTrainedModel, looks_ahead: bool) 
     if recipe.attention == "causal" and looks_ahead:
         raise InputError(
             f"{recipe.name} cannot train this {kind} model: it sees the tokens that it should predict",
-            "take a decoder such as gpt2 or llama, or lmtasks run masked-lm for this model",
+            f"take a decoder such as gpt2 or llama{_made_decoder(model)}, or lmtasks run masked-lm for this model",
         )
     if recipe.attention == "bidirectional" and not looks_ahead:
         raise InputError(
             f"{recipe.name} cannot train this {kind} model: it does not see the text after a position",
             "take an encoder such as roberta or modernbert, or lmtasks run causal-lm for this model",
+        )
+
+
+def _made_decoder(model: PreTrainedModel) -> str:
+    """How this very model would see no future, if its architecture knows a way."""
+    settings = json.dumps(dict(architecture_of(model.config).causal)).strip("{}")
+    return f", make one of this with {settings} in its config.json" if settings else ""
+
+
+def probe_padding(model: PreTrainedModel, recipe: Recipe, alone: Iterable[Batch], together: Batch) -> None:
+    """The losses of examples must be the same, whatever they are padded to.
+
+    Args:
+        model: the model to train.
+        recipe: whose loss it is.
+        alone: examples of different lengths, each in a batch of its own, as the recipe collates them for evaluation.
+        together: the same ones in one batch.
+
+    Raises:
+        InputError: they are not.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            apart = sum(float(recipe.loss(model, batch)[0]) for batch in alone)
+            padded = float(recipe.loss(model, together)[0])
+        reason = "" if math.isclose(apart, padded, rel_tol=1e-4) else "its losses depend on the padding"
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"it cannot take padding ({first_line(error)})"
+    finally:
+        model.train(was_training)
+    if reason:
+        how, advice = "line by line", "leave --line_by_line out: blocks are of one length"
+        if recipe.medium is not None:
+            how, advice = f"on {recipe.medium.name}", "choose another model"
+        raise InputError(
+            f"{recipe.name} cannot train this {model.config.model_type} model {how}: {reason}",
+            advice,
         )
 
 

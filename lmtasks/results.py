@@ -16,8 +16,10 @@ from lmtasks.card import write_card
 from lmtasks.catalog import Catalog
 from lmtasks.configure import as_record
 from lmtasks.errors import RunError
+from lmtasks.evaluation import fixed_chance
 from lmtasks.folder import RECORD, write_json
 from lmtasks.isolation import isolate
+from lmtasks.models import adapted
 from lmtasks.preparation import Prepared
 from lmtasks.recipe import EVALUATION_SEED
 from lmtasks.references import resolve
@@ -75,14 +77,17 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
     saved = resolve(request.recipe.model_class).from_pretrained(
         prepared.folder, trust_remote_code=request.model.trust_remote_code, dtype=torch.float32
     )
+    saved = adapted(saved, request.recipe)
     if "document_ids" in batch:
         isolate(saved, request.recipe)
     was_training = model.training
     with torch.no_grad():
         device = next(model.parameters()).device
         batch = {name: value.to(device) for name, value in batch.items()}
-        ours = request.recipe.loss(model.eval(), batch)
-        theirs = request.recipe.loss(saved.to(device).eval(), batch)
+        with fixed_chance():
+            ours = request.recipe.loss(model.eval(), batch)
+        with fixed_chance():
+            theirs = request.recipe.loss(saved.to(device).eval(), batch)
     model.train(was_training)
     # The same weights on the same device; a wrong one moves the loss of a model that knows little by very little.
     if not torch.isclose(ours[0].cpu().double(), theirs[0].cpu().double(), rtol=1e-5):

@@ -14,15 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PretrainedConfig
 
 from lmtasks.arguments import training_arguments
 from lmtasks.catalog import Catalog, load_catalog
 from lmtasks.configure import DATA_SOURCES, Request, configure, groups_of, read_yaml
-from lmtasks.corpus import TEXT, load_corpus
+from lmtasks.corpus import TEXT, Split, load_corpus
 from lmtasks.errors import InputError, RunError
 from lmtasks.evaluation import evaluate_model
 from lmtasks.examples import Examples
-from lmtasks.folder import LOG, RECORD, checkpoint_to_resume, clear, read_record, save_into, write_json
+from lmtasks.folder import (
+    LOG,
+    RECORD,
+    checkpoint_to_resume,
+    clear,
+    read_record,
+    require_usable,
+    reserved,
+    save_into,
+    write_json,
+)
 from lmtasks.heads import separate_head
 from lmtasks.inference import Predictor, recipe_of
 from lmtasks.medium import Material
@@ -37,11 +48,14 @@ from lmtasks.publishing import push
 from lmtasks.recipe import EVALUATION_SEED, Recipe
 from lmtasks.results import new_record, verify, write_results
 from lmtasks.settings import DataSettings
-from lmtasks.texts import examples_of, one_example
+from lmtasks.texts import examples_of, layout_of, one_example
 from lmtasks.training import train
 
 PLAIN = ("loss", "targets")
 """Figures that are called ``eval_...`` in the results, as users of the Trainer know them."""
+
+OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name"} - {"max_eval_samples", "overwrite_cache"}
+"""Settings with which an evaluation is not of the tokens that a run held out."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +134,27 @@ def _full_disk_explained() -> Iterator[None]:
 
 
 def execute(prepared: Prepared, catalog: Catalog) -> Run:
-    """Train, evaluate, save, verify and publish what was prepared."""
+    """Train, evaluate, save, verify and publish what was prepared, in a folder that no other run has meanwhile.
+
+    Raises:
+        InputError: another run has the folder, or had it since it was looked at.
+    """
+    if not is_main_process():
+        return _execute(prepared, catalog)
+    request, folder = prepared.request, prepared.folder
+    overwrite, resume = request.output.overwrite_output_dir, request.training.get("resume_from_checkpoint")
+    with reserved(folder):
+        require_usable(folder, prepared.asked, overwrite=overwrite, resume=resume)
+        if overwrite:
+            clear(folder)
+        return _execute(prepared, catalog)
+
+
+def _execute(prepared: Prepared, catalog: Catalog) -> Run:
     request, folder = prepared.request, prepared.folder
     resume = request.training.get("resume_from_checkpoint")
     record = new_record(prepared, catalog)
     if is_main_process():
-        if request.output.overwrite_output_dir:
-            clear(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RECORD, record)
     arguments = training_arguments(request.training, folder, prepared.plan.steps)
     before_step = request.recipe.before_step
@@ -245,15 +272,11 @@ def evaluate_as(
     chosen.views(processor, request.options)  # their options are checked before the model is loaded
     material = examples_of(request, "evaluation", corpus.evaluation, processor, model_config)
     material = material.head(request.data.max_eval_samples)
-    own_data = not typed & {*options_of(DataSettings), *options_of(chosen.options)}
-    if recorded and own_data and material.fingerprint != recorded["data"]["evaluation"]["fingerprint"]:
-        raise InputError(
-            f"the {medium.name} that the run in '{name}' held out is no longer there as it was",
-            f"name the {medium.name} to evaluate on: --validation_file FILE",
-        )
+    if recorded and not typed & OTHER_TEXT:
+        _require_data_of_run(request, name, recorded, corpus.evaluation, material, processor, model_config)
     example = one_example(request, processor, material, "evaluation")
     model = load_model(request.model, chosen, model_config, processor, request.seed).model
-    check_model(request, model, material, example)
+    check_model(request, processor, model, material, example)
     if isinstance(material, Packed):
         separate_head(model, {name: value for name, value in example.items() if name != "labels"})
     return _measured(model.to(_device()), request, processor, material), chosen.perplexity_name(request.options)
@@ -262,10 +285,37 @@ def evaluate_as(
 def _refuse_idle(recipe: Recipe, typed: frozenset[str]) -> None:
     """Refuse what an evaluation would silently leave aside, unless it comes from the run's own record."""
     groups = groups_of(recipe)
-    used = {*groups["options"], *groups["data"], *groups["model"], "per_device_eval_batch_size", "seed"}
-    used -= {"max_train_samples"}
-    for name in sorted(typed - used):
-        raise InputError(f"--{name} means nothing to an evaluation", "lmtasks evaluate --help shows what does")
+    takes = {**groups["options"], **groups["data"], **groups["model"]}
+    used = {name for name, option in takes.items() if not option.training_only}
+    for name in sorted(typed - used - {"per_device_eval_batch_size", "seed"}):
+        alike = {f"eval_{name}", name.replace("train", "eval")} & used
+        hint = f"--{alike.pop()} is its like for evaluation" if alike else "lmtasks evaluate --help shows what does"
+        raise InputError(f"--{name} means nothing to an evaluation", hint)
+
+
+def _require_data_of_run(
+    request: Request,
+    name: str,
+    record: Mapping[str, Any],
+    split: Split,
+    material: Material,
+    processor: Any,
+    config: PretrainedConfig,
+) -> None:
+    """Refuse other data than the run held out, in whichever way it is to be looked at now.
+
+    Args:
+        material: the split as it is to be looked at.
+    """
+    then = configure(request.recipe, {"model_name_or_path": name}, _recorded(record, {}))
+    alike = layout_of(then, processor) == layout_of(request, processor)
+    as_then = material if alike else examples_of(then, "evaluation", split, processor, config)
+    if as_then.head(then.data.max_eval_samples).fingerprint != record["data"]["evaluation"]["fingerprint"]:
+        medium = (request.recipe.medium or TEXT).name
+        raise InputError(
+            f"the {medium} that the run in '{name}' held out is no longer there as it was",
+            f"name the {medium} to evaluate on: --validation_file FILE",
+        )
 
 
 def _recorded(record: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,23 +53,30 @@ def also(source: str) -> None:
         _selection.set(said._replace(named=(*said.named, source)))
 
 
-def remember(source: str) -> None:
-    """This person named the module or file, so a run that was made with it may lead back to it."""
-    known = _known()
-    if source in known:
+def remember(source: str, location: str = "") -> None:
+    """This person named the module or file, so a run that was made with it may lead back to it.
+
+    Args:
+        location: the file that a module is; in another folder, one of that name may be somebody else's.
+    """
+    if is_known(source, location):
         return
     file = os.path.join(cache_home(), "named")
     try:
         os.makedirs(os.path.dirname(file), exist_ok=True)
         with open(file, "a", encoding="utf-8") as handle:
-            handle.write(f"{source}\n")
+            handle.write(f"{_line(source, location)}\n")
     except OSError:  # then it will have to be named again
         return
 
 
-def is_known(source: str) -> bool:
-    """Whether this person ever named the module or file."""
-    return source in _known()
+def is_known(source: str, location: str = "") -> bool:
+    """Whether this person ever named the file, or the module when it was the one at that location."""
+    return _line(source, location) in _known()
+
+
+def _line(source: str, location: str) -> str:
+    return f"{source}\t{location}" if location else source
 
 
 def _known() -> list[str]:

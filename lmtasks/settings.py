@@ -24,7 +24,7 @@ class DataSettings:
     train_split: str = option("train", help='split to train on, slices allowed: "train[:5000]"')
     validation_split: str | None = option(None, help="split to evaluate on, instead of a share of the training split")
     train_file: list[str] | None = option(
-        None, help="files, globs or folders: txt, md, json, jsonl, csv, tsv, parquet, arrow; .gz .xz .zst too"
+        None, help="files, globs or folders: txt, md, json, jsonl, csv, tsv, parquet, arrow, fasta; .gz .xz .zst too"
     )
     validation_file: list[str] | None = option(
         None, help="files to evaluate on, instead of a share of the training data"
@@ -40,7 +40,9 @@ class DataSettings:
     )
     test_size: float | None = option(None, help="the same share as a fraction", gt=0, lt=1)
     split_seed: int = option(42, help="seed of the choice of held-out documents", ge=0)
-    max_train_samples: int | None = option(None, help="train on at most this many packed examples", ge=1)
+    max_train_samples: int | None = option(
+        None, help="train on at most this many packed examples", ge=1, training_only=True
+    )
     max_eval_samples: int | None = option(None, help="evaluate on at most this many packed examples", ge=1)
     overwrite_cache: bool = option(False, help="tokenise again, even text whose tokens are in the cache")
     train_dataset: Any = option(None, help="Dataset, DatasetDict or list of strings", python_only=True)

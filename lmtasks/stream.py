@@ -91,21 +91,26 @@ def read(split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, start
     """
     apart = split.documents or blocks.line_by_line
     unit = "documents" if split.documents else "lines"
-    began = start > 0
+    if not apart and not start:  # a running text is one document
+        yield _frame(blocks.document_start, np.zeros(1, np.int64), blocks, unit)
     batches = _batches(split, tokenizer, blocks.line_by_line and not split.documents, start)
     for batch, encoded in _ahead((batch, _encoded(tokenizer, batch.texts, blocks.words)) for batch in batches):
         size = sum(len(text) if text.isascii() else len(text.encode()) for text in batch.texts)
         ids, lengths = _joined(encoded)
         words = _word_starts(batch.texts, encoded) if blocks.words else None
         unknown = 0 if tokenizer.unk_token_id is None else int((ids == tokenizer.unk_token_id).sum())
-        documents = np.zeros(0 if began else 1, np.int64)  # a running text is one document
-        began = True
+        documents = np.zeros(0, np.int64)
         if apart:
             ids, documents, words = _framed(ids, lengths, words, batch, blocks)
         yield Stream(ids, documents, words, batch.rows, unit, size, unknown)
     if not apart:
-        end = np.asarray(blocks.document_end, np.int32)
-        yield Stream(end, np.zeros(0, np.int64), np.ones(len(end), np.bool_) if blocks.words else None, 0, unit)
+        yield _frame(blocks.document_end, np.zeros(0, np.int64), blocks, unit)
+
+
+def _frame(tokens: tuple[int, ...], documents: Places, blocks: Blocks, unit: str) -> Stream:
+    """What stands before or after a running text, as a piece of the stream."""
+    words = np.ones(len(tokens), np.bool_) if blocks.words else None
+    return Stream(np.asarray(tokens, np.int32), documents, words, 0, unit)
 
 
 def _batches(split: Split, tokenizer: PreTrainedTokenizerBase, line_by_line: bool, start: int) -> Iterator[_Batch]:

@@ -25,6 +25,7 @@ class Texts:
     Args:
         source: short words for people.
         duplicates: how many held-out rows are in the training data, too.
+        empty: how many documents were left out because they hold nothing.
         medium: what they are, in a word.
     """
 
@@ -32,6 +33,7 @@ class Texts:
     train: Material
     evaluation: Material
     duplicates: int
+    empty: int
     medium: str
 
     def notes(self) -> Iterator[str]:
@@ -44,6 +46,8 @@ class Texts:
                 f"{self.duplicates:,} of {sizes['rows']:,} held-out {sizes['unit']}"
                 f" are in the training {self.medium}, too"
             )
+        if self.empty:
+            yield f"documents without {self.medium} left out: {self.empty:,}"
 
 
 def encode_corpus(request: Request, corpus: Corpus, processor: Any, config: PretrainedConfig) -> Texts:
@@ -59,19 +63,19 @@ def encode_corpus(request: Request, corpus: Corpus, processor: Any, config: Pret
     evaluation = examples_of(request, "held-out", corpus.evaluation, processor, config)
     evaluation = evaluation.head(request.data.max_eval_samples)
     one_example(request, processor, train, "training")
-    duplicates = medium.duplicates(corpus.train, corpus.evaluation)
-    return Texts(corpus.source, train, evaluation, duplicates, medium.name)
+    duplicates, empty = medium.duplicates(corpus.train, corpus.evaluation), corpus.train.blank + corpus.evaluation.blank
+    return Texts(corpus.source, train, evaluation, duplicates, empty, medium.name)
 
 
 def examples_of(request: Request, name: str, split: Split, processor: Any, config: PretrainedConfig) -> Material:
     """A split as the recipe wants it, under a name such as "training"."""
-    layout = _layout(request, processor)
+    layout = layout_of(request, processor)
     if isinstance(layout, Blocks):
         return encode(name, split, processor, layout, request.data.overwrite_cache)
     return layout.examples(name, split, processor, config)
 
 
-def _layout(request: Request, processor: Any) -> Blocks | Layout:
+def layout_of(request: Request, processor: Any) -> Blocks | Layout:
     """How the recipe's documents become examples.
 
     Raises:

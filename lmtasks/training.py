@@ -35,10 +35,14 @@ from lmtasks.arguments import refused
 from lmtasks.errors import InputError, Interrupted, RunError, first_line
 from lmtasks.evaluation import Collate, evaluate_model
 from lmtasks.examples import Examples
+from lmtasks.models import architecture_of
 from lmtasks.progress import Progress
 from lmtasks.recipe import Batch, Recipe
 
 BeforeStep = Callable[[int], None]
+
+REPEATED = "repeated"
+"""In a batch that has nothing new in it: it takes part in a step and counts for nothing."""
 
 
 class RecipeTrainer(Trainer):
@@ -63,11 +67,11 @@ class RecipeTrainer(Trainer):
     ) -> tuple[list[Any], torch.Tensor]:
         """The batches of one optimiser step, and the number of their targets in all processes."""
         batches = [self._without_repeats(batch) for batch in itertools.islice(epoch_iterator, num_batches)]
-        targets = torch.tensor(sum(self.recipe.targets(batch).numel() for batch in batches), device=device)
-        return batches, self.accelerator.reduce(targets, reduction="sum")
+        counts = [0 if REPEATED in batch else self.recipe.targets(batch).numel() for batch in batches]
+        return batches, self.accelerator.reduce(torch.tensor(sum(counts), device=device), reduction="sum")
 
     def _without_repeats(self, batch: Batch) -> Batch:
-        """The batch with no targets in examples that another process, or an earlier step, already has.
+        """The batch without the examples that another process, or an earlier step, already has.
 
         accelerate fills the last batches of an epoch with the first examples once more, so that all
         processes have equally many (``even_batches``). A single process has no such examples, and
@@ -77,14 +81,14 @@ class RecipeTrainer(Trainer):
         filled = loading.gradient_state.end_of_dataloader and loading.even_batches
         if processes == 1 or not filled or self.args.dataloader_drop_last:
             return batch
-        rows = len(batch["labels"])
+        rows = len(next(value for value in batch.values() if torch.is_tensor(value)))
         last = len(self.train_dataset) % (rows * processes)
-        if not last:
+        own = last - loading.process_index * rows
+        if not last or own >= rows:
             return batch
-        labels = batch["labels"].clone()
-        # Examples stay, even if none is left: the others wait for this process's backward pass.
-        labels[max(0, last - loading.process_index * rows) :] = -100
-        return {**batch, "labels": labels}
+        # One example stays, even if none is new: the others wait for this process's backward pass.
+        first = {name: value[: max(1, own)] if torch.is_tensor(value) else value for name, value in batch.items()}
+        return first if own > 0 else {**first, REPEATED: True}
 
     def compute_loss(
         self,
@@ -100,11 +104,12 @@ class RecipeTrainer(Trainer):
         """
         if self.args.label_smoothing_factor:
             inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
-        total, _, *_ = self.recipe.loss(model, inputs)
+        repeated = inputs.get(REPEATED, False)
+        total, _, *_ = self.recipe.loss(model, {name: value for name, value in inputs.items() if name != REPEATED})
         assert num_items_in_batch is not None  # get_batch_samples counts
         # A global batch without any target has nothing to teach: zero, not a division by zero.
         share: torch.Tensor = total / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
-        return share
+        return share * 0 if repeated else share
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """lmtasks' figures under the names that the Trainer's users know."""
@@ -275,9 +280,12 @@ def rehearse(
         steps: optimiser steps of the run.
 
     Raises:
-        InputError: a package that an argument needs is missing, a value is out of range, or the recipe's
-            loss would train without the label smoothing that was asked for.
+        InputError: a package that an argument needs is missing, a value is out of range, the recipe's
+            loss would train without the label smoothing that was asked for, or its batches cannot be
+            shared by several processes.
     """
+    if arguments.world_size > 1 and not arguments.dataloader_drop_last:
+        _require_rows(recipe, examples, collate)
     if arguments.label_smoothing_factor:
         _require_smoothing(model, recipe, examples, collate)
     with tempfile.TemporaryDirectory() as elsewhere:
@@ -297,6 +305,22 @@ def rehearse(
             trainer.get_train_dataloader()
         except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
             raise refused(error) from error
+
+
+def _require_rows(recipe: Recipe, examples: Examples, collate: Collate) -> None:
+    """See that examples can be taken out of a batch, as several processes must at the end of an epoch.
+
+    Raises:
+        InputError: some tensor does not have one row for each example.
+    """
+    batch = collate([examples[0]] * 2)
+    for name, value in batch.items():
+        if torch.is_tensor(value) and (not value.ndim or len(value) != 2):
+            raise InputError(
+                f"{recipe.name} cannot train in several processes:"
+                f" '{name}' in its batches is not a row for each example",
+                "train in one process, or leave out the end of an epoch with --dataloader_drop_last",
+            )
 
 
 def _require_smoothing(model: PreTrainedModel, recipe: Recipe, examples: Examples, collate: Collate) -> None:
@@ -335,7 +359,7 @@ def _gradient(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> list[torc
     inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     was_training = model.training
-    model.eval()
+    model.train(architecture_of(model.config).reversible)
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             total = recipe.loss(model, inputs)[0]

@@ -2,7 +2,8 @@
 
     python plugins/run_tests.py [pytest arguments]
 
-All are installed before any is tested: plugins have to get along with each other.
+All are installed before any is tested: plugins have to get along with each other. The tests of what
+they do together are in the folder ``tests``.
 """
 
 import re
@@ -15,7 +16,8 @@ CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 
 def main() -> None:
-    packages = sorted(path.parent for path in Path(__file__).parent.glob("*/pyproject.toml"))
+    here = Path(__file__).parent
+    packages = sorted(path.parent for path in here.glob("*/pyproject.toml"))
     if not packages:
         sys.exit("no package in plugins/")
     needed = sorted({requirement for package in packages for requirement in needs(package)})
@@ -23,9 +25,9 @@ def main() -> None:
         install("--constraint", str(CONSTRAINTS), *needed)
     # --no-deps: what is left is lmtasks, which is installed, from a wheel of this checkout.
     install("--no-deps", "--force-reinstall", *map(str, packages))
-    for package in packages:
+    for folder in (*packages, here):
         tests = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *sys.argv[1:], "tests"]
-        subprocess.run(tests, check=True, cwd=package)
+        subprocess.run(tests, check=True, cwd=folder)
 
 
 def needs(package: Path) -> list[str]:

@@ -151,3 +151,12 @@ def test_the_products_of_the_limit_are_those_that_a_model_makes(
 
 def test_the_peak_rate_is_a_rate(measuring: ModuleType) -> None:
     assert measuring.peak_rate(torch.device("cpu"), torch.float32, (64,)) > 1e6
+
+
+def test_startup() -> None:
+    command = [sys.executable, str(FOLDER / "startup.py"), "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split("|")[1].strip(" `"): line.split("|")[2:4] for line in done.stdout.splitlines()[2:]}
+    assert {"lmtasks list", "lmtasks list, 8 broken plugins"} <= rows.keys()
+    assert all(float(cell) > 0 for row in rows.values() for cell in row)

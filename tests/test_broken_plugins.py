@@ -229,6 +229,21 @@ def test_a_trace_says_what_happened_to_each(site: Path) -> None:
     assert "good" in [line.split()[0] for line in outcome.stdout.splitlines()]
 
 
+def test_a_run_is_the_same_with_all_of_them(
+    site: Path, text_file: Path, tmp_path: Path, lmtasks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["run", "masked-lm", "--train_file", text_file, "--max_steps", 2, "--max_eval_samples", 8, "--json"]
+    alone = lmtasks(*asked, "--output_dir", tmp_path / "alone")
+    monkeypatch.syspath_prepend(site)
+    among = lmtasks(*asked, "--output_dir", tmp_path / "among")
+    assert (alone.code, among.code) == (0, 0), among.err
+    losses = [json.loads(outcome.out)["metrics"]["eval_loss"] for outcome in (alone, among)]
+    assert losses[0] == losses[1]
+    predicted = lmtasks("predict", tmp_path / "among", "it <mask>", "--json")
+    assert predicted.code == 0, predicted.err
+    assert lmtasks("evaluate", tmp_path / "among", "--json").code == 0
+
+
 def test_doctor_names_what_is_broken_and_exits_3(site: Path, lmtasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(site)
     outcome = lmtasks("doctor")

@@ -432,6 +432,78 @@ def test_entries_stay_readable_while_they_are_replaced(encoded: Encoder, masked_
     assert mapped.ids.tolist() == before
 
 
+HAMMERED = """
+import sys
+import numpy as np
+from lmtasks import cache
+from lmtasks.stream import Stream
+
+ids = np.arange(50, dtype=np.int32)
+for number in range(int(sys.argv[1])):
+    # Now and then somebody asks for fresh tokens.
+    made = cache.store(lambda start: [Stream(ids, np.zeros(1, np.int64), rows=1)], "key", fresh=number % 3 == 0)
+    found = cache.load("key")
+    assert made.ids.tolist() == ids.tolist(), "what was made"
+    assert found is None or found.ids.tolist() == ids.tolist(), "what is kept"
+"""
+
+
+def test_processes_that_make_one_entry_at_once_all_have_it(home: Path) -> None:
+    command = [sys.executable, "-c", HAMMERED, "60"]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, said
+    kept = cache.load("key")
+    assert kept is not None and kept.ids.tolist() == list(range(50))
+    assert [entry.name for entry in home.iterdir()] == ["key"], "nothing is left beside it"
+
+
+def test_a_good_entry_stays_where_it_is(home: Path) -> None:
+    """A process that was slower with the same tokens takes nothing from under those that read them."""
+    kept = cache.store(lambda start: [Stream(np.arange(5, dtype=np.int32), np.zeros(1, np.int64))], "key")
+    before = (home / "key" / "ids").stat().st_ino
+    slower = cache.store(lambda start: [Stream(np.arange(5, dtype=np.int32), np.zeros(1, np.int64))], "key")
+    assert (home / "key" / "ids").stat().st_ino == before
+    assert kept.ids.tolist() == slower.ids.tolist() == list(range(5))
+    assert [entry.name for entry in home.iterdir()] == ["key"]
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '{"ids": 5}', '{"ids": "x", "documents": [], "words": 0}', '"'])
+def test_json_that_is_something_else_is_a_damaged_entry(content: str, home: Path) -> None:
+    def whole(start: int) -> list[Stream]:
+        assert start == 0
+        return [Stream(np.arange(5, dtype=np.int32), np.zeros(1, np.int64), rows=1)]
+
+    cache.store(whole, "key")
+    (home / "key" / "stream.json").write_text(content)
+    assert cache.load("key") is None
+    (home / "key.unfinished").mkdir()
+    (home / "key.unfinished" / "so_far.json").write_text(content)
+    assert cache.store(whole, "key").ids.tolist() == list(range(5))
+    assert cache.load("key") is not None
+
+
+def test_a_cache_that_can_only_be_read_is_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.store(lambda start: [Stream(np.arange(5, dtype=np.int32), np.zeros(1, np.int64))], "key")
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refused)
+    kept = cache.load("key")
+    assert kept is not None and kept.ids.tolist() == list(range(5))
+
+
+def test_what_is_made_anew_is_a_new_file(home: Path) -> None:
+    """A mapping of a file that is cut short ends its process (SIGBUS)."""
+    (home / "key.unfinished").mkdir(parents=True)
+    file = home / "key.unfinished" / "ids"
+    np.arange(5000, dtype=np.int32).tofile(file)
+    mapped = np.memmap(file, dtype=np.int32, mode="r")
+    cache.store(lambda start: [Stream(np.zeros(5, np.int32), np.zeros(1, np.int64))], "key")
+    assert mapped[-1] == 4999
+
+
 # --- what is refused ---
 
 

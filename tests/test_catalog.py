@@ -15,6 +15,7 @@ import lmtasks
 from lmtasks import __version__
 from lmtasks.catalog import GROUP, Catalog, Plugin, load_catalog, recorded, recorded_recipe
 from lmtasks.errors import InputError
+from lmtasks.loading import location
 from lmtasks.selection import is_known, remember, selected
 
 ROOT = Path(__file__).parents[1]
@@ -151,8 +152,9 @@ def test_builtin_recipes_come_in_by_the_entry_points_of_pyproject() -> None:
     files = {f"lmtasks.builtin.{path.stem}" for path in (ROOT / "lmtasks" / "builtin").glob("[a-z]*.py")}
     assert installed == declared
     assert set(declared.values()) == files
-    assert {name: load_catalog(builtin()).owner(name).name for name in declared} == {
-        name: f"lmtasks:{name}" for name in declared
+    recipes = declared.keys() - {"architectures"}
+    assert {name: load_catalog(builtin()).owner(name).name for name in recipes} == {
+        name: f"lmtasks:{name}" for name in recipes
     }
 
 
@@ -578,7 +580,8 @@ def test_a_module_is_a_plugin_when_it_is_named(here: Path) -> None:
 def test_a_module_that_is_installed_as_a_plugin_is_one_plugin() -> None:
     with selected(["lmtasks.builtin.masked_lm"]):
         catalog = load_catalog(builtin())
-    assert [known.name for known in catalog.plugins] == ["lmtasks:causal-lm", "lmtasks:masked-lm"]
+    names = ["lmtasks:architectures", "lmtasks:causal-lm", "lmtasks:masked-lm"]
+    assert [known.name for known in catalog.plugins] == names
 
 
 def test_a_module_that_cannot_be_imported_is_bad_input() -> None:
@@ -615,8 +618,43 @@ def test_a_record_leads_back_to_a_file_that_was_used_before_and_to_no_other(
     remember(file)
     remember(file)
     assert recorded_recipe(record, catalog).name == "own"
-    with pytest.raises(InputError, match="if you trust it, name it: --plugin other"):
-        recorded({"recipe": "own", "origin": {"module": "other"}})
+
+
+@pytest.mark.parametrize("name", ["a_module", "a_package", "a_package.inside", "a_namespace.inside"])
+def test_a_module_is_known_at_the_place_where_it_was_used_and_nowhere_else(
+    name: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here))
+    record = {"recipe": "own", "origin": {"module": name}}
+    with pytest.raises(InputError, match=f"is in the module '{name}', which is not found here"):
+        recorded(record)
+    files = {
+        "a_module": "a_module.py",
+        "a_package": "a_package/__init__.py",
+        "a_package.inside": "a_package/inside.py",
+        "a_namespace.inside": "a_namespace/inside.py",
+    }
+    for place in (here / "mine", here / "theirs"):
+        for file in files.values():
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            (place / file).write_text("raise SystemExit('nothing may be run to find out where it is')")
+    monkeypatch.syspath_prepend(here / "mine")
+    assert location(name) == str(here / "mine" / files[name])
+    with pytest.raises(InputError, match=f"which was not used here before .if you trust it, name it: --plugin {name}"):
+        recorded(record)
+    remember(name, location(name))
+    assert recorded(record) == (name, f"{name}:own")
+    monkeypatch.syspath_prepend(here / "theirs")
+    with pytest.raises(InputError, match=r"theirs/.*which was not used here before"):
+        recorded(record)
+    with selected([name]):
+        assert recorded(record) == (name, f"{name}:own"), "named for this command"
+
+
+@pytest.mark.parametrize("name", ["a_namespace", "sys", "nowhere.at.all", "json.nowhere", ".", "", "a..b"])
+def test_what_is_no_file_has_no_location(name: str, here: Path) -> None:
+    (here / "a_namespace").mkdir()
+    assert location(name) == ""
 
 
 def test_a_published_record_names_no_file() -> None:

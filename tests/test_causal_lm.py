@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_packing import words_tokenizer
 
 from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions, answers
+from lmtasks.corpus import load_corpus
+from lmtasks.encoding import encode
+from lmtasks.settings import DataSettings
 
 
 @pytest.mark.parametrize(
@@ -59,3 +64,16 @@ def test_labels_are_no_view_of_the_inputs() -> None:
 
 def test_answers_are_the_lines_of_the_continuations() -> None:
     assert answers([{"generated_text": "a\nb"}, {"generated_text": "c"}]) == ["a", "b", "c"]
+
+
+def test_a_text_file_is_one_text_with_one_beginning_and_one_end(tmp_path: Path) -> None:
+    """A template as Llama's: the tokens of the file are those of its text as a whole, and the end token."""
+    (tmp_path / "text.txt").write_text("1 2 3\n4 5\n\n6 7 8\n")
+    tokenizer = words_tokenizer("<s> $A", bos_token="<s>", eos_token="</s>")
+    corpus = load_corpus(DataSettings(validation_file=[str(tmp_path / "text.txt")]), sample=None, evaluation_only=True)
+    assert corpus.evaluation is not None
+    blocks = CAUSAL_LM.preprocess(tokenizer, CausalLMOptions(block_size=64))
+    packed = encode("test", corpus.evaluation, tokenizer, blocks)
+    start, end = tokenizer.convert_tokens_to_ids(["<s>", "</s>"])
+    assert packed.example(0)["input_ids"].tolist() == [start, 1, 2, 3, 4, 5, 6, 7, 8, end]
+    assert packed.stream.ids.tolist()[:-1] == tokenizer((tmp_path / "text.txt").read_text())["input_ids"]

@@ -109,6 +109,7 @@ def test_help_of_evaluate_has_the_flags_of_a_recipe(lmtasks: Any) -> None:
     assert "--eval_mlm_probability" not in causal
     assert "--validation_file" in causal
     assert "--learning_rate" not in causal
+    assert "--max_train_samples" not in causal, "only training uses it"
 
 
 # --- telling ---

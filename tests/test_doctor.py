@@ -146,3 +146,34 @@ def test_a_plugin_that_does_not_count_is_told(lmtasks: Any, tmp_path: Path, monk
     lines = [line.split(None, 1) for line in outcome.out.splitlines()]
     assert ["plugin", "theirs:plug 2.0: not loaded: not in LMTASKS_PLUGINS"] in lines
     assert ["plugin", f"lmtasks:masked-lm {metadata.version('lmtasks')}: masked-lm"] in lines
+
+
+@pytest.mark.parametrize("name", ["HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "XDG_CACHE_HOME"])
+def test_a_cache_that_nobody_can_look_at_takes_nothing_down(
+    name: str, lmtasks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file system has names of 300 bytes, and root, too, is refused."""
+    monkeypatch.setenv(name, str(tmp_path / ("a" * 300) / "cache"))
+    found = examined(lmtasks)
+    assert [cache["name"] for cache in found["caches"]][-1] == "this folder"
+    assert found["problems"] == []
+
+
+def test_a_folder_without_permission_takes_nothing_down(
+    lmtasks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may look anywhere")
+    (tmp_path / "closed").mkdir(mode=0)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "closed" / "cache"))
+    assert "HF_HOME" in [cache["name"] for cache in examined(lmtasks)["caches"]]
+
+
+def test_a_folder_that_is_gone_is_a_note(lmtasks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    found = examined(lmtasks)
+    assert "this folder" not in [cache["name"] for cache in found["caches"]]
+    assert [note for note in found["notes"] if note.startswith("this folder: '.' cannot be looked at: ")]

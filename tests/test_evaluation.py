@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoTokenizer,
@@ -19,15 +25,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lmtasks import Blocks, Recipe
+from lmtasks import Blocks, Recipe, evaluate
 from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions, hide
+from lmtasks.corpus import Split
+from lmtasks.encoding import encode
 from lmtasks.errors import RunError
 from lmtasks.evaluation import evaluate_model
 from lmtasks.examples import Examples
 from lmtasks.packing import Packed, cut
 from lmtasks.recipe import EVALUATION_SEED
 from lmtasks.stream import Stream
+from lmtasks.tokenization import train_tokenizer
 
 BYTES = 5000
 
@@ -189,6 +198,185 @@ def test_unigram_loss_is_the_entropy_of_the_text(causal: Case) -> None:
     figures = causal.figures(packed=packed_rows(rows, 64))
     expected = -(2 * math.log(3 / 4) + math.log(1 / 4)) / 3
     assert figures["unigram_loss"] == pytest.approx(expected, rel=1e-12)
+
+
+# --- what counts: the tokens of the text that could be targets ---
+
+
+TEXTS = [
+    "One document.",
+    "Ein zweites, für die Größe: 火星",
+    "a</s>b",
+    "",
+    "The last of them, which is longer than the others.",
+]
+SIZE = 17
+
+
+class Way(NamedTuple):
+    """A way to look at the texts.
+
+    Args:
+        start, end: what stands around each document in the stream, by the definition of the recipe.
+        alone: whether documents see nothing of each other.
+    """
+
+    recipe: Recipe
+    start: list[str]
+    end: list[str]
+    alone: bool = False
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
+LINES, APART = {"line_by_line": True}, {"isolate_documents": True}
+WAYS = {
+    "masked": Way(MASKED_LM, [], []),
+    "masked, isolated": Way(MASKED_LM, ["<s>"], ["</s>"], True, APART),
+    "masked, lines": Way(MASKED_LM, [], [], True, LINES),
+    "causal": Way(CAUSAL_LM, [], ["</s>"]),
+    "causal, isolated": Way(CAUSAL_LM, [], ["</s>"], True, APART),
+    "causal, lines": Way(CAUSAL_LM, [], ["</s>"], True, LINES),
+    "causal, <s>": Way(CAUSAL_LM, ["<s>"], ["</s>"]),
+    "causal, <s>, isolated": Way(CAUSAL_LM, ["<s>"], ["</s>"], True, APART),
+    "causal, <s>, lines": Way(CAUSAL_LM, ["<s>"], ["</s>"], True, LINES),
+    # OPT's tokenizer: a document begins with the token that ends one.
+    "causal, </s>": Way(CAUSAL_LM, ["</s>"], ["</s>"]),
+    "causal, </s>, isolated": Way(CAUSAL_LM, ["</s>"], ["</s>"], True, APART),
+}
+
+
+@pytest.fixture(scope="session")
+def framing(documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Way], Path]:
+    """A model whose tokenizer puts so much around a text."""
+    assert MASKED_LM.tokenizer is not None
+
+    def made(way: Way) -> Path:
+        template = " ".join([*way.start, "$A", *way.end]) if way.recipe is CAUSAL_LM else "<s> $A </s>"
+        spec = dataclasses.replace(MASKED_LM.tokenizer, template=template)
+        tokenizer = train_tokenizer([documents], 400, spec)
+        kind = "roberta" if way.recipe is MASKED_LM else "gpt2"
+        config = AutoConfig.for_model(kind, **{**TINY, "n_positions": 64}, vocab_size=len(tokenizer), pad_token_id=1)
+        torch.manual_seed(0)
+        folder = tmp_path_factory.mktemp("framing")
+        auto = AutoModelForMaskedLM if way.recipe is MASKED_LM else AutoModelForCausalLM
+        auto.from_config(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return made
+
+
+class Token(NamedTuple):
+    """A token of the stream.
+
+    Args:
+        could: whether it could be a target, wherever blocks begin.
+        first: whether a document begins with it.
+    """
+
+    id: int
+    could: bool
+    first: bool
+
+
+def pieces_of(tokenizer: PreTrainedTokenizerBase, way: Way) -> list[list[Token]]:
+    """What is cut on its own: each document, or all of them."""
+    masked = way.recipe is MASKED_LM
+    special = set(tokenizer.all_special_ids) if masked else set()
+    start, end = (tokenizer.convert_tokens_to_ids(frame) for frame in (way.start, way.end))
+    pieces = []
+    for number, text in enumerate(text for text in TEXTS if text):
+        ids = [*start, *tokenizer.encode(text, add_special_tokens=False), *end]
+        # What begins a document that sees nothing before it is given, not guessed.
+        given = 1 if start and not masked and (way.alone or number == 0) else 0
+        pieces.append([Token(token, at >= given and token not in special, at == 0) for at, token in enumerate(ids)])
+    return pieces if "line_by_line" in way.options else [[token for piece in pieces for token in piece]]
+
+
+def asked(tokenizer: PreTrainedTokenizerBase, way: Way, number: int, block: list[Token], framed: bool) -> list[int]:
+    """The targets of a block, by the definition of the recipe."""
+    ids = [token.id for token in block]
+    if way.recipe is CAUSAL_LM:
+        apart = "isolate_documents" in way.options
+        return [token.id for token in block[1:] if not (apart and token.first)]
+    special = np.asarray(tokenizer.all_special_ids)
+    words = np.setdiff1d(np.arange(len(tokenizer)), special)
+    row = np.asarray([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id] if framed else ids)
+    _, labels = hide({"input_ids": row, "seed": (0, 0, number)}, 0.15, special, words, tokenizer.mask_token_id)
+    return labels[labels != -100].tolist()
+
+
+@pytest.mark.parametrize("most", [None, 3])
+@pytest.mark.parametrize("name", WAYS)
+def test_bits_per_byte_and_baseline_are_of_the_tokens_that_could_be_targets(
+    name: str, most: int | None, framing: Callable[[Way], Path]
+) -> None:
+    way = WAYS[name]
+    folder = framing(way)
+    figures = evaluate(folder, eval_dataset=TEXTS, block_size=SIZE, max_eval_samples=most, **way.options)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    pieces = pieces_of(tokenizer, way)
+    possible = sum(token.could for piece in pieces for token in piece)
+    size = sum(len(text.encode()) for text in TEXTS)
+    assert figures["bits_per_byte"] == pytest.approx(figures["eval_loss"] / math.log(2) * possible / size, rel=1e-9)
+
+    framed = way.recipe is MASKED_LM and "isolate_documents" not in way.options
+    body = SIZE - 2 if framed else SIZE
+    blocks = [piece[at : at + body] for piece in pieces for at in range(0, len(piece), body)]
+    # The last tokens of a stream, less than a block, are left over.
+    blocks = [block for block in blocks if len(pieces) > 1 or len(block) == body][:most]
+    assert sum(map(len, blocks)) < sum(map(len, pieces)) or len(pieces) > 1
+    seen = Counter(token.id for block in blocks for token in block if token.could)
+    targets = [token for number, block in enumerate(blocks) for token in asked(tokenizer, way, number, block, framed)]
+    assert figures["eval_targets"] == len(targets)
+    baseline = -sum(math.log(seen[token] / seen.total()) for token in targets) / len(targets)
+    assert figures["unigram_loss"] == pytest.approx(baseline, rel=1e-9)
+
+
+def test_a_text_file_has_one_beginning_that_does_not_count(framing: Callable[[Way], Path], tmp_path: Path) -> None:
+    text = "\n".join(text for text in TEXTS if text) + "\n"
+    (tmp_path / "text.txt").write_text(text)
+    folder = framing(WAYS["causal, <s>"])
+    figures = evaluate(folder, validation_file=str(tmp_path / "text.txt"), block_size=SIZE)
+    tokens = len(AutoTokenizer.from_pretrained(folder).encode(text, add_special_tokens=False)) + 1
+    expected = figures["eval_loss"] / math.log(2) * tokens / len(text.encode())
+    assert figures["bits_per_byte"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("view", ["pseudo_perplexity", "stride"])
+def test_the_views_of_a_text_count_the_same_tokens(view: str, framing: Callable[[Way], Path]) -> None:
+    way = WAYS["masked, isolated" if view == "pseudo_perplexity" else "causal, <s>, isolated"]
+    asked_for = {"pseudo_perplexity": True} if view == "pseudo_perplexity" else {"stride": 5}
+    figures = evaluate(framing(way), eval_dataset=TEXTS, block_size=SIZE, **asked_for, **way.options)
+    named = "pseudo" if view == "pseudo_perplexity" else "sliding"
+    ratio = figures[f"{named}_loss"] / figures["eval_loss"]
+    assert figures[f"{named}_bits_per_byte"] == pytest.approx(figures["bits_per_byte"] * ratio, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_what_counts_is_what_some_epoch_makes_a_target(name: str, framing: Callable[[Way], Path]) -> None:
+    """Measured: the labels of many epochs, with blocks that begin elsewhere each time."""
+    way = WAYS[name]
+    tokenizer = AutoTokenizer.from_pretrained(framing(way))
+    split = Split(datasets.Dataset.from_dict({"text": [text for text in TEXTS if text]}), ("text",), True)
+    ever: set[int] = set()
+    for size in range(SIZE, SIZE + 4):
+        options = way.recipe.options(block_size=size, **way.options)
+        blocks = way.recipe.preprocess(tokenizer, options)
+        collate = way.recipe.collator(tokenizer, options, True)
+        packed = encode("test", split, tokenizer, blocks)
+        for number, epoch in itertools.product(range(len(packed)), range(60)):
+            labels = collate([{**packed.example(number), "seed": (0, epoch, number)}])["labels"][0]
+            places = np.flatnonzero(labels.numpy() != -100) - len(blocks.start) + packed.places(number)[0]
+            ever |= set(places.tolist())
+    tokens = [token for piece in pieces_of(tokenizer, way) for token in piece]
+    could = {place for place, token in enumerate(tokens) if token.could}
+    # Only the text's own tokens with nothing before them, and what no block has, are left out by where they stand.
+    left = set() if "line_by_line" in way.options else set(range(len(tokens) - SIZE - 4, len(tokens)))
+    if way.recipe is CAUSAL_LM:
+        left |= {place for place, token in enumerate(tokens) if token.first and (way.alone or place == 0)}
+    assert ever <= could
+    assert could - ever <= left
 
 
 def test_bits_per_byte_by_hand(causal: Case) -> None:

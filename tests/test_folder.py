@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +15,15 @@ import pytest
 
 from lmtasks.errors import InputError
 from lmtasks.folder import (
+    LOCK,
     OWN,
     checkpoint_to_resume,
     choose_folder,
     clear,
     read_record,
+    require_free,
     require_usable,
+    reserved,
     save_into,
     write_json,
 )
@@ -68,6 +75,80 @@ def test_without_a_wish_it_is_the_first_free_number() -> None:
     Path("runs/masked-lm-2").write_text("a file is not free either")
     assert choose_folder("masked-lm", None) == Path("runs/masked-lm-4")
     assert choose_folder("causal-lm", None) == Path("runs/causal-lm")
+
+
+# --- one run at a time ---
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from lmtasks.folder import reserved
+
+with reserved(Path("out")):
+    print("reserved", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder() -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the folder ``out``."""
+    with subprocess.Popen([sys.executable, "-c", HOLDING], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "reserved\n"
+        yield process
+        process.kill()
+
+
+def test_a_folder_that_a_run_has_is_refused_and_the_process_named(holder: subprocess.Popen[str]) -> None:
+    for refused in (lambda: require_free(Path("out")), lambda: reserved(Path("out")).__enter__()):
+        with pytest.raises(InputError) as caught:
+            refused()
+        assert caught.value.message == f"output_dir 'out' is in use: process {holder.pid} runs there"
+        assert caught.value.hint == "wait until it is done, or choose another --output_dir"
+
+
+def test_a_killed_run_keeps_nobody_out(holder: subprocess.Popen[str]) -> None:
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert Path("out", LOCK).exists()
+    usable()
+    require_free(Path("out"))
+    with reserved(Path("out")):
+        usable()
+    assert list(Path("out").iterdir()) == []
+
+
+def test_a_run_has_its_folder_until_it_ends_however_it_does() -> None:
+    with pytest.raises(ZeroDivisionError), reserved(Path("deep/out")):
+        assert Path("deep/out", LOCK).read_text() == str(os.getpid())
+        with pytest.raises(InputError, match=f"process {os.getpid()} runs there"):
+            require_free(Path("deep/out"))
+        raise ZeroDivisionError
+    assert list(Path("deep/out").iterdir()) == []
+    require_free(Path("deep/out"))
+    require_free(Path("not/there"))
+
+
+def test_who_opened_the_lock_of_a_run_that_has_ended_makes_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening the lock and taking it, the run that had it may end and another begin."""
+    fcntl = pytest.importorskip("fcntl")
+    took = fcntl.flock
+
+    def late(file: Any, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", took)
+        Path("out", LOCK).unlink()
+        took(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with reserved(Path("out")), pytest.raises(InputError, match="is in use"):
+        require_free(Path("out"))
+
+
+def test_where_there_are_no_locks_runs_go_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with reserved(Path("out")):
+        assert list(Path("out").iterdir()) == []
+        require_free(Path("out"))
 
 
 # --- who may write ---

@@ -47,6 +47,7 @@ MORE: dict[str, dict[str, Any]] = {
     "gemma2": {"head_dim": 16},  # caps its logits
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},  # runs the decoder of its base model
     "mixtral": {"num_local_experts": 2},
+    "llama4_text": {"head_dim": 16, "num_local_experts": 2, "intermediate_size_mlp": 64},
     "gptj": {"rotary_dim": 8},  # has a bias in its head
     "bart": {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
              "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32},
@@ -236,7 +237,7 @@ def test_gradient_checkpointing_goes_well_with_it() -> None:
     plain = gradients(model, "llama", batch_of())
     separate_head(model, {"input_ids": batch_of()["input_ids"][:1]})
     model.gradient_checkpointing_enable()
-    fast = gradients(model, "llama", batch_of())
+    fast = gradients(model, "llama4_text", batch_of())
     assert distance(plain[2], fast[2]) < 2e-6
 
 
@@ -315,7 +316,37 @@ def test_a_model_without_a_body_is_left_alone() -> None:
     assert separate_head(model, {"input_ids": batch_of()["input_ids"][:1]}) is None
     bare = Odd("straight")
     bare.base_model_prefix = "nothing"
+    bare.children = lambda: iter(())
     assert separate_head(bare, {"input_ids": batch_of()["input_ids"][:1]}) == "it has no body apart from its head"
+
+
+def test_a_body_that_is_not_called_so_is_found() -> None:
+    model = model_of("llama4_text")
+    assert model.base_model is model
+    plain = gradients(model, "llama4_text", batch_of())
+    assert separate_head(model, {"input_ids": batch_of()["input_ids"][:1]}) is None
+    fast = gradients(model, "llama4_text", batch_of())
+    assert fast[:2] == (pytest.approx(plain[0], rel=1e-6), plain[1])
+    assert distance(plain[2], fast[2]) < 2e-6
+
+
+def test_a_loss_of_the_router_has_its_gradient_and_stays_out_of_the_figure() -> None:
+    model = model_of("mixtral")
+    plain = causal_loss(model, batch_of())[0].item()
+    model.config.output_router_logits, model.config.router_aux_loss_coef = True, 0.5
+    model.router_aux_loss_coef = 0.5
+    reason = separate_head(model, {"input_ids": batch_of()["input_ids"][:1]})
+    assert reason == "the loss of its router is made with the logits"
+    batch = batch_of()
+    total, count, _ = causal_loss(model, batch)
+    assert total.item() == pytest.approx(plain, rel=1e-6)
+    parameters = list(model.parameters())
+    ours = torch.autograd.grad(total / count, parameters)
+    outputs = model(input_ids=batch["input_ids"])
+    told = nn.functional.cross_entropy(outputs.logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+    right = torch.autograd.grad(told + 0.5 * outputs.aux_loss, parameters)
+    for one, other in zip(ours, right, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("recipe", ["masked-lm", "causal-lm"])

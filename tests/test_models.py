@@ -81,6 +81,14 @@ def test_model_that_the_recipe_has_no_class_for_is_refused_and_another_recipe_na
     assert caught.value.hint == "lmtasks run causal-lm takes it"
 
 
+def test_a_recipe_for_one_models_class_takes_that_model_only() -> None:
+    recipe = dataclasses.replace(CAUSAL_LM, name="permuted", model_class="transformers:XLNetLMHeadModel")
+    assert config_of(recipe=recipe, model_type="xlnet").model_type == "xlnet"
+    with pytest.raises(InputError, match="permuted cannot train 'gpt2': gpt2 has no such model class") as caught:
+        config_of(recipe=recipe, model_type="gpt2")
+    assert caught.value.hint == "lmtasks run causal-lm takes it"
+
+
 def test_model_that_no_recipe_takes_is_refused() -> None:
     with pytest.raises(InputError, match="vit has no such model class") as caught:
         config_of(model_type="vit")
@@ -93,10 +101,11 @@ def test_model_that_no_recipe_takes_is_refused() -> None:
         ("roberta", "hidden_size=64", "hidden_size", 64),
         ("roberta", "hidden_size=64, num_hidden_layers = 3", "num_hidden_layers", 3),
         ("roberta", "hidden_act=relu", "hidden_act", "relu"),
+        ("esm", "hidden_dropout_prob=0", "hidden_dropout_prob", 0.0),
         ("roberta", "is_decoder=True", "is_decoder", True),
         ("roberta", "hidden_dropout_prob=0.5", "hidden_dropout_prob", 0.5),
         ("roberta", "layer_norm_eps=1e-3", "layer_norm_eps", 1e-3),
-        ("roberta", "hidden_dropout_prob=0", "hidden_dropout_prob", 0),
+        ("roberta", "hidden_dropout_prob=0", "hidden_dropout_prob", 0.0),
         ("roberta", "tie_word_embeddings=false", "tie_word_embeddings", False),
         ("roberta", "classifier_dropout=none", "classifier_dropout", None),
     ],

@@ -179,12 +179,13 @@ def test_options_of_a_dataclass_keep_order_defaults_limits_and_aliases() -> None
     @dataclass(frozen=True, kw_only=True)
     class Rates:
         zeta: float = option(0.25, help="the first", gt=0, lt=1, aliases=["z"])
-        alpha: int | None = option(None, help="the second", python_only=True)
+        alpha: int | None = option(None, help="the second", python_only=True, training_only=True)
 
     first, second = options_of(Rates).values()
     assert (first.name, first.type, first.default, first.help) == ("zeta", float, 0.25, "the first")
     assert (dict(first.limits), first.aliases, first.python_only) == ({"gt": 0, "lt": 1}, ("z",), False)
     assert (second.name, second.type, second.default, second.python_only) == ("alpha", int | None, None, True)
+    assert (first.training_only, second.training_only) == (False, True)
 
 
 def test_inherited_options_come_first() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,35 @@ def test_a_module_that_is_named_is_a_plugin_of_the_command(here: Path, lmtasks: 
     assert lmtasks("evaluate", "model", "--recipe", "own-module", "--plugin", module, *TEXT).code == 0
 
 
+def test_a_folder_cannot_have_its_own_code_run_by_the_name_of_a_module(here: Path, lmtasks: Any) -> None:
+    """A run and a module beside it, as somebody might send them, where the person has a module of that name."""
+    module = f"module_{here.name}"
+    assert lmtasks("run", "own-module", "--plugin", module, *WORDS).code == 0
+    sent = here / "sent"
+    sent.mkdir()
+    Path("out").rename(sent / "out")
+    (sent / f"{module}.py").write_text(f"open('ran', 'w')\n{CODE.format(name='own-module')}")
+
+    def evaluate(*words: str) -> subprocess.CompletedProcess[str]:
+        """As the installed command: this folder is not on the search path of its own accord."""
+        command = [sys.executable, "-I", "-c", "from lmtasks.cli import main; raise SystemExit(main())"]
+        words = ("evaluate", "out", "--validation_file", str(here / "text.txt"), *words)
+        return subprocess.run([*command, *words], cwd=sent, capture_output=True, text=True)
+
+    outcome = evaluate()
+    assert not (sent / "ran").exists()
+    assert (outcome.returncode, outcome.stderr.splitlines()) == (
+        2,
+        [
+            f"error: the recipe 'own-module' of this run is in '{module}' ({sent / module}.py),"
+            " which was not used here before",
+            f"hint: if you trust it, name it: --plugin {module}",
+        ],
+    )
+    named = evaluate("--plugin", module)
+    assert (named.returncode, (sent / "ran").exists()) == (0, True), named.stderr
+
+
 def test_a_module_that_is_not_there_any_more_is_missed(
     here: Path, lmtasks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,8 +156,8 @@ def test_a_module_that_is_not_there_any_more_is_missed(
     assert (outcome.code, outcome.err.splitlines()) == (
         2,
         [
-            f"error: module '{module}' cannot be used: ModuleNotFoundError: No module named '{module}'",
-            "hint: start lmtasks where it can be imported, or set PYTHONPATH; a file is named with its .py",
+            f"error: the recipe 'own-module' of this run is in the module '{module}', which is not found here",
+            "hint: start lmtasks where it can be imported, or set PYTHONPATH",
         ],
     )
 
@@ -159,9 +189,40 @@ def test_what_is_published_names_no_file_and_no_package(here: Path, lmtasks: Any
 
 def test_the_options_of_a_file_are_flags_and_a_schema(here: Path, lmtasks: Any) -> None:
     assert "--mlm_probability" in lmtasks("run", "./my_recipe.py", "--help").out
-    assert "--mlm_probability" in lmtasks("evaluate", "--help", "--recipe", "./my_recipe.py").out
+    assert "--eval_mlm_probability" in lmtasks("evaluate", "--help", "--recipe", "./my_recipe.py").out
     assert lmtasks("show", "./my_recipe.py").out.startswith("own-file: My own.")
     assert json.loads(lmtasks("schema", "./my_recipe.py").out)["title"] == "lmtasks run own-file"
+
+
+NOISY = """
+from dataclasses import dataclass, replace
+
+from lmtasks import option
+from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(MaskedLMOptions):
+    noise: float = option(0.5, help="noise of training", training_only=True)
+
+
+NOISY = replace(MASKED_LM, name="noisy", options=Options, starter=None)
+"""
+
+
+def test_an_evaluation_refuses_what_a_recipe_says_that_only_training_uses(here: Path, lmtasks: Any) -> None:
+    Path("noisy.py").write_text(NOISY)
+    words = ["evaluate", "model", "--recipe", "./noisy.py", *TEXT]
+    assert lmtasks(*words).code == 0
+    assert "--noise" not in lmtasks("evaluate", "--help", "--recipe", "./noisy.py").out
+    outcome = lmtasks(*words, "--noise", "0.1")
+    assert (outcome.code, outcome.err.splitlines()) == (
+        2,
+        [
+            "error: --noise means nothing to an evaluation",
+            "hint: lmtasks evaluate --help shows what does",
+        ],
+    )
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def streamed(documents: list[list[int]], blocks: Blocks, is_documents: bool) -> 
         return [[*first, *one, *last] for one in documents if one or is_documents]
     if is_documents:
         return [[token for one in documents for token in (*first, *one, *last)]]
-    return [[*(token for one in documents for token in one), *last]]
+    return [[*first, *(token for one in documents for token in one), *last]]
 
 
 @given(
@@ -255,10 +255,11 @@ def test_every_document_ends_with_its_end() -> None:
     assert (result.tail, result.stream.unit) == (0, "documents")
 
 
-def test_lines_of_a_running_text_have_one_end_at_the_very_last() -> None:
+def test_lines_of_a_running_text_have_one_start_and_one_end() -> None:
     result = packed(DOCUMENTS, Blocks(size=3, document_start=(98,), document_end=(99,)), is_documents=False, at_once=2)
-    assert examples(result) == [[1, 2, 3], [4, 5, 6]]
-    assert (result.tokens, result.tail, result.stream.unit) == (7, 1, "lines")
+    assert examples(result) == [[98, 1, 2], [3, 4, 5]]
+    assert (result.tokens, result.tail, result.stream.unit) == (8, 2, "lines")
+    assert result.stream.documents.tolist() == [0]
 
 
 def test_documents_start_with_their_start() -> None:

@@ -93,6 +93,23 @@ def test_measuring_memory_leaves_no_trace(model: PreTrainedModel) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_measuring_memory_is_no_training_batch() -> None:
+    class Counting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(8)
+            self.head = torch.nn.Linear(8, 1000)
+
+        def forward(self, input_ids: torch.Tensor) -> Any:
+            features = self.norm(torch.nn.functional.one_hot(input_ids % 8, 8).float().transpose(1, 2))
+            return type("Output", (), {"logits": self.head(features.transpose(1, 2))})
+
+    model = Counting()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    peak_memory(model, CAUSAL_LM, a_batch(10), 1)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_counts_are_those_of_the_split() -> None:
     stream = Stream(np.arange(13, dtype=np.int32), np.zeros(1, np.int64), rows=7, unit="lines", bytes=40, unknown=2)
     packed = cut(stream, Blocks(size=4))

@@ -575,6 +575,40 @@ def test_a_run_is_not_resumed_on_other_text(model_folders: dict[str, Path]) -> N
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")} == before
 
 
+LONG = """
+from lmtasks import run
+
+run("causal-lm", model="{model}", train_file="text.txt", block_size=16, max_steps=100000, output_dir="out")
+"""
+
+
+@pytest.mark.parametrize("more", [{}, {"overwrite_output_dir": True}, {"resume_from_checkpoint": True}])
+def test_a_folder_in_which_a_run_goes_on_is_refused(more: dict[str, Any], model_folders: dict[str, Path]) -> None:
+    model = model_folders["gpt2"]
+    with subprocess.Popen([sys.executable, "-c", LONG.format(model=model)], stderr=subprocess.DEVNULL) as other:
+        while other.poll() is None and not Path("out/run.json").exists():
+            time.sleep(0.1)
+        before = Path("out/run.json").stat().st_mtime_ns
+        with pytest.raises(InputError) as caught:
+            tuned("causal-lm", model, "out", **more)
+        assert caught.value.message == f"output_dir 'out' is in use: process {other.pid} runs there"
+        assert Path("out/run.json").stat().st_mtime_ns == before
+        other.send_signal(signal.SIGTERM)
+        other.wait()
+    assert not Path("out/.lock").exists()
+
+
+def test_a_run_that_came_and_went_since_the_folder_was_looked_at_is_kept(model_folders: dict[str, Path]) -> None:
+    values = {**SMALL, "train_file": "text.txt", "max_steps": 2, "output_dir": "out"}
+    prepared = prepare(configure(CAUSAL_LM, {**values, "model": str(model_folders["gpt2"])}))
+    tuned("causal-lm", model_folders["gpt2"], "out", max_steps=3)
+    before = weights("out")
+    with pytest.raises(InputError, match="output_dir 'out' holds a finished run"):
+        execute(prepared, load_catalog())
+    assert all(torch.equal(before[name], value) for name, value in weights("out").items())
+    assert ".lock" not in {path.name for path in Path("out").iterdir()}
+
+
 def test_recipes_of_the_built_in_plugins_are_those_that_run() -> None:
     assert load_catalog().recipes["masked-lm"] is MASKED_LM
     assert load_catalog().recipes["causal-lm"] is CAUSAL_LM
@@ -586,13 +620,46 @@ def test_evaluate_refuses_a_run_whose_held_out_text_has_changed(model_folders: d
     Path("text.txt").write_text("".join(lines[len(lines) // 3 :]))
     with pytest.raises(InputError, match="held out is no longer there as it was"):
         evaluate("out")
+    # However it is evaluated, and however much of it.
+    for more in ({"stride": 5}, {"block_size": 8}, {"line_by_line": True}, {"max_eval_samples": 2}):
+        with pytest.raises(InputError, match="held out is no longer there as it was"):
+            evaluate("out", **more)
     assert evaluate("out", validation_file="text.txt")["eval_targets"] > 0
 
 
-@pytest.mark.parametrize("values", [{"model": "nowhere"}, {"max_train_samples": 3}])
+def test_held_out_text_that_is_as_it_was_may_be_evaluated_in_any_way(model_folders: dict[str, Path]) -> None:
+    done = tuned("causal-lm", model_folders["gpt2"], "out", max_steps=2, max_eval_samples=9)
+    for more in ({"stride": 5}, {"block_size": 8}, {"line_by_line": True}, {"overwrite_cache": True}):
+        assert evaluate("out", **more)["eval_targets"] > 0
+    assert evaluate("out", max_eval_samples=2)["eval_targets"] < done.metrics["eval_targets"]
+    other = evaluate("out", tokenizer_name=str(model_folders["llama"]), test_size=0.5)
+    assert other["eval_targets"] > 0
+
+
+@pytest.mark.parametrize("values", [{"model": "nowhere"}, {"learning_rate": 1e-3}])
 def test_evaluate_refuses_what_it_would_ignore(values: dict[str, Any], model_folders: dict[str, Path]) -> None:
     with pytest.raises(InputError):
         evaluate(model_folders["gpt2"], validation_file="text.txt", **values)
+
+
+@pytest.mark.parametrize("values", [{"mlm_probability": 0.3}, {"mlm-probability": 0.3}, {"max_train_samples": 3}])
+def test_evaluate_refuses_what_only_training_uses(values: dict[str, Any], model_folders: dict[str, Path]) -> None:
+    with pytest.raises(InputError) as caught:
+        evaluate(model_folders["bert"], validation_file="text.txt", **values)
+    (name,) = (name.replace("-", "_") for name in values)
+    assert caught.value.message == f"--{name} means nothing to an evaluation"
+    assert (
+        caught.value.hint
+        == {
+            "mlm_probability": "--eval_mlm_probability is its like for evaluation",
+            "max_train_samples": "--max_eval_samples is its like for evaluation",
+        }[name]
+    )
+
+
+def test_what_only_training_uses_may_stand_in_the_record_of_a_run(model_folders: dict[str, Path]) -> None:
+    done = tuned("masked-lm", model_folders["bert"], "out", max_steps=2, mlm_probability=0.4, max_train_samples=9)
+    assert evaluate("out")["eval_loss"] == pytest.approx(done.metrics["eval_loss"], rel=1e-6)
 
 
 def test_evaluate_takes_none_as_not_given(model_folders: dict[str, Path]) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class MaskedLMOptions(BlockOptions):
     """Options of masked-lm."""
 
-    mlm_probability: float = option(0.15, help="share of tokens to predict", gt=0, lt=1)
+    mlm_probability: float = option(0.15, help="share of tokens to predict", gt=0, lt=1, training_only=True)
     eval_mlm_probability: float = option(0.15, help="the same share in evaluation, fixed masks", gt=0, lt=1)
     mask_unit: Literal["token", "word"] = option("token", help="what is predicted as a whole")
     pseudo_perplexity: bool = option(False, help="evaluate with every token hidden alone, too (takes long)")
@@ -48,9 +48,10 @@ def preprocess(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> Blo
     """
     start, end = template_tokens(tokenizer)
     words = isinstance(options, MaskedLMOptions) and options.mask_unit == "word"
+    known = {"words": words, "never_targets": tuple(tokenizer.all_special_ids)}
     if options.isolate_documents and not options.line_by_line:
-        return options.blocks(document_start=start, document_end=end, words=words)
-    return options.blocks(start=start, end=end, words=words)
+        return options.blocks(document_start=start, document_end=end, **known)
+    return options.blocks(start=start, end=end, **known)
 
 
 def views(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> dict[str, Blocks]:

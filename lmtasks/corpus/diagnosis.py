@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
 
+from lmtasks.corpus.fasta import FastaError, sequences
 from lmtasks.errors import InputError, first_line
 
 _BLOCK = 1 << 20
@@ -35,6 +36,8 @@ def explain(name: Path, content: Path, kind: str, first: Path) -> None:
         _explain_parquet(name, content)
     elif kind == "arrow":
         _explain_arrow(name, content)
+    elif kind == "fasta":
+        _explain_fasta(name, content)
     else:
         _explain_encoding(name, content)
         if kind == "json":
@@ -184,6 +187,16 @@ def _explain_csv(name: Path, content: Path, kind: str, first: Path) -> None:
             pass
     except pandas.errors.ParserError as error:
         raise _csv_error(name, error) from error
+
+
+def _explain_fasta(name: Path, content: Path) -> None:
+    try:
+        for _ in sequences(content):
+            pass
+    except FastaError as error:
+        raise InputError(
+            f"{name}, line {error.line} is not FASTA: {error}", "repair the line; plain text goes into a .txt file"
+        ) from error
 
 
 def _explain_parquet(name: Path, content: Path) -> None:

@@ -23,6 +23,7 @@ from datasets.table import CastError
 from lmtasks import __version__
 from lmtasks.corpus.columns import text_path
 from lmtasks.corpus.diagnosis import csv_schema, explain, explain_json_cell, table_schema
+from lmtasks.corpus.fasta import Fasta
 from lmtasks.corpus.plain_text import PlainText
 from lmtasks.corpus.strict_json import NotTextError, StrictJson
 from lmtasks.corpus.unpacking import COMPRESSED, unpacked
@@ -38,10 +39,21 @@ _FORMATS = {
     ".tsv": "tsv",
     ".parquet": "parquet",
     ".arrow": "arrow",
+    ".fasta": "fasta",
+    ".fa": "fasta",
+    ".faa": "fasta",
 }
 _SUPPORTED = ", ".join(name.lstrip(".") for name in _FORMATS)
 SUFFIXES = tuple(name + compressed for compressed in ("", *COMPRESSED) for name in _FORMATS)
-_BUILDERS = {"text": PlainText, "json": StrictJson, "csv": Csv, "tsv": Csv, "parquet": Parquet, "arrow": Arrow}
+_BUILDERS = {
+    "text": PlainText,
+    "json": StrictJson,
+    "csv": Csv,
+    "tsv": Csv,
+    "parquet": Parquet,
+    "arrow": Arrow,
+    "fasta": Fasta,
+}
 # Newer versions of datasets take some JSON files for logs of coding agents.
 _NO_TRACES = {"parse_agent_traces": False} if hasattr(JsonConfig, "parse_agent_traces") else {}
 # Left by save_to_disk.
@@ -55,7 +67,7 @@ class DataFile:
     Args:
         name: the path as the user knows it.
         content: the path to read: ``name``, or its uncompressed copy.
-        format: one of text, json, csv, tsv, parquet, arrow.
+        format: one of text, json, csv, tsv, parquet, arrow, fasta.
     """
 
     name: Path
@@ -246,6 +258,8 @@ def _options(kind: str, files: Sequence[DataFile], text_column: str | None, samp
     """Options of the builder of a format."""
     if kind == "text":
         return text_options(sample_by)
+    if kind == "fasta":
+        return {}
     if kind == "json":
         return {"text_column": text_column, "source": _names(files)} | _NO_TRACES
     if kind in ("csv", "tsv"):
@@ -274,7 +288,7 @@ def _csv_options(file: DataFile, text_column: str | None) -> dict[str, Any]:
 def _text_only(kind: str, files: Sequence[DataFile], text_column: str | None, sample_by: str) -> datasets.Dataset:
     """Rows with nothing but a string column ``text``, so that those of several formats can be joined."""
     rows = _read(kind, files, text_column, sample_by)
-    path = text_path(rows.features.arrow_schema, None if kind == "text" else text_column, _names(files))
+    path = text_path(rows.features.arrow_schema, None if kind in ("text", "fasta") else text_column, _names(files))
     value = rows.features[path[0]]
     if len(path) > 1 or not isinstance(value, datasets.Value):
         raise InputError(

@@ -18,8 +18,10 @@ PREFIX, SUFFIX, MIDDLE = FIM_TOKENS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fi
 class FillInTheMiddleOptions(CausalLMOptions):
     """Options of fill-in-the-middle."""
 
-    fim_rate: float = option(0.5, help="share of blocks that are told with their middle last", ge=0, le=1)
-    spm_rate: float = option(0.5, help="share of these that begin with the suffix", ge=0, le=1)
+    fim_rate: float = option(
+        0.5, help="share of blocks that are told with their middle last", ge=0, le=1, training_only=True
+    )
+    spm_rate: float = option(0.5, help="share of these that begin with the suffix", ge=0, le=1, training_only=True)
 
 
 def preprocess(tokenizer, options):

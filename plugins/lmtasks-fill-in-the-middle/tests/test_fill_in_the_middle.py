@@ -77,6 +77,12 @@ def test_it_continues_and_its_figures_are_those_of_texts_in_their_own_order(run:
     assert "fox" in answer[0]["generated_text"]
 
 
+def test_an_evaluation_refuses_what_only_training_uses(run: lmtasks.Run) -> None:
+    for name in ("fim_rate", "spm_rate"):
+        with pytest.raises(lmtasks.InputError, match=f"--{name} means nothing to an evaluation"):
+            lmtasks.evaluate(run.output_dir, **{name: 0.1})
+
+
 def test_the_embeddings_have_grown_by_the_three_tokens(run: lmtasks.Run) -> None:
     config = json.loads(Path(run.output_dir, "config.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(run.output_dir)

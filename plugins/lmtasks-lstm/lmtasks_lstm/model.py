@@ -33,7 +33,8 @@ class LSTMForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         size = config.hidden_size
         self.embedding = nn.Embedding(config.vocab_size, size)
-        self.lstm = nn.LSTM(size, size, config.num_hidden_layers, batch_first=True, dropout=config.dropout)
+        between = config.dropout if config.num_hidden_layers > 1 else 0.0
+        self.lstm = nn.LSTM(size, size, config.num_hidden_layers, batch_first=True, dropout=between)
         self.dropout = nn.Dropout(config.dropout)
         self.lm_head = nn.Linear(size, config.vocab_size, bias=False)
         self.post_init()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from lmtasks_lstm.model import LSTMConfig, LSTMForCausalLM
 
 import lmtasks
 
@@ -57,3 +58,10 @@ def test_padding_does_not_change_an_answer(run: lmtasks.Run) -> None:
 def test_the_folder_says_who_made_it(run: lmtasks.Run) -> None:
     record = json.loads(Path(run.output_dir, "run.json").read_text())
     assert (record["recipe"], record["model_type"]) == ("causal-lm", "lstm")
+
+
+def test_one_layer_has_nothing_to_drop_between_layers() -> None:
+    # torch would warn, and warnings are errors here.
+    model = LSTMForCausalLM(LSTMConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, dropout=0.5))
+    assert model.lstm.dropout == 0.0
+    assert model.dropout.p == 0.5

@@ -24,7 +24,7 @@ def preprocess(tokenizer, options):
     start, end = template_tokens(tokenizer)
     if options.isolate_documents:
         raise InputError("permutation-lm has masks of its own", "leave --isolate_documents out")
-    return options.blocks(start=start, end=end)
+    return options.blocks(start=start, end=end, never_targets=tuple(tokenizer.all_special_ids))
 
 
 def collator(tokenizer, options, training):

@@ -80,8 +80,8 @@ def loss(model, batch):
 
 
 def prompt(tokenizer, text):
-    """``<mask>``, once or more, as T5's sentinels."""
-    for sentinel in SENTINELS:
+    """``<mask>``, once or more, as those of T5's sentinels that the text does not have."""
+    for sentinel in [sentinel for sentinel in SENTINELS if sentinel not in text]:
         text = text.replace("<mask>", sentinel, 1)
     return text
 

@@ -8,9 +8,14 @@ from transformers import Pipeline
 
 from lmtasks_span_denoising import SENTINELS
 
+_SENTINEL = re.compile("|".join(SENTINELS))
+
 
 class SpanFillingPipeline(Pipeline):
-    """From a text with sentinels to the text with its gaps filled: ``{"text": ..., "spans": [...]}``."""
+    """From a text with sentinels to the text with its gaps filled.
+
+    ``{"text": ..., "spans": {sentinel: what it stands for}}``, the spans in the order of the text.
+    """
 
     _load_tokenizer = True
     _pipeline_calls_generate = True
@@ -31,10 +36,8 @@ class SpanFillingPipeline(Pipeline):
         texts, rows = model_outputs["text"], model_outputs["ids"]
         written = self.tokenizer.decode(rows[0], skip_special_tokens=False)
         text = texts[0] if isinstance(texts, list) else texts
-        spans = [_after(written, sentinel) for sentinel in SENTINELS if sentinel in text]
-        for sentinel, span in zip(SENTINELS, spans, strict=False):
-            text = text.replace(sentinel, span)
-        return {"text": text, "spans": spans}
+        spans = {sentinel: _after(written, sentinel) for sentinel in _SENTINEL.findall(text)}
+        return {"text": _SENTINEL.sub(lambda found: spans[found[0]], text), "spans": spans}
 
 
 def _after(written, sentinel):

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lmtasks_span_denoising import SENTINELS, SpanDenoisingOptions, corrupt
+from lmtasks_span_denoising.pipeline import SpanFillingPipeline
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import lmtasks
 
@@ -64,10 +66,33 @@ def test_it_learns_to_write_what_is_hidden(run: lmtasks.Run) -> None:
 
 def test_it_fills_every_gap(run: lmtasks.Run) -> None:
     answer = run.predict("the quick <mask> fox jumps over the <mask> dog.")
-    first, second = answer["spans"]
+    first, second = answer["spans"].values()
+    assert list(answer["spans"]) == ["<extra_id_0>", "<extra_id_1>"]
     assert first and second
     assert answer["text"] == f"the quick {first} fox jumps over the {second} dog."
     assert run.recipe.answers(answer) == [answer["text"]]
+
+
+def answered(run: lmtasks.Run, text: str, written: str) -> dict:
+    """What the pipeline makes of a text and of what a model has written."""
+    tokenizer = AutoTokenizer.from_pretrained(run.output_dir)
+    pipeline = SpanFillingPipeline(model=AutoModelForSeq2SeqLM.from_pretrained(run.output_dir), tokenizer=tokenizer)
+    ids = tokenizer(f"<pad>{written}", return_tensors="pt", add_special_tokens=False)["input_ids"]
+    return pipeline.postprocess({"text": text, "ids": ids})
+
+
+def test_every_sentinel_gets_what_is_written_behind_it_whichever_they_are_and_wherever(run: lmtasks.Run) -> None:
+    text = "the <extra_id_7> fox <extra_id_2> over <extra_id_12> the <extra_id_7> dog, <extra_id_300>"
+    written = "<extra_id_2> jumps<extra_id_7> quick brown<extra_id_1> nobody asked</s>"
+    assert answered(run, text, written) == {
+        "text": "the quick brown fox jumps over  the quick brown dog, <extra_id_300>",
+        "spans": {"<extra_id_7>": "quick brown", "<extra_id_2>": "jumps", "<extra_id_12>": ""},
+    }
+
+
+def test_masks_and_sentinels_may_be_mixed(run: lmtasks.Run) -> None:
+    text = run.recipe.prompt(None, "a <mask> b <extra_id_0> c <mask> d <extra_id_2> e <mask>")
+    assert text == "a <extra_id_1> b <extra_id_0> c <extra_id_3> d <extra_id_2> e <extra_id_4>"
 
 
 def test_several_texts_come_back_in_their_order(run: lmtasks.Run) -> None:

@@ -1,0 +1,307 @@
+"""A case: a recipe, or an architecture with it, beside all that is needed to try it out."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import random
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+import lmtasks
+from lmtasks.architecture import Architecture
+from lmtasks.catalog import Catalog, load_catalog
+from lmtasks.configure import Request, configure
+from lmtasks.corpus import Corpus, load_corpus
+from lmtasks.errors import InputError
+from lmtasks.evaluation import Collate
+from lmtasks.examples import Examples
+from lmtasks.medium import Material
+from lmtasks.models import architecture_of, fit_to_tokenizer, load_model, register_architectures
+from lmtasks.options import options_of
+from lmtasks.packing import Packed
+from lmtasks.recipe import EVALUATION_SEED, Batch, BlockOptions, Example, Recipe
+from lmtasks.runner import Run
+from lmtasks.settings import ModelSettings
+from lmtasks.testing.material import corpus, tiny_config, tokenizer_for, usual_type
+from lmtasks.testing.proof import Fault, Inapplicable, once
+from lmtasks.texts import Texts, encode_corpus
+
+BLOCK = 32
+"""Tokens of a block in all checks, where the recipe has blocks."""
+
+SEED = 42
+
+Oracle = Callable[[torch.nn.Module, Batch], tuple[torch.Tensor, int]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What checks get.
+
+    Args:
+        title: what is examined, for people.
+        recipe: the recipe.
+        configured: gives the configuration of a tiny model, fitted to the tokenizer.
+        tokenized: gives a tiny tokenizer.
+        folder: for whatever has to be written.
+        make: gives the model with its first weights; the same object every time.
+        values: options of the recipe, by name.
+        architecture: what is examined together with the recipe, if it is an architecture.
+        oracle: (model, batch) to sum and number of the losses as they should be; None for cross-entropy.
+        unmoved: patterns of parameters that training may leave where they are.
+        text: what the pipeline is asked.
+        predict: arguments of the pipeline.
+        module: where the recipe is declared.
+    """
+
+    title: str
+    recipe: Recipe
+    configured: Callable[[], PretrainedConfig]
+    tokenized: Callable[[], PreTrainedTokenizerBase]
+    folder: Path
+    make: Callable[[], PreTrainedModel]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    architecture: Architecture | None = None
+    oracle: Oracle | None = None
+    unmoved: Sequence[str] = ()
+    text: str = ""
+    predict: Mapping[str, Any] = field(default_factory=dict)
+    module: str = ""
+
+    # --- text ---
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tiny tokenizer."""
+        return self.tokenized()
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The corpus, as :func:`lmtasks.run` takes it."""
+        return {"train_dataset": corpus(60), "eval_dataset": corpus(12, seed=1)}
+
+    @cached_property
+    def request(self) -> Request:
+        """What a run would be asked for."""
+        return configure(self.recipe, self.request_values)
+
+    @property
+    def request_values(self) -> dict[str, Any]:
+        """What a run would be told: model, tokenizer, data, and the recipe's options."""
+        start = str(self.folder / "start")
+        return {"config_name": start, "tokenizer_name": start, **self.data, **self.values}
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The corpus, loaded."""
+        return load_corpus(self.request.data)
+
+    @property
+    def options(self) -> Any:
+        """The recipe's options."""
+        return self.request.options
+
+    @property
+    def texts(self) -> Texts:
+        """The corpus as the recipe wants it."""
+        return self._texts()
+
+    @cached_property
+    def _texts(self) -> Callable[[], Texts]:
+        return once(lambda: encode_corpus(self.request, self.corpus, self.tokenizer, self.configured()))
+
+    def packed(self, training: bool) -> Packed:
+        """A split of it."""
+        packed = self.texts.train if training else self.texts.evaluation
+        assert isinstance(packed, Packed)  # only recipes about text become cases
+        return packed
+
+    def examples(self, count: int = 4, *, training: bool = True, seed: int = SEED, epoch: int = 0) -> list[Example]:
+        """The first examples of a split."""
+        return examples_of(self.packed(training), count, seed if training else EVALUATION_SEED, epoch)
+
+    def collate(self, training: bool = True) -> Collate:
+        """A collator of the recipe, newly made."""
+        return self.recipe.collator(self.tokenizer, self.options, training)
+
+    def batch(self, count: int = 4, *, training: bool = True) -> Batch:
+        """The first examples of a split as one batch."""
+        return self.collate(training)(self.examples(count, training=training))
+
+    def having(self, **values: Any) -> Case:
+        """The same with other options.
+
+        Raises:
+            Inapplicable: the recipe does not have them, or refuses them.
+        """
+        if not values.keys() <= options_of(self.recipe.options).keys():
+            raise Inapplicable(f"the recipe has no option {' or '.join(values)}")
+        other = replace(self, values={**self.values, **values})
+        try:
+            _ = other.texts
+        except InputError as refusal:
+            raise Inapplicable(f"the recipe refuses {', '.join(values)}: {refusal.message}") from refusal
+        return other
+
+    def ragged(self) -> Case:
+        """The same with examples of all lengths.
+
+        Raises:
+            Inapplicable: the recipe has blocks of one length only, so nothing is ever padded.
+        """
+        return self if getattr(self.options, "line_by_line", False) else self.having(line_by_line=True)
+
+    # --- model ---
+
+    def model(self) -> PreTrainedModel:
+        """A copy of the model with its first weights, in evaluation mode if it has gradients there."""
+        model = copy.deepcopy(self.make())
+        return model.train(architecture_of(model.config).reversible)
+
+    def stirred(self) -> PreTrainedModel:
+        """Another copy, whose weights are large enough for everything that a position sees to move its logits."""
+        model = self.model()
+        chance = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.1 * torch.randn(parameter.shape, generator=chance)
+            if architecture_of(model.config).empty_padding:
+                model.get_input_embeddings().weight[model.config.pad_token_id] = 0
+        return model
+
+    @property
+    def run(self) -> Run:
+        """A short run of it all, by :func:`lmtasks.run`."""
+        return self._run()
+
+    @cached_property
+    def _run(self) -> Callable[[], Run]:
+        return once(lambda: self.trained({"output_dir": str(self.folder / "run")}))
+
+    def trained(self, values: Mapping[str, Any]) -> Run:
+        """A finished run; a very short one of this case, where the values say nothing else."""
+        self.make()  # what is wrong with the model is told where it is made
+        short = {
+            "max_steps": 3,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-3,
+            "use_cpu": True,
+            "bf16": False,
+        }
+        done = lmtasks.run(self.recipe, **{**self.request_values, **short, **values})
+        assert isinstance(done, Run)  # a plan is for dry runs
+        return done
+
+
+def examples_of(material: Material, count: int, seed: int, epoch: int = 0) -> list[Example]:
+    """The first examples of a text, for an epoch."""
+    examples = Examples(material, seed)
+    examples.start_epoch(epoch)
+    return [examples[number] for number in range(min(count, len(material)))]
+
+
+@contextlib.contextmanager
+def case_of(
+    recipe: Recipe,
+    model: str | Architecture | PretrainedConfig | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    options: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Iterator[Case]:
+    """A case in a folder that is gone afterwards, as are all traces in the state of random numbers.
+
+    Args:
+        model: model type, architecture, or configuration; the recipe's own starter's when None.
+        tokenizer: trained on the spot when None.
+        options: of the recipe.
+        more: fields of :class:`Case`.
+
+    Raises:
+        InputError: the recipe is about something else than text, of which the kit has none.
+    """
+    if recipe.medium is not None:
+        raise InputError(
+            f"the kit proves recipes about text, and {recipe.name} is about {recipe.medium.name}",
+            "plugins/lmtasks-masked-speech has tests of the same rules to learn from",
+        )
+    with tempfile.TemporaryDirectory(prefix="lmtasks-") as place, _leaving_no_trace(place):
+        folder = Path(place)
+
+        def tokenized() -> PreTrainedTokenizerBase:
+            own = tokenizer or tokenizer_for(recipe)
+            own.save_pretrained(folder / "start")
+            return own
+
+        def configured() -> PretrainedConfig:
+            config = fit_to_tokenizer(_config(recipe, model), own())
+            config.save_pretrained(folder / "start")
+            return config
+
+        own, config = once(tokenized), once(configured)
+        blocks = {"block_size": BLOCK} if issubclass(recipe.options, BlockOptions) else {}
+        yield Case(
+            title=recipe.name if model is None else f"{_type_of(model)} with {recipe.name}",
+            recipe=recipe,
+            configured=config,
+            tokenized=own,
+            folder=folder,
+            make=once(lambda: load_model(ModelSettings(), recipe, copy.deepcopy(config()), own(), SEED).model),
+            values={**blocks, **(options or {})},
+            architecture=model if isinstance(model, Architecture) else None,
+            **more,
+        )
+
+
+def _type_of(model: str | Architecture | PretrainedConfig) -> str:
+    return model if isinstance(model, str) else model.model_type
+
+
+def _config(recipe: Recipe, model: str | Architecture | PretrainedConfig | None) -> PretrainedConfig:
+    """A tiny configuration for what was asked for."""
+    catalog = load_catalog()
+    known = catalog.architectures
+    register(known.values())
+    if isinstance(model, PretrainedConfig):
+        return copy.deepcopy(model)
+    if isinstance(model, Architecture):
+        if reasons := register([model]):
+            raise Fault(reasons[0], "see that config and models name classes that can be imported, and fit together")
+        return tiny_config(model.model_type, recipe, model.tiny)
+    if model is not None:
+        return tiny_config(model, recipe, known[model].tiny if model in known else None)
+    settings = recipe.starter.model if recipe.starter else {}
+    if "model_type" in settings:
+        return tiny_config(str(settings["model_type"]), recipe, overrides=str(settings.get("config_overrides", "")))
+    return tiny_config(usual_type(recipe), recipe)
+
+
+def register(architectures: Iterable[Architecture]) -> list[str]:
+    """Make the Auto classes know them; why not, for each that cannot be used."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        register_architectures(Catalog({}, {one.model_type: one for one in architectures}, ()))
+    return [str(one.message) for one in told]
+
+
+@contextlib.contextmanager
+def _leaving_no_trace(place: str) -> Iterator[None]:
+    """Nobody's cache grows, and random numbers go on afterwards as if nothing had happened."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]), mock.patch.dict(os.environ, XDG_CACHE_HOME=place):
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])

@@ -1,0 +1,232 @@
+"""What a check is and says: the registry, the proof that all outcomes make, and the error that lists what failed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from lmtasks.errors import Interrupted, LmtasksError, first_line, nearest
+
+if TYPE_CHECKING:
+    from lmtasks.testing.case import Case
+
+Subject = Literal["recipe", "architecture"]
+State = Literal["ok", "failed", "skipped"]
+Run = Callable[["Case"], str | None]
+Function = TypeVar("Function", bound=Run)
+Thing = TypeVar("Thing")
+
+
+class Fault(Exception):  # noqa: N818  (a finding, raised by a check)
+    """What a check has found.
+
+    Args:
+        message: what is wrong, with the numbers.
+        advice: what to do about it.
+    """
+
+    def __init__(self, message: str, advice: str) -> None:
+        super().__init__(message)
+        self.message, self.advice = message, advice
+
+
+class Inapplicable(Exception):  # noqa: N818  (nothing is wrong)
+    """Why a check has nothing to say here."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one check.
+
+    Args:
+        state: ok, failed, or skipped because it has nothing to say here.
+        reason: what is wrong, why it was skipped, or what is worth knowing all the same.
+        advice: what to do when it failed.
+    """
+
+    state: State
+    reason: str = ""
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.reason}" if self.reason else self.state
+
+
+@dataclass(frozen=True)
+class Check:
+    """One claim, and the function that tries to refute it.
+
+    Args:
+        name: the claim, ``loss-is-a-sum``.
+        run: raises :class:`Fault` or :class:`Inapplicable`; may return what is worth knowing.
+        subjects: whether it judges recipes, architectures, or both.
+        gate: whether nothing after it can be answered once it has failed.
+    """
+
+    name: str
+    run: Run
+    subjects: frozenset[Subject]
+    gate: bool = False
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring."""
+        return first_line(LmtasksError(self.run.__doc__ or ""))
+
+
+CHECKS: dict[str, Check] = {}
+"""Every check whose module was imported; ``lmtasks.testing.checks()`` gives all, in order."""
+
+
+def check(*subjects: Subject, gate: bool = False) -> Callable[[Function], Function]:
+    """Register a check under the name of its function, with hyphens."""
+
+    def register(function: Function) -> Function:
+        name = function.__name__.replace("_", "-")
+        CHECKS[name] = Check(name, function, frozenset(subjects), gate)
+        return function
+
+    return register
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All outcomes for one subject.
+
+    Args:
+        subject: what was examined, "llama with causal-lm".
+        checks: outcome by name of the check, in the order in which they were run.
+    """
+
+    subject: str
+    checks: Mapping[str, Outcome]
+
+    @classmethod
+    def of_fault(cls, subject: str, name: str, fault: Fault) -> Proof:
+        """A proof that comes to nothing but this."""
+        return cls(subject, {name: Outcome("failed", fault.message, fault.advice)})
+
+    @property
+    def failed(self) -> dict[str, Outcome]:
+        """The outcomes of the checks that failed."""
+        return {name: outcome for name, outcome in self.checks.items() if outcome.state == "failed"}
+
+    def lines(self) -> list[str]:
+        """What failed and what to do, for people."""
+        failed = self.failed
+        told = [f"{self.subject}: {len(failed)} of {len(self.checks)} checks failed"]
+        for name, outcome in failed.items():
+            told += [f"  {name}: {outcome.reason}", f"    -> {outcome.advice}"]
+        return told
+
+    def require(self) -> Proof:
+        """The proof itself, if nothing failed.
+
+        Raises:
+            CheckFailed: something did.
+        """
+        if self.failed:
+            raise CheckFailed([self])
+        return self
+
+
+class CheckFailed(AssertionError):  # noqa: N818  (the name tells what happened)
+    """Checks failed; the message lists each by name, with what is wrong and what to do.
+
+    Args:
+        proofs: of which at least one has a failed check.
+    """
+
+    def __init__(self, proofs: Iterable[Proof]) -> None:
+        self.proofs = tuple(proof for proof in proofs if proof.failed)
+        super().__init__("\n".join(line for proof in self.proofs for line in proof.lines()))
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the checks that failed, each once."""
+        return tuple(dict.fromkeys(name for proof in self.proofs for name in proof.failed))
+
+
+def examine(case: Case, checks: Iterable[Check], skip: Mapping[str, str], only: Iterable[str]) -> Proof:
+    """The outcome of each check, in their order. What runs meanwhile prints nothing.
+
+    Args:
+        skip: checks to leave out, by name, each with the reason.
+        only: the only checks to run, by name; all when there are none.
+
+    Raises:
+        ValueError: there is no check of a name in ``skip`` or ``only``.
+    """
+    for name in (*skip, *only):
+        if name not in CHECKS:
+            raise ValueError(f"there is no check '{name}'{nearest(name, CHECKS)}")
+    outcomes: dict[str, Outcome] = {}
+    closed = ""
+    for check in checks:
+        name = check.name
+        if only and name not in only:
+            continue
+        if name in skip or closed:
+            outcomes[name] = Outcome("skipped", f"left out: {skip[name]}" if name in skip else f"not reached: {closed}")
+            continue
+        with contextlib.redirect_stderr(io.StringIO()):
+            outcomes[name] = _outcome(check, case)
+        if check.gate and outcomes[name].state == "failed":
+            closed = f"{name} failed"
+    return Proof(case.title, outcomes)
+
+
+def _outcome(check: Check, case: Case) -> Outcome:
+    """What a check says. Whatever a plugin's code raises is a finding."""
+    try:
+        return Outcome("ok", check.run(case) or "")
+    except Fault as fault:
+        return Outcome("failed", fault.message, fault.advice)
+    except Inapplicable as reason:
+        return Outcome("skipped", str(reason))
+    except Interrupted:
+        raise
+    except LmtasksError as error:
+        return Outcome("failed", error.message, error.hint or "see the message")
+    except Exception as error:
+        told = f"{type(error).__name__}: {first_line(error)}"
+        return Outcome("failed", f"{told} {_place(error)}", f"mend what raises this: {check.summary}")
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised: the last line of code that belongs to no library."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _of_library(frame.filename)]
+    frame = (own or frames)[-1]
+    return f"({Path(frame.filename).name}, line {frame.lineno})"
+
+
+def _of_library(path: str) -> bool:
+    return "site-packages" in path or Path(path).is_relative_to(Path(__file__).parents[1]) or path.startswith("<")
+
+
+def once(make: Callable[[], Thing]) -> Callable[[], Thing]:
+    """Something that several checks need, made when the first asks.
+
+    If it cannot be made, that is a finding of the first check that asks; the others cannot be answered.
+    """
+    made: list[tuple[Thing | None, Exception | None]] = []
+
+    def get() -> Thing:
+        if not made:
+            try:
+                made.append((make(), None))
+            except Exception as error:
+                made.append((None, error))
+                raise
+        thing, reason = made[0]
+        if reason is not None:
+            raise Inapplicable(f"not reached: {first_line(reason)}")
+        return thing  # type: ignore[return-value]  # no error: there is a thing
+
+    return get

@@ -1,0 +1,98 @@
+"""Every model type of a recipe, proved one by one: what ``lmtasks architectures`` knows comes from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from transformers import PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from lmtasks.architecture import Architecture
+from lmtasks.catalog import Catalog
+from lmtasks.errors import InputError, first_line, nearest
+from lmtasks.evidence import Row
+from lmtasks.models import settings_of_fresh
+from lmtasks.recipe import Recipe
+from lmtasks.references import resolve
+from lmtasks.testing.architectures import prove
+from lmtasks.testing.case import register
+from lmtasks.testing.material import tokenizer_for
+from lmtasks.testing.proof import Outcome, Proof
+from lmtasks.tiny import tiny_config
+
+PADDED = ("padding-does-not-matter", "evaluation-batches-do-not-matter")
+"""Checks that only examples of different lengths need."""
+
+REFUSING = ("attention-is-as-declared", "model-takes-a-block")
+"""Checks that a run makes as well, and refuses the model."""
+
+
+def types_of(recipe: Recipe, catalog: Catalog) -> list[str]:
+    """The model types that the recipe's class knows, plugins' included."""
+    register(catalog.architectures.values())
+    mapping = getattr(resolve(recipe.model_class), "_model_mapping", None)
+    if mapping is None:
+        return [resolve(recipe.model_class).config_class.model_type]
+    known = {kind for kind, config in CONFIG_MAPPING.items() if config in mapping}
+    return sorted(known)
+
+
+def survey(recipe: Recipe, catalog: Catalog, kinds: Iterable[str] = ()) -> Iterator[tuple[Row, Proof | None]]:
+    """Prove model types with a recipe, one by one.
+
+    Args:
+        kinds: model types; all that the recipe's class knows when there are none.
+
+    Yields:
+        what is known then, with the proof, if one was possible.
+
+    Raises:
+        InputError: the recipe knows no such type.
+    """
+    known = types_of(recipe, catalog)
+    for kind in (wanted := list(kinds)):
+        if kind not in known:
+            raise InputError(
+                f"{recipe.name} knows no model type '{kind}'{nearest(kind, known)}",
+                f"lmtasks architectures {recipe.name} lists them",
+            )
+    tokenizer = tokenizer_for(recipe)
+    owners = {kind: plugin.distribution for plugin in catalog.plugins for kind in plugin.architectures}
+    for kind in wanted or known:
+        package = owners.get(kind, "lmtasks")
+        architecture = catalog.architectures.get(kind, Architecture(model_type=kind))
+        yield _surveyed(recipe, architecture, tokenizer, "" if package == "lmtasks" else package)
+
+
+def _surveyed(
+    recipe: Recipe, architecture: Architecture, tokenizer: PreTrainedTokenizerBase, package: str
+) -> tuple[Row, Proof | None]:
+    kind = architecture.model_type
+    if reason := architecture.refused.get(recipe.model_class.partition(":")[2]):
+        return Row(kind, "refused", (reason,), package), None
+    try:
+        config = tiny_config(architecture)
+        for name, value in settings_of_fresh(architecture, recipe).items():
+            setattr(config, name, value)
+        proof = prove(config, recipe, tokenizer)
+    # What a configuration of somebody else's says to numbers that do not suit it may be anything.
+    except Exception as error:
+        return Row(kind, "refused", (f"no tiny model of it can be made: {first_line(error)}",), package), None
+    state, notes = _judged(proof, architecture)
+    return Row(kind, state, tuple(notes), package), proof
+
+
+def _judged(proof: Proof, architecture: Architecture) -> tuple[str, list[str]]:
+    """What a proof comes to, in words."""
+    failed = dict(proof.failed)
+    limits = [architecture.limits] if architecture.limits else []
+    if any(failed.pop(name, None) for name in PADDED):
+        limits.append("no --line_by_line: its losses depend on the padding")
+    if failed:
+        return "refused", [f"{name}: {outcome.reason}" for name, outcome in failed.items()]
+    limits += [outcome.reason for outcome in proof.checks.values() if _is_limit(outcome)]
+    return ("limited" if limits else "runs"), limits
+
+
+def _is_limit(outcome: Outcome) -> bool:
+    return outcome.state == "ok" and outcome.reason.startswith("the head runs on every position")

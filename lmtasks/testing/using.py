@@ -1,0 +1,166 @@
+"""Checks of what comes after training: figures, the saved model, and answers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+from transformers.pipelines import SUPPORTED_TASKS
+
+from lmtasks.errors import first_line
+from lmtasks.evaluation import evaluate_model
+from lmtasks.examples import Examples
+from lmtasks.folder import save_into
+from lmtasks.inference import Predictor
+from lmtasks.models import load_model
+from lmtasks.recipe import EVALUATION_SEED
+from lmtasks.settings import ModelSettings
+from lmtasks.testing.case import Case
+from lmtasks.testing.proof import Fault, check
+from lmtasks.testing.sums import plain_logits, same
+
+STATE = (
+    "keep everything that the logits depend on: what is learned or drawn as parameters or persistent buffers, sizes and"
+    " switches in the configuration; other buffers must follow from the configuration alone"
+)
+TIES = "name weights that are one in _tied_weights_keys, and set tie_word_embeddings in the configuration"
+
+PROMPT = "the old fox <mask> over the quick dog"
+
+
+@check("recipe", "architecture")
+def evaluation_batches_do_not_matter(case: Case) -> None:
+    """The figures of an evaluation are finite, and the same in batches of one, of three, and a second time."""
+    try:
+        texts = case.ragged()
+    except Exception:
+        texts = case
+    examples, collate, model = Examples(texts.texts.evaluation, EVALUATION_SEED), texts.collate(False), case.stirred()
+    one, three, again = (evaluate_model(model, case.recipe, examples, collate, size) for size in (1, 3, 3))
+    for name, value in three.items():
+        if not math.isfinite(value):
+            raise Fault(f"{name} is {value}", "see that the loss of an untrained model is a number")
+        if again.get(name) != value:
+            raise Fault(
+                f"{name} is {value} at first and {again.get(name)} the second time",
+                "draw nothing in evaluation but from example['seed'], and keep no state",
+            )
+        if not same(one.get(name, math.nan), value):
+            raise Fault(
+                f"{name} is {one.get(name)} in batches of one example, {value} in batches of three",
+                "let sums be sums, and masks keep the examples of a batch apart",
+            )
+
+
+@check("recipe", "architecture")
+def saved_is_what_was_trained(case: Case) -> None:
+    """After its weights have moved, a saved and loaded model gives the same logits, and shares what was shared."""
+    model, batch = case.stirred(), case.batch(training=False)
+    folder = case.folder / "saved"
+    folder.mkdir(exist_ok=True)
+    try:
+        save_into(folder, model, case.tokenizer)
+    except Exception as error:
+        raise Fault(f"the model cannot be saved: {first_line(error)}", TIES) from error
+    try:
+        loaded = _loaded(case, str(folder))
+        with torch.no_grad():
+            ours, theirs = plain_logits(model, batch), plain_logits(loaded, batch)
+    except Exception as error:
+        raise Fault(f"the saved model cannot be loaded and used: {first_line(error)}", f"{STATE}; {TIES}") from error
+    if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(ours.std())):
+        apart = float((ours - theirs).abs().max())
+        raise Fault(f"the loaded model gives other logits than the one that was saved, by up to {apart:.3g}", STATE)
+    if lost := _shared(model) - _shared(loaded):
+        raise Fault(f"{' and '.join(sorted(next(iter(lost))))} were one weight, and are two after loading", TIES)
+
+
+def _loaded(case: Case, folder: str) -> PreTrainedModel:
+    config = transformers.AutoConfig.from_pretrained(folder)
+    # Another seed: what is not loaded must not come out right by chance.
+    loaded = load_model(ModelSettings(model_name_or_path=folder), case.recipe, config, case.tokenizer, seed=1)
+    return loaded.model.eval()
+
+
+def _shared(model: torch.nn.Module) -> set[frozenset[str]]:
+    """Names of parameters that are one."""
+    names: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(name)
+    return {frozenset(same_one) for same_one in names.values() if len(same_one) > 1}
+
+
+@check("recipe")
+def run_works(case: Case) -> str:
+    """``lmtasks.run`` takes the recipe through: prepare, train, evaluate, save, compare what was saved."""
+    metrics = case.run.metrics
+    wrong = [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
+    if wrong:
+        raise Fault(f"the run ends with {wrong[0]} = {metrics[wrong[0]]}", "see that loss and metrics stay finite")
+    name = case.recipe.perplexity_name(case.options)
+    if not isinstance(name, str) or not name:
+        raise Fault(f"perplexity_name gives {name!r}", "give words for people, such as 'perplexity'")
+    return f"loss {metrics['eval_loss']:.2f} nats after three steps"
+
+
+@check("recipe", "architecture")
+def pipeline_answers(case: Case) -> None:
+    """The pipeline is one for this class of models, and answers one text, and two texts as it does each alone."""
+    task = case.recipe.pipeline
+    made_for = [one.__name__ for one in SUPPORTED_TASKS.get(task, {}).get("pt", ())]
+    name = case.recipe.model_class.partition(":")[2]
+    if ":" not in task and name.startswith("Auto") and name not in made_for:
+        others = [other for other, about in SUPPORTED_TASKS.items() if name in [one.__name__ for one in about["pt"]]]
+        raise Fault(
+            f"the pipeline '{task}' is not for models of {name}" if made_for else f"there is no pipeline '{task}'",
+            f"name another: {', '.join(others) or 'one of your own, module:Class'}",
+        )
+    _answered(case)
+
+
+@check("recipe")
+def prompt_and_answers_are_text(case: Case) -> None:
+    """``prompt`` makes a text of a text, and ``answers`` makes lines of what the pipeline gives."""
+    prompt = case.recipe.prompt(case.tokenizer, _text(case))
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise Fault(f"prompt gives {prompt!r} for {_text(case)!r}", "give the text that the pipeline gets")
+    output = _answered(case)
+    lines = case.recipe.answers(output)
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise Fault(f"answers gives {lines!r:.200}", "give a list of lines, each a str")
+
+
+def _text(case: Case) -> str:
+    texts = case.recipe.starter.texts if case.recipe.starter else ()
+    return case.text or (texts[0] if texts else PROMPT)
+
+
+def _answered(case: Case) -> Any:
+    """What the pipeline says to the text, after it has said the same for two texts at once."""
+    folder = case.folder / "answering"
+    if not folder.exists():
+        folder.mkdir()
+        save_into(folder, case.model(), case.tokenizer)
+    text = _text(case)
+    starter = case.recipe.starter.predict if case.recipe.starter else {}
+    try:
+        predictor = Predictor(str(folder), case.recipe)
+        arguments = {**({"max_new_tokens": 4} if predictor.generates else {}), **starter, **case.predict}
+        if predictor.generates:
+            arguments = {**arguments, "do_sample": False, "max_new_tokens": min(arguments["max_new_tokens"], 8)}
+        alone = predictor.predict(text, **arguments)
+        both = predictor.predict([text, f"{text} {text}"], batch_size=2, **arguments)
+    except Exception as error:
+        told = f"{type(error).__name__}: {first_line(error)}"
+        advice = (
+            "see that model_class, pipeline and `prompt` belong together; predict={...} and text=... say what to ask"
+        )
+        if not case.make().can_generate():
+            advice += "; a model for a pipeline that generates inherits from transformers.GenerationMixin"
+        raise Fault(f"the pipeline '{case.recipe.pipeline}' does not answer {text!r}: {told}", advice) from error
+    if not isinstance(both, list) or len(both) != 2:
+        raise Fault(f"the pipeline gives {both!r:.200} for two texts", "let it answer each text")
+    return alone
