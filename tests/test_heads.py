@@ -166,14 +166,12 @@ def test_logits_never_exist_at_once(kind: str, most: int, monkeypatch: pytest.Mo
 
     def watched(function: Any, *arguments: Any, **more: Any) -> Any:
         made = function(*arguments, **more)
-        seen.append(made.numel() if made.shape[-1] != 32 else 0)
+        if made.shape[-1] not in (32, 64):  # of the body
+            seen.append(made.numel())
         return made
 
     linear = nn.functional.linear
     monkeypatch.setattr(nn.functional, "linear", lambda *given, **more: watched(linear, *given, **more))
-    states = model.base_model(input_ids=batch_of()["input_ids"]).last_hidden_state
-    monkeypatch.setattr(model.lmtasks_head, "hidden", lambda inputs: states)
-    seen.clear()
     total, targets, _ = causal_loss(model, batch_of(1.0))
     total.backward()
     assert int(targets) == 3 * 19
