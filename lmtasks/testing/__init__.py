@@ -15,15 +15,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lmtasks.testing.proof import CHECKS, Check, CheckFailed, Outcome, Proof
+from lmtasks.testing.proof import Check, CheckFailed, Outcome, Proof
 
 if TYPE_CHECKING:
     from lmtasks.testing.architectures import check_architecture, prove
+    from lmtasks.testing.plugins import installed
+    from lmtasks.testing.recipes import check_recipe
 
-__all__ = ["Check", "CheckFailed", "Outcome", "Proof", "check_architecture", "checks", "prove"]
+__all__ = [
+    "Check",
+    "CheckFailed",
+    "Outcome",
+    "Proof",
+    "check_architecture",
+    "check_recipe",
+    "checks",
+    "installed",
+    "prove",
+]
 
 _HOMES = {
     "check_architecture": "architectures",
+    "check_recipe": "recipes",
+    "installed": "plugins",
     "prove": "architectures",
 }
 """The module that each heavy name lives in."""
@@ -31,9 +45,9 @@ _HOMES = {
 
 def checks() -> dict[str, Check]:
     """Every check by name, in the order in which they are run."""
-    import lmtasks.testing.architectures  # noqa: F401  (imports all modules that have checks)
+    from lmtasks.testing.battery import BATTERY
 
-    return dict(CHECKS)
+    return dict(BATTERY)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -12,7 +12,7 @@ from lmtasks.architecture import Architecture
 from lmtasks.catalog import load_catalog
 from lmtasks.recipe import Recipe
 from lmtasks.references import resolve
-from lmtasks.testing import building, learning, sums, using  # noqa: F401  (they register their checks, in this order)
+from lmtasks.testing.battery import BATTERY
 from lmtasks.testing.case import case_of
 from lmtasks.testing.proof import CheckFailed, Fault, Proof, examine
 
@@ -24,6 +24,7 @@ def prove(
     *,
     unmoved: Iterable[str] = (),
     skip: Mapping[str, str] | None = None,
+    only: Sequence[str] = (),
     **more: Any,
 ) -> Proof:
     """Whether models of a type do all that the recipe needs, check by check.
@@ -37,14 +38,16 @@ def prove(
         tokenizer: a tiny one; trained on the spot when None.
         unmoved: patterns of parameters that training may leave where they are, ``"*.position_bias"``.
         skip: checks to leave out, each with the reason.
+        only: the only checks to run; all when there are none.
         more: ``options`` of the recipe by name, ``oracle``, ``text``, ``predict``; see
             :func:`lmtasks.testing.check_recipe`.
 
     Raises:
-        ValueError: ``skip`` names no check.
+        ValueError: ``skip`` or ``only`` names no check.
     """
     with case_of(recipe, model, tokenizer, unmoved=tuple(unmoved), **more) as case:
-        return examine(case, "architecture", skip or {})
+        checks = [check for check in BATTERY.values() if "architecture" in check.subjects]
+        return examine(case, checks, skip or {}, only)
 
 
 def check_architecture(architecture: Architecture, recipe: Recipe | None = None, **how: Any) -> list[Proof]:

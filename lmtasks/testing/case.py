@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import os
 import random
 import tempfile
@@ -24,7 +23,7 @@ import lmtasks
 from lmtasks.architecture import Architecture
 from lmtasks.catalog import Catalog, load_catalog
 from lmtasks.configure import Request, configure
-from lmtasks.corpus import load_corpus
+from lmtasks.corpus import Corpus, load_corpus
 from lmtasks.errors import InputError
 from lmtasks.evaluation import Collate
 from lmtasks.examples import Examples
@@ -54,7 +53,7 @@ class Case:
         title: what is examined, for people.
         recipe: the recipe.
         configured: gives the configuration of a tiny model, fitted to the tokenizer.
-        tokenizer: tiny, too.
+        tokenized: gives a tiny tokenizer.
         folder: for whatever has to be written.
         make: gives the model with its first weights; the same object every time.
         values: options of the recipe, by name.
@@ -69,7 +68,7 @@ class Case:
     title: str
     recipe: Recipe
     configured: Callable[[], PretrainedConfig]
-    tokenizer: PreTrainedTokenizerBase
+    tokenized: Callable[[], PreTrainedTokenizerBase]
     folder: Path
     make: Callable[[], PreTrainedModel]
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -82,6 +81,11 @@ class Case:
 
     # --- text ---
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tiny tokenizer."""
+        return self.tokenized()
+
     @cached_property
     def data(self) -> dict[str, Any]:
         """The corpus, as :func:`lmtasks.run` takes it."""
@@ -90,8 +94,18 @@ class Case:
     @cached_property
     def request(self) -> Request:
         """What a run would be asked for."""
-        values = {"config_name": str(self.folder / "start"), "tokenizer_name": str(self.folder / "start")}
-        return configure(self.recipe, {**values, **self.data, **self.values})
+        return configure(self.recipe, self.request_values)
+
+    @property
+    def request_values(self) -> dict[str, Any]:
+        """What a run would be told: model, tokenizer, data, and the recipe's options."""
+        start = str(self.folder / "start")
+        return {"config_name": start, "tokenizer_name": start, **self.data, **self.values}
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The corpus, loaded."""
+        return load_corpus(self.request.data)
 
     @property
     def options(self) -> Any:
@@ -105,7 +119,7 @@ class Case:
 
     @cached_property
     def _texts(self) -> Callable[[], Texts]:
-        return once(lambda: encode_corpus(self.request, load_corpus(self.request.data), self.tokenizer))
+        return once(lambda: encode_corpus(self.request, self.corpus, self.tokenizer))
 
     def examples(self, count: int = 4, *, training: bool = True, seed: int = SEED, epoch: int = 0) -> list[Example]:
         """The first examples of a split."""
@@ -149,6 +163,15 @@ class Case:
         """A copy of the model with its first weights, in evaluation mode."""
         return copy.deepcopy(self.make()).eval()
 
+    def stirred(self) -> PreTrainedModel:
+        """Another copy, whose weights are large enough for everything that a position sees to move its logits."""
+        model = self.model()
+        chance = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.1 * torch.randn(parameter.shape, generator=chance)
+        return model
+
     @property
     def run(self) -> Run:
         """A short run of it all, by :func:`lmtasks.run`."""
@@ -156,24 +179,19 @@ class Case:
 
     @cached_property
     def _run(self) -> Callable[[], Run]:
-        return once(self._trained)
+        return once(lambda: self.trained({"output_dir": str(self.folder / "run")}))
 
-    def _trained(self) -> Run:
+    def trained(self, values: Mapping[str, Any]) -> Run:
+        """A finished run; a very short one of this case, where the values say nothing else."""
         self.make()  # what is wrong with the model is told where it is made
-        start = self.folder / "start"
-        done = lmtasks.run(
-            self.recipe,
-            config_name=str(start),
-            tokenizer_name=str(start),
-            output_dir=str(self.folder / "run"),
-            max_steps=3,
-            per_device_train_batch_size=4,
-            learning_rate=1e-3,
-            use_cpu=True,
-            bf16=False,
-            **self.data,
-            **self.values,
-        )
+        short = {
+            "max_steps": 3,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-3,
+            "use_cpu": True,
+            "bf16": False,
+        }
+        done = lmtasks.run(self.recipe, **{**self.request_values, **short, **values})
         assert isinstance(done, Run)  # a plan is for dry runs
         return done
 
@@ -203,23 +221,26 @@ def case_of(
     """
     with tempfile.TemporaryDirectory(prefix="lmtasks-") as place, _leaving_no_trace(place):
         folder = Path(place)
-        own = tokenizer or tokenizer_for(recipe)
-        own.save_pretrained(folder / "start")
+
+        def tokenized() -> PreTrainedTokenizerBase:
+            own = tokenizer or tokenizer_for(recipe)
+            own.save_pretrained(folder / "start")
+            return own
 
         def configured() -> PretrainedConfig:
-            config = fit_to_tokenizer(_config(recipe, model), own)
+            config = fit_to_tokenizer(_config(recipe, model), own())
             config.save_pretrained(folder / "start")
             return config
 
-        config = once(configured)
+        own, config = once(tokenized), once(configured)
         blocks = {"block_size": BLOCK} if issubclass(recipe.options, BlockOptions) else {}
         yield Case(
             title=recipe.name if model is None else f"{_type_of(model)} with {recipe.name}",
             recipe=recipe,
             configured=config,
-            tokenizer=own,
+            tokenized=own,
             folder=folder,
-            make=once(lambda: load_model(ModelSettings(), recipe, copy.deepcopy(config()), own, SEED).model),
+            make=once(lambda: load_model(ModelSettings(), recipe, copy.deepcopy(config()), own(), SEED).model),
             values={**blocks, **(options or {})},
             architecture=model if isinstance(model, Architecture) else None,
             **more,
@@ -259,10 +280,9 @@ def register(architectures: Iterable[Architecture]) -> list[str]:
 
 @contextlib.contextmanager
 def _leaving_no_trace(place: str) -> Iterator[None]:
-    """Nothing is printed, nobody's cache grows, and random numbers go on afterwards as if nothing had happened."""
+    """Nobody's cache grows, and random numbers go on afterwards as if nothing had happened."""
     states = random.getstate(), np.random.get_state()
-    quiet = contextlib.redirect_stderr(io.StringIO())
-    with quiet, torch.random.fork_rng(devices=[]), mock.patch.dict(os.environ, XDG_CACHE_HOME=place):
+    with torch.random.fork_rng(devices=[]), mock.patch.dict(os.environ, XDG_CACHE_HOME=place):
         try:
             yield
         finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -78,7 +80,7 @@ class Check:
 
 
 CHECKS: dict[str, Check] = {}
-"""Every check whose module was imported; :func:`lmtasks.testing.checks` gives all of them."""
+"""Every check whose module was imported; ``lmtasks.testing.checks()`` gives all, in order."""
 
 
 def check(*subjects: Subject, gate: bool = False) -> Callable[[Function], Function]:
@@ -150,27 +152,30 @@ class CheckFailed(AssertionError):  # noqa: N818  (the name tells what happened)
         return tuple(dict.fromkeys(name for proof in self.proofs for name in proof.failed))
 
 
-def examine(case: Case, subject: Subject, skip: Mapping[str, str]) -> Proof:
-    """The outcome of every check of a subject, in the order of their registration.
+def examine(case: Case, checks: Iterable[Check], skip: Mapping[str, str], only: Iterable[str]) -> Proof:
+    """The outcome of each check, in their order. What runs meanwhile prints nothing.
 
     Args:
         skip: checks to leave out, by name, each with the reason.
+        only: the only checks to run, by name; all when there are none.
 
     Raises:
-        ValueError: there is no check of a name in ``skip``.
+        ValueError: there is no check of a name in ``skip`` or ``only``.
     """
-    for name in skip:
+    for name in (*skip, *only):
         if name not in CHECKS:
             raise ValueError(f"there is no check '{name}'{nearest(name, CHECKS)}")
     outcomes: dict[str, Outcome] = {}
     closed = ""
-    for name, check in CHECKS.items():
-        if subject not in check.subjects:
+    for check in checks:
+        name = check.name
+        if only and name not in only:
             continue
         if name in skip or closed:
             outcomes[name] = Outcome("skipped", f"left out: {skip[name]}" if name in skip else f"not reached: {closed}")
             continue
-        outcomes[name] = _outcome(check, case)
+        with contextlib.redirect_stderr(io.StringIO()):
+            outcomes[name] = _outcome(check, case)
         if check.gate and outcomes[name].state == "failed":
             closed = f"{name} failed"
     return Proof(case.title, outcomes)
@@ -202,7 +207,8 @@ def _place(error: BaseException) -> str:
 
 
 def _of_library(path: str) -> bool:
-    return "site-packages" in path or Path(path).is_relative_to(Path(__file__).parents[1]) or path.startswith("<")
+    ours = Path(path).is_relative_to(Path(__file__).parents[1])
+    return ours or "site-packages" in path or not path.endswith(".py")
 
 
 def once(make: Callable[[], Thing]) -> Callable[[], Thing]:

@@ -72,19 +72,19 @@ def padding_does_not_matter(case: Case) -> None:
 
 def _compare(case: Case, texts: Case, advice: str) -> None:
     """Refute that the loss of a batch is the sum of those of its examples."""
-    model, collate = case.model(), texts.collate()
+    model, collate = case.stirred(), texts.collate()
     examples = _of_all_lengths(texts)
     for gradients in (True, False):
         with torch.set_grad_enabled(gradients):
             alone = [sums(case, model, collate([example])) for example in examples]
             total, count, _ = sums(case, model, collate(examples))
-        expected, targets = sum(float(one[0]) for one in alone), sum(one[1] for one in alone)
+        expected, targets = sum(one[0].item() for one in alone), sum(one[1] for one in alone)
         when = "with gradients" if gradients else "in evaluation"
         if count != targets:
             raise Fault(f"{len(examples)} examples have {targets} targets, their batch {count} ({when})", advice)
-        if not same(float(total), expected):
+        if not same(total.item(), expected):
             told = (
-                f"the losses of {len(examples)} examples add up to {expected:.4f}, their batch has {float(total):.4f}"
+                f"the losses of {len(examples)} examples add up to {expected:.4f}, their batch has {total.item():.4f}"
             )
             raise Fault(f"{told} ({when})", advice)
 
@@ -122,12 +122,12 @@ def loss_is_the_cross_entropy(case: Case) -> None:
     """Loss and gradient are those of the cross-entropy at all labels, computed here from the model's plain logits."""
     oracle = case.oracle or _cross_entropy_of(case)
     for texts in _plain_and_ragged(case):
-        model, batch = case.model(), texts.collate()(_of_all_lengths(texts))
+        model, batch = case.stirred(), texts.collate()(_of_all_lengths(texts))
         total, count, _ = sums(case, model, batch)
         expected, targets = oracle(model, batch)
-        if count != targets or not same(float(total), float(expected)):
+        if count != targets or not same(total.item(), expected.item()):
             raise Fault(
-                f"the loss is {float(total):.4f} nats for {count} targets, it should be {float(expected):.4f}"
+                f"the loss is {total.item():.4f} nats for {count} targets, it should be {expected.item():.4f}"
                 f" for {targets}",
                 "sum -log p over every label that is not -100, as lmtasks.token_sums does;"
                 " a loss that is meant to be another needs check_recipe(oracle=...)",
@@ -183,8 +183,9 @@ def alignment(case: Case, model: torch.nn.Module, batch: Batch) -> int | None:
         if logits.shape[:2] != labels.shape:
             return None
         total = float(sums(case, model, batch)[0])
-        tried = ((ahead, float(cross_entropy(*aligned(logits, labels, ahead), reduction="sum"))) for ahead in (0, 1))
-        return next((ahead for ahead, expected in tried if same(total, expected)), None)
+        tried = [float(cross_entropy(*aligned(logits, labels, ahead), reduction="sum")) for ahead in (0, 1)]
+    nearest = min((0, 1), key=lambda ahead: abs(tried[ahead] - total))
+    return nearest if same(total, tried[nearest]) else None
 
 
 def _cross_entropy_of(case: Case) -> Callable[[torch.nn.Module, Batch], tuple[torch.Tensor, int]]:
@@ -205,11 +206,52 @@ def _cross_entropy_of(case: Case) -> Callable[[torch.nn.Module, Batch], tuple[to
     return oracle
 
 
+@check("recipe")
+def targets_are_the_text(case: Case) -> None:
+    """What is asked of a position is the text's own token there, or the next one where the recipe is causal."""
+    model = case.model()
+    for training in (True, False):
+        examples = case.examples(training=training)
+        batch = case.collate(training)(examples)
+        ahead = alignment(case, model, batch)
+        if ahead is None:
+            raise Inapplicable("the loss is no cross-entropy of labels at the logits' positions")
+        asked = torch.full_like(batch["labels"], -100)
+        asked[:, : asked.shape[1] - ahead] = batch["labels"][:, ahead:]
+        right, what = _right_tokens(case, batch, examples)
+        wrong = (asked != -100) & (right != -100) & (asked != right)
+        if bool(wrong.any()):
+            row, place = wrong.nonzero()[0].tolist()
+            raise Fault(
+                f"position {place} of an example is asked for token {int(asked[row, place])}, {what} is"
+                f" {int(right[row, place])}",
+                "shift once: either labels are the tokens of their own places and the loss looks ahead, as"
+                " lmtasks.causal_loss does, or they are shifted and the loss does not",
+            )
+
+
+def _right_tokens(case: Case, batch: Batch, examples: list[Any]) -> tuple[torch.Tensor, str]:
+    """What the logits of each position should say, -100 where nobody knows; and what that is."""
+    ids: torch.Tensor = batch["decoder_input_ids" if "decoder_input_ids" in batch else "input_ids"]
+    if ids.shape != batch["labels"].shape:
+        raise Inapplicable("labels are not those of the input's positions")
+    right = torch.full_like(ids, -100)
+    if "decoder_input_ids" in batch or case.recipe.attention == "causal":
+        right[:, :-1] = ids[:, 1:]
+        return right, "the next token"
+    if case.recipe.attention is None:
+        raise Inapplicable("the recipe does not declare what a position may see")
+    for row, example in zip(right, examples, strict=True):
+        own = torch.as_tensor(example["input_ids"])
+        row[: len(own)] = own
+    return right, "its own token"
+
+
 @check("recipe", "architecture")
 def fast_head_is_the_plain_head(case: Case) -> str | None:
     """Where the head runs on targets only, loss, count and gradient stay those of the plain model."""
-    model, batch = case.model(), case.batch()
-    quick = case.model()
+    model, batch = case.stirred(), case.batch()
+    quick = case.stirred()
     if reason := separate_head(quick, {name: value for name, value in batch.items() if name != "labels"}):
         return f"the head runs on every position: {reason}"
     results = []
@@ -218,7 +260,7 @@ def fast_head_is_the_plain_head(case: Case) -> str | None:
         total.backward()  # type: ignore[no-untyped-call]
         gradients = [parameter.grad for parameter in one.parameters() if parameter.requires_grad]
         whole = torch.cat([part.flatten() for part in gradients if part is not None])
-        results.append((float(total), count, whole))
+        results.append((total.item(), count, whole))
     (plain, targets, theirs), (fast, count, ours) = results
     if count != targets or not same(plain, fast) or ours.shape != theirs.shape:
         raise Fault(
@@ -246,9 +288,9 @@ def label_smoothing_is_heeded_or_refused(case: Case) -> str | None:
     model = case.model()
     plain, _, _ = sums(case, model, batch)
     smoothed, _, _ = sums(case, model, {**batch, "label_smoothing": strength})
-    if not same(float(plain), float(smoothed)):
+    if not same(plain.item(), smoothed.item()):
         raise Fault(
-            f"label smoothing changes the loss that is published, {float(plain):.4f} to {float(smoothed):.4f}",
+            f"label smoothing changes the loss that is published, {plain.item():.4f} to {smoothed.item():.4f}",
             "let it change the gradient only, as lmtasks.token_sums does: smoothed figures compare with no others",
         )
     ahead = None if case.oracle else alignment(case, model, batch)
@@ -268,7 +310,7 @@ def label_smoothing_is_heeded_or_refused(case: Case) -> str | None:
 @check("recipe")
 def metrics_get_their_sums(case: Case) -> None:
     """Every metric exists, and every sum that it asks for is one that the loss gives, and adds up over batches."""
-    model, collate = case.model(), case.collate(training=False)
+    model, collate = case.stirred(), case.collate(training=False)
     examples = case.examples(4, training=False)
     with torch.no_grad():
         _, _, together = sums(case, model, collate(examples))

@@ -1,0 +1,323 @@
+"""Checks of how text becomes batches: nothing lost, nothing seen that should be told, the same every time."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+from lmtasks.blocks import Blocks
+from lmtasks.errors import InputError
+from lmtasks.options import options_of
+from lmtasks.recipe import Batch, BlockOptions, Example
+from lmtasks.testing.case import Case, examples_of
+from lmtasks.testing.proof import Fault, Inapplicable, check
+
+TOKENS = ("input_ids", "labels", "decoder_input_ids")
+"""Where a batch has tokens of the text."""
+
+
+# --- text ---
+
+
+@check("recipe")
+def blocks_have_the_size_that_was_asked_for(case: Case) -> None:
+    """``preprocess`` gives Blocks, and no example, special tokens included, is longer than ``block_size``."""
+    blocks = case.recipe.preprocess(case.tokenizer, case.options)
+    if not isinstance(blocks, Blocks):
+        raise Fault(f"preprocess gives {type(blocks).__name__}", "return lmtasks.Blocks, best options.blocks(...)")
+    if not isinstance(case.options, BlockOptions):
+        return
+    for training in (True, False):
+        longest = case.batch(8, training=training)["input_ids"].shape[1]
+        if longest > case.options.block_size:
+            raise Fault(
+                f"examples have {longest} tokens in a batch, block_size is {case.options.block_size}",
+                "take the size from options.block_size, and leave room in it for what the collator adds",
+            )
+
+
+@check("recipe")
+def tokens_are_kept(case: Case) -> None:
+    """Every token of an example is in its batch, as input or as label; none is cut off."""
+    for training in (True, False):
+        collate = case.collate(training)
+        for epoch in range(4):
+            example = _all_different(case, epoch)
+            batch = collate([dict(example)])
+            there = Counter(token for name in TOKENS if name in batch for token in batch[name].flatten().tolist())
+            if lost := Counter(np.asarray(example["input_ids"]).tolist()) - there:
+                raise Fault(
+                    f"{lost.total()} of the {len(example['input_ids'])} tokens of an example are not in its batch",
+                    "put all of them into input_ids or labels; shorten in preprocess, never in the collator",
+                )
+
+
+def _all_different(case: Case, epoch: int) -> Example:
+    """An example in which no token of the text comes twice."""
+    blocks, example = case.texts.train.blocks, case.examples(1, epoch=epoch)[0]
+    words = np.setdiff1d(np.arange(len(case.tokenizer)), case.tokenizer.all_special_ids)
+    body = np.random.default_rng(epoch).permutation(words)[: len(example["input_ids"]) - blocks.size + blocks.body]
+    ids = np.concatenate([blocks.start, body, blocks.end])
+    return {**example, "input_ids": ids.astype(example["input_ids"].dtype)}
+
+
+@check("recipe")
+def views_score_every_token_once(case: Case) -> str:
+    """Each way of cutting the evaluation text scores each of its tokens once, and targets nothing it does not score."""
+    told = []
+    for options in _options_with_views(case):
+        texts = options.texts.evaluation
+        for name, blocks in options.recipe.views(options.tokenizer, options.options).items():
+            recut = texts.recut(blocks)
+            examples = examples_of(recut, len(recut), 0)
+            scored = sum(_scored_tokens(example, blocks) for example in examples)
+            if scored != len(texts.used):
+                raise Fault(
+                    f"the view '{name}' scores {scored} of {len(texts.used)} tokens",
+                    "let `stride` be at most the tokens of a block, and refuse others with InputError in `views`",
+                )
+            _require_scored_only(options, name, _scored(examples)[:8])
+            told.append(name)
+    if not told:
+        raise Inapplicable("the recipe has no views")
+    return ", ".join(dict.fromkeys(told))
+
+
+def _scored_tokens(example: Example, blocks: Blocks) -> int:
+    """How many tokens of the text an example may have as targets."""
+    first, last = len(blocks.start), len(example["input_ids"]) - len(blocks.end)
+    scored = example.get("scored", slice(first, last))
+    return int(min(scored.stop, last) - max(scored.start, first))
+
+
+def _scored(examples: list[Example]) -> list[Example]:
+    return [example for example in examples if "scored" in example]
+
+
+def _require_scored_only(case: Case, view: str, examples: list[Example]) -> None:
+    for example in examples:
+        labels = case.collate(False)([example])["labels"][0]
+        outside = labels.clone()
+        outside[example["scored"]] = -100
+        if len(labels) == len(example["input_ids"]) and bool((outside != -100).any()):
+            raise Fault(
+                f"in the view '{view}' tokens are targets that example['scored'] does not have",
+                "label only example['scored'] where an example has it: the others are context, and scored elsewhere",
+            )
+
+
+def _options_with_views(case: Case) -> Iterator[Case]:
+    """The case with each option that asks for views of its own."""
+    block = getattr(case.options, "block_size", 32)
+    tries: list[dict[str, Any]] = [{}]
+    for name, option in options_of(case.recipe.options).items():
+        if option.is_switch:
+            tries.append({name: True})
+        elif int in option.alternatives:
+            tries += [{name: block // 2}, {name: block + block // 2}]
+    for values in tries:
+        with contextlib.suppress(Inapplicable, InputError):
+            other = case.having(**values)
+            if other.recipe.views(other.tokenizer, other.options):
+                yield other
+
+
+# --- repeatable ---
+
+
+@check("recipe")
+def examples_stay_as_they_are(case: Case) -> None:
+    """Collating examples changes none of them: they are used again in the next epoch."""
+    for training in (True, False):
+        examples = case.examples(training=training)
+        before = copy.deepcopy(examples)
+        case.collate(training)(examples)
+        for one, other in zip(before, examples, strict=True):
+            for name in {*one, *other}:
+                if name not in one or name not in other or not np.array_equal(one[name], other[name]):
+                    raise Fault(
+                        f"the collator changes '{name}' of its examples", "work on copies: {**example, ...}, ids.copy()"
+                    )
+
+
+@check("recipe")
+def batches_are_repeatable(case: Case) -> None:
+    """The same examples make the same batch, bit for bit, whatever was drawn before, and at any time of day."""
+    _require_repeatable(case, training=True)
+
+
+@check("recipe")
+def evaluation_is_fixed(case: Case) -> None:
+    """In evaluation the same examples make the same batch every time, so figures can be compared."""
+    _require_repeatable(case, training=False)
+
+
+def _require_repeatable(case: Case, *, training: bool) -> None:
+    examples, collate = case.examples(training=training), case.collate(training)
+    with _elsewhere(1):
+        first = collate(copy.deepcopy(examples))
+    for what, again in (("a second time", collate), ("with a new collator", case.collate(training))):
+        with _elsewhere(2):
+            second = again(copy.deepcopy(examples))
+        if name := differing(first, second):
+            raise Fault(
+                f"the same examples collated {what} have another '{name}'",
+                "draw only from numpy.random.default_rng(example['seed']): not from global generators, the clock,"
+                " or anything that the collator keeps from call to call",
+            )
+
+
+@contextlib.contextmanager
+def _elsewhere(seed: int) -> Iterator[None]:
+    """Another state of every global generator, another time, and both as they were afterwards."""
+    states = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    clocks = {name: mock.Mock(side_effect=_shifted(getattr(time, name), seed)) for name in ("time", "time_ns")}
+    with torch.random.fork_rng(devices=[]), mock.patch.multiple(time, **clocks):
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
+def _shifted(clock: Any, days: int) -> Any:
+    return lambda: clock() + days * 86_400
+
+
+def differing(one: Batch, other: Batch) -> str | None:
+    """The first thing in which two batches differ."""
+    if one.keys() != other.keys():
+        return min(one.keys() ^ other.keys())
+    return next((name for name, value in one.items() if not _equal(value, other[name])), None)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return torch.equal(one, other) if torch.is_tensor(one) and torch.is_tensor(other) else bool(one == other)
+
+
+@check("recipe")
+def epochs_differ(case: Case) -> str:
+    """Where training draws anything, every epoch, every seed of a run and every example draws otherwise."""
+    collate, examples = case.collate(), case.examples(8)
+    first = collate(examples)
+    steps = {"seed of the run": (1, 0, 0), "epoch": (0, 1, 0), "number of the example": (0, 0, 1000)}
+    moved = {
+        name: differing(first, collate([{**one, "seed": (np.array(one["seed"]) + step).tolist()} for one in examples]))
+        for name, step in steps.items()
+    }
+    if not any(moved.values()):
+        return "nothing is drawn"
+    if idle := [name for name, change in moved.items() if not change]:
+        raise Fault(
+            f"what is drawn does not depend on the {idle[0]}",
+            "give all of example['seed'] to numpy.random.default_rng, not a part of it",
+        )
+    return "epoch, seed and example are drawn from"
+
+
+@check("recipe")
+def neighbours_do_not_matter(case: Case) -> None:
+    """An example is collated alike alone and in company, in whatever order, up to its padding."""
+    for texts in (case, _ragged_or_none(case)):
+        if texts is None:
+            continue
+        for training in (True, False):
+            collate, examples = texts.collate(training), texts.examples(6, training=training)
+            together, turned = collate(examples), collate(examples[::-1])
+            for row, example in enumerate(examples):
+                alone = collate([example])
+                for batch, place in ((together, row), (turned, len(examples) - 1 - row)):
+                    if name := _differing_row(alone, batch, place):
+                        raise Fault(
+                            f"'{name}' of an example depends on the examples beside it",
+                            "make each example from its own ids, length and seed; pad on the right, like lmtasks.stack",
+                        )
+
+
+def _ragged_or_none(case: Case) -> Case | None:
+    try:
+        return case.ragged()
+    except Inapplicable:
+        return None
+
+
+def _differing_row(alone: Batch, batch: Batch, row: int) -> str | None:
+    """The first thing that a row of a batch has otherwise than the example has on its own; padding does not count."""
+    for name, value in batch.items():
+        if not torch.is_tensor(value) or not value.dim():
+            continue
+        expected = alone.get(name)
+        if expected is None:
+            # What says where padding is comes with padding only; of the example itself it says yes everywhere.
+            expected = torch.ones_like(alone["input_ids"]) if name.endswith("attention_mask") else None
+        if expected is None:
+            return name
+        part = value[row][tuple(slice(size) for size in expected.shape[1:])]
+        if not torch.equal(part, expected[0]):
+            return name
+    return min(alone.keys() - batch.keys(), default=None)
+
+
+# --- targets ---
+
+
+@check("recipe")
+def padding_is_no_target(case: Case) -> None:
+    """Where examples are padded, the label is -100."""
+    texts = case.ragged()
+    for training in (True, False):
+        batch = texts.batch(6, training=training)
+        mask, labels = batch.get("attention_mask"), batch["labels"]
+        if mask is None:
+            raise Fault(
+                "examples of several lengths have no attention_mask in their batch",
+                "collate with lmtasks.stack, and keep its attention_mask",
+            )
+        if mask.shape == labels.shape and bool((labels[mask == 0] != -100).any()):
+            raise Fault("padding has labels", "set labels to -100 where attention_mask is 0")
+
+
+@check("recipe")
+def special_tokens_are_no_targets(case: Case) -> None:
+    """A model that sees both sides is never asked for a special token: it could tell by the place alone."""
+    if case.recipe.attention != "bidirectional":
+        raise Inapplicable("only where positions see both sides; elsewhere the end of a document is learned")
+    special = set(case.tokenizer.all_special_ids)
+    for training in (True, False):
+        asked = set(case.recipe.targets(case.batch(16, training=training)).tolist())
+        if asked & special:
+            tokens = case.tokenizer.convert_ids_to_tokens(sorted(asked & special))
+            raise Fault(
+                f"special tokens are targets: {', '.join(tokens)}",
+                "label no position whose token is in tokenizer.all_special_ids",
+            )
+
+
+@check("recipe")
+def answers_are_hidden(case: Case) -> None:
+    """A model that sees both sides does not find its targets in its input, but for a small share."""
+    if case.recipe.attention != "bidirectional":
+        raise Inapplicable("only where positions see both sides")
+    for training in (True, False):
+        batch = case.batch(16, training=training)
+        if batch["labels"].shape != batch["input_ids"].shape:
+            raise Inapplicable("labels are not those of the input's positions")
+        asked = batch["labels"] != -100
+        seen = float((batch["input_ids"][asked] == batch["labels"][asked]).float().mean())
+        if seen > 0.5:
+            raise Fault(
+                f"{seen:.0%} of the targets stand in the input as they are",
+                "put tokenizer.mask_token_id into input_ids where there is a label",
+            )

@@ -1,0 +1,73 @@
+"""Fixtures for the tests of plugins. pytest finds this module by itself; loading it imports nothing but pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from lmtasks import Architecture, Catalog, Recipe, Run
+
+
+@pytest.fixture
+def lmtasks_corpus() -> list[str]:
+    """Sixty short documents, always the same."""
+    from lmtasks.testing.material import corpus
+
+    return corpus()
+
+
+@pytest.fixture
+def lmtasks_tokenizer() -> Callable[[Recipe], PreTrainedTokenizerBase]:
+    """``lmtasks_tokenizer(RECIPE)``: a tiny tokenizer, trained on the corpus, with the tokens that the recipe needs."""
+    from lmtasks.testing.material import tokenizer_for
+
+    return tokenizer_for
+
+
+@pytest.fixture
+def lmtasks_model() -> Iterator[Callable[..., PreTrainedModel]]:
+    """``lmtasks_model(RECIPE)`` or ``lmtasks_model(RECIPE, "gpt2")``: a tiny model, always with the same weights."""
+    from contextlib import ExitStack
+
+    from lmtasks.testing.case import case_of
+
+    with ExitStack() as stack:
+
+        def make(recipe: Recipe, model: str | Architecture | None = None) -> PreTrainedModel:
+            return stack.enter_context(case_of(recipe, model)).model()
+
+        yield make
+
+
+@pytest.fixture
+def lmtasks_catalog() -> Iterator[Callable[..., Catalog]]:
+    """``lmtasks_catalog(recipes=[...], architectures=[...])``: they count as installed until the test ends."""
+    from contextlib import ExitStack
+
+    from lmtasks.testing.plugins import installed
+
+    with ExitStack() as stack:
+        yield lambda **declared: stack.enter_context(installed(**declared))
+
+
+@pytest.fixture
+def lmtasks_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """``lmtasks_run(RECIPE, max_steps=20)``: a finished run of a tiny model in ``tmp_path``, with any options."""
+    from contextlib import ExitStack
+
+    from lmtasks.testing.case import case_of
+
+    with ExitStack() as stack:
+
+        def run(recipe: Recipe, model: str | Architecture | None = None, **values: Any) -> Run:
+            case = stack.enter_context(case_of(recipe, model))
+            number = len(list(tmp_path.glob("run*")))
+            return case.trained({"output_dir": str(tmp_path / (f"run-{number + 1}" if number else "run")), **values})
+
+        yield run

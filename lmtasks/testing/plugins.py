@@ -1,0 +1,59 @@
+"""A plugin for as long as a test takes: recipes and architectures that count as installed, without a package."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from lmtasks.architecture import Architecture
+from lmtasks.catalog import Catalog, load_catalog
+from lmtasks.hookspecs import hookimpl
+from lmtasks.recipe import Recipe
+from lmtasks.selection import current, selected
+
+_number = itertools.count(1)
+
+
+@contextmanager
+def installed(
+    recipes: Iterable[Recipe] = (), architectures: Iterable[Architecture] = (), *, builtins_only: bool = True
+) -> Iterator[Catalog]:
+    """While this is open, the recipes and architectures belong to a plugin, for every command and function.
+
+    They come in by the door of all plugins, so what is refused there is refused here.
+
+    Args:
+        builtins_only: of what is really installed, only lmtasks' own counts.
+
+    Yields:
+        the catalog.
+
+    Raises:
+        InputError: they make no plugin.
+    """
+    name = f"lmtasks_in_memory_{next(_number)}"
+    sys.modules[name] = _module(name, list(recipes), list(architectures))
+    try:
+        with selected([*current().named, name], builtins_only=builtins_only):
+            yield load_catalog()
+    finally:
+        del sys.modules[name]
+
+
+def _module(name: str, recipes: list[Recipe], architectures: list[Architecture]) -> ModuleType:
+    """A module with both hooks."""
+    module = ModuleType(name)
+
+    @hookimpl
+    def lmtasks_recipes() -> list[Recipe]:
+        return recipes
+
+    @hookimpl
+    def lmtasks_architectures() -> list[Architecture]:
+        return architectures
+
+    vars(module).update(lmtasks_recipes=lmtasks_recipes, lmtasks_architectures=lmtasks_architectures)
+    return module
