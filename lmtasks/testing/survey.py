@@ -11,14 +11,12 @@ from lmtasks.architecture import Architecture
 from lmtasks.catalog import Catalog
 from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.evidence import Row
-from lmtasks.models import settings_of_fresh
 from lmtasks.recipe import Recipe
 from lmtasks.references import resolve
 from lmtasks.testing.architectures import prove
 from lmtasks.testing.case import register
-from lmtasks.testing.material import tokenizer_for
+from lmtasks.testing.material import tiny_config, tokenizer_for
 from lmtasks.testing.proof import Outcome, Proof
-from lmtasks.tiny import tiny_config
 
 PADDED = ("padding-does-not-matter", "evaluation-batches-do-not-matter")
 """Checks that only examples of different lengths need."""
@@ -71,10 +69,7 @@ def _surveyed(
     if reason := architecture.refused.get(recipe.model_class.partition(":")[2]):
         return Row(kind, "refused", (reason,), package), None
     try:
-        config = tiny_config(architecture)
-        for name, value in settings_of_fresh(architecture, recipe).items():
-            setattr(config, name, value)
-        proof = prove(config, recipe, tokenizer)
+        proof = prove(tiny_config(kind, recipe), recipe, tokenizer)
     # What a configuration of somebody else's says to numbers that do not suit it may be anything.
     except Exception as error:
         return Row(kind, "refused", (f"no tiny model of it can be made: {first_line(error)}",), package), None
