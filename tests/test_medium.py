@@ -345,6 +345,30 @@ def test_a_recipe_takes_only_the_model_types_that_it_names(model_folders: dict[s
     assert load_config(settings, dataclasses.replace(picky, model_types=("roberta", "bert"))).model_type == "bert"
 
 
+def test_a_loss_that_depends_on_the_padding_is_refused(folder: Path, tmp_path: Path) -> None:
+    def careless(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Any:
+        total, *more = loss(model, batch)
+        return total * batch["values"].shape[1], *more
+
+    with pytest.raises(InputError, match="toy cannot train this toy-numbers model on numbers: its losses depend on"):
+        run(folder, tmp_path / "out", recipe=dataclasses.replace(TOY, loss=careless), test_size=0.5)
+
+
+def test_a_model_that_cannot_take_the_examples_is_refused(folder: Path, tmp_path: Path) -> None:
+    def unlike(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Any:
+        return model(waves=batch["values"])
+
+    with pytest.raises(InputError, match=r"the model fails on an example: .*waves"):
+        run(folder, tmp_path / "out", recipe=dataclasses.replace(TOY, loss=unlike))
+
+
+def test_the_testing_kit_is_for_recipes_about_text() -> None:
+    from lmtasks.testing import check_recipe
+
+    with pytest.raises(InputError, match="the kit proves recipes about text, and toy is about numbers"):
+        check_recipe(TOY)
+
+
 @pytest.mark.parametrize("values", [{"name": "Two words"}, {"suffixes": ("wav",)}])
 def test_medium_of_the_wrong_shape_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="medium"):
