@@ -10,7 +10,7 @@ import pytest
 import lmtasks
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200
-SHAPE = "hidden_size=64,num_hidden_layers=2,intermediate_size=96,nffn_hidden_size=96"
+SHAPE = "hidden_size=64,num_hidden_layers=2,intermediate_size=96,nffn_hidden_size=96,initializer_range=0.1"
 CAUSAL = "is_decoder=true,bidirectional=false"
 
 
