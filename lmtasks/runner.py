@@ -47,14 +47,14 @@ from lmtasks.progress import is_main_process, say, stage
 from lmtasks.publishing import push
 from lmtasks.recipe import EVALUATION_SEED, Recipe
 from lmtasks.results import new_record, verify, write_results
-from lmtasks.settings import DataSettings
+from lmtasks.settings import HOW_TO_TOKENISE, DataSettings
 from lmtasks.texts import examples_of, layout_of, one_example
 from lmtasks.training import train
 
 PLAIN = ("loss", "targets")
 """Figures that are called ``eval_...`` in the results, as users of the Trainer know them."""
 
-OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name"} - {"max_eval_samples", "overwrite_cache"}
+OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name"} - {"max_eval_samples", *HOW_TO_TOKENISE}
 """Settings with which an evaluation is not of the tokens that a run held out."""
 
 

@@ -69,9 +69,9 @@ def encode_corpus(request: Request, corpus: Corpus, processor: Any, config: Pret
 
 def examples_of(request: Request, name: str, split: Split, processor: Any, config: PretrainedConfig) -> Material:
     """A split as the recipe wants it, under a name such as "training"."""
-    layout = layout_of(request, processor)
+    layout, data = layout_of(request, processor), request.data
     if isinstance(layout, Blocks):
-        return encode(name, split, processor, layout, request.data.overwrite_cache)
+        return encode(name, split, processor, layout, data.overwrite_cache, data.preprocessing_num_workers)
     return layout.examples(name, split, processor, config)
 
 

@@ -290,8 +290,9 @@ def test_what_before_step_leaves_in_memory_alone_is_not_what_is_saved(folder: Pa
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sample_by": "paragraph"}, "--sample_by parts text, and this is about numbers"),
+        ({"sample_by": "paragraph"}, "--sample_by is about text, and this is about numbers"),
         ({"train_tokenizer": 500}, "toy has no tokenizer to train"),
+        ({"overwrite_cache": True}, "--overwrite_cache is about text"),
         ({"label_smoothing_factor": 0.1}, "toy takes no notice of --label_smoothing_factor"),
         ({"train_file": None}, "no data given"),
         ({"train_file": None, "train_dataset": ["1 2"]}, "only 1 document with numbers"),

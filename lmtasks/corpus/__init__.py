@@ -31,6 +31,9 @@ __all__ = ["TEXT", "Corpus", "Split", "count_duplicates", "load_corpus"]
 # What run_mlm.py and run_clm.py hold out when nobody says how much: 5 %.
 _DEFAULT_SHARE = 0.05
 
+_OF_TEXT = {"sample_by": "line", "preprocessing_num_workers": 1, "overwrite_cache": False}
+"""Settings that mean nothing for another medium, and what they are when nobody has set them."""
+
 Flags = npt.NDArray[np.bool_]
 
 
@@ -141,8 +144,9 @@ def load_corpus(
 
 def _check(data: DataSettings, medium: Medium, sample: str | None) -> None:
     """Refuses contradictions before anything is loaded."""
-    if medium is not TEXT and data.sample_by != "line":
-        raise InputError(f"--sample_by parts text, and this is about {medium.name}", "leave --sample_by out")
+    for name, usual in _OF_TEXT.items():
+        if medium is not TEXT and getattr(data, name) != usual:
+            raise InputError(f"--{name} is about text, and this is about {medium.name}", f"leave --{name} out")
     _at_most_one(data, "dataset_name", "train_file", "train_dataset")
     _at_most_one(data, "validation_file", "eval_dataset")
     _at_most_one(data, "test_size", "validation_split_percentage")

@@ -18,11 +18,12 @@ from lmtasks.testing.case import register
 from lmtasks.testing.material import tiny_config, tokenizer_for
 from lmtasks.testing.proof import Outcome, Proof
 
-PADDED = ("padding-does-not-matter", "evaluation-batches-do-not-matter")
-"""Checks that only examples of different lengths need."""
-
-REFUSING = ("attention-is-as-declared", "model-takes-a-block")
-"""Checks that a run makes as well, and refuses the model."""
+PADDED = {
+    "padding-does-not-matter": "no --line_by_line: its losses depend on the padding",
+    "evaluation-batches-do-not-matter": "no --line_by_line: its losses depend on the padding",
+    "batched-answers-are-the-same": "ask it one text at a time: its answers depend on the padding",
+}
+"""What it means for a user when a check fails that only texts of different lengths need."""
 
 
 def types_of(recipe: Recipe, catalog: Catalog) -> list[str]:
@@ -81,8 +82,7 @@ def _judged(proof: Proof, architecture: Architecture) -> tuple[str, list[str]]:
     """What a proof comes to, in words."""
     failed = dict(proof.failed)
     limits = [architecture.limits] if architecture.limits else []
-    if any(failed.pop(name, None) for name in PADDED):
-        limits.append("no --line_by_line: its losses depend on the padding")
+    limits += dict.fromkeys(PADDED[name] for name in [*failed] if name in PADDED and failed.pop(name))
     if failed:
         return "refused", [f"{name}: {outcome.reason}" for name, outcome in failed.items()]
     limits += [outcome.reason for outcome in proof.checks.values() if _is_limit(outcome)]

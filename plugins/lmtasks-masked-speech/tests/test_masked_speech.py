@@ -389,7 +389,7 @@ def test_an_empty_recording_among_others_is_left_out(model_folder: Path, tmp_pat
         ({"min_seconds": 1.0}, "--min_seconds 1 is more than half of --max_seconds 1.2"),
         ({"min_gumbel_temperature": 3.0}, "--min_gumbel_temperature is above --max_gumbel_temperature"),
         ({"train_tokenizer": 500}, "masked-speech has no tokenizer to train"),
-        ({"sample_by": "document"}, "--sample_by parts text, and this is about audio"),
+        ({"sample_by": "document"}, "--sample_by is about text, and this is about audio"),
         ({"label_smoothing_factor": 0.1}, "masked-speech takes no notice of --label_smoothing_factor"),
         ({"train_file": None, "train_dataset": [1, 2]}, "row 1 of train_dataset is no name of a file but int"),
         ({"train_file": None}, "no data given"),
