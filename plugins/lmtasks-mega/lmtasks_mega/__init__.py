@@ -10,6 +10,7 @@ MEGA = Architecture(
         "AutoModelForMaskedLM": "lmtasks_mega.model:MegaForMaskedLM",
         "AutoModelForCausalLM": "lmtasks_mega.model:MegaForCausalLM",
     },
+    causal={"is_decoder": True, "bidirectional": False},
     tiny={
         "hidden_size": 32,
         "num_hidden_layers": 2,
