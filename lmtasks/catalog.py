@@ -37,6 +37,10 @@ from lmtasks.selection import BUILTIN, current, file_of, is_known, normal, selec
 __all__ = ["GROUP", "Catalog", "Plugin", "load_catalog", "recorded", "recorded_recipe"]
 
 
+MANY = 8
+"""Names in a line for people."""
+
+
 @dataclass(frozen=True)
 class Plugin:
     """A plugin and what came of loading it.
@@ -89,7 +93,9 @@ class Plugin:
             return f"SLOW: {self.slow}"
         if self.skipped:
             return f"not loaded: {self.skipped}"
-        brings = ", ".join([*self.recipes, *self.architectures]) or "nothing"
+        names = [*self.recipes, *self.architectures]
+        more = [f"and {len(names) - MANY} more"] if len(names) > MANY else []
+        brings = ", ".join([*names[:MANY], *more]) or "nothing"
         return "; ".join([brings, *(f"BROKEN: {reason}" for reason in self.taken)])
 
     @property

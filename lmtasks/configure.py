@@ -13,7 +13,7 @@ from typing import Any
 from lmtasks.errors import InputError, nearest
 from lmtasks.options import Option, convert, options_of
 from lmtasks.recipe import Recipe
-from lmtasks.settings import DataSettings, ModelSettings, OutputSettings, TrainingSettings
+from lmtasks.settings import HOW_TO_TOKENISE, DataSettings, ModelSettings, OutputSettings, TrainingSettings
 
 MODEL_SOURCES = ("model_name_or_path", "model_type", "config_name")
 DATA_SOURCES = ("dataset_name", "train_file", "train_dataset", "validation_file", "eval_dataset")
@@ -33,7 +33,6 @@ ELSEWHERE = {
     "dtype": "weights are float32, --bf16 says whether products are in bfloat16",
     "keep_linebreaks": "line breaks are always kept, without them the words of two lines run together",
     "pad_to_max_length": "examples are padded to the longest of their batch, no further",
-    "preprocessing_num_workers": "the tokenizer uses all cores by itself",
     "streaming": "text is read from disk in small batches anyway",
     "token": "a token on the command line is seen by everyone; set HF_TOKEN or use hf auth login",
     "use_fast_tokenizer": "the fast tokenizer is used where there is one",
@@ -275,7 +274,7 @@ def as_record(request: Request) -> dict[str, Any]:
     """What ``run.json`` keeps of a request: what was set, but for what only memory can hold."""
     settings = {**vars(request.data), **vars(request.model)}
     # What only memory can hold, and what does not change what a run is.
-    left_out = {name for name, option in options_of(DataSettings).items() if option.python_only} | {"overwrite_cache"}
+    left_out = {name for name, option in options_of(DataSettings).items() if option.python_only} | HOW_TO_TOKENISE
     return {
         "recipe": request.recipe.name,
         "options": asdict(request.options),

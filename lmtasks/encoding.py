@@ -18,19 +18,27 @@ MOST_UNKNOWN = 0.2
 """Share of unknown tokens above which a tokenizer does not belong to a text."""
 
 
-def encode(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, fresh: bool = False) -> Packed:
+def encode(
+    name: str,
+    split: Split,
+    tokenizer: PreTrainedTokenizerBase,
+    blocks: Blocks,
+    fresh: bool = False,
+    workers: int = 1,
+) -> Packed:
     """A split as examples.
 
     Args:
         name: what to call the text, "training".
         fresh: tokenise even if the cache has the tokens, or some of them, and put the new ones there.
+        workers: processes for a tokenizer in Python.
 
     Raises:
         InputError: no tokens, too many unknown ones, ids that the tokenizer itself does not know, or a
             way of cutting that the text or the tokenizer does not allow.
     """
     _check_request(name, split, tokenizer, blocks)
-    packed = cut(_stream(name, split, tokenizer, blocks, fresh), blocks)
+    packed = cut(_stream(name, split, tokenizer, blocks, fresh, workers), blocks)
     _check_tokens(name, packed, tokenizer)
     return packed
 
@@ -40,7 +48,9 @@ def unknown_share(packed: Packed) -> float:
     return packed.stream.unknown / max(1, packed.tokens)
 
 
-def _stream(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, fresh: bool) -> Stream:
+def _stream(
+    name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, fresh: bool, workers: int
+) -> Stream:
     key = cache.key_of(split, tokenizer, blocks)
     kept = cache.load(key) if key is not None and not fresh else None
     if kept is not None:
@@ -52,7 +62,7 @@ def _stream(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks:
             say(f"tokens of the {name} text: going on after {start:,} rows of an interrupted run")
         with stage(f"tokenising the {name} text", len(split) - start, "rows") as progress:
             rows = 0
-            for piece in read(split, tokenizer, blocks, start):
+            for piece in read(split, tokenizer, blocks, start, workers):
                 yield piece
                 rows += piece.rows
                 progress.update(rows)

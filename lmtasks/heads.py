@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedModel
 
 from lmtasks.errors import first_line
+from lmtasks.projection import ProjectedTotal
 from lmtasks.recipe import Batch
 
 PIECE = 1 << 23
@@ -102,9 +103,19 @@ class Head:
         self.parameters: list[torch.nn.Parameter] = []
         self.projection: torch.nn.Linear | None = None
         self.projected: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.last: torch.nn.Linear | None = None
+        self._features: torch.Tensor | None = None
+        self._stop_at_last = False
         self.vocabulary = 0
         layer = model.get_output_embeddings()
-        self._watch = layer.register_forward_hook(self._see) if type(layer) is torch.nn.Linear else None
+        linear = type(layer) is torch.nn.Linear
+        self._watches = [
+            *(
+                [layer.register_forward_pre_hook(self._stop_before), layer.register_forward_hook(self._see)]
+                if linear
+                else []
+            )
+        ]
         model.forward = _in_place_of(self._model_forward, self._forward)
         self.body.forward = _in_place_of(self._body_forward, self._through_body)
         model.lmtasks_head = self
@@ -116,8 +127,8 @@ class Head:
             if module.forward != forward:  # it was not the class's own
                 module.forward = forward
         del self.model.lmtasks_head
-        if self._watch is not None:
-            self._watch.remove()
+        for watch in self._watches:
+            watch.remove()
 
     def learn(self, inputs: Batch) -> None:
         """Find the head's parameters, and compare its logits with the model's own.
@@ -129,6 +140,7 @@ class Head:
             plain = self._model_forward(**inputs).logits.detach()
             states = self.hidden(inputs).detach().flatten(0, 1)
             logits = self.logits(states, inputs)
+            self.last = self._last_layer(logits)
             trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
             self.parameters = _used(logits, trained)
             self.projection = self._plain_projection(logits)
@@ -141,6 +153,13 @@ class Head:
                 raise ValueError("its head does more than one position at a time")
         self.vocabulary = logits.shape[-1]
         self._output = self.projected = None
+
+    def _last_layer(self, logits: torch.Tensor) -> torch.nn.Linear | None:
+        """The linear layer whose output is the logits, with nothing done to it after."""
+        if self.projected is None or not torch.equal(self.projected[1].flatten(0, -2), logits):
+            return None
+        layer: torch.nn.Linear = self.model.get_output_embeddings()
+        return layer
 
     def _plain_projection(self, logits: torch.Tensor) -> torch.nn.Linear | None:
         """The last layer, if its weight is used there and nowhere else in the head.
@@ -172,6 +191,12 @@ class Head:
         wanted = targets != -100
         states, labels = hidden[wanted], targets[wanted]
         try:
+            if torch.is_grad_enabled() and self.last is not None:
+                features = self.features(states, inputs)
+                whole: torch.Tensor = ProjectedTotal.apply(  # type: ignore[no-untyped-call]
+                    features, labels, self.last.weight, self.last.bias, label_smoothing
+                )
+                return whole, wanted.sum(), {}
             if torch.is_grad_enabled():
                 layer = [self.projection.weight, self.projection.bias] if self.projection else [None, None]
                 total: torch.Tensor = _Total.apply(  # type: ignore[no-untyped-call]
@@ -216,6 +241,23 @@ class Head:
             return logits
         finally:
             self._states = None
+
+    def features(self, states: torch.Tensor, inputs: Batch) -> torch.Tensor:
+        """What the last layer is given of hidden states [tokens, size], [tokens, size or another]."""
+        self._states, self._stop_at_last = states[None], True
+        try:
+            self._model_forward(**inputs)
+        except _Stopped:
+            assert self._features is not None  # it is what the exception is raised for
+            return self._features.flatten(0, -2)
+        finally:
+            self._states, self._stop_at_last, self._features = None, False, None
+        raise ValueError("its last layer was not used")
+
+    def _stop_before(self, layer: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if self._stop_at_last:
+            self._features = inputs[0]
+            raise _Stopped
 
     def _see(self, layer: torch.nn.Module, inputs: tuple[torch.Tensor], scores: torch.Tensor) -> None:
         if self._states is not None:

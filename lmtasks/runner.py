@@ -46,14 +46,14 @@ from lmtasks.progress import is_main_process, say, stage
 from lmtasks.publishing import push
 from lmtasks.recipe import EVALUATION_SEED, Recipe
 from lmtasks.results import new_record, verify, write_results
-from lmtasks.settings import DataSettings
-from lmtasks.texts import blocks_of, one_example
+from lmtasks.settings import HOW_TO_TOKENISE, DataSettings
+from lmtasks.texts import blocks_of, how_to_encode, one_example
 from lmtasks.training import train
 
 PLAIN = ("loss", "targets")
 """Figures that are called ``eval_...`` in the results, as users of the Trainer know them."""
 
-OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name"} - {"max_eval_samples", "overwrite_cache"}
+OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name"} - {"max_eval_samples", *HOW_TO_TOKENISE}
 """Settings with which an evaluation is not of the tokens that a run held out."""
 
 
@@ -267,7 +267,7 @@ def evaluate_as(
     request = fit_length(request, usable_length(model_config, chosen, tokenizer), [])
     chosen.views(tokenizer, request.options)  # their options are checked before the model is loaded
     blocks = blocks_of(request, tokenizer)
-    packed = encode("evaluation", corpus.evaluation, tokenizer, blocks, request.data.overwrite_cache)
+    packed = encode("evaluation", corpus.evaluation, tokenizer, blocks, **how_to_encode(request))
     packed = packed.head(request.data.max_eval_samples)
     if recorded and not typed & OTHER_TEXT:
         _require_text_of_run(chosen, name, recorded, corpus.evaluation, packed, tokenizer)

@@ -41,8 +41,15 @@ class DataSettings:
     )
     max_eval_samples: int | None = option(None, help="evaluate on at most this many packed examples", ge=1)
     overwrite_cache: bool = option(False, help="tokenise again, even text whose tokens are in the cache")
+    preprocessing_num_workers: int = option(
+        1, help="processes that tokenise, where the tokenizer is in Python; others use all cores anyway", ge=1
+    )
     train_dataset: Any = option(None, help="Dataset, DatasetDict or list of strings", python_only=True)
     eval_dataset: Any = option(None, help="Dataset or list of strings", python_only=True)
+
+
+HOW_TO_TOKENISE = frozenset({"overwrite_cache", "preprocessing_num_workers"})
+"""Data settings that change no token."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import codecs
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_all_start_methods, get_context
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -76,7 +77,9 @@ class _Batch:
     rows: int
 
 
-def read(split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, start: int = 0) -> Iterator[Stream]:
+def read(
+    split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, start: int = 0, workers: int = 1
+) -> Iterator[Stream]:
     """Tokenise a split, batch by batch of its rows.
 
     Args:
@@ -84,6 +87,7 @@ def read(split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, start
         tokenizer: called without special tokens; those come from ``blocks``.
         blocks: how the recipe wants it.
         start: go on after so many rows.
+        workers: processes for a tokenizer in Python; one in Rust uses all cores by itself.
 
     Yields:
         pieces of the stream; ``documents`` count from the beginning of the piece. ``rows`` counts those that end in
@@ -94,7 +98,7 @@ def read(split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, start
     if not apart and not start:  # a running text is one document
         yield _frame(blocks.document_start, np.zeros(1, np.int64), blocks, unit)
     batches = _batches(split, tokenizer, blocks.line_by_line and not split.documents, start)
-    for batch, encoded in _ahead((batch, _encoded(tokenizer, batch.texts, blocks.words)) for batch in batches):
+    for batch, encoded in _all_encoded(batches, tokenizer, blocks.words, workers):
         size = sum(len(text) if text.isascii() else len(text.encode()) for text in batch.texts)
         ids, lengths = _joined(encoded)
         words = _word_starts(batch.texts, encoded) if blocks.words else None
@@ -186,6 +190,39 @@ def _seam(tokenizer: PreTrainedTokenizerBase, text: str, earliest: int) -> int |
         if one.ids + other.ids == both.ids:
             return place
     return None
+
+
+def _all_encoded(
+    batches: Iterator[_Batch], tokenizer: PreTrainedTokenizerBase, offsets: bool, workers: int
+) -> Iterator[tuple[_Batch, Sequence[_Encoded]]]:
+    """The batches with their tokens, in order; what comes next is made while one is in use."""
+    if workers == 1 or _is_plain(tokenizer):
+        yield from _ahead((batch, _encoded(tokenizer, batch.texts, offsets)) for batch in batches)
+        return
+    # Forked, as data loaders do it: nothing of the caller's program is imported again.
+    kind = "fork" if "fork" in get_all_start_methods() else "spawn"
+    with ProcessPoolExecutor(workers, get_context(kind), _keep_tokenizer, (tokenizer,)) as pool:
+
+        def begun(batch: _Batch) -> tuple[_Batch, list[Future[list[_Encoded]]]]:
+            size = -(-len(batch.texts) // workers) or 1
+            parts = [batch.texts[first : first + size] for first in range(0, len(batch.texts), size)]
+            return batch, [pool.submit(_encoded_there, part, offsets) for part in parts]
+
+        for batch, parts in _ahead(map(begun, batches)):
+            yield batch, [text for part in parts for text in part.result()]
+
+
+_kept: PreTrainedTokenizerBase
+"""The tokenizer of this process, if it is one that only tokenises."""
+
+
+def _keep_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    global _kept
+    _kept = tokenizer
+
+
+def _encoded_there(texts: list[str], offsets: bool) -> list[_Encoded]:
+    return list(_encoded(_kept, texts, offsets))
 
 
 def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:

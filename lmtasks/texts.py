@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -54,12 +55,17 @@ def encode_corpus(request: Request, corpus: Corpus, tokenizer: PreTrainedTokeniz
     """
     assert corpus.train is not None and corpus.evaluation is not None  # a run has both
     request.recipe.views(tokenizer, request.options)  # their options are checked now, used at the end
-    blocks, fresh = blocks_of(request, tokenizer), request.data.overwrite_cache
-    train = encode("training", corpus.train, tokenizer, blocks, fresh).head(request.data.max_train_samples)
-    evaluation = encode("held-out", corpus.evaluation, tokenizer, blocks, fresh).head(request.data.max_eval_samples)
+    blocks, how, data = blocks_of(request, tokenizer), how_to_encode(request), request.data
+    train = encode("training", corpus.train, tokenizer, blocks, **how).head(data.max_train_samples)
+    evaluation = encode("held-out", corpus.evaluation, tokenizer, blocks, **how).head(data.max_eval_samples)
     one_example(request, tokenizer, train, "training")
     duplicates = count_duplicates(corpus.train, corpus.evaluation)
     return Texts(corpus.source, train, evaluation, duplicates, corpus.train.blank + corpus.evaluation.blank)
+
+
+def how_to_encode(request: Request) -> dict[str, Any]:
+    """What was said about tokenising that changes no token."""
+    return {"fresh": request.data.overwrite_cache, "workers": request.data.preprocessing_num_workers}
 
 
 def blocks_of(request: Request, tokenizer: PreTrainedTokenizerBase) -> Blocks:

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformers import PretrainedConfig
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from lmtasks.architecture import Architecture
+from lmtasks.models import architecture_of
 
 SIZES = {
     "head_dim|attention_head_size|d_head|d_kv|kv_channels|qk_nope_head_dim|qk_rope_head_dim|v_head_dim|dim_head": 8,
@@ -31,20 +30,19 @@ SIZES = {
 }
 """What numbers are called, whatever stands before it, and how large they are at most; the first that fits counts."""
 
-_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 
 
-def tiny_config(architecture: Architecture) -> PretrainedConfig:
-    """A configuration of this type with tens of thousands of parameters.
+def shrunk(config: PretrainedConfig) -> PretrainedConfig:
+    """A configuration like this one, with tens of thousands of parameters.
 
     Raises:
-        ValueError, TypeError, ...: whatever the configuration's class says to numbers that do not fit together.
+        ValueError, TypeError, ...: whatever its class says to numbers that do not fit together.
     """
-    kind = CONFIG_MAPPING[architecture.model_type]
-    default = kind().to_dict()
+    values = config.to_dict()
     for name in ("transformers_version", "architectures", "model_type", "dtype", "id2label", "label2id"):
-        default.pop(name, None)
-    return kind(**_merged(_shrunk(default), {**architecture.tiny, **architecture.fresh}))
+        values.pop(name, None)
+    return type(config)(**_merged(_shrunk(values), architecture_of(config).tiny))
 
 
 def _merged(values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +77,7 @@ def _small(name: str, value: Any) -> Any:
 
 def _layers(values: dict[str, Any]) -> dict[str, Any]:
     """What is said layer by layer, for one layer of each kind, and for two where there is only one kind."""
-    counted = next((name for name in _LAYERS if isinstance(values.get(name), int)), None)
+    counted = next((name for name in LAYERS if isinstance(values.get(name), int)), None)
     number = values[counted] if counted else 0
     lists = {
         name: value for name, value in values.items() if isinstance(value, list) and len(value) == number and number > 2

@@ -178,3 +178,14 @@ class Blank(CausalMixer):
 
     def forward(self, input_ids, attention_mask=None, **_):
         return CausalLMOutput(logits=self.head(self.states(input_ids, attention_mask)) / 0)
+
+
+class LeftBehind(CausalMixer):
+    """Counts positions from the left, padding included."""
+
+    def build(self, config):
+        self.positions = nn.Embedding(66, config.hidden_size)
+
+    def states(self, input_ids, attention_mask=None):
+        place = torch.arange(input_ids.shape[1], device=input_ids.device)
+        return super().states(input_ids, attention_mask) + self.positions(place)

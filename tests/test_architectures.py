@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -27,7 +28,7 @@ from lmtasks.filling import fill_up
 from lmtasks.heads import separate_head
 from lmtasks.models import adapted, fit_to_tokenizer, register_architectures, usable_length
 from lmtasks.probes import probe
-from lmtasks.tiny import tiny_config
+from lmtasks.tiny import shrunk
 
 DECLARED = {one.model_type: one for one in ARCHITECTURES}
 
@@ -39,7 +40,7 @@ def _registered() -> None:
 
 def tiny(kind: str, auto: Any = transformers.AutoModelForMaskedLM, **settings: Any) -> Any:
     declared = DECLARED.get(kind, Architecture(model_type=kind))
-    config = tiny_config(declared)
+    config = shrunk(CONFIG_MAPPING[kind]())
     for name, value in {**declared.fresh, "vocab_size": 300, "pad_token_id": 1, **settings}.items():
         setattr(config, name, value)
     torch.manual_seed(0)
@@ -63,7 +64,7 @@ def run(recipe: str, folder: Path, tokenizer: Any, **more: Any) -> Any:
 
 @pytest.mark.parametrize("kind", sorted(MODEL_FOR_MASKED_LM_MAPPING_NAMES))
 def test_a_tiny_masked_model_of_every_type_can_be_made(kind: str, masked_tokenizer: Any) -> None:
-    config = fit_to_tokenizer(tiny_config(DECLARED.get(kind, Architecture(model_type=kind))), masked_tokenizer)
+    config = fit_to_tokenizer(shrunk(CONFIG_MAPPING[kind]()), masked_tokenizer)
     with torch.device("meta"):
         model = transformers.AutoModelForMaskedLM.from_config(config)
     assert sum(one.numel() for one in model.parameters()) < 2_000_000
@@ -74,7 +75,7 @@ def test_tiny_causal_models_can_be_made(kind: str) -> None:
     declared = DECLARED.get(kind, Architecture(model_type=kind))
     if declared.refused:
         pytest.skip("refused")
-    config = tiny_config(declared)
+    config = shrunk(CONFIG_MAPPING[kind]())
     for name, value in declared.causal.items():
         setattr(config, name, value)
     with torch.device("meta"):
@@ -82,7 +83,7 @@ def test_tiny_causal_models_can_be_made(kind: str) -> None:
 
 
 def test_each_kind_of_layer_is_kept_once() -> None:
-    config = tiny_config(DECLARED.get("neomme", Architecture(model_type="neomme")))
+    config = shrunk(CONFIG_MAPPING["neomme"]())
     assert set(config.layer_types) == {"sliding_attention", "full_attention"}
     assert config.num_hidden_layers == len(config.layer_types) == 2
 
@@ -198,7 +199,7 @@ def test_a_copy_of_a_filled_model_is_its_own() -> None:
 
 
 def test_usable_length_is_the_declared_one(masked_tokenizer: Any) -> None:
-    assert usable_length(tiny_config(DECLARED["reformer"]), MASKED_LM, masked_tokenizer) == 64
+    assert usable_length(shrunk(CONFIG_MAPPING["reformer"]()), MASKED_LM, masked_tokenizer) == 64
 
 
 # --- probes ---

@@ -15,6 +15,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 import types
@@ -29,13 +30,15 @@ from hub_server import HubServer
 from test_floors import FLOORS
 
 import lmtasks as package
-from lmtasks import folder, hookspecs
+from lmtasks import folder, hookspecs, testing
 from lmtasks.arguments import REFUSED, training_options
+from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.cli import COMMANDS
 from lmtasks.configure import ALWAYS
 from lmtasks.errors import InputError, Interrupted, LmtasksError, RunError
 from lmtasks.options import Option, options_of
 from lmtasks.settings import DataSettings, ModelSettings, OutputSettings, TrainingSettings
+from lmtasks.testing import check_architecture, check_recipe, checks, fixtures
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -127,6 +130,10 @@ class Reader:
         words = shlex.split(command, comments=True)
         if words[:2] == ["pip", "install"] and words[-1].startswith("./"):
             self.install(self.place / words[-1])
+        elif words[0] == "pytest":
+            done = subprocess.run([sys.executable, "-m", *words, "-q"], cwd=self.place, capture_output=True, text=True)
+            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+            self.ran += 1
         elif words[0] == "lmtasks":
             done = self.lmtasks(*words[1:], *_short(words[1:]))
             assert done.code == 0, f"{command}\n{done.err}"
@@ -198,11 +205,19 @@ def place(
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own
-@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md", "docs/extending.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md", "docs/extending.md", "docs/testing.md"])
 def test_everything_on_the_page_works(name: str, place: Path, lmtasks: Any, monkeypatch: Any) -> None:
     reader = Reader(ROOT / name, place, lmtasks, monkeypatch)
     reader.read()
-    assert reader.ran > 3
+    commands = [command for block in _blocks(reader.page) if block.language == "bash" for command in _commands(block)]
+    assert reader.ran >= sum(command.split()[0] in ("lmtasks", "pytest") for command in commands) > 1
+    catalog = package.load_catalog()
+    shown = [*vars(reader.module).values(), *catalog.recipes.values(), *catalog.architectures.values()]
+    for declared in shown:
+        if isinstance(declared, package.Recipe) and declared.name not in ("masked-lm", "causal-lm"):
+            check_recipe(declared)
+        elif isinstance(declared, package.Architecture):
+            check_architecture(declared, MASKED_LM)
 
 
 def test_readme_sets_up_a_fresh_machine_with_two_commands() -> None:
@@ -367,6 +382,30 @@ def test_every_field_of_a_declaration_has_its_row(declaration: Any) -> None:
     nothing = dataclasses.MISSING
     required = {name for name, field in fields.items() if field.default is field.default_factory is nothing}
     assert {name for name, row in rows.items() if row[1] == "required"} == required
+
+
+def test_every_check_has_its_row_in_the_order_in_which_they_run() -> None:
+    rows = _rows(_section(DOCS / "testing.md", "The checks"))
+    assert list(rows) == list(checks())
+    for name, check in checks().items():
+        assert rows[name][1] == ("both" if len(check.subjects) == 2 else min(check.subjects)), name
+        assert ("*" in rows[name][0]) == check.gate, name
+        assert all(rows[name][2:4]), name
+
+
+def test_every_argument_of_check_recipe_has_its_row() -> None:
+    rows = _rows(_section(DOCS / "testing.md", "check_recipe"))
+    assert list(rows) == list(inspect.signature(check_recipe).parameters)
+
+
+def test_every_fixture_has_its_row() -> None:
+    rows = _rows(_section(DOCS / "testing.md", "Fixtures"))
+    assert list(rows) == [name for name in vars(fixtures) if name.startswith("lmtasks_")]
+
+
+def test_every_name_of_the_testing_kit_is_explained() -> None:
+    text = (DOCS / "testing.md").read_text(encoding="utf-8")
+    assert [name for name in testing.__all__ if f"`{name}" not in text and f"{name}(" not in text] == []
 
 
 def test_every_argument_of_option_has_its_row() -> None:

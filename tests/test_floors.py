@@ -16,7 +16,8 @@ FLOORS = {
     3: {
         "arguments", "cache", "card", "corpus", "encoding", "evaluation", "examples", "filling", "folder", "heads",
         "hub", "inference", "isolation", "losses", "metrics", "models", "packing", "plan", "precision", "probes",
-        "progress", "publishing", "schema", "segmentation", "stream", "texts", "tiny", "tokenization", "training",
+        "progress", "projection", "publishing", "schema", "segmentation", "stream", "texts", "tiny", "tokenization",
+        "training",
     },
     4: {"doctor", "preparation", "results", "runner"},
     5: {"cli", "testing", "__main__"},

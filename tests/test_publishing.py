@@ -103,10 +103,18 @@ def _add_decoys(run_dir: Path) -> list[str]:
     (run_dir / "checkpoints" / "checkpoint-1").mkdir(parents=True)
     (run_dir / "checkpoints" / "checkpoint-1" / "model.safetensors").write_bytes(b"weights of an earlier step")
     (run_dir / "log.jsonl").write_text('{"step": 1}\n')
+    (run_dir / ".lock").write_text("4711")
     (run_dir / "notes.txt").write_text(f"my token is {LEAKED}")
     (run_dir / "vocab.txt").symlink_to("/etc/hostname")
     (run_dir.parent / "config.json").write_text("{}")
-    return [".env", "training_args.bin", "checkpoints/checkpoint-1/model.safetensors", "log.jsonl", "notes.txt"]
+    return [
+        ".env",
+        "training_args.bin",
+        "checkpoints/checkpoint-1/model.safetensors",
+        "log.jsonl",
+        ".lock",
+        "notes.txt",
+    ]
 
 
 def _fingerprint(folder: Path) -> dict[str, str]:

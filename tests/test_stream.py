@@ -205,3 +205,15 @@ def test_an_error_of_the_tokenizer_arrives() -> None:
 
     with pytest.raises(ZeroDivisionError):
         list(read(rows_of(["a"], True), Broken(), Blocks(size=8)))
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_processes_of_a_tokenizer_in_python_give_what_one_gives(workers: int) -> None:
+    tokenizer = ByT5Tokenizer()
+    split = Split(datasets.Dataset.from_dict({"text": [f"number {n} " * (n % 7) for n in range(50)]}), ("text",), True)
+    blocks = Blocks(size=16, document_end=(1,))
+    alone = list(read(split, tokenizer, blocks))
+    shared = list(read(split, tokenizer, blocks, workers=workers))
+    assert [piece.rows for piece in alone] == [piece.rows for piece in shared]
+    for one, other in zip(alone, shared, strict=True):
+        assert np.array_equal(one.ids, other.ids) and np.array_equal(one.documents, other.documents)

@@ -454,7 +454,7 @@ FAULTS: dict[str, tuple[Recipe, str, str]] = {
     "a prompt without a mask": (
         replace(MASKED_LM, prompt=lambda tokenizer, text: text.replace("<mask>", "")),
         "pipeline-answers",
-        r"the pipeline 'fill-mask' does not answer .*-> see that model_class, pipeline and `prompt` belong together",
+        r"the pipeline 'fill-mask' does not answer .*-> see that model_class, pipeline and prompt belong together",
     ),
     "a prompt that is no text": (
         replace(MASKED_LM, prompt=lambda tokenizer, text: [text]),
@@ -619,6 +619,7 @@ MODEL_FAULTS = {
     "Loud": ("first-loss-is-that-of-a-guess", r"starts at a loss of .*-> if it is too large, start with smaller"),
     "Short": ("model-takes-a-block", r"fails on a block of 32 tokens: .*-> let forward take what the collator makes"),
     "Blank": ("model-takes-a-block", r"finite: False.*-> give logits"),
+    "LeftBehind": ("batched-answers-are-the-same", r"alone, the answer begins .*, in a batch .*-> let the model heed"),
     "Mute": ("pipeline-answers", r"does not answer .*a model for a pipeline that generates inherits from"),
 }
 
@@ -661,6 +662,22 @@ def test_parameters_may_be_allowed_to_stay_where_they_are(architecture: Any) -> 
     idle = architecture("Idle")
     (proof,) = check_architecture(idle, CAUSAL_LM, unmoved=["unused.*"], only=["parameters-move"])
     assert str(proof.checks["parameters-move"]) == "ok: these do not move: unused.weight, unused.bias"
+
+
+def test_a_model_type_that_nobody_has_is_a_finding() -> None:
+    proof = prove("lama", CAUSAL_LM)
+    assert list(proof.failed) == ["architecture-registers"]
+    assert proof.failed["architecture-registers"].reason == "unknown model type 'lama', did you mean 'llama'?"
+    assert {outcome.state for outcome in proof.checks.values()} == {"failed", "skipped"}
+
+
+def test_options_model_and_tokenizer_can_be_given(causal_tokenizer: Any) -> None:
+    config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=16)
+    proof = prove(config, CAUSAL_LM, causal_tokenizer, options={"block_size": 12}, text="fox")
+    assert proof.failed == {}
+    assert proof.subject == "gpt2 with causal-lm"
+    with pytest.raises(CheckFailed, match=r"model-takes-a-block: the tiny model fails on a block of 20 tokens"):
+        check_recipe(CAUSAL_LM, model=config, options={"block_size": 20}, only=["model-takes-a-block"])
 
 
 # --- the kit itself ---
@@ -792,3 +809,88 @@ def test_recipes_and_architectures_can_count_as_installed(architecture: Any) -> 
     assert lmtasks.load_catalog() == before
     with pytest.raises(lmtasks.InputError, match="must return Recipe objects"), installed(["mine"]):  # type: ignore[list-item]
         pass
+
+
+# --- fixtures ---
+
+PLUGIN_TEST = """
+import sys
+
+from lmtasks.builtin.causal_lm import CAUSAL_LM
+from lmtasks.builtin.masked_lm import MASKED_LM
+from dataclasses import replace
+
+
+def test_nothing_heavy_came_with_the_fixtures():
+    assert not {"torch", "transformers", "datasets", "evaluate"} & sys.modules.keys()
+
+
+def test_corpus(lmtasks_corpus):
+    assert len(lmtasks_corpus) == len(set(lmtasks_corpus)) == 60
+
+
+def test_tokenizer(lmtasks_tokenizer, lmtasks_corpus):
+    tokenizer = lmtasks_tokenizer(MASKED_LM)
+    ids = tokenizer(lmtasks_corpus[0])["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == lmtasks_corpus[0]
+    assert tokenizer.mask_token == "<mask>"
+
+
+def test_model(lmtasks_model):
+    model, again = lmtasks_model(CAUSAL_LM, "gpt2"), lmtasks_model(CAUSAL_LM, "gpt2")
+    assert type(model).__name__ == "GPT2LMHeadModel"
+    assert model.lm_head.weight is not again.lm_head.weight
+    assert model.lm_head.weight.equal(again.lm_head.weight)
+    assert type(lmtasks_model(MASKED_LM)).__name__ == "ModernBertForMaskedLM"
+
+
+def test_catalog(lmtasks_catalog):
+    import lmtasks
+
+    mine = replace(MASKED_LM, name="mine")
+    assert lmtasks_catalog(recipes=[mine]).recipe("mine") is mine
+    assert "mine" in lmtasks.recipes()
+
+
+def test_the_catalog_is_gone_again():
+    import lmtasks
+
+    assert "mine" not in lmtasks.recipes()
+
+
+def test_run(lmtasks_run, lmtasks_catalog, tmp_path):
+    import lmtasks
+
+    mine = replace(MASKED_LM, name="mine")
+    lmtasks_catalog(recipes=[mine])
+    run, other = lmtasks_run(mine, max_steps=5, mlm_probability=0.3), lmtasks_run(CAUSAL_LM, "gpt2")
+    assert (run.output_dir, other.output_dir) == (tmp_path / "run", tmp_path / "run-2")
+    assert run.plan.steps == 5
+    assert other.plan.steps == 3
+    assert run.predict("the <mask> fox", top_k=1)
+    assert lmtasks.evaluate(run.output_dir, eval_dataset=["the old fox sees the house by night"])["eval_targets"] > 0
+"""
+
+
+def test_fixtures_serve_the_tests_of_plugins(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(PLUGIN_TEST)
+    done = pytester.runpytest_subprocess("-q", "-W", "error", "-p", "no:cacheprovider")
+    done.assert_outcomes(passed=7)
+
+
+def test_fixtures_are_all_that_a_suite_gets(pytester: pytest.Pytester) -> None:
+    """Nothing is imported, and no option, marker or hook is added, where nobody asks for a fixture."""
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_other(request):
+            plugin = request.config.pluginmanager.get_plugin("lmtasks")
+            assert plugin.__name__ == "lmtasks.testing.fixtures"
+            assert not [name for name in vars(plugin) if name.startswith("pytest_")]
+            assert {name for name in sys.modules if name.startswith("lmtasks")} == {
+                "lmtasks", "lmtasks.errors", "lmtasks.testing", "lmtasks.testing.proof", "lmtasks.testing.fixtures"
+            }
+        """
+    )
+    pytester.runpytest_subprocess("-q", "-W", "error").assert_outcomes(passed=1)

@@ -88,6 +88,10 @@ TINY: dict[str, dict[str, Any]] = {
     "esmc": {"num_key_value_heads": 4},
     "falcon_h1": {**SMALL_MAMBA, "mamba_d_ssm": 64},
     "gemma3n_text": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8, "laurel_rank": 8},
+    "gemma4": {"text_config": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8}},
+    "gemma4_text": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8},
+    "gemma4_unified": {"text_config": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8}},
+    "gemma4_unified_text": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8},
     "granitemoehybrid": {**SMALL_MAMBA, "layer_types": ["linear_attention", "full_attention"]},
     "helium": {"num_key_value_heads": 4},
     "hrm_text": {"num_layers_per_stack": 1, "num_hidden_layers": 8},
@@ -104,6 +108,14 @@ TINY: dict[str, dict[str, Any]] = {
     "nemotron_h": {"mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 2, "ssm_state_size": 16},
     "neomme": {"num_key_value_heads": 4, "head_dim": 16},
     "perceiver": {"num_latents": 16, "d_latents": 32, "num_self_attends_per_block": 2, "max_position_embeddings": 64},
+    "phi4_multimodal": {
+        "audio_config": {
+            "num_blocks": 1,
+            "ext_pw_out_channel": 32,
+            "depthwise_separable_out_channel": 32,
+            "nemo_conv_channels": 32,
+        }
+    },
     "qwen4_exp": {"text_config": SMALL_INDEXER},
     "qwen4_exp_text": SMALL_INDEXER,
     "recurrent_gemma": {"num_hidden_layers": 3, "lru_width": 32},

@@ -264,9 +264,9 @@ def _config(recipe: Recipe, model: str | Architecture | PretrainedConfig | None)
     if isinstance(model, Architecture):
         if reasons := register([model]):
             raise Fault(reasons[0], "see that config and models name classes that can be imported, and fit together")
-        return tiny_config(model.model_type, recipe, model.tiny)
+        return tiny_config(model.model_type, recipe)
     if model is not None:
-        return tiny_config(model, recipe, known[model].tiny if model in known else None)
+        return tiny_config(model, recipe)
     settings = recipe.starter.model if recipe.starter else {}
     if "model_type" in settings:
         return tiny_config(str(settings["model_type"]), recipe, overrides=str(settings.get("config_overrides", "")))

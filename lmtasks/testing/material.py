@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from lmtasks.models import load_config
 from lmtasks.recipe import Recipe, TokenizerSpec
 from lmtasks.references import resolve
 from lmtasks.settings import ModelSettings
+from lmtasks.tiny import shrunk
 from lmtasks.tokenization import add_tokens, train_tokenizer
 
 WORDS = """
@@ -34,19 +32,6 @@ ANY_TOKENIZER = TokenizerSpec(
 )
 """For recipes that say nothing about tokenizers."""
 
-SMALL: Mapping[str, float] = {
-    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embedding_size"), 32),
-    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers"), 2),
-    **dict.fromkeys(("encoder_layers", "decoder_layers", "num_decoder_layers"), 2),
-    **dict.fromkeys(("num_attention_heads", "num_heads", "n_head", "n_heads", "num_key_value_heads"), 2),
-    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2),
-    **dict.fromkeys(("head_dim", "d_kv", "rotary_dim", "local_attention"), 16),
-    **dict.fromkeys(("intermediate_size", "hidden_dim", "d_inner", "d_ff", "ffn_dim"), 64),
-    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 64),
-    **dict.fromkeys(("max_position_embeddings", "n_positions"), 66),
-}
-"""What configurations call their sizes, and how small they may be. 66 positions are 64 for RoBERTa's family."""
-
 
 def corpus(documents: int = 60, seed: int = 0) -> list[str]:
     """Documents of 3 to 40 words, no two alike."""
@@ -62,29 +47,16 @@ def tokenizer_for(recipe: Recipe) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def tiny_config(
-    model_type: str, recipe: Recipe, tiny: Mapping[str, Any] | None = None, overrides: str = ""
-) -> PretrainedConfig:
+def tiny_config(model_type: str, recipe: Recipe, overrides: str = "") -> PretrainedConfig:
     """The configuration of a tiny model.
 
     Args:
-        tiny: what its architecture says is tiny; all that is shrunk then.
-        overrides: what is to stay of a configuration whose sizes are shrunk, as ``--config_overrides`` has it.
+        overrides: what is said beside the defaults of the type, as ``--config_overrides`` has it.
 
     Raises:
         InputError: there is no such model type, or the recipe cannot train it.
     """
-    if tiny and model_type in CONFIG_MAPPING:
-        return AutoConfig.for_model(model_type, **tiny)
-    default = load_config(ModelSettings(model_type=model_type), recipe)
-    own = {*default.to_dict(), *default.attribute_map}
-    shrunk = [f"{name}={size:g}" for name, size in SMALL.items() if name in own and _is_size(getattr(default, name))]
-    written = ",".join(filter(None, [overrides, *shrunk]))
-    return load_config(ModelSettings(model_type=model_type, config_overrides=written or None), recipe)
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and value > 0
+    return shrunk(load_config(ModelSettings(model_type=model_type, config_overrides=overrides or None), recipe))
 
 
 def usual_type(recipe: Recipe) -> str:

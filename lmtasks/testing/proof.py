@@ -207,7 +207,8 @@ def _place(error: BaseException) -> str:
 
 
 def _of_library(path: str) -> bool:
-    return "site-packages" in path or Path(path).is_relative_to(Path(__file__).parents[1]) or path.startswith("<")
+    ours = Path(path).is_relative_to(Path(__file__).parents[1])
+    return ours or "site-packages" in path or not path.endswith(".py")
 
 
 def once(make: Callable[[], Thing]) -> Callable[[], Thing]:

@@ -11,20 +11,19 @@ from lmtasks.architecture import Architecture
 from lmtasks.catalog import Catalog
 from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.evidence import Row
-from lmtasks.models import settings_of_fresh
 from lmtasks.recipe import Recipe
 from lmtasks.references import resolve
 from lmtasks.testing.architectures import prove
 from lmtasks.testing.case import register
-from lmtasks.testing.material import tokenizer_for
+from lmtasks.testing.material import tiny_config, tokenizer_for
 from lmtasks.testing.proof import Outcome, Proof
-from lmtasks.tiny import tiny_config
 
-PADDED = ("padding-does-not-matter", "evaluation-batches-do-not-matter")
-"""Checks that only examples of different lengths need."""
-
-REFUSING = ("attention-is-as-declared", "model-takes-a-block")
-"""Checks that a run makes as well, and refuses the model."""
+PADDED = {
+    "padding-does-not-matter": "no --line_by_line: its losses depend on the padding",
+    "evaluation-batches-do-not-matter": "no --line_by_line: its losses depend on the padding",
+    "batched-answers-are-the-same": "ask it one text at a time: its answers depend on the padding",
+}
+"""What it means for a user when a check fails that only texts of different lengths need."""
 
 
 def types_of(recipe: Recipe, catalog: Catalog) -> list[str]:
@@ -71,10 +70,7 @@ def _surveyed(
     if reason := architecture.refused.get(recipe.model_class.partition(":")[2]):
         return Row(kind, "refused", (reason,), package), None
     try:
-        config = tiny_config(architecture)
-        for name, value in settings_of_fresh(architecture, recipe).items():
-            setattr(config, name, value)
-        proof = prove(config, recipe, tokenizer)
+        proof = prove(tiny_config(kind, recipe), recipe, tokenizer)
     # What a configuration of somebody else's says to numbers that do not suit it may be anything.
     except Exception as error:
         return Row(kind, "refused", (f"no tiny model of it can be made: {first_line(error)}",), package), None
@@ -86,8 +82,7 @@ def _judged(proof: Proof, architecture: Architecture) -> tuple[str, list[str]]:
     """What a proof comes to, in words."""
     failed = dict(proof.failed)
     limits = [architecture.limits] if architecture.limits else []
-    if any(failed.pop(name, None) for name in PADDED):
-        limits.append("no --line_by_line: its losses depend on the padding")
+    limits += dict.fromkeys(PADDED[name] for name in [*failed] if name in PADDED and failed.pop(name))
     if failed:
         return "refused", [f"{name}: {outcome.reason}" for name, outcome in failed.items()]
     limits += [outcome.reason for outcome in proof.checks.values() if _is_limit(outcome)]

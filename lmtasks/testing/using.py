@@ -10,7 +10,7 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.pipelines import SUPPORTED_TASKS
 
-from lmtasks.errors import first_line
+from lmtasks.errors import InputError, first_line
 from lmtasks.evaluation import evaluate_model
 from lmtasks.examples import Examples
 from lmtasks.folder import save_into
@@ -108,7 +108,7 @@ def run_works(case: Case) -> str:
 
 @check("recipe", "architecture")
 def pipeline_answers(case: Case) -> None:
-    """The pipeline is one for this class of models, and answers one text, and two texts as it does each alone."""
+    """The pipeline is one for this class of models, and answers a text."""
     task = case.recipe.pipeline
     made_for = [one.__name__ for one in SUPPORTED_TASKS.get(task, {}).get("pt", ())]
     name = case.recipe.model_class.partition(":")[2]
@@ -119,6 +119,21 @@ def pipeline_answers(case: Case) -> None:
             f"name another: {', '.join(others) or 'one of your own, module:Class'}",
         )
     _answered(case)
+
+
+@check("recipe", "architecture")
+def batched_answers_are_the_same(case: Case) -> None:
+    """A text is answered alike alone and in a batch with a longer one."""
+    alone, both = _answered(case), _answered(case, copies=2)
+    if not isinstance(both, list) or len(both) != 2:
+        raise Fault(f"the pipeline gives {both!r:.200} for two texts", "let it answer each text")
+    one, other = case.recipe.answers(alone), case.recipe.answers(both[0])
+    if one != other:
+        raise Fault(
+            f"alone, the answer begins {one[:1]}, in a batch {other[:1]}",
+            "let the model heed attention_mask and count positions from it, with padding on either side; a pipeline of"
+            " your own has to pad, and take apart, what it answers together",
+        )
 
 
 @check("recipe")
@@ -138,12 +153,12 @@ def _text(case: Case) -> str:
     return case.text or (texts[0] if texts else PROMPT)
 
 
-def _answered(case: Case) -> Any:
-    """What the pipeline says to the text, after it has said the same for two texts at once."""
+def _answered(case: Case, copies: int = 1) -> Any:
+    """What the pipeline says to the text; or to two at once, the text and so many copies of it in a row."""
     folder = case.folder / "answering"
     if not folder.exists():
         folder.mkdir()
-        save_into(folder, case.model(), case.tokenizer)
+        save_into(folder, case.stirred(), case.tokenizer)
     text = _text(case)
     starter = case.recipe.starter.predict if case.recipe.starter else {}
     try:
@@ -151,16 +166,11 @@ def _answered(case: Case) -> Any:
         arguments = {**({"max_new_tokens": 4} if predictor.generates else {}), **starter, **case.predict}
         if predictor.generates:
             arguments = {**arguments, "do_sample": False, "max_new_tokens": min(arguments["max_new_tokens"], 8)}
-        alone = predictor.predict(text, **arguments)
-        both = predictor.predict([text, f"{text} {text}"], batch_size=2, **arguments)
+        asked = text if copies == 1 else [text, " ".join([text] * copies)]
+        return predictor.predict(asked, **arguments)
     except Exception as error:
         told = f"{type(error).__name__}: {first_line(error)}"
-        advice = (
-            "see that model_class, pipeline and `prompt` belong together; predict={...} and text=... say what to ask"
-        )
-        if not case.make().can_generate():
+        advice = "see that model_class, pipeline and prompt belong together; text=... and predict={...} say what to ask"
+        if not isinstance(error, InputError) and not case.make().can_generate():
             advice += "; a model for a pipeline that generates inherits from transformers.GenerationMixin"
         raise Fault(f"the pipeline '{case.recipe.pipeline}' does not answer {text!r}: {told}", advice) from error
-    if not isinstance(both, list) or len(both) != 2:
-        raise Fault(f"the pipeline gives {both!r:.200} for two texts", "let it answer each text")
-    return alone

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lmtasks_fill_in_the_middle import FillInTheMiddleOptions, retold
+from lmtasks_fill_in_the_middle import FILL_IN_THE_MIDDLE, FillInTheMiddleOptions, retold
 from transformers import AutoTokenizer
 
 import lmtasks
+from lmtasks.testing import check_recipe
 
 BEFORE, AFTER, BETWEEN, END = 1001, 1002, 1003, 999
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200
+
+
+def test_it_keeps_the_contract_of_a_recipe() -> None:
+    check_recipe(FILL_IN_THE_MIDDLE)
 
 
 @pytest.mark.parametrize("spm_rate", [0.0, 1.0])

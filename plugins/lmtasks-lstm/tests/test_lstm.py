@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from lmtasks_lstm import LSTM
 from lmtasks_lstm.model import LSTMConfig, LSTMForCausalLM
 
 import lmtasks
+from lmtasks.testing import check_architecture
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200
 SHAPE = "hidden_size=64,num_hidden_layers=1,dropout=0.0"
@@ -28,6 +30,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> lmtasks.Run:
         per_device_train_batch_size=4,
         output_dir=str(folder / "out"),
     )
+
+
+def test_it_does_all_that_a_recipe_needs() -> None:
+    check_architecture(LSTM)
 
 
 def test_the_plugin_is_in_the_catalog() -> None:

@@ -36,7 +36,8 @@ class MegaConfig(PretrainedConfig):
         use_feature_dropout: drop features of a whole text, not of single tokens.
         add_token_type_embeddings: tokens have types, of which there are ``type_vocab_size``.
         add_lm_hidden_dense_layer: the head has a hidden layer.
-        initializer_range: standard deviation of fresh weights, but for those of the moving average:
+        initializer_range: standard deviation of fresh weights, but for words, whose length is about 1, and
+            for the moving average:
         ema_delta_alpha_range: of damping and decay, before their sigmoid.
         ema_beta_range: of the expansion, around +1 and -1.
         ema_gamma_omega_range: of the projection and the residual weight.

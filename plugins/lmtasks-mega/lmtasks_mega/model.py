@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import GenerationMixin, PreTrainedModel
+from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, MaskedLMOutput
 
 from lmtasks_mega.cache import MegaCache
@@ -30,6 +31,11 @@ class MegaPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
+        if module is self.get_input_embeddings():
+            # Vectors of a length of about 1. Gates add to them, and nothing normalises the sum before the head:
+            # were they as small as other weights, a fresh model would learn for hundreds of steps no more than
+            # how frequent words are.
+            init.normal_(module.weight, std=self.config.hidden_size**-0.5)
         if hasattr(module, "initialize"):
             module.initialize()
 
@@ -139,6 +145,12 @@ class MegaHeadedModel(MegaPreTrainedModel):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size) if config.add_lm_hidden_dense_layer else None
         self.set_output_embeddings(nn.Linear(config.hidden_size, config.vocab_size))
         self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.mega.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.mega.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Linear:
         return getattr(self, self.head)

@@ -7,8 +7,14 @@ from lmtasks_permutation_lm import PERMUTATION_LM, PermutationLMOptions, ordered
 from transformers import AutoTokenizer, XLNetLMHeadModel
 
 import lmtasks
+from lmtasks.testing import check_recipe
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200
+
+
+def test_it_keeps_the_contract_of_a_recipe() -> None:
+    # Segments of a text are for other tasks.
+    check_recipe(PERMUTATION_LM, unmoved=["*.seg_embed", "*.r_s_bias"])
 
 
 @pytest.fixture(scope="module")

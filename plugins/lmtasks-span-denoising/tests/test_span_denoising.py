@@ -5,14 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lmtasks_span_denoising import SENTINELS, SpanDenoisingOptions, corrupt
+from lmtasks_span_denoising import SENTINELS, SPAN_DENOISING, SpanDenoisingOptions, corrupt
 from lmtasks_span_denoising.pipeline import SpanFillingPipeline
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import lmtasks
+from lmtasks.testing import check_recipe
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200
 MARKS = list(range(1000, 1100))
+
+
+def test_it_keeps_the_contract_of_a_recipe() -> None:
+    check_recipe(SPAN_DENOISING)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 64, 500])
