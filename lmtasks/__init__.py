@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lmtasks.hookspecs import hookimpl
     from lmtasks.inference import predict
     from lmtasks.losses import causal_loss, masked_loss, target_sums, token_sums
+    from lmtasks.medium import Medium
     from lmtasks.models import register_architectures
     from lmtasks.options import option
     from lmtasks.publishing import push
@@ -33,6 +34,7 @@ __all__ = [
     "InputError",
     "Interrupted",
     "LmtasksError",
+    "Medium",
     "Recipe",
     "Run",
     "RunError",
@@ -63,6 +65,7 @@ _HOMES = {
     "hookspecs": ["hookimpl"],
     "inference": ["predict"],
     "losses": ["causal_loss", "masked_loss", "target_sums", "token_sums"],
+    "medium": ["Medium"],
     "models": ["register_architectures"],
     "options": ["option"],
     "publishing": ["push"],

@@ -41,7 +41,8 @@ _PATH_INSIDE = re.compile(
 _WHOLE_PATH = re.compile(r"(?:file://|(?:~[\w.-]*|\.\.)[\\/]|[A-Za-z]:[\\/]|\\\\\w|/(?!/)[^\s/]).*", re.DOTALL)
 # A file's own name says what it is; a folder's may be a person's.
 _DATA_FILE = re.compile(
-    r"\.(?:txt|raw|md|jsonl?|csv|tsv|parquet|arrow|ya?ml)(?:\.(?:gz|xz|zst|bz2|zip))?$", re.IGNORECASE
+    r"\.(?:txt|raw|md|jsonl?|csv|tsv|parquet|arrow|ya?ml|wav|flac|ogg|opus|mp3)(?:\.(?:gz|xz|zst|bz2|zip))?$",
+    re.IGNORECASE,
 )
 
 _METRIC_NAMES = {
@@ -53,6 +54,7 @@ _METRIC_NAMES = {
 _BOOKKEEPING = re.compile(
     r"^(?:train_.*|eval_targets|unigram_loss|epoch|total_flos|.*_(?:runtime|per_second|samples))$"
 )
+_NOT_SIZES = ("bytes", "unknown", "tail", "duplicates", "fingerprint")
 _NOT_HYPERPARAMETERS = {
     "output_dir",
     "overwrite_output_dir",
@@ -144,7 +146,7 @@ def _eval_results(record: Mapping[str, Any]) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=_pipeline_tag(record) or record["recipe"],
-            dataset_type=dataset or "text",
+            dataset_type=dataset or _data(record).get("medium") or "text",
             dataset_name=dataset or _data(record).get("source") or "text",
             dataset_config=settings.get("dataset_config_name") if dataset else None,
             dataset_split=settings.get("validation_split") if dataset else None,
@@ -269,7 +271,7 @@ def _training_data(record: Mapping[str, Any]) -> str:
         return ""
     source = _link(_dataset_id(record)) or _verbatim(data.get("source") or "not recorded")
     rows = [(split, data[split]) for split in ("train", "evaluation") if isinstance(data.get(split), Mapping)]
-    counted = [column for column in ("rows", "unit", "tokens", "blocks") if any(column in sizes for _, sizes in rows)]
+    counted = list(dict.fromkeys(name for _, sizes in rows for name in sizes if name not in _NOT_SIZES))
     table = _table(
         ["split", *counted], ([split, *(_cell(sizes.get(column)) for column in counted)] for split, sizes in rows)
     )
@@ -303,13 +305,15 @@ def _results(record: Mapping[str, Any]) -> str:
     table = _table(
         ["metric", "value"], ([_verbatim(_metric_label(name, record)), _cell(value)] for name, value in scores.items())
     )
-    return "\n\n".join(text for text in ("## Results", table, _remarks(record["metrics"])) if text)
+    return "\n\n".join(text for text in ("## Results", table, _remarks(record)) if text)
 
 
-def _remarks(metrics: Mapping[str, Any]) -> str:
+def _remarks(record: Mapping[str, Any]) -> str:
     """The numbers that the results are read against."""
+    metrics = record["metrics"]
+    predicted = "predicted tokens" if "tokens" in (_data(record).get("evaluation") or {"tokens"}) else "targets"
     remarks: list[tuple[str, Callable[[Any], str]]] = [
-        ("eval_targets", lambda count: f"Measured on {_cell(count)} predicted tokens of the evaluation data."),
+        ("eval_targets", lambda count: f"Measured on {_cell(count)} {predicted} of the evaluation data."),
         ("unigram_loss", lambda loss: f"Guessing by word frequency alone has a loss of {_cell(loss)}."),
         ("train_runtime", lambda seconds: f"Training took {_cell(seconds)} seconds."),
         ("train_tokens_per_second", lambda speed: f"Training speed: {_cell(speed)} tokens per second."),

@@ -12,7 +12,7 @@ from typing import Any
 
 from lmtasks.errors import InputError, nearest
 from lmtasks.options import Option, convert, options_of
-from lmtasks.recipe import Recipe
+from lmtasks.recipe import TOKENIZER, Recipe
 from lmtasks.settings import HOW_TO_TOKENISE, DataSettings, ModelSettings, OutputSettings, TrainingSettings
 
 MODEL_SOURCES = ("model_name_or_path", "model_type", "config_name")
@@ -102,7 +102,7 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     groups = groups_of(recipe)
     problems = _Problems()
     given = {**_named(groups, config or {}, problems), **_named(groups, values, problems)}
-    _refuse_contradictions(given, problems)
+    _refuse_contradictions(recipe, given, problems)
     defaults: dict[str, Any] = {}
     with problems:
         defaults = _starter(recipe, given)
@@ -197,11 +197,13 @@ def _place(groups: Mapping[str, Mapping[str, Option]], name: str) -> tuple[str, 
     raise InputError(f"unknown option '--{name}'{nearest(name, known)}", "--help-all shows every option")
 
 
-def _refuse_contradictions(given: Mapping[str, Any], problems: _Problems) -> None:
-    """Refuse two ways to name one model; the corpus looks after the data itself."""
+def _refuse_contradictions(recipe: Recipe, given: Mapping[str, Any], problems: _Problems) -> None:
+    """Refuse two ways to name one model, and what the recipe has not; the corpus looks after the data itself."""
     both = [(one, other) for one, other in CONTRADICTIONS if one in given and other in given]
     problems += [InputError(f"--{one} and --{other} exclude each other", "give one of the two") for one, other in both]
-    fresh = {"model_type", "config_name"} & given.keys()
+    if recipe.processor != TOKENIZER and "train_tokenizer" in given:
+        problems.append(InputError(f"{recipe.name} has no tokenizer to train", "leave --train_tokenizer out"))
+    fresh = {"model_type", "config_name"} & given.keys() if recipe.new_processor is None else set()
     if fresh and not both and not {"tokenizer_name", "train_tokenizer"} & given.keys():
         message = f"--{fresh.pop()} makes a new model, which needs a tokenizer"
         problems.append(InputError(message, "add --train_tokenizer 8000, or --tokenizer_name with a folder or id"))

@@ -43,11 +43,6 @@ def encode(
     return packed
 
 
-def unknown_share(packed: Packed) -> float:
-    """The share of the text's tokens that the tokenizer does not know."""
-    return packed.stream.unknown / max(1, packed.tokens)
-
-
 def _stream(
     name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, fresh: bool, workers: int
 ) -> Stream:
@@ -91,7 +86,7 @@ def _check_request(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, 
 def _check_tokens(name: str, packed: Packed, tokenizer: PreTrainedTokenizerBase) -> None:
     if not len(packed):
         raise InputError(f"the tokenizer makes no tokens of the {name} text", "give another --tokenizer_name")
-    share = unknown_share(packed)
+    share = packed.unknown_share
     if share > MOST_UNKNOWN:
         raise InputError(
             f"{share:.0%} of the {name} tokens are unknown to the tokenizer, so they can be neither read nor learned",

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from lmtasks.errors import RunError
 from lmtasks.examples import Examples
+from lmtasks.medium import Material
 from lmtasks.metrics import BitsPerByte
 from lmtasks.packing import Packed
 from lmtasks.recipe import EVALUATION_SEED, Batch, Recipe
@@ -31,7 +32,7 @@ def evaluate_model(
     batch_size: int,
     progress: Callable[[int], None] = lambda examples: None,
 ) -> dict[str, float]:
-    """The figures of a model on packed examples.
+    """The figures of a model on examples.
 
     Args:
         model: evaluated where its weights are, in evaluation mode; its mode is restored.
@@ -48,7 +49,7 @@ def evaluate_model(
     Raises:
         RunError: the loss is not finite, or there is nothing to predict.
     """
-    frequencies = _frequencies(examples.packed)
+    frequencies = _frequencies(examples.material)
     was_training = model.training
     model.eval()
     rows: list[dict[str, float]] = []
@@ -58,7 +59,7 @@ def evaluate_model(
             total, targets, *more = recipe.loss(model, batch)
             rows.append({"loss": float(total), "targets": int(targets)} | _numbers(more))
             unigram += _surprise(frequencies, recipe.targets(batch))
-            done += len(batch["input_ids"])
+            done += len(next(iter(batch.values())))
             progress(int(done))
     model.train(was_training)
     rows, unigram = _gathered(rows, unigram)
@@ -89,7 +90,7 @@ def _batches(model: torch.nn.Module, examples: Examples, collate: Collate, batch
 
 def _numbers(more: list[Any]) -> dict[str, float]:
     """The further sums of a loss, if it has any."""
-    return {name: value.item() for sums in more for name, value in sums.items()}
+    return {name: value.tolist() for sums in more for name, value in sums.items()}
 
 
 def _gathered(rows: list[dict[str, float]], unigram: float) -> tuple[list[dict[str, float]], float]:
@@ -107,13 +108,15 @@ def _surprise(frequencies: np.ndarray[Any, np.dtype[np.float64]], targets: torch
     return -float(np.log(known).sum()) if len(known) == len(ids) and known.all() else math.inf
 
 
-def _frequencies(packed: Packed) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _frequencies(material: Material) -> np.ndarray[Any, np.dtype[np.float64]]:
     """How frequent each token is among those of the evaluated text that could be targets, float64 [vocabulary].
 
     It is the best that a unigram model can know: the baseline is fitted to the very text that it is
-    measured on, so beating it means something.
+    measured on, so beating it means something. What is no text has no tokens, and so no baseline.
     """
-    counts = _possible_targets(packed, len(packed.used))
+    if not isinstance(material, Packed):
+        return np.zeros(0)
+    counts = _possible_targets(material, len(material.used))
     return np.asarray(counts / max(1, counts.sum()))
 
 
@@ -139,19 +142,19 @@ def _possible_targets(packed: Packed, end: int) -> Places:
 def _figures(recipe: Recipe, examples: Examples, rows: list[dict[str, float]], unigram: float) -> dict[str, float]:
     targets = sum(row["targets"] for row in rows)
     if not targets:
-        raise RunError("the evaluation text has nothing to predict", "give more text")
-    figures: dict[str, float] = {}
+        raise RunError("the evaluation data has nothing to predict", "give more of it")
+    figures: dict[str, float] = {"loss": math.fsum(row["loss"] for row in rows) / targets}
     for reference in recipe.metrics:
         metric = resolve(reference)(keep_in_memory=True)
         columns = {name: [row[name] for row in rows] for name in metric.features}
         figures |= metric.compute(**columns)
     if not math.isfinite(figures["loss"]):
         raise RunError(f"the evaluation loss is {figures['loss']}: the model has diverged", "lower --learning_rate")
-    packed = examples.packed
     figures["targets"] = targets
     if math.isfinite(unigram):  # targets that are no words of the text have no baseline in it
         figures["unigram_loss"] = unigram / targets
-    if packed.stream.bytes:
+    packed = examples.material
+    if isinstance(packed, Packed) and packed.stream.bytes:
         columns = {name: [row[name] for row in rows] for name in ("loss", "targets")}
         # Of the whole text, also where only its first examples are evaluated: no token tells how many bytes it has.
         size = {"tokens": int(_possible_targets(packed, packed.tokens).sum()), "bytes": packed.stream.bytes}

@@ -1,4 +1,4 @@
-"""Packed text as a dataset whose every example knows the seed of its own randomness."""
+"""A split as a dataset whose every example knows the seed of its own randomness."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from lmtasks.packing import Packed
+from lmtasks.medium import Material
 
 
 class Examples(Dataset[dict[str, Any]]):
     """Examples with the seed from which their collator draws: (seed, epoch, example id).
 
     Args:
-        packed: the text.
+        material: the split.
         seed: the run's seed.
     """
 
-    def __init__(self, packed: Packed, seed: int) -> None:
-        self.packed = packed
+    def __init__(self, material: Material, seed: int) -> None:
+        self.material = material
         self.seed = seed
         # In shared memory: the processes of a data loader that live through several epochs see it change.
         self._epoch: torch.Tensor = torch.zeros(1, dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
-        return len(self.packed)
+        return len(self.material)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         seed = (self.seed, int(self._epoch), int(index))
-        return {**self.packed.example(int(index)), "seed": seed}
+        return {**self.material.example(int(index)), "seed": seed}
 
     def start_epoch(self, epoch: int) -> None:
         """From here on draw for this epoch."""

@@ -24,7 +24,7 @@ def found_or_explained(thing: str, name: str) -> Iterator[None]:
     """Turn what the libraries say when ``name`` cannot be loaded into one line.
 
     Args:
-        thing: "model" or "tokenizer".
+        thing: "model", "tokenizer" or the like.
         name: folder or Hub id.
 
     Raises:
@@ -49,7 +49,7 @@ def _hint(thing: str, name: str, error: BaseException) -> str:
     if is_local(name) and thing == "tokenizer":
         return f"'{name}' must hold tokenizer.json, or a tokenizer_config.json with its tokenizer_class and files"
     if is_local(name):
-        return f"'{name}' must hold a config.json, the weights as safetensors and the tokenizer's files"
+        return f"'{name}' must hold a config.json, the weights as safetensors and the tokenizer's or processor's files"
     causes = (error, error.__cause__)
     if any(isinstance(cause, HFValidationError) for cause in causes):
         return "give an existing folder or an id such as roberta-base"

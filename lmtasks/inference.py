@@ -17,7 +17,7 @@ import transformers
 from torch.utils.data import Dataset
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
+    FeatureExtractionMixin,
     FillMaskPipeline,
     GenerationConfig,
     Pipeline,
@@ -30,7 +30,7 @@ from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.folder import read_record
 from lmtasks.heads import Head, separate_head
 from lmtasks.hub import found_or_explained
-from lmtasks.models import adapted, register_architectures, require_safetensors, usable_length
+from lmtasks.models import adapted, register_architectures, require_safetensors, takes, usable_length
 from lmtasks.progress import stage
 from lmtasks.recipe import Batch, Recipe
 from lmtasks.references import resolve
@@ -83,7 +83,8 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: 
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     for recipe in catalog.recipes.values():
         mapping = getattr(resolve(recipe.model_class), "_model_mapping", None) or {}
-        if type(config) in mapping and mapping[type(config)].__name__ in (config.architectures or ()):
+        known = takes(recipe, config) and type(config) in mapping
+        if known and mapping[type(config)].__name__ in (config.architectures or ()):
             return recipe
     raise InputError(
         f"no recipe fits '{name}' ({', '.join(config.architectures or [config.model_type])})",
@@ -106,14 +107,14 @@ class Predictor:
         with found_or_explained("model", name):
             self.pipeline = _pipeline(name, recipe, revision)
         adapted(self.pipeline.model, recipe)
-        self.tokenizer = self.pipeline.tokenizer
+        self.tokenizer = self.pipeline.tokenizer  # None where the inputs are no text
         # Not whether its model could: BART fills masks as well, and counts its positions from the left.
         self.generates = bool(self.pipeline._pipeline_calls_generate)
         if self.generates:
             # Where the texts of a batch differ in length, padding must not come between prompt and continuation.
             self.tokenizer.padding_side = "left"
             _keep_first_space(self.tokenizer)
-        if self.tokenizer.pad_token is None:
+        if self.tokenizer is not None and self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         _take_prepared(self.pipeline)
         if isinstance(self.pipeline, FillMaskPipeline):
@@ -122,7 +123,8 @@ class Predictor:
     def predict(self, texts: str | list[str], *, batch_size: int = 8, **arguments: Any) -> Any:
         """See :func:`predict`."""
         self._check(arguments)
-        prompts = [self.recipe.prompt(self.tokenizer, text) for text in ([texts] if isinstance(texts, str) else texts)]
+        processor = self.tokenizer or self.pipeline.feature_extractor
+        prompts = [self.recipe.prompt(processor, text) for text in ([texts] if isinstance(texts, str) else texts)]
         for prompt in prompts:
             if not prompt.strip():
                 raise InputError("there is an empty text", "give a text in quotes")
@@ -149,7 +151,7 @@ class Predictor:
         if isinstance(self.pipeline, ChunkPipeline):  # it makes several inputs of one text
             return list(self.pipeline(prompts, batch_size=batch_size, **arguments))
         prepared = self._prepared(prompts, arguments)
-        order = _order([_length(inputs) for inputs in prepared], batch_size)
+        order = _order([self._length(inputs) for inputs in prepared], batch_size)
         answers: list[Any] = [None] * len(prompts)
         # A dataset, unlike a list, is answered text by text, so that it can be told how far it is.
         answered = self.pipeline(_Texts(prepared, order), batch_size=batch_size, **arguments)
@@ -164,15 +166,22 @@ class Predictor:
         more, _, _ = self.pipeline._sanitize_parameters(**arguments)
         parameters = {**self.pipeline._preprocess_params, **more}
         prepared = []
-        with stage("tokenising", len(prompts), "texts") as progress:
+        with stage("tokenising" if self.tokenizer else "reading", len(prompts), "texts") as progress:
             for done, prompt in enumerate(prompts, 1):
                 # As a plain dictionary, because a tokenizer's own keeps several times as much.
                 prepared.append(dict(self.pipeline.preprocess(prompt, **parameters)))
                 progress.update(done)
         return prepared
 
+    def _length(self, inputs: Batch) -> int:
+        """Tokens, or what else the model takes, of a prepared text; 0 where the pipeline calls them otherwise."""
+        values = inputs.get(self.pipeline.model.main_input_name)
+        return values.shape[-1] if isinstance(values, torch.Tensor) else 0
+
     def _too_long(self, prompts: list[str], error: Exception) -> bool:
         """Whether a text was too long for the model, which failed with an error of its own."""
+        if self.tokenizer is None:
+            return False
         if isinstance(error, IndexError):
             # Beyond its last position a model of learned positions looks up what is not there.
             return True
@@ -181,8 +190,7 @@ class Predictor:
         return usable is not None and any(len(self.tokenizer(prompt)["input_ids"]) > usable for prompt in prompts)
 
     def _hint(self) -> str:
-        example = self.recipe.starter.texts[0] if self.recipe.starter and self.recipe.starter.texts else "a text"
-        return f"for example: lmtasks predict OUT '{example}'"
+        return f"for example: lmtasks predict OUT '{self.recipe.example}'"
 
     def _check(self, arguments: Iterable[str]) -> None:
         known = self._known()
@@ -226,12 +234,6 @@ def _take_prepared(pipeline: Pipeline) -> None:
         return inputs if isinstance(inputs, dict) else preprocess(inputs, **parameters)
 
     pipeline.preprocess = prepared
-
-
-def _length(inputs: Batch) -> int:
-    """Tokens of a prepared text; 0 where the pipeline calls them otherwise."""
-    ids = inputs.get("input_ids")
-    return ids.shape[-1] if isinstance(ids, torch.Tensor) else 0
 
 
 def _order(lengths: Sequence[int], batch_size: int) -> list[int]:
@@ -295,7 +297,7 @@ class _MasksOnly:
 
 
 def _pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
-    """The pipeline that the recipe names, with the model and its tokenizer."""
+    """The pipeline that the recipe names, with the model and its processing class."""
     if ":" not in recipe.pipeline:
         return transformers.pipeline(
             recipe.pipeline,
@@ -307,9 +309,15 @@ def _pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
     model = resolve(recipe.model_class).from_pretrained(
         name, revision=revision, trust_remote_code=False, use_safetensors=True
     )
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    own: Pipeline = resolve(recipe.pipeline)(model=model, tokenizer=tokenizer)
+    processor = resolve(recipe.processor).from_pretrained(name, revision=revision, trust_remote_code=False)
+    own: Pipeline = resolve(recipe.pipeline)(model=model, **{_role(processor): processor})
     return own
+
+
+def _role(processor: Any) -> str:
+    """What pipelines call a processing class of this kind."""
+    kinds = {PreTrainedTokenizerBase: "tokenizer", FeatureExtractionMixin: "feature_extractor"}
+    return next((role for kind, role in kinds.items() if isinstance(processor, kind)), "processor")
 
 
 def _keep_first_space(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def _overridden(config: PretrainedConfig, overrides: str, written: dict[str, Any
     layers from their number, the size of a head from that of the model.
     """
     values: dict[str, Any] = {}
-    for pair in overrides.split(",") if overrides else ():
+    for pair in re.split(r",(?![^\[]*\])", overrides) if overrides else ():  # not within a list
         key, separator, text = pair.partition("=")
         key = key.strip()
         if not separator or not hasattr(config, key):
@@ -144,6 +145,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def _typed(key: str, text: str, default: Any) -> Any:
+    if isinstance(default, (list, tuple)):
+        return _typed_list(key, text)
     if isinstance(default, bool):
         if text.lower() not in ("true", "false"):
             raise InputError(f"--config_overrides: '{key}' must be true or false, got '{text}'", f"write {key}=true")
@@ -158,17 +161,27 @@ def _typed(key: str, text: str, default: Any) -> Any:
     return None if text.lower() == "none" else text
 
 
+def _typed_list(key: str, text: str) -> list[Any]:
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, list):
+        raise InputError(f"--config_overrides: '{key}' must be a list, got '{text}'", f"write {key}=[1,2,3]")
+    return values
+
+
 def _require_class(config: PretrainedConfig, name: str, recipe: Recipe) -> None:
     """Refuse a model type that the recipe's class is not for."""
     auto = recipe.model_class.partition(":")[2]
     if reason := architecture_of(config).refused.get(auto):
         raise InputError(f"{recipe.name} cannot train '{name}': {reason}", "choose another model")
-    if _takes(recipe, config):
+    if takes(recipe, config):
         return
     if _is_remote(config) and auto in (getattr(config, "auto_map", None) or {}):
         return
-    others = [other.name for other in load_catalog().recipes.values() if _takes(other, config)]
-    hint = f"lmtasks run {others[0]} takes it" if others else "choose another model"
+    others = [other.name for other in load_catalog().recipes.values() if takes(other, config)]
+    hint = f"lmtasks run {others[0]} takes it" if others else _what_it_is(config)
     raise InputError(f"{recipe.name} cannot train '{name}': {config.model_type} has no such model class", hint)
 
 
@@ -177,8 +190,10 @@ def _is_remote(config: PretrainedConfig) -> bool:
     return type(config).__module__.startswith("transformers_modules.")
 
 
-def _takes(recipe: Recipe, config: PretrainedConfig) -> bool:
-    """Whether the recipe's class, an Auto class or one model's, is for models of this type."""
+def takes(recipe: Recipe, config: PretrainedConfig) -> bool:
+    """Whether the recipe, and its class, an Auto class or one model's, are for models of this type."""
+    if recipe.model_types and config.model_type not in recipe.model_types:
+        return False
     model_class = resolve(recipe.model_class)
     # What an Auto class maps is the one thing that tells; transformers has no public name for it.
     mapping = getattr(model_class, "_model_mapping", None)
@@ -186,6 +201,16 @@ def _takes(recipe: Recipe, config: PretrainedConfig) -> bool:
         return type(config) in mapping
     own = getattr(model_class, "config_class", None)
     return own is None or isinstance(config, own)
+
+
+def _what_it_is(config: PretrainedConfig) -> str:
+    """What a model is that no installed recipe takes, as far as transformers knows."""
+    known = getattr(transformers.AutoModel, "_model_mapping", None) or {}
+    kinds = getattr(known[type(config)], "input_modalities", "text") if type(config) in known else "text"
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    if kinds == ["text"]:
+        return "choose another model"
+    return f"it is a model of {' and '.join(kinds)}: choose another, or install a plugin with a recipe for such models"
 
 
 @dataclass(frozen=True)
@@ -207,10 +232,11 @@ class Loaded:
     unused: tuple[str, ...] = ()
 
 
-def load_model(
-    settings: ModelSettings, recipe: Recipe, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, seed: int
-) -> Loaded:
+def load_model(settings: ModelSettings, recipe: Recipe, config: PretrainedConfig, processor: Any, seed: int) -> Loaded:
     """The checkpoint's model, or a fresh one with weights drawn from the seed.
+
+    Args:
+        processor: the processing class; a tokenizer decides about the size of the embeddings.
 
     Raises:
         InputError: no weights or damaged ones; or, without ``--allow_new_weights``, some that are
@@ -219,7 +245,7 @@ def load_model(
     model_class = resolve(recipe.model_class)
     transformers.set_seed(seed)
     if not settings.model_name_or_path:
-        return Loaded(adapted(_fresh(model_class, fit_to_tokenizer(config, tokenizer)), recipe))
+        return Loaded(adapted(_fresh(model_class, fit_to_tokenizer(config, processor)), recipe))
     name = settings.model_name_or_path
     require_safetensors(name)
     with found_or_explained("model", name):
@@ -249,7 +275,7 @@ def load_model(
     unused = tuple(sorted(report["unexpected_keys"]))
     if not settings.allow_new_weights:
         _require_place(model, unused, name)
-    return Loaded(adapted(model, recipe), missing, _grow(model, tokenizer), unused)
+    return Loaded(adapted(model, recipe), missing, _grow(model, processor), unused)
 
 
 def adapted(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
@@ -337,11 +363,14 @@ def _fresh(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:
     return model.float()
 
 
-def fit_to_tokenizer(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+def fit_to_tokenizer(config: PretrainedConfig, tokenizer: Any) -> PretrainedConfig:
     """A fresh configuration with the tokenizer's vocabulary size and special token ids.
 
-    One that has other configurations within, for images say, is fitted in the part that is about text as well.
+    One that has other configurations within, for images say, is fitted in the part that is about text as well. Any
+    other processing class has neither, and leaves the configuration as it is.
     """
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return config
     for part in (config, *_text_parts(config)):
         if hasattr(part, "vocab_size"):
             part.vocab_size = max(len(tokenizer), *(index + 1 for index in tokenizer.all_special_ids))
@@ -384,8 +413,10 @@ def require_safetensors(name: str) -> None:
     raise InputError(f"'{name}' has no weights (*.safetensors)", "give the folder of a saved model")
 
 
-def _grow(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def _grow(model: PreTrainedModel, tokenizer: Any) -> int:
     """Make room for the tokenizer's tokens; never shrinks, as checkpoints pad their vocabulary."""
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return 0
     # Not every model has its table where others have (Perceiver).
     rows = getattr(model.get_input_embeddings(), "weight", None)
     rows = model.config.get_text_config().vocab_size if rows is None else rows.shape[0]

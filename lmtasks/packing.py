@@ -59,6 +59,42 @@ class Packed:
         """Tokens left over at the end of the stream, or after the examples that ``head`` took."""
         return self.tokens - len(self.used)
 
+    unit = "tokens"
+    """What its size is told in."""
+
+    @property
+    def total(self) -> float:
+        """Tokens of the stream."""
+        return self.tokens
+
+    @property
+    def per_example(self) -> float:
+        """Tokens of an example with its frame, on average."""
+        return len(self.used) / len(self) + self.blocks.size - self.blocks.body
+
+    @property
+    def unknown_share(self) -> float:
+        """The share of the tokens that the tokenizer does not know."""
+        return self.stream.unknown / max(1, self.tokens)
+
+    def sizes(self) -> dict[str, Any]:
+        """For plan, record and card."""
+        return {
+            "rows": self.stream.rows,
+            "unit": self.stream.unit,
+            "bytes": self.stream.bytes,
+            "tokens": self.tokens,
+            "unknown": self.stream.unknown,
+            "blocks": len(self),
+            "tail": self.tail,
+            "fingerprint": self.fingerprint,
+        }
+
+    def notes(self, name: str) -> Iterator[str]:
+        """What a person should know before training on the text of that name."""
+        if self.unknown_share > 0.001:
+            yield f"{self.unknown_share:.1%} of the {name} tokens are unknown to the tokenizer"
+
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits that change with the text, the tokenizer and the way of cutting."""

@@ -9,11 +9,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
-from lmtasks.packing import Packed
 from lmtasks.recipe import Batch, Recipe
 
 BYTES_PER_PARAMETER = 16
 """float32 weight, gradient, and the two moments of Adam."""
+
+UNTOLD = ("rows", "unit", "bytes", "unknown", "duplicates", "fingerprint")
+"""Sizes of a split that are told otherwise, or only in notes."""
+
+WORDS = {"tail": "tokens left over"}
+"""Names of sizes that do not speak for themselves."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class Plan:
     """What a run will do.
 
     Args:
+        block_size: tokens of an example; None where examples are no blocks of text.
+        vocabulary: tokens of the tokenizer; None where there is none.
         peak_memory: estimate in bytes: weights, gradients, optimiser and what the backward pass keeps.
         notes: decisions that were taken for the user.
         writes: what will be written.
@@ -30,10 +37,10 @@ class Plan:
     data: str
     train: dict[str, Any]
     evaluation: dict[str, Any]
-    block_size: int
+    block_size: int | None
     model: str
     parameters: int
-    vocabulary: int
+    vocabulary: int | None
     epochs: float
     steps: int
     batch: int
@@ -50,13 +57,15 @@ class Plan:
 
     def lines(self) -> list[str]:
         """For people, at most 80 columns wide where names allow."""
+        vocabulary = "" if self.vocabulary is None else f", vocabulary {self.vocabulary:,}"
+        each = "examples" if self.block_size is None else f"blocks × {self.block_size} tokens"
         return [
             f"recipe     {self.recipe}",
             f"data       {self.data}",
             f"  train    {_counts(self.train)}",
             f"  held out {_counts(self.evaluation)}",
-            f"model      {self.model}, {self.parameters:,} parameters, vocabulary {self.vocabulary:,}",
-            f"training   {self.steps:,} steps of {self.batch} blocks × {self.block_size} tokens"
+            f"model      {self.model}, {self.parameters:,} parameters{vocabulary}",
+            f"training   {self.steps:,} steps of {self.batch} {each}"
             f" ({self.epochs:g} epochs), learning rate {self.learning_rate:g}",
             f"compute    {self.precision}, about {_memory(self.peak_memory)} of memory",
             *(f"writes     {target}" for target in self.writes),
@@ -70,24 +79,10 @@ def _memory(size: int) -> str:
 
 
 def _counts(split: dict[str, Any]) -> str:
-    return (
-        f"{split['rows']:,} {split['unit']}, {split['tokens']:,} tokens,"
-        f" {split['blocks']:,} blocks, {split['tail']:,} tokens left over"
-    )
-
-
-def counts(packed: Packed) -> dict[str, Any]:
-    """The sizes of a split."""
-    return {
-        "rows": packed.stream.rows,
-        "unit": packed.stream.unit,
-        "bytes": packed.stream.bytes,
-        "tokens": packed.tokens,
-        "unknown": packed.stream.unknown,
-        "blocks": len(packed),
-        "tail": packed.tail,
-        "fingerprint": packed.fingerprint,
-    }
+    """The sizes of a split (:meth:`lmtasks.medium.Material.sizes`) in words."""
+    counted = {name: count for name, count in split.items() if name not in UNTOLD}
+    words = (f"{count:,} {WORDS.get(name, name.replace('_', ' '))}" for name, count in counted.items())
+    return ", ".join([f"{split['rows']:,} {split['unit']}", *words])
 
 
 def total_steps(examples: int, arguments: TrainingArguments) -> int:

@@ -7,29 +7,32 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.arguments import training_arguments
 from lmtasks.configure import Request, fingerprint
-from lmtasks.corpus import Split, load_corpus
+from lmtasks.corpus import TEXT, Split, load_corpus
 from lmtasks.errors import InputError
 from lmtasks.evaluation import Collate
 from lmtasks.examples import Examples
 from lmtasks.folder import choose_folder, read_record, require_free, require_usable
 from lmtasks.heads import separate_head
 from lmtasks.isolation import isolate, probe_isolation
+from lmtasks.medium import Material
 from lmtasks.models import Loaded, fit_to_tokenizer, load_config, load_model, usable_length
 from lmtasks.packing import Packed
-from lmtasks.plan import Plan, counts, peak_memory, total_steps
+from lmtasks.plan import Plan, peak_memory, total_steps
 from lmtasks.precision import with_precision
 from lmtasks.probes import probe, probe_first_loss, probe_padding
+from lmtasks.processing import load_processor, vocabulary
 from lmtasks.progress import is_main_process, say
 from lmtasks.publishing import check_can_push
 from lmtasks.recipe import EVALUATION_SEED, Batch, BlockOptions, Example
 from lmtasks.texts import Texts, encode_corpus, one_example
-from lmtasks.tokenization import add_tokens, load_tokenizer, require_tokens, train_tokenizer
+from lmtasks.tokenization import add_tokens, require_tokens, train_tokenizer
 from lmtasks.training import rehearse
 
 
@@ -40,19 +43,20 @@ class Prepared:
     Args:
         request: with what had to be fitted to the model.
         asked: fingerprint of the request as it came.
+        processor: the processing class; for text a tokenizer.
     """
 
     request: Request
     asked: str
     folder: Path
-    tokenizer: PreTrainedTokenizerBase
+    processor: Any
     model: PreTrainedModel
     texts: Texts
     plan: Plan
 
     def collate(self, *, training: bool) -> Collate:
         """The recipe's collator."""
-        return self.request.recipe.collator(self.tokenizer, self.request.options, training)
+        return self.request.recipe.collator(self.processor, self.request.options, training)
 
 
 def prepare(request: Request) -> Prepared:
@@ -66,32 +70,33 @@ def prepare(request: Request) -> Prepared:
     if request.output.push_to_hub:
         check_can_push(request.output.hub_model_id or folder.name)
     config = load_config(request.model, request.recipe)
-    tokenizer = None if request.model.train_tokenizer else named_tokenizer(request)
-    corpus = load_corpus(request.data, sample=request.sample)
+    processor = None if request.model.train_tokenizer else load_processor(request, config)
+    corpus = load_corpus(request.data, medium=request.recipe.medium or TEXT, sample=request.sample)
     if corpus.train is None or corpus.evaluation is None:
         raise InputError("a run needs training data", "add --train_file or --dataset")
-    if tokenizer is None:
-        tokenizer = _trained_tokenizer(request, corpus.train)
+    if processor is None:
+        processor = _trained_tokenizer(request, corpus.train)
     if not request.model.model_name_or_path:
-        config = fit_to_tokenizer(config, tokenizer)
+        config = fit_to_tokenizer(config, processor)
     notes: list[str] = []
-    request = fit_length(request, usable_length(config, request.recipe, tokenizer), notes)
-    texts = encode_corpus(request, corpus, tokenizer)
-    example = one_example(request, tokenizer, texts.evaluation, "held-out")
-    loaded = load_model(request.model, request.recipe, config, tokenizer, request.seed)
+    request = fit_length(request, config, processor, notes)
+    texts = encode_corpus(request, corpus, processor, config)
+    example = one_example(request, processor, texts.evaluation, "held-out")
+    loaded = load_model(request.model, request.recipe, config, processor, request.seed)
     notes += [*texts.notes(), *_model_notes(loaded)]
-    _require_same_text(request, folder, texts.train)
-    check_model(request, tokenizer, loaded.model, texts.evaluation, example)
+    _require_same_data(request, folder, texts)
+    check_model(request, processor, loaded.model, texts.evaluation, example)
     if not request.model.model_name_or_path:
         first, uniform = probe_first_loss(loaded.model, request.recipe, example)
-        notes.append(f"first loss {first:.2f} nats, a uniform guess costs {uniform:.2f}")
+        guess = "" if uniform is None else f", a uniform guess costs {uniform:.2f}"
+        notes.append(f"first loss {first:.2f} nats{guess}")
     request = replace(request, training=with_precision(request.training, loaded.model))
-    notes += quicken(request, loaded.model, example)
+    notes += quicken(request, loaded.model, texts.evaluation, example)
     if request.starts_small:
         notes.append("no --model given: a small one from scratch, to look around with")
     _require_space(folder, loaded.model)
-    plan = _plan(request, folder, texts, tokenizer, loaded.model, example, notes)
-    prepared = Prepared(request, asked, folder, tokenizer, loaded.model, texts, plan)
+    plan = _plan(request, folder, texts, processor, loaded.model, example, notes)
+    prepared = Prepared(request, asked, folder, processor, loaded.model, texts, plan)
     arguments = training_arguments(request.training, folder, plan.steps)
     examples = Examples(texts.train, request.seed)
     rehearse(loaded.model, request.recipe, arguments, examples, prepared.collate(training=True), plan.steps)
@@ -125,13 +130,13 @@ def _model_notes(loaded: Loaded) -> Iterator[str]:
         yield f"embeddings grown by {loaded.grown} rows for the tokenizer's tokens"
 
 
-def _require_same_text(request: Request, folder: Path, train: Packed) -> None:
-    """Refuse to resume on other text: the checkpoint knows how far it got in the old one."""
+def _require_same_data(request: Request, folder: Path, texts: Texts) -> None:
+    """Refuse to resume on other data: the checkpoint knows how far it got in the old."""
     record = read_record(folder) if request.training.get("resume_from_checkpoint") else None
-    if record and record["data"]["train"]["fingerprint"] != train.fingerprint:
+    if record and record["data"]["train"]["fingerprint"] != texts.train.fingerprint:
         raise InputError(
-            f"the training text is not the one that the run in '{folder}' began with",
-            "bring the old text back, or start again with --overwrite_output_dir",
+            f"the training {texts.medium} is not the one that the run in '{folder}' began with",
+            f"bring the old {texts.medium} back, or start again with --overwrite_output_dir",
         )
 
 
@@ -150,12 +155,6 @@ def _require_space(folder: Path, model: PreTrainedModel) -> None:
         )
 
 
-def named_tokenizer(request: Request) -> PreTrainedTokenizerBase:
-    """The tokenizer that was named, or the model's own."""
-    name = request.model.tokenizer_name or request.model.model_name_or_path
-    return load_tokenizer(str(name), request.model, request.recipe)
-
-
 def _trained_tokenizer(request: Request, split: Split) -> PreTrainedTokenizerBase:
     spec = request.recipe.tokenizer
     if spec is None:
@@ -167,10 +166,13 @@ def _trained_tokenizer(request: Request, split: Split) -> PreTrainedTokenizerBas
     return tokenizer
 
 
-def fit_length(request: Request, usable: int | None, notes: list[str]) -> Request:
+def fit_length(request: Request, config: PretrainedConfig, processor: Any, notes: list[str]) -> Request:
     """Refuse a block that the user wants longer than the model can take; shorten a default one."""
     options = request.options
-    if not isinstance(options, BlockOptions) or usable is None or options.block_size <= usable:
+    if not isinstance(options, BlockOptions):
+        return request
+    usable = usable_length(config, request.recipe, processor)
+    if usable is None or options.block_size <= usable:
         return request
     if "block_size" in request.given:
         raise InputError(
@@ -181,23 +183,21 @@ def fit_length(request: Request, usable: int | None, notes: list[str]) -> Reques
     return replace(request, options=replace(options, block_size=usable))
 
 
-def quicken(request: Request, model: PreTrainedModel, example: Batch) -> Iterator[str]:
+def quicken(request: Request, model: PreTrainedModel, material: Material, example: Batch) -> Iterator[str]:
     """Let the model run its head on its own where that is possible; a note where it is not.
 
     Not for float16: its gradients are made before the Trainer's scaling could keep them from vanishing.
     Nor for what takes the model apart, to compile it or to spread it over devices.
     """
     parted = ("fp16", "torch_compile", "fsdp", "deepspeed")
-    if any(request.training.get(name) for name in parted):
-        return
+    if any(request.training.get(name) for name in parted) or not isinstance(material, Packed):
+        return  # what is no text is projected to no vocabulary
     inputs = {name: value for name, value in example.items() if name != "labels"}
     if reason := separate_head(model, inputs):
         yield f"the head runs on every position: {reason}"
 
 
-def check_model(
-    request: Request, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, packed: Packed, example: Batch
-) -> None:
+def check_model(request: Request, processor: Any, model: PreTrainedModel, material: Material, example: Batch) -> None:
     """Measure what the model can take and what it sees, and teach it to isolate documents if asked.
 
     Raises:
@@ -205,17 +205,20 @@ def check_model(
     """
     recipe = request.recipe
     probe(model, recipe, example)
-    if packed.blocks.line_by_line:
-        examples = _of_different_lengths(Examples(packed, EVALUATION_SEED))
-        collate = recipe.collator(tokenizer, request.options, False)
+    if not isinstance(material, Packed) or material.blocks.line_by_line:
+        examples = _of_different_lengths(Examples(material, EVALUATION_SEED))
+        collate = recipe.collator(processor, request.options, False)
         probe_padding(model, recipe, [collate([one]) for one in examples], collate(examples))
-    elif packed.blocks.isolate:
+    elif material.blocks.isolate:
         isolate(model, recipe)
         probe_isolation(model, recipe, example)
 
 
 def _of_different_lengths(examples: Examples) -> list[Example]:
-    """The longest and the shortest of the first examples."""
+    """The longest and the shortest of the first examples; where lengths are known, of all."""
+    if not isinstance(examples.material, Packed):
+        order = list(examples.material.longest_first())
+        return [examples[order[0]], examples[order[-1]]]
     some = sorted((examples[number] for number in range(min(len(examples), 64))), key=lambda one: len(one["input_ids"]))
     return [some[-1], some[0]]
 
@@ -224,7 +227,7 @@ def _plan(
     request: Request,
     folder: Path,
     texts: Texts,
-    tokenizer: PreTrainedTokenizerBase,
+    processor: Any,
     model: PreTrainedModel,
     example: Batch,
     notes: list[str],
@@ -233,7 +236,7 @@ def _plan(
     steps = total_steps(len(texts.train), arguments)
     if not steps:
         raise InputError(
-            f"there are {len(texts.train)} blocks, less than one batch, and --dataloader_drop_last drops it",
+            f"there are {len(texts.train)} examples, less than one batch, and --dataloader_drop_last drops it",
             "lower --per_device_train_batch_size",
         )
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
@@ -241,12 +244,12 @@ def _plan(
     return Plan(
         recipe=f"{request.recipe.name}: {request.recipe.summary}",
         data=texts.source,
-        train=counts(texts.train),
-        evaluation={**counts(texts.evaluation), "duplicates": texts.duplicates},
-        block_size=texts.train.blocks.size,
+        train=texts.train.sizes(),
+        evaluation={**texts.evaluation.sizes(), "duplicates": texts.duplicates},
+        block_size=texts.train.blocks.size if isinstance(texts.train, Packed) else None,
         model=origin,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        vocabulary=len(tokenizer),
+        vocabulary=vocabulary(processor),
         epochs=round(steps * batch / len(texts.train), 2),
         steps=steps,
         batch=batch,

@@ -35,6 +35,9 @@ def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
         InputError: the model cannot take the length or the ids, sees the future although it must
             not, or sees only one side although it must see both.
     """
+    if recipe.medium is not None:
+        _probe_loss(model, recipe, batch)
+        return
     # Isolation has a probe of its own; here every position must be able to see every other.
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "document_ids")}
     was_training = model.training
@@ -78,6 +81,22 @@ def _looks_ahead(model: PreTrainedModel, inputs: Batch) -> bool:
     with torch.enable_grad():
         logits, embedded = embedded_forward(model, inputs)
         return last > 0 and reaches(logits[:, :last], embedded, slice(last, last + 1))
+
+
+def _probe_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
+    """One example that is no text through the model and the recipe's loss."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            recipe.loss(model, batch)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the model fails on an example: {first_line(error)}",
+            "check that the model and its processing class belong together",
+        ) from error
+    finally:
+        model.train(was_training)
 
 
 def embedded_forward(model: PreTrainedModel, inputs: Batch) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -173,13 +192,16 @@ def probe_padding(model: PreTrainedModel, recipe: Recipe, alone: Iterable[Batch]
     finally:
         model.train(was_training)
     if reason:
+        how, advice = "line by line", "leave --line_by_line out: blocks are of one length"
+        if recipe.medium is not None:
+            how, advice = f"on {recipe.medium.name}", "choose another model"
         raise InputError(
-            f"{recipe.name} cannot train this {model.config.model_type} model line by line: {reason}",
-            "leave --line_by_line out: blocks are of one length",
+            f"{recipe.name} cannot train this {model.config.model_type} model {how}: {reason}",
+            advice,
         )
 
 
-def probe_first_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> tuple[float, float]:
+def probe_first_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> tuple[float, float | None]:
     """The loss of a freshly made model before its first step, which must be about that of a guess.
 
     Whoever knows nothing gives each of the V entries of the vocabulary the same chance, and pays ln V
@@ -188,8 +210,8 @@ def probe_first_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> tu
     into unlearning that.
 
     What the guess costs is measured, too: it is the recipe's loss when all logits are equal. This is
-    ln V with V the number of logits at a position, whatever size the configuration claims. A loss
-    that takes no logits from the model is compared with itself.
+    ln V with V the number of logits at a position, whatever size the configuration claims. Where the
+    model has no logits there is no such guess, and the loss must only be finite.
 
     Args:
         model: fresh, not from a checkpoint. Its mode and the random state are left as they are.
@@ -197,7 +219,7 @@ def probe_first_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> tu
         batch: one example or more, as the recipe collates them. Without targets, both losses are 0.
 
     Returns:
-        mean loss and that of the uniform guess, in nats per target.
+        mean loss and that of the uniform guess, in nats per target; None for a model without logits.
 
     Raises:
         InputError: the loss is not finite, or not within ``FIRST_LOSS`` times the guess's.
@@ -206,7 +228,8 @@ def probe_first_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> tu
     model.eval()
     try:
         loss = _mean_loss(model, recipe, batch)
-        hook = model.register_forward_hook(_with_equal_logits)
+        equal = _EqualLogits()
+        hook = model.register_forward_hook(equal)
         try:
             guess = _mean_loss(model, recipe, batch)
         finally:
@@ -215,13 +238,15 @@ def probe_first_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> tu
         model.train(was_training)
     least, most = FIRST_LOSS
     # Where a guess costs nothing, there are no targets or the loss is none that has such a scale.
-    if not math.isfinite(loss) or (guess > 0 and not least * guess <= loss <= most * guess):
+    off = equal.made and guess > 0 and not least * guess <= loss <= most * guess
+    if off or not math.isfinite(loss):
+        costs = f", where a uniform guess costs {guess:.2f}" if equal.made else ""
         raise InputError(
-            f"the new model starts at a loss of {loss:.2f} nats, where a uniform guess costs {guess:.2f}",
+            f"the new model starts at a loss of {loss:.2f} nats{costs}",
             "its weights start too large, or its logits see the answer:"
             " check --config_overrides, such as initializer_range",
         )
-    return loss, guess
+    return loss, guess if equal.made else None
 
 
 def _mean_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> float:
@@ -231,8 +256,13 @@ def _mean_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> float:
     return float(total) / max(int(count), 1)
 
 
-def _with_equal_logits(module: torch.nn.Module, inputs: Any, outputs: Any) -> Any:
-    """A forward hook: the model's outputs with logits that prefer nothing."""
-    if getattr(outputs, "logits", None) is not None:
-        outputs.logits = torch.zeros_like(outputs.logits)
-    return outputs
+class _EqualLogits:
+    """A forward hook: the model's outputs with logits that prefer nothing, if there are any."""
+
+    made = False
+
+    def __call__(self, module: torch.nn.Module, inputs: Any, outputs: Any) -> Any:
+        if getattr(outputs, "logits", None) is not None:
+            outputs.logits = torch.zeros_like(outputs.logits)
+            self.made = True
+        return outputs

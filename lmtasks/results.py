@@ -46,6 +46,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         "parameters": plan.parameters,
         "data": {
             "source": plan.data,
+            "medium": prepared.texts.medium,
             "sample": request.sample,
             "dataset_name": request.data.dataset_name,
             "train": plan.train,
@@ -60,7 +61,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
             "torch": torch.__version__,
             "datasets": metadata.version("datasets"),
         },
-        "example": starter.texts[0] if starter and starter.texts else None,
+        "example": recipe.example if recipe.medium or (starter and starter.texts) else None,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -72,7 +73,7 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
         RunError: it is not.
     """
     request = prepared.request
-    batch = one_example(request, prepared.tokenizer, prepared.texts.evaluation, "held-out")
+    batch = one_example(request, prepared.processor, prepared.texts.evaluation, "held-out")
     saved = resolve(request.recipe.model_class).from_pretrained(
         prepared.folder, trust_remote_code=request.model.trust_remote_code, dtype=torch.float32
     )
@@ -92,7 +93,7 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
     if not torch.isclose(ours[0].cpu().double(), theirs[0].cpu().double(), rtol=1e-5):
         raise RunError(
             f"the model saved in '{prepared.folder}' is not the one that was trained: loss {float(theirs[0]):.4f}"
-            f" instead of {float(ours[0]):.4f} on one block",
+            f" instead of {float(ours[0]):.4f} on one example",
             "do not use it; the last checkpoint in checkpoints/ may be good. Please report this",
         )
 

@@ -9,18 +9,17 @@ import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 
 from lmtasks.arguments import training_arguments
 from lmtasks.catalog import Catalog, load_catalog
 from lmtasks.configure import DATA_SOURCES, Request, configure, groups_of, read_yaml
-from lmtasks.corpus import Split, load_corpus
-from lmtasks.encoding import encode
+from lmtasks.corpus import TEXT, Split, load_corpus
 from lmtasks.errors import InputError, RunError
 from lmtasks.evaluation import evaluate_model
 from lmtasks.examples import Examples
@@ -37,17 +36,19 @@ from lmtasks.folder import (
 )
 from lmtasks.heads import separate_head
 from lmtasks.inference import Predictor, recipe_of
-from lmtasks.models import load_config, load_model, register_architectures, usable_length
+from lmtasks.medium import Material
+from lmtasks.models import load_config, load_model, register_architectures
 from lmtasks.options import options_of
 from lmtasks.packing import Packed
 from lmtasks.plan import Plan
-from lmtasks.preparation import Prepared, check_model, fit_length, named_tokenizer, prepare
+from lmtasks.preparation import Prepared, check_model, fit_length, prepare
+from lmtasks.processing import load_processor
 from lmtasks.progress import is_main_process, say, stage
 from lmtasks.publishing import push
 from lmtasks.recipe import EVALUATION_SEED, Recipe
 from lmtasks.results import new_record, verify, write_results
 from lmtasks.settings import HOW_TO_TOKENISE, DataSettings
-from lmtasks.texts import blocks_of, how_to_encode, one_example
+from lmtasks.texts import examples_of, layout_of, one_example
 from lmtasks.training import train
 
 PLAIN = ("loss", "targets")
@@ -156,22 +157,24 @@ def _execute(prepared: Prepared, catalog: Catalog) -> Run:
     if is_main_process():
         write_json(folder / RECORD, record)
     arguments = training_arguments(request.training, folder, prepared.plan.steps)
+    before_step = request.recipe.before_step
     trainer, train_metrics = train(
         prepared.model,
         request.recipe,
-        prepared.tokenizer,
+        prepared.processor,
         arguments,
         Examples(prepared.texts.train, request.seed),
         Examples(prepared.texts.evaluation, EVALUATION_SEED),
         (prepared.collate(training=True), prepared.collate(training=False)),
         folder / LOG,
         checkpoint_to_resume(folder, resume) if resume else None,
+        *([partial(before_step, prepared.model, request.options)] if before_step else []),
     )
     # Without the wrapper that computes in bfloat16: what is measured is what will be loaded.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    eval_metrics = _measured(model, request, prepared.tokenizer, prepared.texts.evaluation)
+    eval_metrics = _measured(model, request, prepared.processor, prepared.texts.evaluation)
     if trainer.is_world_process_zero():
-        record["files"] = save_into(folder, model, prepared.tokenizer)
+        record["files"] = save_into(folder, model, prepared.processor)
         verify(model, prepared)
         write_results(folder, record, trainer, train_metrics, eval_metrics)
     trainer.accelerator.wait_for_everyone()
@@ -189,25 +192,25 @@ def _execute(prepared: Prepared, catalog: Catalog) -> Run:
     )
 
 
-def _measured(
-    model: torch.nn.Module, request: Request, tokenizer: PreTrainedTokenizerBase, packed: Packed
-) -> dict[str, float]:
-    """All figures of a model on a text, under the names that go into files."""
+def _measured(model: torch.nn.Module, request: Request, processor: Any, material: Material) -> dict[str, float]:
+    """All figures of a model on a split, under the names that go into files."""
 
-    def figures(what: str, text: Packed) -> dict[str, float]:
-        with stage(what, len(text), "examples") as progress:
+    def figures(what: str, seen: Material) -> dict[str, float]:
+        with stage(what, len(seen), "examples") as progress:
             return evaluate_model(
                 model,
                 request.recipe,
-                Examples(text, EVALUATION_SEED),
-                request.recipe.collator(tokenizer, request.options, False),
+                Examples(seen, EVALUATION_SEED),
+                request.recipe.collator(processor, request.options, False),
                 int(request.training["per_device_eval_batch_size"]),
                 progress.update,
             )
 
-    named = _named(figures("evaluating", packed))
-    for view, blocks in request.recipe.views(tokenizer, request.options).items():
-        seen = figures(f"evaluating, {view}", packed.recut(blocks))
+    named = _named(figures("evaluating", material))
+    if not isinstance(material, Packed):
+        return named
+    for view, blocks in request.recipe.views(processor, request.options).items():
+        seen = figures(f"evaluating, {view}", material.recut(blocks))
         seen.pop("unigram_loss", None)  # of the text, not of the way of looking at it
         named |= {f"{view}_{name}": value for name, value in seen.items()}
         named[f"{view}_log_likelihood"] = -seen["loss"] * seen["targets"]
@@ -260,22 +263,23 @@ def evaluate_as(
     _refuse_idle(chosen, typed)
     sample = None if request.given & set(DATA_SOURCES) else recorded.get("data", {}).get("sample")
     model_config = load_config(request.model, chosen)
-    tokenizer = named_tokenizer(request)
-    corpus = load_corpus(request.data, sample=sample, evaluation_only=True)
+    medium = chosen.medium or TEXT
+    processor = load_processor(request, model_config)
+    corpus = load_corpus(request.data, medium=medium, sample=sample, evaluation_only=True)
     if corpus.evaluation is None:
         raise InputError("there is nothing to evaluate on", "add --validation_file or --dataset")
-    request = fit_length(request, usable_length(model_config, chosen, tokenizer), [])
-    chosen.views(tokenizer, request.options)  # their options are checked before the model is loaded
-    blocks = blocks_of(request, tokenizer)
-    packed = encode("evaluation", corpus.evaluation, tokenizer, blocks, **how_to_encode(request))
-    packed = packed.head(request.data.max_eval_samples)
+    request = fit_length(request, model_config, processor, [])
+    chosen.views(processor, request.options)  # their options are checked before the model is loaded
+    material = examples_of(request, "evaluation", corpus.evaluation, processor, model_config)
+    material = material.head(request.data.max_eval_samples)
     if recorded and not typed & OTHER_TEXT:
-        _require_text_of_run(chosen, name, recorded, corpus.evaluation, packed, tokenizer)
-    example = one_example(request, tokenizer, packed, "evaluation")
-    model = load_model(request.model, chosen, model_config, tokenizer, request.seed).model
-    check_model(request, tokenizer, model, packed, example)
-    separate_head(model, {name: value for name, value in example.items() if name != "labels"})
-    return _measured(model.to(_device()), request, tokenizer, packed), chosen.perplexity_name(request.options)
+        _require_data_of_run(request, name, recorded, corpus.evaluation, material, processor, model_config)
+    example = one_example(request, processor, material, "evaluation")
+    model = load_model(request.model, chosen, model_config, processor, request.seed).model
+    check_model(request, processor, model, material, example)
+    if isinstance(material, Packed):
+        separate_head(model, {name: value for name, value in example.items() if name != "labels"})
+    return _measured(model.to(_device()), request, processor, material), chosen.perplexity_name(request.options)
 
 
 def _refuse_idle(recipe: Recipe, typed: frozenset[str]) -> None:
@@ -289,26 +293,28 @@ def _refuse_idle(recipe: Recipe, typed: frozenset[str]) -> None:
         raise InputError(f"--{name} means nothing to an evaluation", hint)
 
 
-def _require_text_of_run(
-    recipe: Recipe,
+def _require_data_of_run(
+    request: Request,
     name: str,
     record: Mapping[str, Any],
     split: Split,
-    packed: Packed,
-    tokenizer: PreTrainedTokenizerBase,
+    material: Material,
+    processor: Any,
+    config: PretrainedConfig,
 ) -> None:
-    """Refuse other text than the run held out, in whichever way it is to be looked at now.
+    """Refuse other data than the run held out, in whichever way it is to be looked at now.
 
     Args:
-        packed: the text as it is to be looked at.
+        material: the split as it is to be looked at.
     """
-    then = configure(recipe, {"model_name_or_path": name}, _recorded(record, {}))
-    blocks = blocks_of(then, tokenizer)
-    as_then = packed if blocks == packed.blocks else encode("evaluation", split, tokenizer, blocks)
+    then = configure(request.recipe, {"model_name_or_path": name}, _recorded(record, {}))
+    alike = layout_of(then, processor) == layout_of(request, processor)
+    as_then = material if alike else examples_of(then, "evaluation", split, processor, config)
     if as_then.head(then.data.max_eval_samples).fingerprint != record["data"]["evaluation"]["fingerprint"]:
+        medium = (request.recipe.medium or TEXT).name
         raise InputError(
-            f"the text that the run in '{name}' held out is no longer there as it was",
-            "name the text to evaluate on: --validation_file FILE",
+            f"the {medium} that the run in '{name}' held out is no longer there as it was",
+            f"name the {medium} to evaluate on: --validation_file FILE",
         )
 
 

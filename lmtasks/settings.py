@@ -29,7 +29,11 @@ class DataSettings:
     validation_file: list[str] | None = option(
         None, help="files to evaluate on, instead of a share of the training data"
     )
-    text_column: str | None = option(None, help="column that holds the text; nested ones as answers.text")
+    text_column: str | None = option(
+        None,
+        help="column that holds the text, or what else is learned from; nested ones as answers.text",
+        aliases=["column"],
+    )
     sample_by: Literal["line", "paragraph", "document"] = option("line", help="what a row of a text file is")
     validation_split_percentage: float | None = option(
         None, help="share of the training data held out for evaluation, in percent", gt=0, lt=100
@@ -63,7 +67,11 @@ class ModelSettings:
     config_overrides: str | None = option(
         None, help="from scratch: num_hidden_layers=2,hidden_size=64 over the default configuration"
     )
-    tokenizer_name: str | None = option(None, help="tokenizer, when not the model's own: Hub id or folder")
+    tokenizer_name: str | None = option(
+        None,
+        help="tokenizer or other processing class, when not the model's own: Hub id or folder",
+        aliases=["processor_name"],
+    )
     train_tokenizer: int | None = option(None, help="train a byte-level BPE tokenizer of this many tokens", ge=300)
     allow_new_weights: bool = option(
         False, help="accept a checkpoint that lacks some of the model's weights, or has some that find no place in it"

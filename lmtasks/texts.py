@@ -1,4 +1,4 @@
-"""The texts of a run as examples, with what is worth knowing about them."""
+"""The documents of a run as examples, with what is worth knowing about them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 
 from lmtasks.blocks import Blocks
 from lmtasks.configure import Request
-from lmtasks.corpus import Corpus, count_duplicates
-from lmtasks.encoding import encode, unknown_share
+from lmtasks.corpus import TEXT, Corpus, Split
+from lmtasks.encoding import encode
 from lmtasks.errors import InputError
 from lmtasks.examples import Examples
-from lmtasks.packing import Packed
+from lmtasks.medium import Layout, Material
 from lmtasks.recipe import EVALUATION_SEED, Batch, BlockOptions
 
 
@@ -24,81 +24,89 @@ class Texts:
 
     Args:
         source: short words for people.
-        duplicates: how many held-out rows are in the training text, too.
+        duplicates: how many held-out rows are in the training data, too.
         empty: how many documents were left out because they hold nothing.
+        medium: what they are, in a word.
     """
 
     source: str
-    train: Packed
-    evaluation: Packed
+    train: Material
+    evaluation: Material
     duplicates: int
     empty: int
+    medium: str
 
     def notes(self) -> Iterator[str]:
         """What a person should know before training on them."""
-        for name, packed in (("training", self.train), ("held-out", self.evaluation)):
-            share = unknown_share(packed)
-            if share > 0.001:
-                yield f"{share:.1%} of the {name} tokens are unknown to the tokenizer"
+        yield from self.train.notes("training")
+        yield from self.evaluation.notes("held-out")
         if self.duplicates:
-            stream = self.evaluation.stream
-            yield f"{self.duplicates:,} of {stream.rows:,} held-out {stream.unit} are in the training text, too"
+            sizes = self.evaluation.sizes()
+            yield (
+                f"{self.duplicates:,} of {sizes['rows']:,} held-out {sizes['unit']}"
+                f" are in the training {self.medium}, too"
+            )
         if self.empty:
-            yield f"documents without text left out: {self.empty:,}"
+            yield f"documents without {self.medium} left out: {self.empty:,}"
 
 
-def encode_corpus(request: Request, corpus: Corpus, tokenizer: PreTrainedTokenizerBase) -> Texts:
+def encode_corpus(request: Request, corpus: Corpus, processor: Any, config: PretrainedConfig) -> Texts:
     """Both splits as the recipe wants them.
 
     Raises:
-        InputError: the recipe has nothing to predict in the training text, or it cannot be encoded.
+        InputError: the recipe has nothing to predict in the training data, or it cannot be encoded.
     """
     assert corpus.train is not None and corpus.evaluation is not None  # a run has both
-    request.recipe.views(tokenizer, request.options)  # their options are checked now, used at the end
-    blocks, how, data = blocks_of(request, tokenizer), how_to_encode(request), request.data
-    train = encode("training", corpus.train, tokenizer, blocks, **how).head(data.max_train_samples)
-    evaluation = encode("held-out", corpus.evaluation, tokenizer, blocks, **how).head(data.max_eval_samples)
-    one_example(request, tokenizer, train, "training")
-    duplicates = count_duplicates(corpus.train, corpus.evaluation)
-    return Texts(corpus.source, train, evaluation, duplicates, corpus.train.blank + corpus.evaluation.blank)
+    medium = request.recipe.medium or TEXT
+    request.recipe.views(processor, request.options)  # their options are checked now, used at the end
+    train = examples_of(request, "training", corpus.train, processor, config).head(request.data.max_train_samples)
+    evaluation = examples_of(request, "held-out", corpus.evaluation, processor, config)
+    evaluation = evaluation.head(request.data.max_eval_samples)
+    one_example(request, processor, train, "training")
+    duplicates, empty = medium.duplicates(corpus.train, corpus.evaluation), corpus.train.blank + corpus.evaluation.blank
+    return Texts(corpus.source, train, evaluation, duplicates, empty, medium.name)
 
 
-def how_to_encode(request: Request) -> dict[str, Any]:
-    """What was said about tokenising that changes no token."""
-    return {"fresh": request.data.overwrite_cache, "workers": request.data.preprocessing_num_workers}
+def examples_of(request: Request, name: str, split: Split, processor: Any, config: PretrainedConfig) -> Material:
+    """A split as the recipe wants it, under a name such as "training"."""
+    layout, data = layout_of(request, processor), request.data
+    if isinstance(layout, Blocks):
+        return encode(name, split, processor, layout, data.overwrite_cache, data.preprocessing_num_workers)
+    return layout.examples(name, split, processor, config)
 
 
-def blocks_of(request: Request, tokenizer: PreTrainedTokenizerBase) -> Blocks:
-    """How the recipe wants its text.
+def layout_of(request: Request, processor: Any) -> Blocks | Layout:
+    """How the recipe's documents become examples.
 
     Raises:
         InputError: an option of all recipes that this one takes no notice of.
     """
     options = request.options
-    blocks = request.recipe.preprocess(tokenizer, options)
-    if isinstance(options, BlockOptions):
-        for name, heeded in (("line_by_line", blocks.line_by_line), ("isolate_documents", blocks.isolate)):
+    layout = request.recipe.preprocess(processor, options)
+    if isinstance(options, BlockOptions) and isinstance(layout, Blocks):
+        for name, heeded in (("line_by_line", layout.line_by_line), ("isolate_documents", layout.isolate)):
             if getattr(options, name) != heeded:
                 raise InputError(f"{request.recipe.name} takes no notice of --{name}", f"leave --{name} out")
-    return blocks
+    return layout
 
 
-def one_example(request: Request, tokenizer: PreTrainedTokenizerBase, packed: Packed, name: str) -> Batch:
+def one_example(request: Request, processor: Any, material: Material, name: str) -> Batch:
     """A batch of the longest example that has a target, as the recipe collates it for evaluation.
 
     Args:
-        name: what to call the text, "training".
+        name: what to call the split, "training".
 
     Raises:
         InputError: no example has one.
     """
-    collate = request.recipe.collator(tokenizer, request.options, False)
-    examples = Examples(packed, EVALUATION_SEED)
-    for number in packed.longest_first():
+    collate = request.recipe.collator(processor, request.options, False)
+    examples = Examples(material, EVALUATION_SEED)
+    for number in material.longest_first():
         batch = collate([examples[number]])
         if request.recipe.targets(batch).numel():
             return batch
+    medium = (request.recipe.medium or TEXT).name
     raise InputError(
-        f"the {name} text has nothing to predict in its {packed.tokens:,} tokens",
-        "give more text, or another --tokenizer_name",
+        f"the {name} {medium} has nothing to predict in its {material.total:,} {material.unit}",
+        f"give more {medium}, or another --tokenizer_name",
     )

@@ -16,14 +16,13 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -39,6 +38,8 @@ from lmtasks.examples import Examples
 from lmtasks.models import architecture_of
 from lmtasks.progress import Progress
 from lmtasks.recipe import Batch, Recipe
+
+BeforeStep = Callable[[int], None]
 
 REPEATED = "repeated"
 """In a batch that has nothing new in it: it takes part in a step and counts for nothing."""
@@ -134,20 +135,33 @@ class EpochCallback(TrainerCallback):
         self.examples.start_epoch(int(state.epoch or 0))
 
 
-class CheckpointCallback(TrainerCallback):
-    """Puts the tokenizer into every checkpoint, so that each can be used on its own.
+class ScheduleCallback(TrainerCallback):
+    """Lets the recipe change the model as training goes on; see :attr:`lmtasks.Recipe.before_step`."""
 
-    The Trainer would do it if it were given the tokenizer, but would then also rewrite the
+    def __init__(self, before_step: BeforeStep) -> None:
+        self.before_step = before_step
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell how many steps are done, those before a resumption included."""
+        self.before_step(state.global_step)
+
+
+class CheckpointCallback(TrainerCallback):
+    """Puts the processing class into every checkpoint, so that each can be used on its own.
+
+    The Trainer would do it if it were given a tokenizer, but would then also rewrite the
     model's special token ids behind the user's back.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """After the Trainer has written ``checkpoint-N``."""
         if state.is_world_process_zero:
-            self.tokenizer.save_pretrained(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+            self.processor.save_pretrained(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
 class LogCallback(TrainerCallback):
@@ -155,12 +169,13 @@ class LogCallback(TrainerCallback):
 
     Args:
         path: the log file, appended to.
-        tokens_per_step: for the rate that is shown.
+        per_step: for the rate that is shown, in
+        unit: such as "tokens".
     """
 
-    def __init__(self, path: Path, tokens_per_step: int) -> None:
+    def __init__(self, path: Path, per_step: int, unit: str = "tokens") -> None:
         self.path = path
-        self.tokens_per_step = tokens_per_step
+        self.per_step, self.unit = per_step, unit
         self.progress: Progress | None = None
         self.note = ""
 
@@ -176,8 +191,8 @@ class LogCallback(TrainerCallback):
         """Advance the progress display."""
         if self.progress is not None:
             elapsed = max(time.monotonic() - self.began, 1e-9)
-            rate = (state.global_step - self.first) * self.tokens_per_step / elapsed
-            self.progress.update(state.global_step, f"{self.note}{rate:,.0f} tokens/s")
+            rate = (state.global_step - self.first) * self.per_step / elapsed
+            self.progress.update(state.global_step, f"{self.note}{rate:,.0f} {self.unit}/s")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -314,7 +329,7 @@ def _require_smoothing(model: PreTrainedModel, recipe: Recipe, examples: Example
     Raises:
         InputError: it does not change, or the loss fails on a batch that says ``label_smoothing``.
     """
-    batches = (collate([examples[number]]) for number in examples.packed.longest_first())
+    batches = (collate([examples[number]]) for number in examples.material.longest_first())
     batch = next((batch for batch in batches if recipe.targets(batch).numel()), None)
     if batch is None:
         return  # nothing to learn, smoothed or not
@@ -357,20 +372,23 @@ def _gradient(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> list[torc
 def train(
     model: PreTrainedModel,
     recipe: Recipe,
-    tokenizer: PreTrainedTokenizerBase,
+    processor: Any,
     arguments: TrainingArguments,
     train_examples: Examples,
     eval_examples: Examples,
     collates: tuple[Collate, Collate],
     log: Path,
     checkpoint: Path | None,
+    before_step: BeforeStep = lambda steps: None,
 ) -> tuple[RecipeTrainer, dict[str, float]]:
     """Train the model in place.
 
     Args:
+        processor: the processing class, for the checkpoints.
         collates: the recipe's collators for training and evaluation.
         log: file for the log, one JSON object a line.
         checkpoint: folder of the checkpoint to go on from.
+        before_step: called before every step with the number of steps done.
 
     Returns:
         the trainer, and ``train_loss``, ``train_runtime`` in seconds, ``train_tokens_per_second``, ...
@@ -379,11 +397,10 @@ def train(
         RunError: diverged or out of memory.
         Interrupted: stopped by a signal, after saving a checkpoint.
     """
-    packed = train_examples.packed
-    per_example = (len(packed.used) / len(packed)) + packed.blocks.size - packed.blocks.body
+    material = train_examples.material
     examples_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    tokens_per_step = round(examples_per_step * per_example)
-    log_callback = LogCallback(log, tokens_per_step)
+    per_step = round(examples_per_step * material.per_example)
+    log_callback = LogCallback(log, per_step, material.unit)
     with SignalCallback() as signals:
         trainer = RecipeTrainer(
             recipe=recipe,
@@ -395,7 +412,8 @@ def train(
             eval_dataset=eval_examples,
             callbacks=[
                 EpochCallback(train_examples),
-                CheckpointCallback(tokenizer),
+                ScheduleCallback(before_step),
+                CheckpointCallback(processor),
                 log_callback,
                 signals,
             ],
@@ -416,5 +434,6 @@ def train(
         )
     metrics = dict(output.metrics)
     steps = trainer.state.global_step - log_callback.first
-    metrics["train_tokens_per_second"] = round(steps * tokens_per_step / metrics["train_runtime"], 1)
+    speed = f"train_{material.unit.replace(' ', '_')}_per_second"
+    metrics[speed] = round(steps * per_step / metrics["train_runtime"], 1)
     return trainer, metrics

@@ -6,9 +6,13 @@ All are installed before any is tested: plugins have to get along with each othe
 they do together are in the folder ``tests``.
 """
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 
 def main() -> None:
@@ -16,14 +20,24 @@ def main() -> None:
     packages = sorted(path.parent for path in here.glob("*/pyproject.toml"))
     if not packages:
         sys.exit("no package in plugins/")
-    # --no-deps: their dependencies are lmtasks, which is installed, and what lmtasks brings.
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", *map(str, packages)],
-        check=True,
-    )
+    needed = sorted({requirement for package in packages for requirement in needs(package)})
+    if needed:
+        install("--constraint", str(CONSTRAINTS), *needed)
+    # --no-deps: what is left is lmtasks, which is installed, from a wheel of this checkout.
+    install("--no-deps", "--force-reinstall", *map(str, packages))
     for folder in (*packages, here):
         tests = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *sys.argv[1:], "tests"]
         subprocess.run(tests, check=True, cwd=folder)
+
+
+def needs(package: Path) -> list[str]:
+    """What a package depends on beside lmtasks."""
+    project = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [one for one in project["dependencies"] if re.split(r"[^\w-]", one)[0] != "lmtasks"]
+
+
+def install(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *arguments], check=True)
 
 
 if __name__ == "__main__":

@@ -368,6 +368,7 @@ DECLARATIONS = (
     package.Recipe,
     package.Architecture,
     package.Blocks,
+    package.Medium,
     package.Starter,
     package.TokenizerSpec,
     package.BlockOptions,

@@ -11,13 +11,13 @@ ROOT = Path(lmtasks.__file__).parent
 
 FLOORS = {
     0: {"errors"},
-    1: {"options", "settings", "recipe", "architecture", "blocks", "hookspecs", "references", "selection"},
+    1: {"options", "settings", "recipe", "architecture", "blocks", "hookspecs", "medium", "references", "selection"},
     2: {"catalog", "configure", "evidence", "flags", "listing", "loading", "new_plugin", "sample", "words"},
     3: {
         "arguments", "cache", "card", "corpus", "encoding", "evaluation", "examples", "filling", "folder", "heads",
         "hub", "inference", "isolation", "losses", "metrics", "models", "packing", "plan", "precision", "probes",
-        "progress", "projection", "publishing", "schema", "segmentation", "stream", "texts", "tiny", "tokenization",
-        "training",
+        "processing", "progress", "projection", "publishing", "schema", "segmentation", "stream", "texts", "tiny",
+        "tokenization", "training",
     },
     4: {"doctor", "preparation", "results", "runner"},
     5: {"cli", "testing", "__main__"},

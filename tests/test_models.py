@@ -92,7 +92,7 @@ def test_a_recipe_for_one_models_class_takes_that_model_only() -> None:
 def test_model_that_no_recipe_takes_is_refused() -> None:
     with pytest.raises(InputError, match="vit has no such model class") as caught:
         config_of(model_type="vit")
-    assert caught.value.hint == "choose another model"
+    assert caught.value.hint.startswith("it is a model of image: choose another, or install a plugin")
 
 
 @pytest.mark.parametrize(
@@ -646,7 +646,7 @@ def test_model_that_is_saved_other_than_it_was_trained_fails_the_run(
     recipe = MASKED_LM if kind == "roberta" else CAUSAL_LM
     values = {"model": str(model_folders[kind]), "train_file": str(text_file), "output_dir": str(tmp_path)}
     prepared = prepare(configure(recipe, values))
-    save_into(tmp_path, prepared.model, prepared.tokenizer)
+    save_into(tmp_path, prepared.model, prepared.processor)
     verify(prepared.model, prepared)
     file = tmp_path / "model.safetensors"
     weights = load_file(file)

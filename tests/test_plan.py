@@ -17,7 +17,7 @@ from lmtasks.arguments import training_arguments
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.packing import cut
-from lmtasks.plan import Plan, counts, peak_memory, total_steps
+from lmtasks.plan import Plan, peak_memory, total_steps
 from lmtasks.stream import Stream
 
 
@@ -113,7 +113,7 @@ def test_measuring_memory_is_no_training_batch() -> None:
 def test_counts_are_those_of_the_split() -> None:
     stream = Stream(np.arange(13, dtype=np.int32), np.zeros(1, np.int64), rows=7, unit="lines", bytes=40, unknown=2)
     packed = cut(stream, Blocks(size=4))
-    told = counts(packed)
+    told = packed.sizes()
     assert told.pop("fingerprint") == packed.fingerprint
     assert told == {"rows": 7, "unit": "lines", "bytes": 40, "tokens": 13, "unknown": 2, "blocks": 3, "tail": 1}
 

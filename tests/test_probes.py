@@ -240,7 +240,7 @@ def test_loss_that_takes_no_logits_from_the_model_is_not_held_to_the_vocabulary(
     recipe = dataclasses.replace(MASKED_LM, loss=other_loss)
     model = fresh("bert", model_folders["bert"])
     loss, guess = probe_first_loss(model, recipe, collated("bert"))
-    assert loss == guess < 0
+    assert loss < 0 and guess is None
     torch.nn.init.constant_(model.get_input_embeddings().weight, math.nan)
     with pytest.raises(InputError, match="starts at a loss of nan nats"):
         probe_first_loss(model, recipe, collated("bert"))

@@ -1,9 +1,13 @@
-"""Text from the Hub, files, folders or memory, as train and evaluation splits of documents."""
+"""Documents from the Hub, files, folders or memory, as train and evaluation splits.
+
+What the documents are is the :class:`~lmtasks.medium.Medium`'s business; text is the one that is built in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -12,21 +16,52 @@ import numpy.typing as npt
 
 from lmtasks.corpus.columns import text_path
 from lmtasks.corpus.duplicates import count_duplicates
-from lmtasks.corpus.files import describe, find_files, load_files
-from lmtasks.corpus.memory import in_memory
+from lmtasks.corpus.files import SUFFIXES, describe, find_files, load_files
+from lmtasks.corpus.memory import in_memory, of_strings
 from lmtasks.corpus.named import load_named
 from lmtasks.corpus.slices import held_out, take
 from lmtasks.corpus.split import Split, text_flags
 from lmtasks.errors import InputError
+from lmtasks.medium import Medium
 from lmtasks.sample import SAMPLES, sample_documents
 from lmtasks.settings import DataSettings
 
-__all__ = ["Corpus", "Split", "count_duplicates", "load_corpus"]
+__all__ = ["TEXT", "Corpus", "Split", "count_duplicates", "load_corpus"]
 
 # What run_mlm.py and run_clm.py hold out when nobody says how much: 5 %.
 _DEFAULT_SHARE = 0.05
 
+_OF_TEXT = {"sample_by": "line", "preprocessing_num_workers": 1, "overwrite_cache": False}
+"""Settings that mean nothing for another medium, and what they are when nobody has set them."""
+
 Flags = npt.NDArray[np.bool_]
+
+
+def _files_of_text(files: Sequence[Path], data: DataSettings) -> tuple[datasets.Dataset, str | None, bool]:
+    return load_files(files, text_column=data.text_column, sample_by=data.sample_by)
+
+
+def _text_column(rows: datasets.Dataset, name: str | None, source: str) -> tuple[datasets.Dataset, tuple[str, ...]]:
+    column = text_path(rows.features.arrow_schema, name, source)
+    return rows.select_columns([column[0]]), column
+
+
+def _rows_with_text(rows: datasets.Dataset, column: tuple[str, ...], source: str) -> Flags:
+    flags = text_flags(rows, column, source)
+    if not flags.any():
+        raise InputError(f"{source} holds nothing but white space in {len(flags)} rows", "give data with text")
+    return flags
+
+
+TEXT = Medium(
+    name="text",
+    suffixes=SUFFIXES,
+    files=_files_of_text,
+    items=of_strings,
+    select=_text_column,
+    filled=_rows_with_text,
+    duplicates=count_duplicates,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +86,7 @@ class _Source:
     splits: Mapping[str, datasets.Dataset]
     documents: bool
     words: str
-    text_column: str | None
+    column: str | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +99,9 @@ class _Selection:
     words: str
 
 
-def load_corpus(data: DataSettings, *, sample: str | None = None, evaluation_only: bool = False) -> Corpus:
+def load_corpus(
+    data: DataSettings, *, medium: Medium = TEXT, sample: str | None = None, evaluation_only: bool = False
+) -> Corpus:
     """Loads the data that the settings name, and checks all of it.
 
     Evaluation is on ``validation_file``, ``validation_split`` or ``eval_dataset`` where given, and otherwise on a
@@ -75,6 +112,7 @@ def load_corpus(data: DataSettings, *, sample: str | None = None, evaluation_onl
 
     Args:
         data: the settings.
+        medium: what the documents are.
         sample: the embedded corpus to use when the settings name no data; a key of ``lmtasks.sample.SAMPLES``.
         evaluation_only: load no training data if the settings name data for evaluation. This matters for
             ``dataset_name`` with ``validation_split`` only, which for a run mean training on that dataset too.
@@ -83,29 +121,32 @@ def load_corpus(data: DataSettings, *, sample: str | None = None, evaluation_onl
         The corpus. ``train`` is None if the settings name data for evaluation and none for training.
 
     Raises:
-        InputError: no data, contradictory settings, or data that cannot be read or hold no text.
+        InputError: no data, contradictory settings, or data that cannot be read or hold nothing.
     """
-    _check(data, sample)
-    training = None if evaluation_only and _names_evaluation(data) else _training_source(data, sample)
-    evaluation = _evaluation_source(data, training)
-    selected = None if training is None else _select(training, data.train_split, "train_split")
+    _check(data, medium, sample)
+    training = None if evaluation_only and _names_evaluation(data) else _training_source(data, medium, sample)
+    evaluation = _evaluation_source(data, medium, training)
+    selected = None if training is None else _select(training, medium, data.train_split, "train_split")
     if evaluation is None:
         if selected is None:
             raise _no_data()
-        return Corpus(*_divided(selected, _share(data), data.split_seed), source=selected.words)
+        return Corpus(*_divided(selected, medium, _share(data), data.split_seed), source=selected.words)
     expression = _evaluation_split(data, evaluation)
     if evaluation is training and expression == data.train_split:
         raise InputError(f"--train_split and --validation_split are both {expression}", "name another split for one")
-    measured = _select(evaluation, expression, "validation_split")
+    measured = _select(evaluation, medium, expression, "validation_split")
     return Corpus(
-        train=None if selected is None else _whole(selected),
-        evaluation=_whole(measured),
+        train=None if selected is None else _whole(selected, medium),
+        evaluation=_whole(measured, medium),
         source=(selected or measured).words,
     )
 
 
-def _check(data: DataSettings, sample: str | None) -> None:
+def _check(data: DataSettings, medium: Medium, sample: str | None) -> None:
     """Refuses contradictions before anything is loaded."""
+    for name, usual in _OF_TEXT.items():
+        if medium is not TEXT and getattr(data, name) != usual:
+            raise InputError(f"--{name} is about text, and this is about {medium.name}", f"leave --{name} out")
     _at_most_one(data, "dataset_name", "train_file", "train_dataset")
     _at_most_one(data, "validation_file", "eval_dataset")
     _at_most_one(data, "test_size", "validation_split_percentage")
@@ -144,56 +185,56 @@ def _names_evaluation(data: DataSettings) -> bool:
     return any(value is not None for value in (data.validation_split, data.validation_file, data.eval_dataset))
 
 
-def _training_source(data: DataSettings, sample: str | None) -> _Source | None:
+def _training_source(data: DataSettings, medium: Medium, sample: str | None) -> _Source | None:
     if data.dataset_name is not None:
-        return _named_source(data)
+        return _named_source(data, medium)
     if data.train_dataset is not None:
-        return _memory_source(data.train_dataset, "train_dataset", data.text_column)
+        return _memory_source(data.train_dataset, "train_dataset", medium, data.text_column)
     if data.train_file is not None:
-        return _file_source(data.train_file, "train_file", data)
+        return _file_source(data.train_file, "train_file", medium, data)
     if _names_evaluation(data) or sample is None:
         return None
-    rows = in_memory(sample_documents(sample), "sample")
-    return _Source(rows, documents=True, words=SAMPLES[sample], text_column="text")
+    rows = in_memory(sample_documents(sample), "sample", TEXT)
+    return _Source(rows, documents=True, words=SAMPLES[sample], column=None)
 
 
-def _evaluation_source(data: DataSettings, training: _Source | None) -> _Source | None:
+def _evaluation_source(data: DataSettings, medium: Medium, training: _Source | None) -> _Source | None:
     if data.eval_dataset is not None:
-        return _memory_source(data.eval_dataset, "eval_dataset", data.text_column)
+        return _memory_source(data.eval_dataset, "eval_dataset", medium, data.text_column)
     if data.validation_file is not None:
-        _refuse_training_files(data)
-        return _file_source(data.validation_file, "validation_file", data)
+        _refuse_training_files(data, medium)
+        return _file_source(data.validation_file, "validation_file", medium, data)
     if data.validation_split is None:
         return None
     if training is not None:
         return training
     # Only the evaluation split was asked for, of data that hold several.
     if data.dataset_name is not None:
-        return _named_source(data)
-    return _memory_source(data.train_dataset, "train_dataset", data.text_column)
+        return _named_source(data, medium)
+    return _memory_source(data.train_dataset, "train_dataset", medium, data.text_column)
 
 
-def _named_source(data: DataSettings) -> _Source:
-    splits, documents = load_named(data)
+def _named_source(data: DataSettings, medium: Medium) -> _Source:
+    splits, documents = load_named(data, medium=medium.name)
     return _Source(splits, documents, str(data.dataset_name), data.text_column)
 
 
-def _memory_source(value: Any, name: str, text_column: str | None) -> _Source:
+def _memory_source(value: Any, name: str, medium: Medium, column: str | None) -> _Source:
     # A list has no columns, so a name given for other data's column does not apply to it.
-    column = "text" if isinstance(value, (list, tuple)) else text_column
-    return _Source(in_memory(value, name), documents=True, words="in-memory data", text_column=column)
+    column = None if isinstance(value, (list, tuple)) else column
+    return _Source(in_memory(value, name, medium), documents=True, words="in-memory data", column=column)
 
 
-def _file_source(names: list[str], flag: str, data: DataSettings) -> _Source:
-    files = find_files(names, flag)
-    rows, column, documents = load_files(files, text_column=data.text_column, sample_by=data.sample_by)
+def _file_source(names: list[str], flag: str, medium: Medium, data: DataSettings) -> _Source:
+    files = find_files(names, flag, medium.suffixes)
+    rows, column, documents = medium.files(files, data)
     return _Source({"train": rows}, documents, describe(files), column)
 
 
-def _refuse_training_files(data: DataSettings) -> None:
+def _refuse_training_files(data: DataSettings, medium: Medium) -> None:
     """A file in both parts would make every score too good."""
-    training = {file.resolve() for file in find_files(data.train_file or [], "train_file")}
-    for file in find_files(data.validation_file or [], "validation_file"):
+    training = {file.resolve() for file in find_files(data.train_file or [], "train_file", medium.suffixes)}
+    for file in find_files(data.validation_file or [], "validation_file", medium.suffixes):
         if file.resolve() in training:
             raise InputError(
                 f"{file} is given for both training and evaluation",
@@ -209,39 +250,31 @@ def _evaluation_split(data: DataSettings, source: _Source) -> str:
     raise InputError(f"eval_dataset has several splits: {', '.join(source.splits)}", "--validation_split NAME")
 
 
-def _select(source: _Source, expression: str, flag: str) -> _Selection:
+def _select(source: _Source, medium: Medium, expression: str, flag: str) -> _Selection:
     words = source.words if expression == "train" else f"{source.words}, {expression}"
-    rows = take(source.splits, expression, flag, source.words)
-    column = text_path(rows.features.arrow_schema, source.text_column, source.words)
-    return _Selection(rows.select_columns([column[0]]), column, source.documents, words)
+    rows, column = medium.select(take(source.splits, expression, flag, source.words), source.column, source.words)
+    return _Selection(rows, column, source.documents, words)
 
 
-def _whole(selection: _Selection) -> Split:
-    """All rows that hold text, and the line breaks between them."""
-    flags = _checked_flags(selection)
+def _whole(selection: _Selection, medium: Medium) -> Split:
+    """All rows that hold something, and the line breaks between lines of text."""
+    flags = medium.filled(selection.rows, selection.column, selection.words)
     return _split(selection, np.ones_like(flags), flags)
 
 
-def _divided(selection: _Selection, share: float, seed: int) -> tuple[Split, Split]:
+def _divided(selection: _Selection, medium: Medium, share: float, seed: int) -> tuple[Split, Split]:
     """The training part and the part held out, both in the order of the data."""
-    flags = _checked_flags(selection)
+    flags = medium.filled(selection.rows, selection.column, selection.words)
     # Blank documents are nobody's, and must not use up the share of those that are held out.
-    chosen = held_out(flags, documents=selection.documents, share=share, seed=seed)
+    chosen = held_out(flags, documents=selection.documents, share=share, seed=seed, medium=medium.name)
     return _split(selection, ~chosen, flags), _split(selection, chosen, flags)
 
 
-def _split(selection: _Selection, part: Flags, has_text: Flags) -> Split:
-    keep = part & has_text if selection.documents else part
+def _split(selection: _Selection, part: Flags, filled: Flags) -> Split:
+    keep = part & filled if selection.documents else part
     chosen = None if keep.all() else np.packbits(keep)
     blank = int(np.count_nonzero(part) - np.count_nonzero(keep))
     return Split(selection.rows, selection.column, selection.documents, blank, chosen)
-
-
-def _checked_flags(selection: _Selection) -> Flags:
-    flags = text_flags(selection.rows, selection.column, selection.words)
-    if not flags.any():
-        raise InputError(f"{selection.words} holds nothing but white space in {len(flags)} rows", "give data with text")
-    return flags
 
 
 def _share(data: DataSettings) -> float:

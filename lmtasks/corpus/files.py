@@ -44,6 +44,7 @@ _FORMATS = {
     ".faa": "fasta",
 }
 _SUPPORTED = ", ".join(name.lstrip(".") for name in _FORMATS)
+SUFFIXES = tuple(name + compressed for compressed in ("", *COMPRESSED) for name in _FORMATS)
 _BUILDERS = {
     "text": PlainText,
     "json": StrictJson,
@@ -74,18 +75,23 @@ class DataFile:
     format: str
 
 
-def find_files(names: Sequence[str], flag: str) -> list[Path]:
+def find_files(names: Sequence[str], flag: str, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """The files that the values of a flag mean, in order, each once.
 
     A value is a file, a folder (its data files at any depth, hidden ones left out) or a glob. A file that
     exists is taken literally even if its name looks like a glob.
+
+    Args:
+        names: the values.
+        flag: for messages.
+        suffixes: how the names of the files that are taken from a folder may end.
 
     Raises:
         InputError: nothing of that name, or nothing in it.
     """
     found: dict[str, Path] = {}
     for name in names:
-        for file in _expand(name, flag):
+        for file in _expand(name, flag, suffixes):
             found.setdefault(os.path.realpath(file), file)
     return list(found.values())
 
@@ -159,10 +165,10 @@ def _format_suffix(suffixes: Sequence[str]) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _expand(name: str, flag: str) -> list[Path]:
+def _expand(name: str, flag: str, suffixes: Sequence[str]) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_dir():
-        return _files_in(path, flag)
+        return _files_in(path, flag, suffixes)
     if path.exists():
         return [path]
     if not glob.has_magic(name):
@@ -175,13 +181,14 @@ def _expand(name: str, flag: str) -> list[Path]:
     return _with_content(files)
 
 
-def _files_in(folder: Path, flag: str) -> list[Path]:
+def _files_in(folder: Path, flag: str, suffixes: Sequence[str]) -> list[Path]:
     if any((folder / file).is_file() for file in SAVED_FOLDER_FILES):
         raise InputError(f"--{flag}: {folder} was made by save_to_disk", f"--dataset_name {folder}")
     files = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
-    files = sorted(file for file in files if _is_data(file.relative_to(folder)))
+    files = sorted(file for file in files if _is_data(file.relative_to(folder), suffixes))
     if not files:
-        raise InputError(f"--{flag}: no data files in the folder {folder}", f"it may hold {_SUPPORTED}")
+        known = ", ".join(suffix.lstrip(".") for suffix in suffixes if suffix.count(".") == 1)
+        raise InputError(f"--{flag}: no data files in the folder {folder}", f"it may hold {known}")
     return _with_content(files)
 
 
@@ -190,9 +197,9 @@ def _with_content(files: list[Path]) -> list[Path]:
     return [file for file in files if file.stat().st_size] or files
 
 
-def _is_data(file: Path) -> bool:
+def _is_data(file: Path, suffixes: Sequence[str]) -> bool:
     hidden = any(part.startswith(".") for part in file.parts)
-    return not hidden and _format_suffix([suffix.lower() for suffix in file.suffixes]) in _FORMATS
+    return not hidden and file.name.lower().endswith(tuple(suffixes))
 
 
 def _neighbour(path: Path) -> str:

@@ -8,14 +8,16 @@ from typing import Any
 import datasets
 
 from lmtasks.errors import InputError
+from lmtasks.medium import Medium
 
 
-def in_memory(value: Any, name: str) -> dict[str, datasets.Dataset]:
+def in_memory(value: Any, name: str, medium: Medium) -> dict[str, datasets.Dataset]:
     """Splits of a DatasetDict; a Dataset or a list of strings becomes one split, ``train``.
 
     Args:
         value: what the user gave.
         name: of the argument, for messages.
+        medium: what the strings of a list are.
 
     Raises:
         InputError: anything else, or a list with an item that is not text.
@@ -25,14 +27,15 @@ def in_memory(value: Any, name: str) -> dict[str, datasets.Dataset]:
     if isinstance(value, datasets.Dataset):
         return {"train": value}
     if isinstance(value, (list, tuple)):
-        return {"train": _of_strings(value, name)}
+        return {"train": medium.items(value, name)}
     raise InputError(
         f"{name} cannot be a {type(value).__name__}: it must be a Dataset, a DatasetDict or a list of strings",
         f"{name}=[TEXT]" if isinstance(value, str) else "datasets.Dataset.from_generator reads streams",
     )
 
 
-def _of_strings(texts: Sequence[Any], name: str) -> datasets.Dataset:
+def of_strings(texts: Sequence[Any], name: str) -> datasets.Dataset:
+    """One row for each text of a list."""
     for number, text in enumerate(texts, start=1):
         if not isinstance(text, str):
             raise InputError(f"row {number} of {name} is not text but {type(text).__name__}", "give strings")

@@ -23,10 +23,14 @@ from lmtasks.settings import DataSettings
 _TABLES = (Arrow, Csv, Json, Parquet)
 
 
-def load_named(data: DataSettings) -> tuple[dict[str, datasets.Dataset], bool]:
+def load_named(data: DataSettings, *, medium: str = "text") -> tuple[dict[str, datasets.Dataset], bool]:
     """All splits of ``--dataset_name``, and whether their rows are documents.
 
     A folder made by ``save_to_disk``, a folder of data files, or a dataset of the Hub, tried in this order.
+
+    Args:
+        data: the settings.
+        medium: what they should hold, for messages.
 
     Raises:
         InputError: no such folder, dataset, configuration or revision; unreadable; or the Hub is out of reach.
@@ -34,17 +38,17 @@ def load_named(data: DataSettings) -> tuple[dict[str, datasets.Dataset], bool]:
     name = str(data.dataset_name)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _load_folder(folder, data)
+        return _load_folder(folder, data, medium)
     _check_id(name, folder)
-    return _load_builder(name, data)
+    return _load_builder(name, data, medium)
 
 
-def _load_folder(folder: Path, data: DataSettings) -> tuple[dict[str, datasets.Dataset], bool]:
+def _load_folder(folder: Path, data: DataSettings, medium: str) -> tuple[dict[str, datasets.Dataset], bool]:
     if data.dataset_revision is not None:
         raise InputError(f"--dataset_revision is for the Hub, and {folder} is a folder", "leave --dataset_revision out")
     if not any((folder / file).is_file() for file in SAVED_FOLDER_FILES):
         # The absolute path: a folder called "text" or "json" is not the builder of that name.
-        return _load_builder(str(folder.resolve()), data)
+        return _load_builder(str(folder.resolve()), data, medium)
     if data.dataset_config_name is not None:
         raise InputError(
             f"{folder} was made by save_to_disk and has no configurations", "leave --dataset_config_name out"
@@ -66,9 +70,9 @@ def _check_id(name: str, folder: Path) -> None:
         raise InputError(f"'{name}' is a file format, not a dataset", "--train_file FILE")
 
 
-def _load_builder(name: str, data: DataSettings) -> tuple[dict[str, datasets.Dataset], bool]:
+def _load_builder(name: str, data: DataSettings, medium: str) -> tuple[dict[str, datasets.Dataset], bool]:
     try:
-        builder = _builder(name, data)
+        builder = _builder(name, data, medium)
         builder.download_and_prepare()
         splits = builder.as_dataset()
     # Subclasses of ValueError and OSError apart, nothing broader: a bug must keep its traceback.
@@ -76,6 +80,11 @@ def _load_builder(name: str, data: DataSettings) -> tuple[dict[str, datasets.Dat
         raise unavailable(name, error) from error
     except (DatasetGenerationError, UnicodeDecodeError, pa.ArrowException) as error:
         cause = error.__cause__ or error
+        if isinstance(cause, ImportError):
+            raise InputError(
+                f"the dataset '{name}' cannot be read: {first_line(cause)}",
+                "install that package, or name files with --train_file",
+            ) from error
         if not isinstance(cause, (ValueError, pa.ArrowException)):
             raise
         raise InputError(
@@ -85,7 +94,7 @@ def _load_builder(name: str, data: DataSettings) -> tuple[dict[str, datasets.Dat
     return dict(splits), not (isinstance(builder, Text) and data.sample_by == "line")
 
 
-def _builder(name: str, data: DataSettings) -> datasets.DatasetBuilder:
+def _builder(name: str, data: DataSettings, medium: str) -> datasets.DatasetBuilder:
     def build(**options: object) -> datasets.DatasetBuilder:
         return datasets.load_dataset_builder(name, data.dataset_config_name, revision=data.dataset_revision, **options)
 
@@ -104,7 +113,7 @@ def _builder(name: str, data: DataSettings) -> datasets.DatasetBuilder:
         # Only now is it known that the data are text files, which are read the way --train_file reads them.
         return build(**text_options(data.sample_by))
     if Path(name).is_dir() and not isinstance(builder, _TABLES):
-        raise InputError(f"datasets does not take the files in {name} for text", f"--train_file {name}")
+        raise InputError(f"datasets does not take the files in {name} for {medium}", f"--train_file {name}")
     return builder
 
 

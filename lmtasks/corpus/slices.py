@@ -46,7 +46,9 @@ def take(splits: Mapping[str, datasets.Dataset], expression: str, flag: str, sou
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
 
 
-def held_out(has_text: npt.NDArray[np.bool_], *, documents: bool, share: float, seed: int) -> npt.NDArray[np.bool_]:
+def held_out(
+    has_text: npt.NDArray[np.bool_], *, documents: bool, share: float, seed: int, medium: str = "text"
+) -> npt.NDArray[np.bool_]:
     """Which rows are held out for evaluation; the same for the same arguments.
 
     Documents are held out one by one. Lines are not: a single line torn from its neighbours is no
@@ -55,6 +57,7 @@ def held_out(has_text: npt.NDArray[np.bool_], *, documents: bool, share: float, 
 
     Args:
         has_text: one flag per row, False for blank rows.
+        medium: what the rows hold, for messages.
         documents: whether each row is a document.
         share: the share to hold out, between 0 and 1; at least one unit is.
         seed: of the choice.
@@ -70,9 +73,9 @@ def held_out(has_text: npt.NDArray[np.bool_], *, documents: bool, share: float, 
     candidates = int(np.count_nonzero(filled))
     if candidates < 2:
         raise InputError(
-            f"only {candidates} {'document' if documents else 'line'} with text: "
+            f"only {candidates} {'document' if documents else 'line'} with {medium}: "
             "too few to hold out a part for evaluation",
-            "give more text, or --validation_file",
+            f"give more {medium}, or --validation_file",
         )
     size = min(max(1, round(candidates * share)), candidates - 1)
     chosen = np.zeros(candidates, np.bool_)

@@ -1,4 +1,4 @@
-"""One split of a corpus: rows of text, read lazily in Arrow batches."""
+"""One split of a corpus: rows of documents; text is read lazily in Arrow batches."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Split:
     """Documents of one split.
 
     Args:
-        rows: the rows; only the text column is needed.
-        column: path of the text column, such as ``("answers", "text")``.
+        rows: the rows; only the column of the documents is needed.
+        column: path of that column, such as ``("answers", "text")``.
         documents: True: every row is a document. False: rows are lines of a running text, line breaks included.
-        blank: how many rows were left out because they hold nothing but white space.
+        blank: how many rows were left out because they hold nothing.
         chosen: which of the rows belong to the split, uint8 ``[rows / 8]``: one bit each, as ``numpy.packbits`` makes
             them; None for all of them.
     """
@@ -48,6 +48,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.rows) if self.chosen is None else int(np.unpackbits(self.chosen).sum())
+
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """Which of the rows belong to the split, in order."""
+        every = len(self.rows)
+        return np.arange(every) if self.chosen is None else np.flatnonzero(_bits(self.chosen, 0, every))
 
     def arrays(self, start: int = 0, batch_size: int = _READ_ROWS) -> Iterator[pa.Array]:
         """The texts in order, as Arrow's string arrays, lists joined with a space.

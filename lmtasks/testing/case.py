@@ -27,6 +27,7 @@ from lmtasks.corpus import Corpus, load_corpus
 from lmtasks.errors import InputError
 from lmtasks.evaluation import Collate
 from lmtasks.examples import Examples
+from lmtasks.medium import Material
 from lmtasks.models import architecture_of, fit_to_tokenizer, load_model, register_architectures
 from lmtasks.options import options_of
 from lmtasks.packing import Packed
@@ -119,12 +120,17 @@ class Case:
 
     @cached_property
     def _texts(self) -> Callable[[], Texts]:
-        return once(lambda: encode_corpus(self.request, self.corpus, self.tokenizer))
+        return once(lambda: encode_corpus(self.request, self.corpus, self.tokenizer, self.configured()))
+
+    def packed(self, training: bool) -> Packed:
+        """A split of it."""
+        packed = self.texts.train if training else self.texts.evaluation
+        assert isinstance(packed, Packed)  # only recipes about text become cases
+        return packed
 
     def examples(self, count: int = 4, *, training: bool = True, seed: int = SEED, epoch: int = 0) -> list[Example]:
         """The first examples of a split."""
-        packed = self.texts.train if training else self.texts.evaluation
-        return examples_of(packed, count, seed if training else EVALUATION_SEED, epoch)
+        return examples_of(self.packed(training), count, seed if training else EVALUATION_SEED, epoch)
 
     def collate(self, training: bool = True) -> Collate:
         """A collator of the recipe, newly made."""
@@ -199,11 +205,11 @@ class Case:
         return done
 
 
-def examples_of(packed: Packed, count: int, seed: int, epoch: int = 0) -> list[Example]:
+def examples_of(material: Material, count: int, seed: int, epoch: int = 0) -> list[Example]:
     """The first examples of a text, for an epoch."""
-    examples = Examples(packed, seed)
+    examples = Examples(material, seed)
     examples.start_epoch(epoch)
-    return [examples[number] for number in range(min(count, len(packed)))]
+    return [examples[number] for number in range(min(count, len(material)))]
 
 
 @contextlib.contextmanager
@@ -221,7 +227,15 @@ def case_of(
         tokenizer: trained on the spot when None.
         options: of the recipe.
         more: fields of :class:`Case`.
+
+    Raises:
+        InputError: the recipe is about something else than text, of which the kit has none.
     """
+    if recipe.medium is not None:
+        raise InputError(
+            f"the kit proves recipes about text, and {recipe.name} is about {recipe.medium.name}",
+            "plugins/lmtasks-masked-speech has tests of the same rules to learn from",
+        )
     with tempfile.TemporaryDirectory(prefix="lmtasks-") as place, _leaving_no_trace(place):
         folder = Path(place)
 

@@ -63,7 +63,7 @@ def tokens_are_kept(case: Case) -> None:
 
 def _all_different(case: Case, epoch: int) -> Example:
     """An example in which no token of the text comes twice."""
-    blocks, example = case.texts.train.blocks, case.examples(1, epoch=epoch)[0]
+    blocks, example = case.packed(True).blocks, case.examples(1, epoch=epoch)[0]
     words = np.setdiff1d(np.arange(len(case.tokenizer)), case.tokenizer.all_special_ids)
     body = np.random.default_rng(epoch).permutation(words)[: len(example["input_ids"]) - blocks.size + blocks.body]
     ids = np.concatenate([blocks.start, body, blocks.end])
@@ -75,7 +75,7 @@ def views_score_every_token_once(case: Case) -> str:
     """Each way of cutting the evaluation text scores each of its tokens once, and targets nothing it does not score."""
     told = []
     for options in _options_with_views(case):
-        texts = options.texts.evaluation
+        texts = options.packed(False)
         for name, blocks in options.recipe.views(options.tokenizer, options.options).items():
             recut = texts.recut(blocks)
             examples = examples_of(recut, len(recut), 0)

@@ -149,7 +149,7 @@ def options_hold_or_refuse(case: Case) -> str:
 def _batches(case: Case, values: dict[str, Any]) -> None:
     """Make a batch for training and one for evaluation with these options."""
     request = configure(case.recipe, {**case.request_values, **values})
-    texts = encode_corpus(request, case.corpus, case.tokenizer)
+    texts = encode_corpus(request, case.corpus, case.tokenizer, case.configured())
     for training, packed in ((True, texts.train), (False, texts.evaluation)):
         case.recipe.collator(case.tokenizer, request.options, training)(examples_of(packed, 2, 0))
 

@@ -16,7 +16,8 @@ from lmtasks.cli import main
 TEXT = "one two three four " * 600
 
 CATALOG = lmtasks.load_catalog()
-ALL = [(recipe, architecture) for recipe in CATALOG.recipes for architecture in CATALOG.architectures]
+ABOUT_TEXT = [name for name, recipe in CATALOG.recipes.items() if recipe.medium is None]
+ALL = [(recipe, architecture) for recipe in ABOUT_TEXT for architecture in CATALOG.architectures]
 
 
 def fits(recipe: str, architecture: str) -> bool:
