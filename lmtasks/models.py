@@ -371,7 +371,7 @@ def fit_to_tokenizer(config: PretrainedConfig, tokenizer: Any) -> PretrainedConf
     """
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         return config
-    for part in (config, _text_part(config)):
+    for part in (config, *_text_parts(config)):
         if hasattr(part, "vocab_size"):
             part.vocab_size = max(len(tokenizer), *(index + 1 for index in tokenizer.all_special_ids))
         for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk"):
@@ -381,10 +381,13 @@ def fit_to_tokenizer(config: PretrainedConfig, tokenizer: Any) -> PretrainedConf
     return config
 
 
-def _text_part(config: PretrainedConfig) -> PretrainedConfig:
-    # An encoder-decoder's would be a copy of one half.
-    part: PretrainedConfig = config if config.is_encoder_decoder else config.get_text_config()
-    return part
+def _text_parts(config: PretrainedConfig) -> list[PretrainedConfig]:
+    """The configurations within that are about text: the one called so, and those that share its vocabulary."""
+    if config.is_encoder_decoder:  # one half would be a copy
+        return []
+    size = getattr(config, "vocab_size", None)
+    inner = [part for part in vars(config).values() if isinstance(part, PretrainedConfig)]
+    return [config.get_text_config(), *(part for part in inner if size and getattr(part, "vocab_size", None) == size)]
 
 
 def _fit_role(config: PretrainedConfig, name: str, index: int | None) -> None:

@@ -197,14 +197,25 @@ def quicken(request: Request, model: PreTrainedModel, material: Material, exampl
         yield f"the head runs on every position: {reason}"
 
 
-def check_model(request: Request, processor: Any, model: PreTrainedModel, material: Material, example: Batch) -> None:
+def check_model(
+    request: Request,
+    processor: Any,
+    model: PreTrainedModel,
+    material: Material,
+    example: Batch,
+    *,
+    training: bool = True,
+) -> None:
     """Measure what the model can take and what it sees, and teach it to isolate documents if asked.
+
+    Args:
+        training: whether it is to be trained, see :func:`lmtasks.probes.probe`.
 
     Raises:
         InputError: the model cannot do what the recipe needs.
     """
     recipe = request.recipe
-    probe(model, recipe, example)
+    probe(model, recipe, example, training=training)
     if not isinstance(material, Packed) or material.blocks.line_by_line:
         examples = _of_different_lengths(Examples(material, EVALUATION_SEED))
         collate = recipe.collator(processor, request.options, False)

@@ -23,13 +23,15 @@ Some architectures start at three or four times the guess as their authors made 
 """
 
 
-def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
+def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch, *, training: bool = True) -> None:
     """One example through the model, and back from its earlier positions to its last token.
 
     Args:
         model: the model to train.
         recipe: says what a position may see.
         batch: one example of full length, as the recipe collates it.
+        training: whether it is to be trained. A trained one may have come to look at nothing, or at what is
+            clipped, and is measured all the same; one that sees the answer never is.
 
     Raises:
         InputError: the model cannot take the length or the ids, sees the future although it must
@@ -51,7 +53,7 @@ def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
         ) from error
     finally:
         model.train(was_training)
-    if recipe.attention and batch["input_ids"].shape[1] > 1:
+    if recipe.attention and batch["input_ids"].shape[1] > 1 and (training or looks_ahead):
         _check_attention(recipe, model, looks_ahead)
 
 

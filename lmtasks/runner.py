@@ -276,7 +276,7 @@ def evaluate_as(
         _require_data_of_run(request, name, recorded, corpus.evaluation, material, processor, model_config)
     example = one_example(request, processor, material, "evaluation")
     model = load_model(request.model, chosen, model_config, processor, request.seed).model
-    check_model(request, processor, model, material, example)
+    check_model(request, processor, model, material, example, training=False)
     if isinstance(material, Packed):
         separate_head(model, {name: value for name, value in example.items() if name != "labels"})
     return _measured(model.to(_device()), request, processor, material), chosen.perplexity_name(request.options)

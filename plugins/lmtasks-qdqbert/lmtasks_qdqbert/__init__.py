@@ -9,6 +9,7 @@ QDQBERT = Architecture(
         "AutoModelForMaskedLM": "lmtasks_qdqbert.model:QDQBertForMaskedLM",
         "AutoModelForCausalLM": "lmtasks_qdqbert.model:QDQBertLMHeadModel",
     },
+    causal={"is_decoder": True},
     tiny={
         "hidden_size": 32,
         "num_hidden_layers": 2,
