@@ -588,13 +588,12 @@ def architecture() -> Iterator[Callable[..., Architecture]]:
 
 @pytest.mark.parametrize("name", ["Mixer", "CausalMixer"])
 def test_a_right_architecture_passes_with_every_recipe_that_it_declares(name: str, architecture: Any) -> None:
-    (proof,) = check_architecture(architecture(name))
     recipe = CAUSAL_LM if name == "CausalMixer" else MASKED_LM
-    assert proof.subject == f"mixer-{name.lower()} with {recipe.name}"
+    # Installed packages may have recipes of the same class.
+    proofs = {proof.subject: proof for proof in check_architecture(architecture(name))}
+    proof = proofs[f"mixer-{name.lower()} with {recipe.name}"]
     assert {outcome.state for outcome in proof.checks.values()} == {"ok"}
-    assert proof.checks["fast-head-is-the-plain-head"].reason == (
-        "the head runs on every position: it has no body apart from its head"
-    )
+    assert proof.checks["fast-head-is-the-plain-head"].reason.startswith("the head runs on every position: ")
 
 
 MODEL_FAULTS = {

@@ -34,8 +34,8 @@ from lmtasks.packing import Packed
 from lmtasks.recipe import EVALUATION_SEED, Batch, BlockOptions, Example, Recipe
 from lmtasks.runner import Run
 from lmtasks.settings import ModelSettings
-from lmtasks.testing.material import corpus, tiny_config, tokenizer_for, usual_type
 from lmtasks.testing.proof import Fault, Inapplicable, once
+from lmtasks.testing.specimens import corpus, tiny_config, tokenizer_for, usual_type
 from lmtasks.texts import Texts, encode_corpus
 
 BLOCK = 32

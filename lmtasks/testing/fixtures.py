@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def lmtasks_corpus() -> list[str]:
     """Sixty short documents, always the same."""
-    from lmtasks.testing.material import corpus
+    from lmtasks.testing.specimens import corpus
 
     return corpus()
 
@@ -25,7 +25,7 @@ def lmtasks_corpus() -> list[str]:
 @pytest.fixture
 def lmtasks_tokenizer() -> Callable[[Recipe], PreTrainedTokenizerBase]:
     """``lmtasks_tokenizer(RECIPE)``: a tiny tokenizer, trained on the corpus, with the tokens that the recipe needs."""
-    from lmtasks.testing.material import tokenizer_for
+    from lmtasks.testing.specimens import tokenizer_for
 
     return tokenizer_for
 

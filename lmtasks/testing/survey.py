@@ -15,8 +15,8 @@ from lmtasks.recipe import Recipe
 from lmtasks.references import resolve
 from lmtasks.testing.architectures import prove
 from lmtasks.testing.case import register
-from lmtasks.testing.material import tiny_config, tokenizer_for
 from lmtasks.testing.proof import Outcome, Proof
+from lmtasks.testing.specimens import tiny_config, tokenizer_for
 
 PADDED = {
     "padding-does-not-matter": "no --line_by_line: its losses depend on the padding",
