@@ -19,6 +19,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from lmtasks.architecture import Architecture
 from lmtasks.catalog import Catalog, load_catalog
 from lmtasks.errors import InputError, first_line, nearest
+from lmtasks.evidence import package_of
 from lmtasks.filling import fill_up
 from lmtasks.hub import found_or_explained, is_local
 from lmtasks.recipe import Recipe
@@ -99,7 +100,9 @@ def settings_of_fresh(architecture: Architecture, recipe: Recipe) -> dict[str, A
 
 def _default_config(model_type: str) -> PretrainedConfig:
     if model_type not in CONFIG_MAPPING:
-        known = list(CONFIG_MAPPING.keys())
+        known, package = list(CONFIG_MAPPING.keys()), package_of(model_type)
+        if package:
+            raise InputError(f"model type '{model_type}' is in the package {package}", f"pip install {package}")
         raise InputError(
             f"unknown model type '{model_type}'{nearest(model_type, known)}",
             "transformers or a plugin must have it, such as roberta, modernbert, gpt2, llama",

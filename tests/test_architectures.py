@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,12 +26,15 @@ from lmtasks import Architecture, InputError
 from lmtasks.builtin.architectures import ARCHITECTURES
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
+from lmtasks.catalog import Plugin
+from lmtasks.evidence import package_of, recorded, rows
 from lmtasks.filling import fill_up
 from lmtasks.heads import separate_head
 from lmtasks.models import adapted, fit_to_tokenizer, register_architectures, usable_length
 from lmtasks.probes import probe
 from lmtasks.tiny import shrunk
 
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "architectures.py"
 DECLARED = {one.model_type: one for one in ARCHITECTURES}
 
 
@@ -271,3 +276,63 @@ def test_mistakes_of_the_command(lmtasks: Any) -> None:
     done = lmtasks("architectures", "causal-lm", "gpt2")
     assert done.code == 2
     assert "lmtasks architectures causal-lm --prove gpt2" in done.err
+
+
+# --- the page ---
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("architectures_script", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_the_script_makes_of_the_evidence(script: ModuleType) -> None:
+    assert script.PAGE.read_text(encoding="utf-8") == script.page(recorded())
+
+
+def test_every_architecture_of_the_guides_runs(script: ModuleType) -> None:
+    rows = script.guides(recorded())[2:]
+    assert len(rows) == 45
+    assert not [row for row in rows if "| runs |" not in row and "| limited |" not in row]
+
+
+def test_other_results_are_differences(script: ModuleType) -> None:
+    old = {"recipes": {"masked-lm": [{"model_type": "bert", "state": "runs"}, {"model_type": "mra", "state": "runs"}]}}
+    new = {"recipes": {"masked-lm": [{"model_type": "bert", "state": "refused"}]}}
+    assert script.differences(old, new) == [
+        "masked-lm bert: runs was written down, refused was measured",
+        "masked-lm mra: runs was written down, nothing was measured",
+    ]
+    assert not script.differences(old, old)
+
+
+def test_a_row_of_a_package_that_is_not_there_says_so() -> None:
+    nothing = lmtasks.Catalog({"masked-lm": MASKED_LM}, {}, ())
+    known = {row.model_type: row for row in rows(MASKED_LM, nothing)}
+    assert (known["nezha"].state, known["nezha"].package) == ("in a package", "lmtasks-nezha")
+    assert "nezha" in known["nezha"].line()
+
+
+def test_a_plugins_type_that_was_not_measured_is_declared() -> None:
+    own = Architecture(model_type="odd", models={"AutoModelForMaskedLM": "odd.model:Odd"})
+    plugin = Plugin("lmtasks-odd", "1.0", "odd", architectures=("odd",))
+    (row,) = [
+        row
+        for row in rows(MASKED_LM, lmtasks.Catalog({"masked-lm": MASKED_LM}, {"odd": own}, (plugin,)))
+        if row.model_type == "odd"
+    ]
+    assert (row.state, row.package) == ("declared", "lmtasks-odd")
+
+
+def test_an_unknown_type_that_a_package_has_is_found_there(tmp_path: Path, masked_tokenizer: Any) -> None:
+    assert package_of("nezha") == "lmtasks-nezha"
+    assert not package_of("bert") and not package_of("nothing")
+    if "nezha" in CONFIG_MAPPING:
+        pytest.skip("the package is installed")
+    with pytest.raises(InputError, match="model type 'nezha' is in the package lmtasks-nezha") as refusal:
+        run("masked-lm", tmp_path, masked_tokenizer, model_type="nezha")
+    assert refusal.value.hint == "pip install lmtasks-nezha"

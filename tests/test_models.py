@@ -584,7 +584,7 @@ def test_encoder_that_is_made_a_decoder_is_taken_by_causal_lm_only(text_file: Pa
     with pytest.raises(InputError, match="masked-lm cannot train this bert model: it does not see the text after"):
         plan("masked-lm", text_file, tmp_path, **decoder)
     with pytest.raises(InputError, match="causal-lm cannot train this bert model"):
-        plan("causal-lm", text_file, tmp_path, model_type="bert", **fresh())
+        plan("causal-lm", text_file, tmp_path, model_type="bert", **fresh(is_decoder=False))
 
 
 def test_default_block_is_cut_to_the_model_and_a_longer_one_refused(

@@ -118,8 +118,8 @@ def test_builtin_recipe_imports_nothing_heavy_at_the_top(path: Path) -> None:
     assert done.stdout == "[]\n"
 
 
-def test_both_builtin_recipes_are_looked_at() -> None:
-    assert [path.stem for path in BUILTIN] == ["causal_lm", "masked_lm"]
+def test_all_builtin_plugins_are_looked_at() -> None:
+    assert [path.stem for path in BUILTIN] == ["architectures", "causal_lm", "masked_lm"]
 
 
 @pytest.mark.parametrize("name", lmtasks.__all__)

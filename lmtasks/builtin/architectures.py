@@ -43,12 +43,13 @@ SEEING = (
 
 TOWERS = (
     "*vision*", "*image_encoder*", "*audio*", "*multi_modal_projector*", "*connector*", "*patch_embed*",
-    "*visual_projection*", "*img_temporal_embedding*",
+    "*visual_projection*", "*img_temporal_embedding*", "*image_embed*",
 )  # fmt: skip
 """Parts that images and sound go through."""
 
 REFUSED = {
     "cpmant": "it sees the whole text, and learns to continue it from prompts and masks of its own",
+    "gemma3n": "its part for images needs the package timm; gemma3n_text is the part for text",
     "gemma4_assistant": "it drafts for a larger model, whose keys and values it is given",
     "gemma4_unified_assistant": "it drafts for a larger model, whose keys and values it is given",
     "musicgen": "its tokens are those of a sound codec, not of text",
@@ -87,7 +88,12 @@ TINY: dict[str, dict[str, Any]] = {
     "dots3_note_text": {"head_dim": 16},
     "esmc": {"num_key_value_heads": 4},
     "falcon_h1": {**SMALL_MAMBA, "mamba_d_ssm": 64},
-    "gemma3n_text": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8, "laurel_rank": 8},
+    "gemma3n_text": {
+        "num_kv_shared_layers": 0,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 512,
+        "laurel_rank": 8,
+    },
     "gemma4": {"text_config": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8}},
     "gemma4_text": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8},
     "gemma4_unified": {"text_config": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8}},
@@ -183,6 +189,7 @@ ONES: dict[str, dict[str, Any]] = {
         "idle": {MASKED: ["lm_head.bias"], CAUSAL: ["lm_head.bias"]},
         "limits": "every input is padded to the size of the position table; its hashes are drawn anew for each batch",
     },
+    "rwkv": {"fresh": {"use_cache": False}},  # its cache is written in place, which gradients cannot take
     "xlstm": {"fresh": {"use_cache": False}},
     "xmod": {"fresh": {"default_language": "en_XX"}},
     "youtu": {"empty_padding": True},
