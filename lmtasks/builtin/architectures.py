@@ -93,6 +93,7 @@ TINY: dict[str, dict[str, Any]] = {
         "hidden_size_per_layer_input": 8,
         "vocab_size_per_layer_input": 512,
         "laurel_rank": 8,
+        "intermediate_size": 64,
     },
     "gemma4": {"text_config": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8}},
     "gemma4_text": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8},
