@@ -32,6 +32,7 @@ from test_floors import FLOORS
 import lmtasks as package
 from lmtasks import folder, hookspecs, testing
 from lmtasks.arguments import REFUSED, training_options
+from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.cli import COMMANDS
 from lmtasks.configure import ALWAYS
@@ -219,7 +220,7 @@ def test_everything_on_the_page_works(name: str, place: Path, lmtasks: Any, monk
         if isinstance(declared, package.Recipe) and declared.name not in ("masked-lm", "causal-lm"):
             check_recipe(declared)
         elif isinstance(declared, package.Architecture):
-            check_architecture(declared, MASKED_LM)
+            check_architecture(declared, CAUSAL_LM if "AutoModelForCausalLM" in declared.models else MASKED_LM)
 
 
 def test_readme_sets_up_a_fresh_machine_with_two_commands() -> None:
