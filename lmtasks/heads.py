@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy, log_softmax
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from lmtasks.errors import first_line
@@ -108,14 +109,12 @@ class Head:
         self._stop_at_last = False
         self.vocabulary = 0
         layer = model.get_output_embeddings()
-        linear = type(layer) is torch.nn.Linear
-        self._watches = [
-            *(
-                [layer.register_forward_pre_hook(self._stop_before), layer.register_forward_hook(self._see)]
-                if linear
-                else []
-            )
-        ]
+        self._watches: list[RemovableHandle] = []
+        if type(layer) is torch.nn.Linear:
+            self._watches += [
+                layer.register_forward_pre_hook(self._stop_before),
+                layer.register_forward_hook(self._see),
+            ]
         model.forward = _in_place_of(self._model_forward, self._forward)
         self.body.forward = _in_place_of(self._body_forward, self._through_body)
         model.lmtasks_head = self
