@@ -12,21 +12,22 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lmtasks.catalog import Catalog
 from lmtasks.recipe import Recipe
 
 FILE = Path(__file__).with_name("evidence.json")
 
-STATES = {
-    "runs": "proved by the checks of docs/testing.md on a tiny model",
-    "limited": "the same, but for what its notes say",
-    "refused": "cannot be trained, or not so that it would mean anything",
-    "declared": "a plugin declares it; lmtasks architectures RECIPE --prove TYPE measures it",
-    "in a package": "proved, but its package is not installed here",
-}
-"""What can be said of a type, in the order in which a table has it."""
+State = Literal["runs", "limited", "refused", "declared", "in a package"]
+"""What can be said of a type.
+
+- runs: a tiny model of it passed the checks of docs/testing.md;
+- limited: the same, but for what its notes say;
+- refused: it cannot be trained, or not so that it would mean anything;
+- declared: a plugin declares it, and ``lmtasks architectures RECIPE --prove TYPE`` measures it;
+- in a package: proved, but its package is not installed here.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class Row:
 
     Args:
         model_type: the type.
-        state: one of ``STATES``.
+        state: what can be said of it.
         notes: limits, or the reason; short lines.
         package: the plugin that brings it, where it is not in transformers.
     """
 
     model_type: str
-    state: str
+    state: State
     notes: tuple[str, ...] = ()
     package: str = ""
 

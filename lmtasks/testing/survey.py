@@ -10,7 +10,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from lmtasks.architecture import Architecture
 from lmtasks.catalog import Catalog
 from lmtasks.errors import InputError, first_line, nearest
-from lmtasks.evidence import Row
+from lmtasks.evidence import Row, State
 from lmtasks.recipe import Recipe
 from lmtasks.references import resolve
 from lmtasks.testing.architectures import prove
@@ -78,7 +78,7 @@ def _surveyed(
     return Row(kind, state, tuple(notes), package), proof
 
 
-def _judged(proof: Proof, architecture: Architecture) -> tuple[str, list[str]]:
+def _judged(proof: Proof, architecture: Architecture) -> tuple[State, list[str]]:
     """What a proof comes to, in words."""
     failed = dict(proof.failed)
     limits = [architecture.limits] if architecture.limits else []
