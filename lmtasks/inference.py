@@ -83,7 +83,7 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: 
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     for recipe in catalog.recipes.values():
         mapping = getattr(resolve(recipe.model_class), "_model_mapping", None) or {}
-        known = takes(recipe, config) and type(config) in mapping
+        known = takes(recipe, type(config)) and type(config) in mapping
         if known and mapping[type(config)].__name__ in (config.architectures or ()):
             return recipe
     raise InputError(

@@ -179,11 +179,11 @@ def _require_class(config: PretrainedConfig, name: str, recipe: Recipe) -> None:
     auto = recipe.model_class.partition(":")[2]
     if reason := architecture_of(config).refused.get(auto):
         raise InputError(f"{recipe.name} cannot train '{name}': {reason}", "choose another model")
-    if takes(recipe, config):
+    if takes(recipe, type(config)):
         return
     if _is_remote(config) and auto in (getattr(config, "auto_map", None) or {}):
         return
-    others = [other.name for other in load_catalog().recipes.values() if takes(other, config)]
+    others = [other.name for other in load_catalog().recipes.values() if takes(other, type(config))]
     hint = f"lmtasks run {others[0]} takes it" if others else _what_it_is(config)
     raise InputError(f"{recipe.name} cannot train '{name}': {config.model_type} has no such model class", hint)
 
@@ -193,17 +193,17 @@ def _is_remote(config: PretrainedConfig) -> bool:
     return type(config).__module__.startswith("transformers_modules.")
 
 
-def takes(recipe: Recipe, config: PretrainedConfig) -> bool:
-    """Whether the recipe, and its class, an Auto class or one model's, are for models of this type."""
+def takes(recipe: Recipe, config: type[PretrainedConfig]) -> bool:
+    """Whether the recipe, and its class, an Auto class or one model's, are for models of this configuration."""
     if recipe.model_types and config.model_type not in recipe.model_types:
         return False
     model_class = resolve(recipe.model_class)
     # What an Auto class maps is the one thing that tells; transformers has no public name for it.
     mapping = getattr(model_class, "_model_mapping", None)
     if mapping is not None:
-        return type(config) in mapping
+        return config in mapping
     own = getattr(model_class, "config_class", None)
-    return own is None or isinstance(config, own)
+    return own is None or issubclass(config, own)
 
 
 def _what_it_is(config: PretrainedConfig) -> str:

@@ -10,8 +10,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lmtasks.architecture import Architecture
 from lmtasks.catalog import load_catalog
+from lmtasks.models import takes
 from lmtasks.recipe import Recipe
-from lmtasks.references import resolve
 from lmtasks.testing.battery import BATTERY
 from lmtasks.testing.case import case_of
 from lmtasks.testing.proof import CheckFailed, Fault, Proof, examine
@@ -87,9 +87,4 @@ def _trains(recipe: Recipe, architecture: Architecture) -> bool:
     name = recipe.model_class.rpartition(":")[2]
     if architecture.models:
         return name in architecture.models or recipe.model_class in architecture.models.values()
-    mapping = getattr(resolve(recipe.model_class), "_model_mapping", None)
-    return (
-        mapping is not None
-        and architecture.model_type in CONFIG_MAPPING
-        and CONFIG_MAPPING[architecture.model_type] in mapping
-    )
+    return architecture.model_type in CONFIG_MAPPING and takes(recipe, CONFIG_MAPPING[architecture.model_type])

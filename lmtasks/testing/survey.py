@@ -11,8 +11,8 @@ from lmtasks.architecture import Architecture
 from lmtasks.catalog import Catalog
 from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.evidence import Row, State
+from lmtasks.models import takes
 from lmtasks.recipe import Recipe
-from lmtasks.references import resolve
 from lmtasks.testing.architectures import prove
 from lmtasks.testing.case import register
 from lmtasks.testing.proof import Outcome, Proof
@@ -29,11 +29,7 @@ PADDED = {
 def types_of(recipe: Recipe, catalog: Catalog) -> list[str]:
     """The model types that the recipe's class knows, plugins' included."""
     register(catalog.architectures.values())
-    mapping = getattr(resolve(recipe.model_class), "_model_mapping", None)
-    if mapping is None:
-        return [resolve(recipe.model_class).config_class.model_type]
-    known = {kind for kind, config in CONFIG_MAPPING.items() if config in mapping}
-    return sorted(known)
+    return sorted(kind for kind, config in CONFIG_MAPPING.items() if takes(recipe, config))
 
 
 def survey(recipe: Recipe, catalog: Catalog, kinds: Iterable[str] = ()) -> Iterator[tuple[Row, Proof | None]]:
