@@ -347,9 +347,7 @@ def _typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Seque
         add_options(parser, TITLES[group], options)
     other = parser.add_argument_group("other")
     other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
-    other.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    _add_selection(other)
-    other.add_argument("--help", "-h", action="store_true", help="show this")
+    _add_last(other)
     if trains:
         other.add_argument("--help_all", action="store_true", help="show this and every field of TrainingArguments")
     if trains and "--help_all" in words:
@@ -365,10 +363,12 @@ def _typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Seque
     return {**more, **vars(typed)}
 
 
-def _add_selection(group: Any) -> None:
-    """For ``--help`` only: these are taken off before anybody knows the command."""
+def _add_last(group: Any, json: str = "one JSON document on stdout") -> None:
+    """The flags that come last in ``--help``; plugins are chosen before anybody knows the command."""
+    group.add_argument("--json", action="store_true", help=json)
     group.add_argument("--plugin", metavar="MODULE", help="count a module, or a file, as a plugin; may come again")
     group.add_argument("--no_plugins", action="store_true", help="the built-in recipes only")
+    group.add_argument("--help", "-h", action="store_true", help="show this")
 
 
 def _add_training(parser: Parser, declared: Mapping[str, Option]) -> None:
@@ -503,9 +503,7 @@ def _predict(words: list[str]) -> int:
     )
     parser.add_argument("--batch_size", metavar="N", type=int, default=8, help="texts at once (default: 8)")
     parser.add_argument("--recipe", metavar="NAME", help="recipe to predict as; found out when not given")
-    parser.add_argument("--json", action="store_true", help="the pipeline's own structure, one JSON document")
-    _add_selection(parser)
-    parser.add_argument("--help", "-h", action="store_true", help="show this")
+    _add_last(parser, json="the pipeline's own structure, one JSON document")
     if _asks_help(words):
         parser.print_help()
         return 0
@@ -603,9 +601,7 @@ def _new_plugin(words: list[str]) -> int:
     parser.add_argument("name", metavar="NAME", help="of the package, such as lmtasks-shuffle")
     parser.add_argument("--kind", metavar="KIND", default="recipe", help=f"{' or '.join(KINDS)} (default: recipe)")
     parser.add_argument("--output_dir", metavar="FOLDER", help="where to write it (default: ./NAME)")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    _add_selection(parser)
-    parser.add_argument("--help", "-h", action="store_true", help="show this")
+    _add_last(parser)
     if _asks_help(words):
         parser.print_help()
         return 0

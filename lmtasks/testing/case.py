@@ -163,6 +163,12 @@ class Case:
         """
         return self if getattr(self.options, "line_by_line", False) else self.having(line_by_line=True)
 
+    def lengths(self) -> Iterator[Case]:
+        """The case, and the same with examples of all lengths if the recipe has these."""
+        yield self
+        with contextlib.suppress(Inapplicable):
+            yield self.ragged()
+
     # --- model ---
 
     def model(self) -> PreTrainedModel:
@@ -298,8 +304,15 @@ def register(architectures: Iterable[Architecture]) -> list[str]:
 @contextlib.contextmanager
 def _leaving_no_trace(place: str) -> Iterator[None]:
     """Nobody's cache grows, and random numbers go on afterwards as if nothing had happened."""
+    with chance_kept(), mock.patch.dict(os.environ, XDG_CACHE_HOME=place):
+        yield
+
+
+@contextlib.contextmanager
+def chance_kept() -> Iterator[None]:
+    """Whatever is drawn while this is open, every global generator goes on afterwards as if nothing had been."""
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]), mock.patch.dict(os.environ, XDG_CACHE_HOME=place):
+    with torch.random.fork_rng(devices=[]):
         try:
             yield
         finally:

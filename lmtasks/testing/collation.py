@@ -18,7 +18,7 @@ from lmtasks.blocks import Blocks
 from lmtasks.errors import InputError
 from lmtasks.options import options_of
 from lmtasks.recipe import Batch, BlockOptions, Example
-from lmtasks.testing.case import Case, examples_of
+from lmtasks.testing.case import Case, chance_kept, examples_of
 from lmtasks.testing.proof import Fault, Inapplicable, check
 
 TOKENS = ("input_ids", "labels", "decoder_input_ids")
@@ -179,17 +179,11 @@ def _require_repeatable(case: Case, *, training: bool) -> None:
 @contextlib.contextmanager
 def _elsewhere(seed: int) -> Iterator[None]:
     """Another state of every global generator, another time, and both as they were afterwards."""
-    states = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
     clocks = {name: mock.Mock(side_effect=_shifted(getattr(time, name), seed)) for name in ("time", "time_ns")}
-    with torch.random.fork_rng(devices=[]), mock.patch.multiple(time, **clocks):
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
+    with chance_kept(), mock.patch.multiple(time, **clocks):
+        for reseed in (random.seed, np.random.seed, torch.manual_seed):
+            reseed(seed)
+        yield
 
 
 def _shifted(clock: Any, days: int) -> Any:
@@ -230,9 +224,7 @@ def epochs_differ(case: Case) -> str:
 @check("recipe")
 def neighbours_do_not_matter(case: Case) -> None:
     """An example is collated alike alone and in company, in whatever order, up to its padding."""
-    for texts in (case, _ragged_or_none(case)):
-        if texts is None:
-            continue
+    for texts in case.lengths():
         for training in (True, False):
             collate, examples = texts.collate(training), texts.examples(6, training=training)
             together, turned = collate(examples), collate(examples[::-1])
@@ -244,13 +236,6 @@ def neighbours_do_not_matter(case: Case) -> None:
                             f"'{name}' of an example depends on the examples beside it",
                             "make each example from its own ids, length and seed; pad on the right, like lmtasks.stack",
                         )
-
-
-def _ragged_or_none(case: Case) -> Case | None:
-    try:
-        return case.ragged()
-    except Inapplicable:
-        return None
 
 
 def _differing_row(alone: Batch, batch: Batch, row: int) -> str | None:

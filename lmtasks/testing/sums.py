@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from lmtasks.arguments import training_arguments
 from lmtasks.errors import InputError
 from lmtasks.examples import Examples
-from lmtasks.heads import separate_head
+from lmtasks.heads import EVERYWHERE, separate_head
 from lmtasks.recipe import Batch
 from lmtasks.references import resolve
 from lmtasks.testing.case import SEED, Case
@@ -121,7 +121,7 @@ def count_is_that_of_the_targets(case: Case) -> None:
 def loss_is_the_cross_entropy(case: Case) -> None:
     """Loss and gradient are those of the cross-entropy at all labels, computed here from the model's plain logits."""
     oracle = case.oracle or _cross_entropy_of(case)
-    for texts in _plain_and_ragged(case):
+    for texts in case.lengths():
         model, batch = case.stirred(), texts.collate()(_of_all_lengths(texts))
         total, count, _ = sums(case, model, batch)
         expected, targets = oracle(model, batch)
@@ -137,14 +137,6 @@ def loss_is_the_cross_entropy(case: Case) -> None:
                 f"the gradient of the loss is not that of its value: they differ by {apart:.1%}",
                 "let the gradient flow through the whole loss: no detach, no scaling, no torch.no_grad",
             )
-
-
-def _plain_and_ragged(case: Case) -> Iterable[Case]:
-    yield case
-    try:
-        yield case.ragged()
-    except Inapplicable:
-        return
 
 
 def _apart(model: torch.nn.Module, total: torch.Tensor, expected: torch.Tensor) -> float:
@@ -253,7 +245,7 @@ def fast_head_is_the_plain_head(case: Case) -> str | None:
     model, batch = case.stirred(), case.batch()
     quick = case.stirred()
     if reason := separate_head(quick, {name: value for name, value in batch.items() if name != "labels"}):
-        return f"the head runs on every position: {reason}"
+        return f"{EVERYWHERE}: {reason}"
     results = []
     for one in (model, quick):
         total, count, _ = sums(case, one, batch)

@@ -11,6 +11,7 @@ from lmtasks.architecture import Architecture
 from lmtasks.catalog import Catalog
 from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.evidence import Row, State
+from lmtasks.heads import EVERYWHERE
 from lmtasks.models import takes
 from lmtasks.recipe import Recipe
 from lmtasks.testing.architectures import prove
@@ -86,4 +87,4 @@ def _judged(proof: Proof, architecture: Architecture) -> tuple[State, list[str]]
 
 
 def _is_limit(outcome: Outcome) -> bool:
-    return outcome.state == "ok" and outcome.reason.startswith("the head runs on every position")
+    return outcome.state == "ok" and outcome.reason.startswith(EVERYWHERE)
