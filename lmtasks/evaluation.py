@@ -16,6 +16,7 @@ from lmtasks.errors import RunError
 from lmtasks.examples import Examples
 from lmtasks.medium import Material
 from lmtasks.metrics import BitsPerByte
+from lmtasks.modes import in_mode
 from lmtasks.packing import Packed
 from lmtasks.recipe import EVALUATION_SEED, Batch, Recipe
 from lmtasks.references import resolve
@@ -50,18 +51,15 @@ def evaluate_model(
         RunError: the loss is not finite, or there is nothing to predict.
     """
     frequencies = _frequencies(examples.material)
-    was_training = model.training
-    model.eval()
     rows: list[dict[str, float]] = []
     unigram = done = 0.0
-    with torch.no_grad(), fixed_chance():
+    with in_mode(model), torch.no_grad(), fixed_chance():
         for batch in _batches(model, examples, collate, batch_size):
             total, targets, *more = recipe.loss(model, batch)
             rows.append({"loss": float(total), "targets": int(targets)} | _numbers(more))
             unigram += _surprise(frequencies, recipe.targets(batch))
             done += len(next(iter(batch.values())))
             progress(int(done))
-    model.train(was_training)
     rows, unigram = _gathered(rows, unigram)
     return _figures(recipe, examples, rows, unigram)
 

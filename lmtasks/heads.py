@@ -21,8 +21,12 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from lmtasks.errors import first_line
+from lmtasks.modes import in_mode
 from lmtasks.projection import ProjectedTotal
 from lmtasks.recipe import Batch
+
+EVERYWHERE = "the head runs on every position"
+"""What is told where it cannot be separated, before the reason."""
 
 PIECE = 1 << 23
 """Logits that exist at once; 32 MiB in float32."""
@@ -53,19 +57,16 @@ def separate_head(model: PreTrainedModel, inputs: Batch) -> str | None:
     candidates = (model.base_model, getattr(model.base_model, "decoder", None), largest)
     bodies = [body for place, body in enumerate(candidates) if body is not model and body not in candidates[:place]]
     reason = "it has no body apart from its head"
-    was_training = model.training
-    model.eval()
-    for body in filter(None, bodies):
-        head = Head(model, body)
-        try:
-            head.learn(inputs)
-        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            head.remove()
-            reason = first_line(error)
-        else:
-            model.train(was_training)
-            return None
-    model.train(was_training)
+    with in_mode(model):
+        for body in filter(None, bodies):
+            head = Head(model, body)
+            try:
+                head.learn(inputs)
+            except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                head.remove()
+                reason = first_line(error)
+            else:
+                return None
     return reason
 
 

@@ -14,6 +14,8 @@ import torch
 from transformers import PreTrainedModel
 
 from lmtasks.errors import InputError, first_line
+from lmtasks.models import architecture_of
+from lmtasks.modes import in_mode
 from lmtasks.probes import embedded_forward, reaches
 from lmtasks.recipe import Batch, Recipe
 
@@ -103,18 +105,14 @@ def probe_isolation(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> Non
         return
     documents = torch.zeros_like(ids)
     documents[:, cut:] = 1
-    was_training = model.training
-    model.eval()
     try:
-        with torch.enable_grad():
+        with in_mode(model, training=architecture_of(model.config).reversible), torch.enable_grad():
             logits, embedded = embedded_forward(model, {"input_ids": ids, "document_ids": documents})
             alone = [embedded_forward(model, {"input_ids": part})[0] for part in (ids[:, :cut], ids[:, cut:])]
             leaks = reaches(logits[:, cut:], embedded, slice(None, cut))
             leaks = leaks or reaches(logits[:, :cut], embedded, slice(cut, None))
     except (IndexError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise _refusal(recipe, model, f"it takes no mask of documents ({first_line(error)})") from error
-    finally:
-        model.train(was_training)
     if leaks:
         raise _refusal(recipe, model, "its tokens see other documents all the same")
     expected = torch.cat(alone, dim=1).float()

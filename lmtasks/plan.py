@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from lmtasks.modes import in_mode
 from lmtasks.recipe import Batch, Recipe
 
 BYTES_PER_PARAMETER = 16
@@ -111,13 +112,11 @@ def peak_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_si
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    was_training = model.training
     # Some models remember what they have seen in training, such as the ranges of their activations.
     memory = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    model.train()
-    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    watched = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with in_mode(model, training=True), torch.random.fork_rng(), watched:
         recipe.loss(model, example)
-    model.train(was_training)
     for buffer, before in memory:
         buffer.copy_(before)
     weights = sum(parameter.numel() for parameter in parameters)

@@ -19,7 +19,7 @@ from lmtasks.errors import InputError
 from lmtasks.evaluation import Collate
 from lmtasks.examples import Examples
 from lmtasks.folder import choose_folder, read_record, require_free, require_usable
-from lmtasks.heads import separate_head
+from lmtasks.heads import EVERYWHERE, separate_head
 from lmtasks.isolation import isolate, probe_isolation
 from lmtasks.medium import Material
 from lmtasks.models import Loaded, fit_to_tokenizer, load_config, load_model, usable_length
@@ -194,7 +194,7 @@ def quicken(request: Request, model: PreTrainedModel, material: Material, exampl
         return  # what is no text is projected to no vocabulary
     inputs = {name: value for name, value in example.items() if name != "labels"}
     if reason := separate_head(model, inputs):
-        yield f"the head runs on every position: {reason}"
+        yield f"{EVERYWHERE}: {reason}"
 
 
 def check_model(

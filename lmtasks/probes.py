@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from lmtasks.errors import InputError, first_line
 from lmtasks.heads import without_cache
 from lmtasks.models import architecture_of
+from lmtasks.modes import in_mode
 from lmtasks.recipe import Batch, Recipe
 
 FIRST_LOSS = (0.5, 5.0)
@@ -42,17 +43,15 @@ def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch, *, training: boo
         return
     # Isolation has a probe of its own; here every position must be able to see every other.
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "document_ids")}
-    was_training = model.training
+    gradients_in = in_mode(model, training=architecture_of(model.config).reversible)
     try:
-        with _nothing_zero(model), torch.random.fork_rng():
-            looks_ahead = _looks_ahead(model.train(architecture_of(model.config).reversible), inputs)
+        with gradients_in, _nothing_zero(model), torch.random.fork_rng():
+            looks_ahead = _looks_ahead(model, inputs)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"the model fails on a block of {batch['input_ids'].shape[1]} tokens: {first_line(error)}",
             "try a smaller --block_size; check that tokenizer and model belong together",
         ) from error
-    finally:
-        model.train(was_training)
     if recipe.attention and batch["input_ids"].shape[1] > 1 and (training or looks_ahead):
         _check_attention(recipe, model, looks_ahead)
 
@@ -87,18 +86,14 @@ def _looks_ahead(model: PreTrainedModel, inputs: Batch) -> bool:
 
 def _probe_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
     """One example that is no text through the model and the recipe's loss."""
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with in_mode(model), torch.no_grad():
             recipe.loss(model, batch)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"the model fails on an example: {first_line(error)}",
             "check that the model and its processing class belong together",
         ) from error
-    finally:
-        model.train(was_training)
 
 
 def embedded_forward(model: PreTrainedModel, inputs: Batch) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -182,10 +177,8 @@ def probe_padding(model: PreTrainedModel, recipe: Recipe, alone: Iterable[Batch]
     Raises:
         InputError: they are not.
     """
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with in_mode(model), torch.no_grad(), torch.random.fork_rng():
             apart = sum(float(recipe.loss(model, batch)[0]) for batch in alone)
             padded = float(recipe.loss(model, together)[0])
         # A loss that is no number tells nothing about padding, and is told of where it matters.
@@ -193,8 +186,6 @@ def probe_padding(model: PreTrainedModel, recipe: Recipe, alone: Iterable[Batch]
         reason = "" if alike else "its losses depend on the padding"
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         reason = f"it cannot take padding ({first_line(error)})"
-    finally:
-        model.train(was_training)
     if reason:
         how, advice = "line by line", "leave --line_by_line out: blocks are of one length"
         if recipe.medium is not None:
@@ -228,9 +219,7 @@ def probe_first_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> tu
     Raises:
         InputError: the loss is not finite, or not within ``FIRST_LOSS`` times the guess's.
     """
-    was_training = model.training
-    model.eval()
-    try:
+    with in_mode(model):
         loss = _mean_loss(model, recipe, batch)
         equal = _EqualLogits()
         hook = model.register_forward_hook(equal)
@@ -238,8 +227,6 @@ def probe_first_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> tu
             guess = _mean_loss(model, recipe, batch)
         finally:
             hook.remove()
-    finally:
-        model.train(was_training)
     least, most = FIRST_LOSS
     # Where a guess costs nothing, there are no targets or the loss is none that has such a scale.
     off = equal.made and guess > 0 and not least * guess <= loss <= most * guess

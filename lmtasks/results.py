@@ -20,6 +20,7 @@ from lmtasks.evaluation import fixed_chance
 from lmtasks.folder import RECORD, write_json
 from lmtasks.isolation import isolate
 from lmtasks.models import adapted
+from lmtasks.modes import in_mode
 from lmtasks.preparation import Prepared
 from lmtasks.recipe import EVALUATION_SEED
 from lmtasks.references import resolve
@@ -80,15 +81,13 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
     saved = adapted(saved, request.recipe)
     if "document_ids" in batch:
         isolate(saved, request.recipe)
-    was_training = model.training
-    with torch.no_grad():
+    with in_mode(model), torch.no_grad():
         device = next(model.parameters()).device
         batch = {name: value.to(device) for name, value in batch.items()}
         with fixed_chance():
-            ours = request.recipe.loss(model.eval(), batch)
+            ours = request.recipe.loss(model, batch)
         with fixed_chance():
             theirs = request.recipe.loss(saved.to(device).eval(), batch)
-    model.train(was_training)
     # The same weights on the same device; a wrong one moves the loss of a model that knows little by very little.
     if not torch.isclose(ours[0].cpu().double(), theirs[0].cpu().double(), rtol=1e-5):
         raise RunError(

@@ -17,8 +17,10 @@ from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
 from lmtasks.examples import Examples
 from lmtasks.isolation import isolate, probe_isolation
+from lmtasks.models import register_architectures
 from lmtasks.packing import cut
 from lmtasks.stream import Stream
+from lmtasks.tiny import shrunk
 
 ENCODERS = ("bert", "roberta", "modernbert", "distilbert")
 DECODERS = ("gpt2", "llama")
@@ -215,3 +217,15 @@ def test_probing_leaves_no_trace(training: bool) -> None:
     assert model.training is training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_model_with_gradients_in_training_only_is_refused_like_others() -> None:
+    register_architectures()
+    config = shrunk(AutoConfig.for_model("reformer"))
+    config.vocab_size, config.pad_token_id = 300, 1
+    torch.manual_seed(0)
+    model = AutoModelForMaskedLM.from_config(config)
+    isolate(model, MASKED_LM)
+    ids = torch.randint(5, 300, (1, 64), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(InputError, match="masked-lm cannot isolate documents with this reformer model"):
+        probe_isolation(model, MASKED_LM, {"input_ids": ids})

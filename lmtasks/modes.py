@@ -1,0 +1,19 @@
+"""The two modes of a model, training and evaluation, and how one is left as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def in_mode(model: torch.nn.Module, *, training: bool = False) -> Iterator[None]:
+    """While this is open the model is in that mode; afterwards in the one that it was in."""
+    before = model.training
+    model.train(training)
+    try:
+        yield
+    finally:
+        model.train(before)
