@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 import lzma
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tracemalloc
 import uuid
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from datasets.exceptions import DatasetNotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmtasks.corpus import Corpus, Split, load_corpus, plain_text
+from lmtasks.corpus import Corpus, Split, load_corpus, named, plain_text
 from lmtasks.corpus.named import unavailable
 from lmtasks.corpus.split import BATCH_BYTES
 from lmtasks.errors import InputError
@@ -796,6 +798,17 @@ def test_what_the_hub_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert missing.message == "cannot load the dataset 'a/b': Dataset 'a/b' doesn't exist on the Hub"
     assert "hf auth login" in missing.hint
     assert "check the network" in unavailable("a/b", ConnectionError("Couldn't reach 'a/b'")).hint
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchcodec") is not None, reason="what it needs is here")
+def test_a_dataset_that_needs_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("sounds").mkdir()
+    with wave.open("sounds/a.wav", "wb") as sound:
+        sound.setparams((1, 2, 16000, 0, "NONE", ""))
+        sound.writeframes(bytes(3200))
+    # Of the Hub; a folder is refused before anything of it is read.
+    monkeypatch.setattr(named, "_builder", lambda *_: datasets.load_dataset_builder(os.path.abspath("sounds")))
+    refused("the dataset 'somebody/sounds' cannot be read: ", "install that package", dataset_name="somebody/sounds")
 
 
 # ---- bad files
