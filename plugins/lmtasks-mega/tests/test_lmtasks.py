@@ -81,7 +81,8 @@ def test_padding_does_not_change_an_answer(causal):
     assert batched == [causal.predict(text, max_new_tokens=8, do_sample=False) for text in texts]
 
 
-@pytest.mark.parametrize("overrides", ["bidirectional=false", "is_decoder=true"])
+# What is not said is as a causal model needs it.
+@pytest.mark.parametrize("overrides", ["bidirectional=false,is_decoder=false", "is_decoder=true,bidirectional=true"])
 def test_half_a_causal_model_is_refused(overrides, tmp_path):
     with pytest.raises(lmtasks.InputError, match="it sees the tokens that it should predict"):
         train("causal-lm", tmp_path, overrides)
