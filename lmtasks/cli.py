@@ -363,9 +363,9 @@ def _typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Seque
     return {**more, **vars(typed)}
 
 
-def _add_last(group: Any, json: str = "one JSON document on stdout") -> None:
+def _add_last(group: Any, as_json: str = "one JSON document on stdout") -> None:
     """The flags that come last in ``--help``; plugins are chosen before anybody knows the command."""
-    group.add_argument("--json", action="store_true", help=json)
+    group.add_argument("--json", action="store_true", help=as_json)
     group.add_argument("--plugin", metavar="MODULE", help="count a module, or a file, as a plugin; may come again")
     group.add_argument("--no_plugins", action="store_true", help="the built-in recipes only")
     group.add_argument("--help", "-h", action="store_true", help="show this")
@@ -503,7 +503,7 @@ def _predict(words: list[str]) -> int:
     )
     parser.add_argument("--batch_size", metavar="N", type=int, default=8, help="texts at once (default: 8)")
     parser.add_argument("--recipe", metavar="NAME", help="recipe to predict as; found out when not given")
-    _add_last(parser, json="the pipeline's own structure, one JSON document")
+    _add_last(parser, as_json="the pipeline's own structure, one JSON document")
     if _asks_help(words):
         parser.print_help()
         return 0

@@ -14,8 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lmtasks.errors import InputError, first_line
-from lmtasks.models import architecture_of
-from lmtasks.modes import in_mode
+from lmtasks.models import with_gradients
 from lmtasks.probes import embedded_forward, reaches
 from lmtasks.recipe import Batch, Recipe
 
@@ -106,7 +105,7 @@ def probe_isolation(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> Non
     documents = torch.zeros_like(ids)
     documents[:, cut:] = 1
     try:
-        with in_mode(model, training=architecture_of(model.config).reversible), torch.enable_grad():
+        with with_gradients(model), torch.enable_grad():
             logits, embedded = embedded_forward(model, {"input_ids": ids, "document_ids": documents})
             alone = [embedded_forward(model, {"input_ids": part})[0] for part in (ids[:, :cut], ids[:, cut:])]
             leaks = reaches(logits[:, cut:], embedded, slice(None, cut))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -22,6 +23,7 @@ from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.evidence import package_of
 from lmtasks.filling import fill_up
 from lmtasks.hub import found_or_explained, is_local
+from lmtasks.modes import in_mode
 from lmtasks.recipe import Recipe
 from lmtasks.references import resolve
 from lmtasks.settings import ModelSettings
@@ -54,6 +56,11 @@ def register_architectures(catalog: Catalog | None = None) -> None:
 def architecture_of(config: PretrainedConfig) -> Architecture:
     """What was declared about the model type of a configuration; nothing is, about most."""
     return _registered.get(config.model_type) or Architecture(model_type=config.model_type)
+
+
+def with_gradients(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """While this is open the model is in the mode that it has gradients in: evaluation, without chance, if it can."""
+    return in_mode(model, training=architecture_of(model.config).reversible)
 
 
 def _register(architecture: Architecture) -> None:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from lmtasks.errors import InputError, first_line
 from lmtasks.heads import without_cache
-from lmtasks.models import architecture_of
+from lmtasks.models import architecture_of, with_gradients
 from lmtasks.modes import in_mode
 from lmtasks.recipe import Batch, Recipe
 
@@ -43,9 +43,8 @@ def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch, *, training: boo
         return
     # Isolation has a probe of its own; here every position must be able to see every other.
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "document_ids")}
-    gradients_in = in_mode(model, training=architecture_of(model.config).reversible)
     try:
-        with gradients_in, _nothing_zero(model), torch.random.fork_rng():
+        with with_gradients(model), _nothing_zero(model), torch.random.fork_rng():
             looks_ahead = _looks_ahead(model, inputs)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(

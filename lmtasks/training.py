@@ -35,8 +35,7 @@ from lmtasks.arguments import refused
 from lmtasks.errors import InputError, Interrupted, RunError, first_line
 from lmtasks.evaluation import Collate, evaluate_model
 from lmtasks.examples import Examples
-from lmtasks.models import architecture_of
-from lmtasks.modes import in_mode
+from lmtasks.models import with_gradients
 from lmtasks.progress import Progress
 from lmtasks.recipe import Batch, Recipe
 
@@ -359,8 +358,7 @@ def _gradient(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> list[torc
     device = next(model.parameters()).device
     inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    gradients_in = in_mode(model, training=architecture_of(model.config).reversible)
-    with gradients_in, torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with with_gradients(model), torch.random.fork_rng(devices=[]), torch.enable_grad():
         total = recipe.loss(model, inputs)[0]
         gradients = torch.autograd.grad(total, trained, allow_unused=True, materialize_grads=True)
     return [part.float() for part in gradients]
