@@ -9,7 +9,7 @@ the same model, the same blocks of real text and as many steps:
 - guide, bf16: the same with ``bf16=True``.
 - lmtasks: its Trainer with the head run apart and the precision that the hardware decides, as in a run.
 - lmtasks, float32: the same in float32.
-- bare loop: lmtasks' loss and batches in a plain loop: what is above it is the Trainer's overhead.
+- bare loop: lmtasks' loss, batches and memory in a plain loop: what is above it is the Trainer's overhead.
 
 Time stamps are taken inside the running training, after its first steps; contestants alternate, and the
 figures are medians of the rounds. The limit counts the products of a step that cannot be avoided (the body
@@ -59,6 +59,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from lmtasks.allocation import kept_memory
 from lmtasks.arguments import training_arguments
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
@@ -324,7 +325,8 @@ def with_lmtasks(case: Case, text: Text, effort: Effort, place: Path, *, bf16: b
     """Seconds per step of lmtasks' Trainer."""
     model, clock = quickened(case, text, effort), Clock(effort)
     values = our_arguments(case, model, effort, effort.steps, bf16=bf16)
-    our_trainer(case, text, effort, place, model, values, clock).train()
+    with kept_memory():
+        our_trainer(case, text, effort, place, model, values, clock).train()
     return clock.seconds
 
 
@@ -410,7 +412,7 @@ def measured(case: Case, text: Text, effort: Effort, place: Path) -> Steps:
         "guide": partial(with_guide, case, text, effort, place, bf16=False),
         "guide, bf16": partial(with_guide, case, text, effort, place, bf16=True),
         "lmtasks": partial(with_lmtasks, case, text, effort, place, bf16=None),
-        "bare loop": partial(in_bare_loop, case, text, effort, place),
+        "bare loop": kept_memory()(partial(in_bare_loop, case, text, effort, place)),
         "lmtasks, float32": partial(with_lmtasks, case, text, effort, place, bf16=False),
     }
     rates = {f"rate, {name}": partial(peak_rate, effort.device, dtype, effort.sizes) for name, dtype in DTYPES.items()}

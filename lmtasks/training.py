@@ -31,6 +31,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from lmtasks.allocation import kept_memory
 from lmtasks.arguments import refused
 from lmtasks.errors import InputError, Interrupted, RunError, first_line
 from lmtasks.evaluation import Collate, evaluate_model
@@ -414,7 +415,8 @@ def train(
             ],
         )
         try:
-            output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            with kept_memory():
+                output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise RunError(
                 "out of memory while training",

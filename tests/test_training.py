@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import platform
 import signal
 import threading
 from collections.abc import Callable
@@ -139,6 +140,28 @@ def distance(one: PreTrainedModel | dict[str, torch.Tensor], other: PreTrainedMo
 def same(one: PreTrainedModel, other: PreTrainedModel) -> bool:
     ours, theirs = weights(one), weights(other)
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+# --- memory ---
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library, whose allocator is left alone")
+def test_memory_is_kept_from_step_to_step(school: School) -> None:
+    resource = pytest.importorskip("resource")  # not everywhere
+    faults: list[int] = []
+
+    def wrap(collate: Collate) -> Collate:
+        def collated(examples: list[Any]) -> Any:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            torch.ones((256 >> len(faults)) << 18)  # MiB
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+            return collate(examples)
+
+        return collated
+
+    school.train("bert", wrap=wrap, max_steps=2, per_device_train_batch_size=4)
+    assert len(faults) == 2
+    assert faults[1] < faults[0] / 20
 
 
 # --- loss and gradient ---
