@@ -23,7 +23,7 @@ from transformers import (
     Pipeline,
     PreTrainedTokenizerBase,
 )
-from transformers.pipelines.base import ChunkPipeline, PipelineException
+from transformers.pipelines.base import ChunkPipeline, PipelineException, pad_collate_fn
 
 from lmtasks.catalog import Catalog, load_catalog, recorded_recipe
 from lmtasks.errors import InputError, first_line, nearest
@@ -31,7 +31,8 @@ from lmtasks.folder import read_record
 from lmtasks.heads import Head, separate_head
 from lmtasks.hub import found_or_explained
 from lmtasks.models import adapted, register_architectures, require_safetensors, takes, usable_length
-from lmtasks.progress import stage
+from lmtasks.probes import alike
+from lmtasks.progress import say, stage
 from lmtasks.recipe import Batch, Recipe
 from lmtasks.references import resolve
 
@@ -99,10 +100,15 @@ class Predictor:
         name: run folder, model folder or Hub id.
         recipe: gives pipeline and prompts.
         revision: branch, tag or commit of a model on the Hub.
+
+    Attributes:
+        one_by_one: whether several texts are answered one by one, because the padding between them would
+            change the answers; None as long as no texts of different length were asked.
     """
 
     def __init__(self, name: str, recipe: Recipe, revision: str = "main") -> None:
         self.recipe = recipe
+        self.one_by_one: bool | None = None
         require_safetensors(name)
         with found_or_explained("model", name):
             self.pipeline = _pipeline(name, recipe, revision)
@@ -151,7 +157,10 @@ class Predictor:
         if isinstance(self.pipeline, ChunkPipeline):  # it makes several inputs of one text
             return list(self.pipeline(prompts, batch_size=batch_size, **arguments))
         prepared = self._prepared(prompts, arguments)
-        order = _order([self._length(inputs) for inputs in prepared], batch_size)
+        lengths = [self._length(inputs) for inputs in prepared]
+        if batch_size > 1 and self._disturbed_by_padding(prepared, lengths):
+            batch_size = 1
+        order = _order(lengths, batch_size)
         answers: list[Any] = [None] * len(prompts)
         # A dataset, unlike a list, is answered text by text, so that it can be told how far it is.
         answered = self.pipeline(_Texts(prepared, order), batch_size=batch_size, **arguments)
@@ -172,6 +181,47 @@ class Predictor:
                 prepared.append(dict(self.pipeline.preprocess(prompt, **parameters)))
                 progress.update(done)
         return prepared
+
+    def _disturbed_by_padding(self, prepared: Sequence[Batch], lengths: Sequence[int]) -> bool:
+        """Whether the shortest text gets other logits beside the longest than alone.
+
+        Some models have no mask (FNet), count positions from the left (the decoder of BART), or lose the mask
+        when they generate (XLNet); what the pipeline would then answer depends on the other texts of the batch.
+        Of a pipeline that neither generates nor fills masks nobody here knows what it reads.
+        """
+        if len(set(lengths)) < 2 or not (self.generates or isinstance(self.pipeline, FillMaskPipeline)):
+            return False
+        if self.one_by_one is None:
+            shortest, longest = (prepared[lengths.index(pick(lengths))] for pick in (min, max))
+            pad = pad_collate_fn(self.tokenizer, self.pipeline.feature_extractor)
+            alone, beside = self._logits(shortest), self._logits(pad([shortest, longest]))
+            if not self.generates:
+                left = self.tokenizer.padding_side == "left"
+                beside = beside[:, -min(lengths) :] if left else beside[:, : min(lengths)]
+            self.one_by_one = not alike(alone[0], beside[0])
+            if self.one_by_one:
+                say("padding would change the answers of this model: the texts are answered one by one")
+        return self.one_by_one
+
+    def _logits(self, prepared: Batch) -> torch.Tensor:
+        """[texts, tokens, vocabulary]; where the pipeline generates, of the first new token, [texts, vocabulary]."""
+        model = self.pipeline.model
+        inputs = {name: value.to(model.device) for name, value in prepared.items() if isinstance(value, torch.Tensor)}
+        with torch.no_grad():
+            if not self.generates:
+                logits: torch.Tensor = model(**inputs).logits
+                return logits
+            read = {name: inputs[name] for name in (model.main_input_name, "attention_mask") if name in inputs}
+            greedy = {
+                "max_new_tokens": 1,
+                "do_sample": False,
+                "num_beams": 1,
+                "pad_token_id": self.tokenizer.pad_token_id,
+            }
+            first: torch.Tensor = model.generate(
+                **read, **greedy, output_logits=True, return_dict_in_generate=True
+            ).logits[0]
+            return first
 
     def _length(self, inputs: Batch) -> int:
         """Tokens, or what else the model takes, of a prepared text; 0 where the pipeline calls them otherwise."""

@@ -148,6 +148,7 @@ def test_many_texts_are_guessed_as_one_by_one(
         assert scores(same) == pytest.approx(scores(one), rel=1e-5)
         assert json.dumps(without_scores(same)) == json.dumps(without_scores(one))
     assert len({round(scores(one)[0], 6) for one in alone}) == len(texts) - 1
+    assert predictor.one_by_one is (None if batch_size == 1 else False)
 
 
 def louder(predictor: Predictor) -> None:
@@ -172,6 +173,68 @@ def test_many_texts_are_continued_as_one_by_one(kind: str, batch_size: int, mode
     alone = [predictor.predict(text, **arguments) for text in mixed()]
     assert predictor.predict(mixed(), batch_size=batch_size, **arguments) == alone
     assert len({choice["generated_text"] for (choice,) in alone}) > 2
+    assert predictor.one_by_one is (None if batch_size == 1 else False)
+
+
+DISTURBED = {
+    "fnet": {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "max_position_embeddings": 66},
+    "bart": {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 64},
+    "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64},
+}
+"""Models that padding disturbs: without a mask; positions from the left; a mask that generation leaves out."""
+
+
+@pytest.fixture(params=DISTURBED)
+def disturbed(
+    request: pytest.FixtureRequest, masked_tokenizer: Any, causal_tokenizer: Any, tmp_path: Path
+) -> tuple[Predictor, list[str], dict[str, Any]]:
+    """A predictor of each kind, texts, and arguments."""
+    masked = request.param == "fnet"
+    tokenizer = masked_tokenizer if masked else causal_tokenizer
+    ids = {f"{role}_token_id": tokenizer.pad_token_id for role in ("pad", "bos", "eos", "decoder_start")}
+    config = AutoConfig.for_model(request.param, **DISTURBED[request.param], **ids, vocab_size=len(tokenizer))
+    torch.manual_seed(0)
+    (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    predictor = Predictor(str(tmp_path), MASKED_LM if masked else CAUSAL_LM)
+    for parameter in predictor.pipeline.model.parameters():
+        if parameter.ndim > 1:  # a fresh model goes on with its last token, whatever was before
+            torch.nn.init.normal_(parameter, std=0.3)
+    return predictor, mixed("<mask>" if masked else ""), {"top_k": 3} if masked else {**GREEDY, "return_tensors": True}
+
+
+def test_a_model_that_padding_disturbs_answers_one_by_one(
+    disturbed: tuple[Predictor, list[str], dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    predictor, texts, arguments = disturbed
+    alone = [predictor.predict(text, **arguments) for text in texts]
+    assert predictor.one_by_one is None
+    assert predictor.predict(texts, **arguments) == alone
+    assert predictor.one_by_one is True
+    assert capfd.readouterr().err.count("the texts are answered one by one") == 1
+    predictor.one_by_one = False
+    assert predictor.predict(texts, **arguments) != alone, "this is what it is good for"
+
+
+def test_texts_of_one_length_are_not_padded_and_share_a_batch(
+    disturbed: tuple[Predictor, list[str], dict[str, Any]],
+) -> None:
+    predictor, texts, arguments = disturbed
+    alone = predictor.predict(texts[3], **arguments)
+    assert json.dumps(without_scores(predictor.predict([texts[3]] * 3, **arguments))) == json.dumps(
+        without_scores([alone] * 3)
+    )
+    assert predictor.one_by_one is None
+
+
+def test_the_digits_that_bfloat16_lacks_are_no_disturbance(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(model_folders["llama"], tmp_path / "m")
+    AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.bfloat16).save_pretrained(tmp_path / "m")
+    predictor = Predictor(str(tmp_path / "m"), CAUSAL_LM)
+    assert predictor.pipeline.model.dtype is torch.bfloat16
+    louder(predictor)
+    predictor.predict(mixed(), **GREEDY)
+    assert predictor.one_by_one is False
 
 
 def test_many_texts_take_the_arguments_of_one(filler: Predictor, teller: Predictor) -> None:

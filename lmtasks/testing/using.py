@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -118,21 +120,26 @@ def pipeline_answers(case: Case) -> None:
             f"the pipeline '{task}' is not for models of {name}" if made_for else f"there is no pipeline '{task}'",
             f"name another: {', '.join(others) or 'one of your own, module:Class'}",
         )
-    _answered(case)
+    _answered(case, _predictor(case))
 
 
 @check("recipe", "architecture")
 def batched_answers_are_the_same(case: Case) -> None:
-    """A text is answered alike alone and in a batch with a longer one."""
-    alone, both = _answered(case), _answered(case, copies=2)
+    """A text is answered alike alone and in a batch with a longer one, without answering them one by one."""
+    predictor = _predictor(case)
+    alone, both = _answered(case, predictor), _answered(case, predictor, copies=2)
     if not isinstance(both, list) or len(both) != 2:
         raise Fault(f"the pipeline gives {both!r:.200} for two texts", "let it answer each text")
     one, other = case.recipe.answers(alone), case.recipe.answers(both[0])
     if one != other:
         raise Fault(
             f"alone, the answer begins {one[:1]}, in a batch {other[:1]}",
-            "let the model heed attention_mask and count positions from it, with padding on either side; a pipeline of"
-            " your own has to pad, and take apart, what it answers together",
+            "draw nothing when answering; a pipeline of your own has to pad, and take apart, what it answers together",
+        )
+    if predictor.one_by_one:
+        raise Fault(
+            "padding changes the answers, so texts are answered one by one",
+            "let the model heed attention_mask and count positions from it, with padding on either side",
         )
 
 
@@ -142,7 +149,7 @@ def prompt_and_answers_are_text(case: Case) -> None:
     prompt = case.recipe.prompt(case.tokenizer, _text(case))
     if not isinstance(prompt, str) or not prompt.strip():
         raise Fault(f"prompt gives {prompt!r} for {_text(case)!r}", "give the text that the pipeline gets")
-    output = _answered(case)
+    output = _answered(case, _predictor(case))
     lines = case.recipe.answers(output)
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise Fault(f"answers gives {lines!r:.200}", "give a list of lines, each a str")
@@ -153,24 +160,37 @@ def _text(case: Case) -> str:
     return case.text or (texts[0] if texts else PROMPT)
 
 
-def _answered(case: Case, copies: int = 1) -> Any:
-    """What the pipeline says to the text; or to two at once, the text and so many copies of it in a row."""
+def _predictor(case: Case) -> Predictor:
+    """A model with moved weights, saved and behind its pipeline."""
     folder = case.folder / "answering"
     if not folder.exists():
         folder.mkdir()
         save_into(folder, case.stirred(), case.tokenizer)
+    with _explained(case):
+        return Predictor(str(folder), case.recipe)
+
+
+def _answered(case: Case, predictor: Predictor, copies: int = 1) -> Any:
+    """What the pipeline says to the text; or to two at once, the text and so many copies of it in a row."""
     text = _text(case)
     starter = case.recipe.starter.predict if case.recipe.starter else {}
-    try:
-        predictor = Predictor(str(folder), case.recipe)
+    with _explained(case):
         arguments = {**({"max_new_tokens": 4} if predictor.generates else {}), **starter, **case.predict}
         if predictor.generates:
             arguments = {**arguments, "do_sample": False, "max_new_tokens": min(arguments["max_new_tokens"], 8)}
         asked = text if copies == 1 else [text, " ".join([text] * copies)]
         return predictor.predict(asked, **arguments)
+
+
+@contextmanager
+def _explained(case: Case) -> Iterator[None]:
+    """What goes wrong on the way to an answer, in words for who wrote the recipe or the model."""
+    try:
+        yield
     except Exception as error:
         told = f"{type(error).__name__}: {first_line(error)}"
         advice = "see that model_class, pipeline and prompt belong together; text=... and predict={...} say what to ask"
         if not isinstance(error, InputError) and not case.make().can_generate():
             advice += "; a model for a pipeline that generates inherits from transformers.GenerationMixin"
-        raise Fault(f"the pipeline '{case.recipe.pipeline}' does not answer {text!r}: {told}", advice) from error
+        asked = f"the pipeline '{case.recipe.pipeline}' does not answer {_text(case)!r}"
+        raise Fault(f"{asked}: {told}", advice) from error
