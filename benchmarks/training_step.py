@@ -325,7 +325,7 @@ def with_lmtasks(case: Case, text: Text, effort: Effort, place: Path, *, bf16: b
     """Seconds per step of lmtasks' Trainer."""
     model, clock = quickened(case, text, effort), Clock(effort)
     values = our_arguments(case, model, effort, effort.steps, bf16=bf16)
-    with kept_memory():
+    with kept_memory(effort.device):
         our_trainer(case, text, effort, place, model, values, clock).train()
     return clock.seconds
 
@@ -412,7 +412,7 @@ def measured(case: Case, text: Text, effort: Effort, place: Path) -> Steps:
         "guide": partial(with_guide, case, text, effort, place, bf16=False),
         "guide, bf16": partial(with_guide, case, text, effort, place, bf16=True),
         "lmtasks": partial(with_lmtasks, case, text, effort, place, bf16=None),
-        "bare loop": kept_memory()(partial(in_bare_loop, case, text, effort, place)),
+        "bare loop": kept_memory(effort.device)(partial(in_bare_loop, case, text, effort, place)),
         "lmtasks, float32": partial(with_lmtasks, case, text, effort, place, bf16=False),
     }
     rates = {f"rate, {name}": partial(peak_rate, effort.device, dtype, effort.sizes) for name, dtype in DTYPES.items()}

@@ -2,7 +2,7 @@
 
 glibc takes blocks above 32 MiB from the kernel each time they are asked for, and gives them back when they are freed.
 On a CPU that is most tensors of the size of an embedding, several in a step; the kernel clears their pages anew,
-page fault by page fault, which took a fifth of a step (docs/benchmarks.md). GPUs have an allocator of their own
+page fault by page fault, which took a quarter of a step (docs/benchmarks.md). GPUs have an allocator of their own
 that keeps what is freed. Here glibc is told to do the same, for as long as the training lasts.
 """
 
@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
+
+import torch
 
 # Of glibc's malloc.h, for mallopt(3).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 
-KEEPING = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1}
+KEEPING = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
 """No block straight from the kernel, and nothing back to it."""
 
 USUAL = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20}
@@ -24,12 +27,17 @@ USUAL = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 
 
 
 @contextlib.contextmanager
-def kept_memory() -> Iterator[None]:
+def kept_memory(device: torch.device) -> Iterator[None]:
     """Freed memory is kept for the next block of its size; at the end it goes back to the kernel.
 
-    For the whole process. Without effect where the C library is another than glibc.
+    For the whole process, and only where the training is on a CPU and the C library is glibc with nothing about its
+    allocator in the environment: whoever has chosen something there wants it so.
+
+    Args:
+        device: that of the training.
     """
-    if platform.libc_ver()[0] != "glibc":
+    chosen = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc" or chosen:
         yield
         return
     libc = ctypes.CDLL(None)

@@ -23,15 +23,14 @@ from transformers import (
     Pipeline,
     PreTrainedTokenizerBase,
 )
-from transformers.pipelines.base import ChunkPipeline, PipelineException, pad_collate_fn
+from transformers.pipelines.base import ChunkPipeline, PipelineException
 
 from lmtasks.catalog import Catalog, load_catalog, recorded_recipe
 from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.folder import read_record
-from lmtasks.heads import Head, separate_head
 from lmtasks.hub import found_or_explained
 from lmtasks.models import adapted, register_architectures, require_safetensors, takes, usable_length
-from lmtasks.probes import alike
+from lmtasks.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
 from lmtasks.progress import say, stage
 from lmtasks.recipe import Batch, Recipe
 from lmtasks.references import resolve
@@ -102,8 +101,8 @@ class Predictor:
         revision: branch, tag or commit of a model on the Hub.
 
     Attributes:
-        one_by_one: whether several texts are answered one by one, because the padding between them would
-            change the answers; None as long as no texts of different length were asked.
+        one_by_one: whether several texts are answered one by one, because padding would change the answers;
+            None as long as there was nothing to pad.
     """
 
     def __init__(self, name: str, recipe: Recipe, revision: str = "main") -> None:
@@ -119,12 +118,12 @@ class Predictor:
         if self.generates:
             # Where the texts of a batch differ in length, padding must not come between prompt and continuation.
             self.tokenizer.padding_side = "left"
-            _keep_first_space(self.tokenizer)
+            keep_first_space(self.tokenizer)
         if self.tokenizer is not None and self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        _take_prepared(self.pipeline)
+        take_prepared(self.pipeline)
         if isinstance(self.pipeline, FillMaskPipeline):
-            _MasksOnly(self.pipeline)
+            MasksOnly(self.pipeline)
 
     def predict(self, texts: str | list[str], *, batch_size: int = 8, **arguments: Any) -> Any:
         """See :func:`predict`."""
@@ -183,45 +182,16 @@ class Predictor:
         return prepared
 
     def _disturbed_by_padding(self, prepared: Sequence[Batch], lengths: Sequence[int]) -> bool:
-        """Whether the shortest text gets other logits beside the longest than alone.
-
-        Some models have no mask (FNet), count positions from the left (the decoder of BART), or lose the mask
-        when they generate (XLNet); what the pipeline would then answer depends on the other texts of the batch.
-        Of a pipeline that neither generates nor fills masks nobody here knows what it reads.
-        """
-        if len(set(lengths)) < 2 or not (self.generates or isinstance(self.pipeline, FillMaskPipeline)):
+        """Whether texts of these lengths may not share a batch; measured once."""
+        known = sorted((length, number) for number, length in enumerate(lengths) if length)
+        if not known or known[0][0] == known[-1][0]:
             return False
         if self.one_by_one is None:
-            shortest, longest = (prepared[lengths.index(pick(lengths))] for pick in (min, max))
-            pad = pad_collate_fn(self.tokenizer, self.pipeline.feature_extractor)
-            alone, beside = self._logits(shortest), self._logits(pad([shortest, longest]))
-            if not self.generates:
-                left = self.tokenizer.padding_side == "left"
-                beside = beside[:, -min(lengths) :] if left else beside[:, : min(lengths)]
-            self.one_by_one = not alike(alone[0], beside[0])
+            shortest, longest = (prepared[number] for _, number in (known[0], known[-1]))
+            self.one_by_one = disturbed_by_padding(self.pipeline, shortest, longest)
             if self.one_by_one:
                 say("padding would change the answers of this model: the texts are answered one by one")
         return self.one_by_one
-
-    def _logits(self, prepared: Batch) -> torch.Tensor:
-        """[texts, tokens, vocabulary]; where the pipeline generates, of the first new token, [texts, vocabulary]."""
-        model = self.pipeline.model
-        inputs = {name: value.to(model.device) for name, value in prepared.items() if isinstance(value, torch.Tensor)}
-        with torch.no_grad():
-            if not self.generates:
-                logits: torch.Tensor = model(**inputs).logits
-                return logits
-            read = {name: inputs[name] for name in (model.main_input_name, "attention_mask") if name in inputs}
-            greedy = {
-                "max_new_tokens": 1,
-                "do_sample": False,
-                "num_beams": 1,
-                "pad_token_id": self.tokenizer.pad_token_id,
-            }
-            first: torch.Tensor = model.generate(
-                **read, **greedy, output_logits=True, return_dict_in_generate=True
-            ).logits[0]
-            return first
 
     def _length(self, inputs: Batch) -> int:
         """Tokens, or what else the model takes, of a prepared text; 0 where the pipeline calls them otherwise."""
@@ -276,16 +246,6 @@ class _Texts(Dataset[Batch]):
         return self.prepared[self.order[place]]
 
 
-def _take_prepared(pipeline: Pipeline) -> None:
-    """Let the pipeline take what it has prepared before as it is."""
-    preprocess = pipeline.preprocess
-
-    def prepared(inputs: Any, **parameters: Any) -> Any:
-        return inputs if isinstance(inputs, dict) else preprocess(inputs, **parameters)
-
-    pipeline.preprocess = prepared
-
-
 def _order(lengths: Sequence[int], batch_size: int) -> list[int]:
     """Numbers of the texts, so that every ``batch_size`` of them in a row are of similar length.
 
@@ -298,52 +258,6 @@ def _order(lengths: Sequence[int], batch_size: int) -> list[int]:
     last = middle.pop() if middle else []
     random.Random(0).shuffle(middle)
     return [number for batch in (first, *middle, last) for number in batch]
-
-
-class _MasksOnly:
-    """Spares a fill-mask pipeline the logits that it would throw away.
-
-    It reads those of the masks alone, but the projection to the vocabulary is half the work of a small model,
-    and its logits are nearly all that comes back from a GPU. Only for batches: the answer to a single text
-    stays the pipeline's to the last digit.
-
-    Args:
-        pipeline: what it makes of a batch goes through here from now on.
-    """
-
-    def __init__(self, pipeline: FillMaskPipeline) -> None:
-        self.model, self.mask = pipeline.model, pipeline.tokenizer.mask_token_id
-        self._forward, self._postprocess = pipeline._forward, pipeline.postprocess
-        self._asked = False
-        pipeline._forward, pipeline.postprocess = self.forward, self.postprocess
-
-    def forward(self, inputs: Batch) -> Any:
-        """The logits of the masks, a tensor [masks, vocabulary] for each text; or of all tokens, as without this."""
-        ids = inputs["input_ids"]
-        head = self._head(inputs) if len(ids) > 1 else None
-        if head is None:
-            return self._forward(inputs)
-        masked = ids == self.mask
-        logits = head.logits(head.hidden(inputs)[masked], inputs)
-        return {"input_ids": ids, "mask_logits": torch.split(logits, masked.sum(1).tolist())}
-
-    def postprocess(self, outputs: Any, **parameters: Any) -> Any:
-        """The pipeline's guesses for one text."""
-        if "mask_logits" in outputs:
-            ids, found = outputs["input_ids"], outputs["mask_logits"][0]
-            # The pipeline looks for them at their places. What is between is never read, and so takes no memory.
-            logits = found.new_empty(*ids.shape, found.shape[-1])
-            logits[ids == self.mask] = found
-            outputs = {"input_ids": ids, "logits": logits}
-        return self._postprocess(outputs, **parameters)
-
-    def _head(self, inputs: Batch) -> Head | None:
-        """The model's head on its own, if it gives the same logits on a corner of the first batch."""
-        if not self._asked:
-            self._asked = True
-            self.model.requires_grad_(False)  # nothing is to be learned about gradients
-            separate_head(self.model, {name: value[:2, :16] for name, value in inputs.items()})
-        return getattr(self.model, "lmtasks_head", None)
 
 
 def _pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
@@ -368,20 +282,3 @@ def _role(processor: Any) -> str:
     """What pipelines call a processing class of this kind."""
     kinds = {PreTrainedTokenizerBase: "tokenizer", FeatureExtractionMixin: "feature_extractor"}
     return next((role for kind, role in kinds.items() if isinstance(processor, kind)), "processor")
-
-
-def _keep_first_space(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let the tokenizer decode a continuation with the space that it begins with.
-
-    SentencePiece's way of decoding drops the first space, which is right for a text and wrong for
-    what the text-generation pipeline decodes: the new tokens alone ("The cat" + "sat" = "The catsat").
-    """
-    decode = tokenizer.decode
-
-    def decoded(ids: Sequence[int], *arguments: Any, **options: Any) -> Any:
-        text = decode(ids, *arguments, **options)
-        # A model may have more rows than its tokenizer has tokens; such an id has no word.
-        first = (tokenizer.convert_ids_to_tokens(int(ids[0])) if len(ids) else None) or ""
-        return f" {text}" if first.startswith("\u2581") and not text.startswith(" ") else text
-
-    tokenizer.decode = decoded

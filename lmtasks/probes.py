@@ -256,18 +256,3 @@ class _EqualLogits:
             outputs.logits = torch.zeros_like(outputs.logits)
             self.made = True
         return outputs
-
-
-def alike(logits: torch.Tensor, others: torch.Tensor) -> bool:
-    """Whether two ways to compute the same logits agree as well as their precision lets them.
-
-    Their distance, squared and averaged, against the spread of the logits: other shapes are multiplied in another
-    order, and of many logits one is always farther off. Half of the digits have to be right.
-
-    Args:
-        logits, others: of one shape and dtype; no logits at all are alike.
-    """
-    if logits.numel() < 2:
-        return True
-    apart = (logits.double() - others.double()).square().mean().sqrt()
-    return bool(apart <= math.sqrt(torch.finfo(logits.dtype).eps) * logits.double().std())

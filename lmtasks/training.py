@@ -415,7 +415,7 @@ def train(
             ],
         )
         try:
-            with kept_memory():
+            with kept_memory(arguments.device):
                 output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise RunError(

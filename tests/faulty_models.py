@@ -145,6 +145,14 @@ class Noisy(CausalMixer):
         return nn.functional.dropout(super().states(input_ids, attention_mask), 0.1, training=True)
 
 
+class Moody(CausalMixer):
+    """Never says the same word twice in a row: draws what to add to each word."""
+
+    def forward(self, *inputs, **named):
+        output = super().forward(*inputs, **named)
+        return type(output)(**{**output, "logits": output.logits + 50 * torch.rand(output.logits.shape[-1])})
+
+
 class Sociable(CausalMixer):
     """What an example comes to depends on the others of its batch."""
 

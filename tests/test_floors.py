@@ -15,9 +15,9 @@ FLOORS = {
     2: {"catalog", "configure", "evidence", "flags", "listing", "loading", "new_plugin", "sample", "words"},
     3: {
         "allocation", "arguments", "cache", "card", "corpus", "encoding", "evaluation", "examples", "filling", "folder",
-        "heads", "hub", "inference", "isolation", "losses", "metrics", "models", "modes", "packing", "plan",
-        "precision", "probes", "processing", "progress", "projection", "publishing", "schema", "segmentation", "stream",
-        "texts", "tiny", "tokenization", "training",
+        "heads", "hub", "inference", "isolation", "losses", "metrics", "models", "modes", "packing", "pipelines",
+        "plan", "precision", "probes", "processing", "progress", "projection", "publishing", "schema", "segmentation",
+        "stream", "texts", "tiny", "tokenization", "training",
     },
     4: {"doctor", "preparation", "results", "runner"},
     5: {"cli", "testing", "__main__"},

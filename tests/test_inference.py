@@ -21,6 +21,7 @@ from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.catalog import load_catalog
 from lmtasks.errors import InputError
 from lmtasks.inference import Predictor, recipe_of
+from lmtasks.pipelines import alike
 
 CATALOG = load_catalog()
 GREEDY = {"max_new_tokens": 5, "do_sample": False}
@@ -216,24 +217,88 @@ def test_a_model_that_padding_disturbs_answers_one_by_one(
     assert predictor.predict(texts, **arguments) != alone, "this is what it is good for"
 
 
+def rows_of(predictor: Predictor) -> list[int]:
+    """How many texts the pipeline takes at once, written down from now on."""
+    rows: list[int] = []
+    forward = predictor.pipeline.forward
+
+    def watched(inputs: Any, **parameters: Any) -> Any:
+        rows.append(len(inputs["input_ids"]))
+        return forward(inputs, **parameters)
+
+    predictor.pipeline.forward = watched
+    return rows
+
+
 def test_texts_of_one_length_are_not_padded_and_share_a_batch(
     disturbed: tuple[Predictor, list[str], dict[str, Any]],
 ) -> None:
     predictor, texts, arguments = disturbed
-    alone = predictor.predict(texts[3], **arguments)
-    assert json.dumps(without_scores(predictor.predict([texts[3]] * 3, **arguments))) == json.dumps(
-        without_scores([alone] * 3)
-    )
+    predictor.predict([texts[3]] * 3, **arguments)
+    rows = rows_of(predictor)
+    predictor.predict([texts[3]] * 3, **arguments)
+    assert set(rows) == {3}
     assert predictor.one_by_one is None
+    predictor.predict(texts, **arguments)
+    rows.clear()
+    predictor.predict(texts, **arguments)
+    assert set(rows) == {1}
 
 
-def test_the_digits_that_bfloat16_lacks_are_no_disturbance(model_folders: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dtype", "disturbed"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_what_a_precision_cannot_hold_is_no_disturbance(
+    dtype: torch.dtype, disturbed: bool, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
     shutil.copytree(model_folders["llama"], tmp_path / "m")
-    AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.bfloat16).save_pretrained(tmp_path / "m")
+    AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=dtype).save_pretrained(tmp_path / "m")
     predictor = Predictor(str(tmp_path / "m"), CAUSAL_LM)
-    assert predictor.pipeline.model.dtype is torch.bfloat16
-    louder(predictor)
+    assert predictor.pipeline.model.dtype is dtype
+
+    def one_in_a_hundred(module: Any, inputs: Any, states: torch.Tensor) -> torch.Tensor:
+        return states * (1.01 if len(states) > 1 else 1)  # what eight layers of products in bfloat16 come to
+
+    predictor.pipeline.model.lm_head.register_forward_hook(one_in_a_hundred)
     predictor.predict(mixed(), **GREEDY)
+    assert predictor.one_by_one is disturbed
+
+
+@pytest.mark.parametrize(
+    ("apart", "eps", "same"),
+    [(0, 1e-7, True), (1e-5, 1e-7, True), (0.01, 1e-7, False), (0.01, 8e-3, True), (0.3, 8e-3, False)],
+)
+def test_half_of_the_digits_have_to_agree(apart: float, eps: float, same: bool) -> None:
+    logits = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 3 + 5
+    others = logits + 3 * apart * torch.randn(1000, generator=torch.Generator().manual_seed(1))
+    assert alike(logits, others, eps) is same
+    nothing = torch.full_like(logits, torch.nan)
+    assert alike(torch.cat([logits, nothing]), torch.cat([others, logits]), eps) is same
+    assert alike(nothing, logits, eps) is True
+
+
+def test_a_model_that_generates_in_its_own_way_is_left_to_it(teller: Predictor) -> None:
+    class Own(type(teller.pipeline.model)):  # type: ignore[misc]
+        def generate(self, inputs: Any = None, **arguments: Any) -> Any:
+            assert "output_logits" not in arguments
+            return super().generate(inputs, **arguments)
+
+    model = teller.pipeline.model
+    usual, teller.one_by_one = type(model), None
+    try:
+        model.__class__ = Own
+        assert teller.predict(TEXTS, **GREEDY) == [teller.predict(text, **GREEDY) for text in TEXTS]
+        assert teller.one_by_one is False
+    finally:
+        model.__class__ = usual
+
+
+def test_a_model_that_gives_several_answers_by_itself_can_still_be_measured(
+    model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(model_folders["gpt2"], tmp_path / "m")
+    settings = {"do_sample": True, "num_return_sequences": 3, "temperature": 0.7, "max_new_tokens": 2}
+    transformers.GenerationConfig(**settings).save_pretrained(tmp_path / "m")
+    predictor = Predictor(str(tmp_path / "m"), CAUSAL_LM)
+    assert [len(choices) for choices in predictor.predict(TEXTS)] == [3] * len(TEXTS)
     assert predictor.one_by_one is False
 
 

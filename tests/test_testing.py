@@ -618,8 +618,12 @@ MODEL_FAULTS = {
     "Loud": ("first-loss-is-that-of-a-guess", r"starts at a loss of .*-> if it is too large, start with smaller"),
     "Short": ("model-takes-a-block", r"fails on a block of 32 tokens: .*-> let forward take what the collator makes"),
     "Blank": ("model-takes-a-block", r"finite: False.*-> give logits"),
-    "LeftBehind": (
+    "Moody": (
         "batched-answers-are-the-same",
+        r"alone, the answer begins .*, in a batch .*-> let the model draw nothing",
+    ),
+    "LeftBehind": (
+        "texts-share-a-batch",
         r"padding changes the answers, so texts are answered one by one.*-> let the model heed attention_mask",
     ),
     "Mute": ("pipeline-answers", r"does not answer .*a model for a pipeline that generates inherits from"),

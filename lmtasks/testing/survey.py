@@ -22,7 +22,7 @@ from lmtasks.testing.specimens import tiny_config, tokenizer_for
 PADDED = {
     "padding-does-not-matter": "no --line_by_line: its losses depend on the padding",
     "evaluation-batches-do-not-matter": "no --line_by_line: its losses depend on the padding",
-    "batched-answers-are-the-same": "predict answers one text at a time: its answers depend on the padding",
+    "texts-share-a-batch": "predict answers one text at a time: its answers depend on the padding",
 }
 """What it means for a user when a check fails that only texts of different lengths need."""
 

@@ -125,7 +125,7 @@ def pipeline_answers(case: Case) -> None:
 
 @check("recipe", "architecture")
 def batched_answers_are_the_same(case: Case) -> None:
-    """A text is answered alike alone and in a batch with a longer one, without answering them one by one."""
+    """A text is answered alike alone and among several."""
     predictor = _predictor(case)
     alone, both = _answered(case, predictor), _answered(case, predictor, copies=2)
     if not isinstance(both, list) or len(both) != 2:
@@ -134,8 +134,16 @@ def batched_answers_are_the_same(case: Case) -> None:
     if one != other:
         raise Fault(
             f"alone, the answer begins {one[:1]}, in a batch {other[:1]}",
-            "draw nothing when answering; a pipeline of your own has to pad, and take apart, what it answers together",
+            "let the model draw nothing and heed attention_mask; a pipeline of your own has to pad, and take apart,"
+            " what it answers together",
         )
+
+
+@check("recipe", "architecture")
+def texts_share_a_batch(case: Case) -> None:
+    """Texts of different length are answered in one batch: padding does not change the logits behind the answers."""
+    predictor = _predictor(case)
+    _answered(case, predictor, copies=2)
     if predictor.one_by_one:
         raise Fault(
             "padding changes the answers, so texts are answered one by one",

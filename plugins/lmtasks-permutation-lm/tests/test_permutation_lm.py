@@ -16,7 +16,7 @@ def test_it_keeps_the_contract_of_a_recipe() -> None:
     check_recipe(
         PERMUTATION_LM,
         unmoved=["*.seg_embed", "*.r_s_bias"],  # segments of a text are for other tasks
-        skip={"batched-answers-are-the-same": "XLNet of transformers leaves the attention mask out when it generates"},
+        skip={"texts-share-a-batch": "XLNet of transformers leaves the attention mask out when it generates"},
     )
 
 
