@@ -104,14 +104,14 @@ def disturbed_by_padding(pipeline: Pipeline, shorter: Batch, longer: Batch) -> b
 
     Args:
         pipeline: one that fills masks, whose logits are compared, or one that generates: those of the first new
-            token. What others read of their inputs is not known here; they count as not disturbed.
+            tokens. What others read of their inputs is not known here; they count as not disturbed.
         shorter, longer: texts as the pipeline prepares them.
     """
     generate = getattr(type(pipeline.model), "generate", None)
     if isinstance(pipeline, FillMaskPipeline):
         logits = _of_masks
     elif pipeline._pipeline_calls_generate and generate is GenerationMixin.generate:
-        logits = _of_first_token
+        logits = _of_new_tokens
     else:
         return False
     together = pad_collate_fn(pipeline.tokenizer, pipeline.feature_extractor)([shorter, longer])
@@ -129,17 +129,30 @@ def _of_masks(pipeline: Pipeline, inputs: Batch) -> torch.Tensor:
     return logits
 
 
-def _of_first_token(pipeline: Pipeline, inputs: Batch) -> torch.Tensor:
-    """Logits of the token that the first text is continued with, [vocabulary]."""
+def _of_new_tokens(pipeline: Pipeline, inputs: Batch) -> torch.Tensor:
+    """Logits of the first two tokens that the first text is continued with, [2, vocabulary].
+
+    The first comes from the text, the second from what the model keeps of it (GIT loses the places only there).
+    """
     read = {name: value.to(pipeline.model.device) for name, value in inputs.items() if torch.is_tensor(value)}
     if isinstance(pipeline, TextGenerationPipeline):
         read = {name: value for name, value in read.items() if name in ("input_ids", "attention_mask")}
-    greedy = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1, "max_new_tokens": 1}
-    greedy["pad_token_id"] = pipeline.tokenizer.pad_token_id
+    last = int(read[pipeline.model.main_input_name][0, -1])
+    settings = {
+        "do_sample": False,
+        "num_beams": 1,
+        "num_return_sequences": 1,
+        "min_new_tokens": 2,
+        "max_new_tokens": 2,
+        # The same first token whatever the rounding, or the second could be about another text.
+        "prefix_allowed_tokens_fn": lambda text, ids: [last],
+        "pad_token_id": pipeline.tokenizer.pad_token_id,
+        "output_logits": True,
+        "return_dict_in_generate": True,
+    }
     with torch.no_grad():
-        output = pipeline.model.generate(**read, **greedy, output_logits=True, return_dict_in_generate=True)
-    first: torch.Tensor = output.logits[0][0]
-    return first
+        output = pipeline.model.generate(**read, **settings)
+    return torch.stack([logits[0] for logits in output.logits])
 
 
 def alike(logits: torch.Tensor, others: torch.Tensor, eps: float) -> bool:

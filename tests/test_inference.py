@@ -181,8 +181,15 @@ DISTURBED = {
     "fnet": {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "max_position_embeddings": 66},
     "bart": {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 64},
     "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64},
+    "git": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "vision_config": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32},
+    },
 }
-"""Models that padding disturbs: without a mask; positions from the left; a mask that generation leaves out."""
+"""Models that padding disturbs: no mask; positions from the left; a mask left out, or places lost, when generating."""
 
 
 @pytest.fixture(params=DISTURBED)

@@ -19,12 +19,13 @@ from lmtasks.testing.case import register
 from lmtasks.testing.proof import Outcome, Proof
 from lmtasks.testing.specimens import tiny_config, tokenizer_for
 
-PADDED = {
+LIMITING = {
     "padding-does-not-matter": "no --line_by_line: its losses depend on the padding",
     "evaluation-batches-do-not-matter": "no --line_by_line: its losses depend on the padding",
+    "batched-answers-are-the-same": "asked again or among others, it answers otherwise",
     "texts-share-a-batch": "predict answers one text at a time: its answers depend on the padding",
 }
-"""What it means for a user when a check fails that only texts of different lengths need."""
+"""What it means for a user when a check fails without which a model can still be trained, and asked."""
 
 
 def types_of(recipe: Recipe, catalog: Catalog) -> list[str]:
@@ -79,7 +80,7 @@ def _judged(proof: Proof, architecture: Architecture) -> tuple[State, list[str]]
     """What a proof comes to, in words."""
     failed = dict(proof.failed)
     limits = [architecture.limits] if architecture.limits else []
-    limits += dict.fromkeys(PADDED[name] for name in [*failed] if name in PADDED and failed.pop(name))
+    limits += dict.fromkeys(LIMITING[name] for name in [*failed] if name in LIMITING and failed.pop(name))
     if failed:
         return "refused", [f"{name}: {outcome.reason}" for name, outcome in failed.items()]
     limits += [outcome.reason for outcome in proof.checks.values() if _is_limit(outcome)]
