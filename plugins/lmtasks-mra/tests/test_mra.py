@@ -15,7 +15,7 @@ from transformers.models.mra import modeling_mra
 
 import lmtasks
 from lmtasks.heads import separate_head
-from lmtasks.tiny import tiny_config
+from lmtasks.testing.specimens import tiny_config
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200
 # Two blocks, of whose four squares only two are looked at in full.
@@ -381,7 +381,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> lmtasks.Run:
 def test_the_plugin_is_in_the_catalog() -> None:
     catalog = lmtasks.load_catalog()
     assert not [plugin for plugin in catalog.plugins if plugin.name == "mra" and plugin.broken]
-    tiny = MraForMaskedLM(tiny_config(catalog.architectures["mra"]))
+    tiny = MraForMaskedLM(tiny_config("mra", catalog.recipe("masked-lm")))
     assert sum(parameter.numel() for parameter in tiny.parameters()) < 2_000_000
     assert (
         tiny.mra.encoder.layer[0].attention.self.resolution.squares < (tiny.config.max_position_embeddings // 32) ** 2
