@@ -2,7 +2,7 @@
 
 glibc takes blocks above 32 MiB from the kernel each time they are asked for, and gives them back when they are freed.
 On a CPU that is most tensors of the size of an embedding, several in a step; the kernel clears their pages anew,
-page fault by page fault, which took a quarter of a step (docs/benchmarks.md). GPUs have an allocator of their own
+page fault by page fault, which took a sixth of a step (docs/benchmarks.md). GPUs have an allocator of their own
 that keeps what is freed. Here glibc is told to do the same, for as long as the training lasts.
 """
 

@@ -183,14 +183,14 @@ class Predictor:
 
     def _disturbed_by_padding(self, prepared: Sequence[Batch], lengths: Sequence[int]) -> bool:
         """Whether texts of these lengths may not share a batch; measured once."""
-        known = sorted((length, number) for number, length in enumerate(lengths) if length)
-        if not known or known[0][0] == known[-1][0]:
+        known = set(lengths) - {0}
+        if len(known) < 2:
             return False
         if self.one_by_one is None:
-            shortest, longest = (prepared[number] for _, number in (known[0], known[-1]))
+            shortest, longest = (prepared[lengths.index(length)] for length in (min(known), max(known)))
             self.one_by_one = disturbed_by_padding(self.pipeline, shortest, longest)
             if self.one_by_one:
-                say("padding would change the answers of this model: the texts are answered one by one")
+                say("padding would change the answers: the texts are answered one by one")
         return self.one_by_one
 
     def _length(self, inputs: Batch) -> int:
