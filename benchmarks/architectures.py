@@ -1,7 +1,7 @@
 """Prove every model type that masked-lm and causal-lm know, and write down what came of it.
 
-    python benchmarks/architectures.py                 compare with lmtasks/evidence.json; exit 1 where it differs
-    python benchmarks/architectures.py --write         write lmtasks/evidence.json and docs/architectures.md
+    python benchmarks/architectures.py                 compare with what is recorded; exit 1 where it differs
+    python benchmarks/architectures.py --write         write lmtasks/registry/support.json and docs/architectures.md
 
 A type takes a few seconds: a tiny model of it is trained, measured, saved, loaded and asked. Install the
 packages in plugins/ first; the types that they bring are proved with the others.
@@ -22,7 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architectures.md"
-EVIDENCE = ROOT / "lmtasks" / "evidence.json"
+EVIDENCE = ROOT / "lmtasks" / "registry" / "support.json"
 RECIPES = ("masked-lm", "causal-lm")
 
 GUIDES = {
@@ -65,7 +65,7 @@ def measured(recipe: str, kind: str) -> dict[str, Any]:
     import torch
     import transformers
 
-    from lmtasks.catalog import load_catalog
+    from lmtasks.registry.catalog import load_catalog
     from lmtasks.testing.survey import survey
 
     torch.set_num_threads(1)
@@ -147,7 +147,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="TYPE", help="these types; the others stay as they were")
     chosen = parser.parse_args(words)
 
-    from lmtasks.catalog import load_catalog
+    from lmtasks.registry.catalog import load_catalog
     from lmtasks.testing.survey import types_of
 
     catalog, old = load_catalog(), json.loads(EVIDENCE.read_text(encoding="utf-8"))

@@ -58,14 +58,14 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 import lmtasks
-from lmtasks.arguments import training_arguments
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
-from lmtasks.corpus import Split
-from lmtasks.encoding import encode
-from lmtasks.examples import Examples
-from lmtasks.heads import separate_head
-from lmtasks.training import train
+from lmtasks.config.training_arguments import training_arguments
+from lmtasks.data.corpus import Split
+from lmtasks.data.dataset import ExampleDataset
+from lmtasks.data.text.encode import encode
+from lmtasks.models.lm_head import separate_head
+from lmtasks.training.trainer import train
 
 PAGE = Path(__file__).parents[1] / "docs" / "correctness.md"
 BEGIN, END = "<!-- correctness: begin -->", "<!-- correctness: end -->"
@@ -507,7 +507,7 @@ def ours_in_parts(kind: str, folder: Path, place: Path) -> tuple[list[Finished],
         how = {"logging_steps": 1, "save_strategy": "no", "use_cpu": True, "report_to": "none", "seed": 42}
         arguments = training_arguments({**how, **size, **SGD}, where, SGD["max_steps"])
         model = load(folder, kind)
-        examples = Examples(packed, 42), Examples(packed, lmtasks.EVALUATION_SEED)
+        examples = ExampleDataset(packed, 42), ExampleDataset(packed, lmtasks.EVALUATION_SEED)
         separate_head(model, {"input_ids": collates[1]([examples[1][0]])["input_ids"]})
         log = where / "log.jsonl"
         train(model, watched.recipe, tokenizer, arguments, *examples, (collates[0], collates[1]), log, None)
@@ -765,7 +765,7 @@ def tokens_kept(place: Path) -> Row:
                 dry_run=True,
                 output_dir=str(place / "plan"),
             )
-            assert isinstance(plan, lmtasks.plan.Plan)
+            assert isinstance(plan, lmtasks.runs.plan.Plan)
             kept = plan.train["blocks"] * size + plan.train["tail"] == plan.train["tokens"] == lengths + count
             passed &= kept and plan.train["tail"] < size
             left.append(f"{share(plan.train['tail'] / plan.train['tokens'])} ({plan.train['tail']} tokens)")

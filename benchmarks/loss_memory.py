@@ -39,8 +39,8 @@ from measuring import SIZES, Shape, alternated, chosen_device, described, peak_r
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from lmtasks import causal_loss
-from lmtasks.heads import separate_head
-from lmtasks.precision import with_precision
+from lmtasks.models.lm_head import separate_head
+from lmtasks.training.precision import with_precision
 
 STATUS = Path("/proc/self/status")
 HIDDEN, VOCABULARY = 768, 50_257
@@ -277,7 +277,7 @@ def main(words: Sequence[str] | None = None) -> None:
         lengths, hidden, vocabulary, sizes = [32], 64, 5000, (64,)
     # Before the first process starts, since malloc reads it once.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**16)
-    set_forkserver_preload(["torch", "transformers", "accelerate", "lmtasks.heads", "lmtasks.losses"])
+    set_forkserver_preload(["torch", "transformers", "accelerate", "lmtasks.models.lm_head", "lmtasks.models.losses"])
     device = chosen_device(given.device)
     if device.type == "cpu" and not (STATUS.exists() and "RssAnon" in STATUS.read_text()):
         parser.error("memory of a CPU is read from /proc/self/status, which Linux has")

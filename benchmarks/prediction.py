@@ -30,13 +30,13 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
+from lmtasks.api import Recipe
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
-from lmtasks.heads import separate_head
-from lmtasks.inference import Predictor
-from lmtasks.recipe import Recipe
-from lmtasks.sample import sample_documents
-from lmtasks.tokenization import train_tokenizer
+from lmtasks.data.sample import sample_documents
+from lmtasks.inference.predictor import Predictor
+from lmtasks.models.lm_head import separate_head
+from lmtasks.models.tokenizer import train_tokenizer
 
 POSITIONS = 512
 """Tokens that the models take; room for the new ones included."""

@@ -51,9 +51,9 @@ def encode_batch(file: str, tokenizer: Any) -> float:
 
 def lmtasks(file: str, tokenizer: Any) -> float:
     from lmtasks import Blocks
-    from lmtasks.corpus import load_corpus
-    from lmtasks.encoding import encode
-    from lmtasks.settings import DataSettings
+    from lmtasks.config.settings import DataSettings
+    from lmtasks.data.corpus import load_corpus
+    from lmtasks.data.text.encode import encode
 
     split = load_corpus(DataSettings(validation_file=[file])).evaluation
     assert split is not None
@@ -89,9 +89,9 @@ def guide_with_4(file: str, tokenizer: Any) -> float:
 def memory(file: str, tokenizer: Any) -> float:
     """MiB."""
     from lmtasks import Blocks
-    from lmtasks.corpus import count_duplicates, load_corpus
-    from lmtasks.encoding import encode
-    from lmtasks.settings import DataSettings
+    from lmtasks.config.settings import DataSettings
+    from lmtasks.data.corpus import count_duplicates, load_corpus
+    from lmtasks.data.text.encode import encode
 
     peak = [0]
 
@@ -149,7 +149,7 @@ def measure(way: str, file: str, tokenizer: str) -> None:
 
 
 def lines_of(files: list[str]) -> list[str]:
-    from lmtasks.sample import SAMPLES, sample_documents
+    from lmtasks.data.sample import SAMPLES, sample_documents
 
     texts = [Path(file).read_text(encoding="utf-8-sig") for file in files]
     texts = texts or [document + "\n" for name in SAMPLES for document in sample_documents(name)]
@@ -168,7 +168,7 @@ def numbered(lines: list[str], size: float) -> Iterator[str]:
 
 def trained(lines: list[str], folder: Path) -> str:
     from lmtasks.builtin.masked_lm import MASKED_LM
-    from lmtasks.tokenization import train_tokenizer
+    from lmtasks.models.tokenizer import train_tokenizer
 
     assert MASKED_LM.tokenizer is not None
     train_tokenizer([lines], 8000, MASKED_LM.tokenizer).save_pretrained(folder)

@@ -59,20 +59,21 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from lmtasks.allocation import kept_memory
-from lmtasks.arguments import training_arguments
+from lmtasks.api import EVALUATION_SEED, Recipe
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
-from lmtasks.corpus import Split
-from lmtasks.encoding import encode
-from lmtasks.evaluation import evaluate_model
-from lmtasks.examples import Examples
-from lmtasks.heads import separate_head
-from lmtasks.packing import Packed
-from lmtasks.precision import with_precision
-from lmtasks.recipe import EVALUATION_SEED, Recipe
-from lmtasks.sample import sample_documents
-from lmtasks.training import EpochCallback, LogCallback, RecipeTrainer
+from lmtasks.config.training_arguments import training_arguments
+from lmtasks.data.corpus import Split
+from lmtasks.data.dataset import ExampleDataset
+from lmtasks.data.sample import sample_documents
+from lmtasks.data.text.encode import encode
+from lmtasks.data.text.packing import Packed
+from lmtasks.models.lm_head import separate_head
+from lmtasks.training.callbacks import EpochCallback, LogCallback
+from lmtasks.training.cpu_memory import kept_memory
+from lmtasks.training.evaluation import evaluate_model
+from lmtasks.training.precision import with_precision
+from lmtasks.training.trainer import RecipeTrainer
 
 WORD = re.compile(r"\w+|[^\w\s]+")
 SEED = 42
@@ -293,7 +294,7 @@ def our_collator(case: Case, text: Text, effort: Effort, *, training: bool = Tru
 def quickened(case: Case, text: Text, effort: Effort) -> PreTrainedModel:
     """The model with its head apart, as a run prepares it."""
     model = model_of(case, text.tokenizer)
-    example = our_collator(case, text, effort, training=False)([Examples(text.evaluation, EVALUATION_SEED)[0]])
+    example = our_collator(case, text, effort, training=False)([ExampleDataset(text.evaluation, EVALUATION_SEED)[0]])
     reason = separate_head(model, {name: value for name, value in example.items() if name != "labels"})
     assert reason is None, reason
     return model
@@ -309,7 +310,7 @@ def our_trainer(
     *callbacks: TrainerCallback,
 ) -> RecipeTrainer:
     steps = values["max_steps"]
-    examples = Examples(text.train.head(steps * effort.batch), SEED)
+    examples = ExampleDataset(text.train.head(steps * effort.batch), SEED)
     return RecipeTrainer(
         recipe=case.recipe,
         eval_collate=our_collator(case, text, effort, training=False),
@@ -338,7 +339,7 @@ def in_bare_loop(case: Case, text: Text, effort: Effort, place: Path) -> float:
     kind, how = Trainer.get_optimizer_cls_and_kwargs(training_arguments(values, place, effort.steps), model)
     optimizer = kind(model.parameters(), **how)
     loader: DataLoader[Any] = DataLoader(
-        Examples(text.train.head(effort.steps * effort.batch), SEED),
+        ExampleDataset(text.train.head(effort.steps * effort.batch), SEED),
         batch_size=effort.batch,
         shuffle=True,
         collate_fn=our_collator(case, text, effort),
@@ -362,7 +363,7 @@ def in_bare_loop(case: Case, text: Text, effort: Effort, place: Path) -> float:
 
 def mean_targets(case: Case, text: Text, effort: Effort) -> float:
     """Targets of a batch, in the mean over the blocks of the measured steps."""
-    examples = Examples(text.train.head(effort.steps * effort.batch), SEED)
+    examples = ExampleDataset(text.train.head(effort.steps * effort.batch), SEED)
     collate = our_collator(case, text, effort)
     targets = sum(case.recipe.targets(collate([examples[number]])).numel() for number in range(len(examples)))
     return targets / len(examples) * effort.batch
@@ -469,7 +470,7 @@ class Losses:
 def losses(case: Case, text: Text, effort: Effort, place: Path) -> Losses:
     def evaluated(model: PreTrainedModel) -> float:
         collate = our_collator(case, text, effort, training=False)
-        examples = Examples(text.evaluation, EVALUATION_SEED)
+        examples = ExampleDataset(text.evaluation, EVALUATION_SEED)
         return evaluate_model(model, case.recipe, examples, collate, effort.batch)["loss"]
 
     def after(model: PreTrainedModel, bf16: bool | None) -> float:

@@ -334,7 +334,7 @@ LABELS = {
 
 
 def sample_file(folder: Path) -> str:
-    from lmtasks.sample import sample_documents
+    from lmtasks.data.sample import sample_documents
 
     file = folder / "sample.txt"
     file.write_text("\n".join(sample_documents("python")), encoding="utf-8")
@@ -344,7 +344,7 @@ def sample_file(folder: Path) -> str:
 def trained_tokenizer(data: str, size: int, folder: Path) -> str:
     """A byte-level BPE tokenizer, as ``--train_tokenizer`` makes one."""
     from lmtasks.builtin.masked_lm import MASKED_LM
-    from lmtasks.tokenization import train_tokenizer
+    from lmtasks.models.tokenizer import train_tokenizer
 
     assert MASKED_LM.tokenizer is not None
     text = Path(data).read_text(encoding="utf-8").splitlines(keepends=True)

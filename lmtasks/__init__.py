@@ -9,19 +9,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmtasks.architecture import Architecture
-    from lmtasks.blocks import Blocks, stack, template_tokens
-    from lmtasks.catalog import Catalog, load_catalog
+    from lmtasks.api import (
+        EVALUATION_SEED,
+        Architecture,
+        BlockOptions,
+        Blocks,
+        Medium,
+        Recipe,
+        Starter,
+        TokenizerSpec,
+        hookimpl,
+        option,
+        stack,
+        template_tokens,
+    )
+    from lmtasks.artifacts.publish import push
     from lmtasks.errors import InputError, Interrupted, LmtasksError, RunError
-    from lmtasks.hookspecs import hookimpl
-    from lmtasks.inference import predict
-    from lmtasks.losses import causal_loss, masked_loss, target_sums, token_sums
-    from lmtasks.medium import Medium
-    from lmtasks.models import register_architectures
-    from lmtasks.options import option
-    from lmtasks.publishing import push
-    from lmtasks.recipe import EVALUATION_SEED, BlockOptions, Recipe, Starter, TokenizerSpec
-    from lmtasks.runner import Run, evaluate, run
+    from lmtasks.inference.predictor import predict
+    from lmtasks.models.architectures import register_architectures
+    from lmtasks.models.losses import causal_loss, masked_loss, target_sums, token_sums
+    from lmtasks.registry.catalog import Catalog, load_catalog
+    from lmtasks.runs.runner import Run, run
+    from lmtasks.runs.standalone_evaluation import evaluate
 
 __version__ = "0.1.0"
 
@@ -58,26 +67,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "architecture": ["Architecture"],
-    "blocks": ["Blocks", "stack", "template_tokens"],
-    "catalog": ["Catalog", "load_catalog"],
+    "artifacts.publish": ["push"],
     "errors": ["InputError", "Interrupted", "LmtasksError", "RunError"],
-    "hookspecs": ["hookimpl"],
-    "inference": ["predict"],
-    "losses": ["causal_loss", "masked_loss", "target_sums", "token_sums"],
-    "medium": ["Medium"],
-    "models": ["register_architectures"],
-    "options": ["option"],
-    "publishing": ["push"],
-    "recipe": ["EVALUATION_SEED", "BlockOptions", "Recipe", "Starter", "TokenizerSpec"],
-    "runner": ["Run", "evaluate", "run"],
+    "inference.predictor": ["predict"],
+    "models.architectures": ["register_architectures"],
+    "models.losses": ["causal_loss", "masked_loss", "target_sums", "token_sums"],
+    "registry.catalog": ["Catalog", "load_catalog"],
+    "runs.runner": ["Run", "run"],
+    "runs.standalone_evaluation": ["evaluate"],
 }
-"""The module that each public name lives in."""
+"""The module of each public name that is not declared in :mod:`lmtasks.api`."""
 
 
 def recipes() -> dict[str, Recipe]:
     """The installed recipes by name, as ``lmtasks list`` shows them."""
-    from lmtasks.catalog import load_catalog
+    from lmtasks.registry.catalog import load_catalog
 
     return dict(load_catalog().recipes)
 
@@ -86,10 +90,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that neither torch nor anything else is paid for in vain."""
     import importlib
 
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"lmtasks.{module}"), name)
-    raise AttributeError(f"module 'lmtasks' has no attribute '{name}'")
+    if name not in __all__:
+        raise AttributeError(f"module 'lmtasks' has no attribute '{name}'")
+    home = next((module for module, names in _HOMES.items() if name in names), "api")
+    return getattr(importlib.import_module(f"lmtasks.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,6 @@
 
 import sys
 
-from lmtasks.cli import main
+from lmtasks.cli.app import main
 
 sys.exit(main())

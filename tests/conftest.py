@@ -21,9 +21,9 @@ import transformers
 
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
-from lmtasks.cli import main
-from lmtasks.sample import sample_documents
-from lmtasks.tokenization import train_tokenizer
+from lmtasks.cli.app import main
+from lmtasks.data.sample import sample_documents
+from lmtasks.models.tokenizer import train_tokenizer
 
 TINY = {
     "hidden_size": 32,

@@ -20,7 +20,7 @@ from transformers import PretrainedConfig
 import lmtasks as api
 from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions
 from lmtasks.builtin.masked_lm import MASKED_LM
-from lmtasks.plan import Plan
+from lmtasks.runs.plan import Plan
 
 SMALL: dict[str, Any] = {"block_size": 16, "max_steps": 2}
 

@@ -160,7 +160,7 @@ TINY: dict[str, dict[str, Any]] = {
         "chunk_size": 16,
     },
 }
-"""Numbers that the names of :mod:`lmtasks.tiny` do not cover, or that have to fit together."""
+"""Numbers that the names of :mod:`lmtasks.models.tiny` do not cover, or that have to fit together."""
 
 
 def axial_length(config: Any) -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from lmtasks.recipe import Batch, Example, LossSums
+    from lmtasks.api import Batch, Example, LossSums
 
 
 @dataclass(frozen=True, kw_only=True)

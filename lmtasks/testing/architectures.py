@@ -8,10 +8,9 @@ from typing import Any
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from lmtasks.architecture import Architecture
-from lmtasks.catalog import load_catalog
-from lmtasks.models import takes
-from lmtasks.recipe import Recipe
+from lmtasks.api import Architecture, Recipe
+from lmtasks.models.architectures import takes
+from lmtasks.registry.catalog import load_catalog
 from lmtasks.testing.battery import BATTERY
 from lmtasks.testing.case import case_of
 from lmtasks.testing.proof import CheckFailed, Fault, Proof, examine

@@ -7,13 +7,12 @@ from typing import Any
 import torch
 import transformers
 
+from lmtasks.api import Batch, resolve
+from lmtasks.data.examples import one_example
 from lmtasks.errors import InputError, first_line
-from lmtasks.probes import probe_first_loss
-from lmtasks.recipe import Batch
-from lmtasks.references import resolve
+from lmtasks.models.probes import probe_first_loss
 from lmtasks.testing.case import Case
 from lmtasks.testing.proof import Fault, check
-from lmtasks.texts import one_example
 
 LARGEST = 5_000_000
 """Parameters of a model that is still tiny."""

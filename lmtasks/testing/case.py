@@ -20,23 +20,22 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import lmtasks
-from lmtasks.architecture import Architecture
-from lmtasks.catalog import Catalog, load_catalog
-from lmtasks.configure import Request, configure
-from lmtasks.corpus import Corpus, load_corpus
+from lmtasks.api import EVALUATION_SEED, Architecture, Batch, BlockOptions, Example, Examples, Recipe, options_of
+from lmtasks.config.request import Request, configure
+from lmtasks.config.settings import ModelSettings
+from lmtasks.data.corpus import Corpus, load_corpus
+from lmtasks.data.dataset import ExampleDataset
+from lmtasks.data.examples import EncodedCorpus, encode_corpus
+from lmtasks.data.text.packing import Packed
 from lmtasks.errors import InputError
-from lmtasks.evaluation import Collate
-from lmtasks.examples import Examples
-from lmtasks.medium import Material
-from lmtasks.models import architecture_of, fit_to_tokenizer, load_model, register_architectures
-from lmtasks.options import options_of
-from lmtasks.packing import Packed
-from lmtasks.recipe import EVALUATION_SEED, Batch, BlockOptions, Example, Recipe
-from lmtasks.runner import Run
-from lmtasks.settings import ModelSettings
+from lmtasks.models.architectures import architecture_of, register_architectures
+from lmtasks.models.checkpoint import load_model
+from lmtasks.models.config import fit_to_tokenizer
+from lmtasks.registry.catalog import Catalog, load_catalog
+from lmtasks.runs.runner import Run
 from lmtasks.testing.proof import Fault, Inapplicable, once
 from lmtasks.testing.specimens import corpus, tiny_config, tokenizer_for, usual_type
-from lmtasks.texts import Texts, encode_corpus
+from lmtasks.training.evaluation import Collate
 
 BLOCK = 32
 """Tokens of a block in all checks, where the recipe has blocks."""
@@ -114,12 +113,12 @@ class Case:
         return self.request.options
 
     @property
-    def texts(self) -> Texts:
+    def texts(self) -> EncodedCorpus:
         """The corpus as the recipe wants it."""
         return self._texts()
 
     @cached_property
-    def _texts(self) -> Callable[[], Texts]:
+    def _texts(self) -> Callable[[], EncodedCorpus]:
         return once(lambda: encode_corpus(self.request, self.corpus, self.tokenizer, self.configured()))
 
     def packed(self, training: bool) -> Packed:
@@ -211,11 +210,11 @@ class Case:
         return done
 
 
-def examples_of(material: Material, count: int, seed: int, epoch: int = 0) -> list[Example]:
+def examples_of(examples: Examples, count: int, seed: int, epoch: int = 0) -> list[Example]:
     """The first examples of a text, for an epoch."""
-    examples = Examples(material, seed)
-    examples.start_epoch(epoch)
-    return [examples[number] for number in range(min(count, len(material)))]
+    dataset = ExampleDataset(examples, seed)
+    dataset.start_epoch(epoch)
+    return [dataset[number] for number in range(min(count, len(examples)))]
 
 
 @contextlib.contextmanager

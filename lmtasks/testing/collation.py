@@ -14,10 +14,8 @@ from unittest import mock
 import numpy as np
 import torch
 
-from lmtasks.blocks import Blocks
+from lmtasks.api import Batch, BlockOptions, Blocks, Example, options_of
 from lmtasks.errors import InputError
-from lmtasks.options import options_of
-from lmtasks.recipe import Batch, BlockOptions, Example
 from lmtasks.testing.case import Case, chance_kept, examples_of
 from lmtasks.testing.proof import Fault, Inapplicable, check
 

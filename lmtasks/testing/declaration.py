@@ -8,20 +8,19 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from lmtasks.arguments import REFUSED, training_arguments, training_options
-from lmtasks.catalog import load_catalog
-from lmtasks.configure import ALWAYS, ELSEWHERE, configure
+from lmtasks.api import BlockOptions, Option, convert, options_of
+from lmtasks.config.request import ALWAYS, ELSEWHERE, configure
+from lmtasks.config.settings import DataSettings, ModelSettings, OutputSettings, TrainingSettings
+from lmtasks.config.training_arguments import REFUSED, training_arguments, training_options
+from lmtasks.data.examples import encode_corpus
+from lmtasks.data.sample import SAMPLES
 from lmtasks.errors import InputError, first_line
-from lmtasks.loading import HEAVY
-from lmtasks.models import load_config
-from lmtasks.options import Option, convert, options_of
-from lmtasks.recipe import BlockOptions
-from lmtasks.sample import SAMPLES
-from lmtasks.settings import DataSettings, ModelSettings, OutputSettings, TrainingSettings
+from lmtasks.models.config import load_config
+from lmtasks.models.tokenizer import require_tokens
+from lmtasks.registry.catalog import load_catalog
+from lmtasks.registry.loader import HEAVY
 from lmtasks.testing.case import Case, examples_of
 from lmtasks.testing.proof import Fault, Inapplicable, check
-from lmtasks.texts import encode_corpus
-from lmtasks.tokenization import require_tokens
 
 COMMAND = ("config", "json", "help", "help_all", "plugin", "no_plugins")
 """Flags of the command itself."""

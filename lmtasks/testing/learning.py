@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from lmtasks.arguments import training_arguments
+from lmtasks.api import EVALUATION_SEED
+from lmtasks.config.training_arguments import training_arguments
+from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import InputError
-from lmtasks.examples import Examples
-from lmtasks.isolation import isolate, probe_isolation
-from lmtasks.probes import probe
-from lmtasks.recipe import EVALUATION_SEED
+from lmtasks.models.document_mask import isolate, probe_isolation
+from lmtasks.models.probes import probe
 from lmtasks.testing.building import example_of
 from lmtasks.testing.case import SEED, Case
 from lmtasks.testing.proof import Fault, Inapplicable, check
 from lmtasks.testing.sums import padding_does_not_matter, same, still, sums
-from lmtasks.training import train
+from lmtasks.training.trainer import train
 
 STEPS = 150
 """Steps in which a small batch must be learned."""
@@ -33,8 +33,8 @@ def trained(case: Case, texts: Case, model: PreTrainedModel, **arguments: Any) -
         case.recipe,
         case.tokenizer,
         training_arguments({**chosen, "lr_scheduler_type": "constant", **arguments}, case.folder / "training", 1),
-        Examples(texts.texts.train, SEED),
-        Examples(texts.texts.evaluation, EVALUATION_SEED),
+        ExampleDataset(texts.texts.train, SEED),
+        ExampleDataset(texts.texts.evaluation, EVALUATION_SEED),
         (texts.collate(True), texts.collate(False)),
         case.folder / "log.jsonl",
         None,

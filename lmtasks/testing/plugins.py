@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from lmtasks.architecture import Architecture
-from lmtasks.catalog import Catalog, load_catalog
-from lmtasks.hookspecs import hookimpl
-from lmtasks.recipe import Recipe
-from lmtasks.selection import current, selected
+from lmtasks.api import Architecture, Recipe
+from lmtasks.api.hookspecs import hookimpl
+from lmtasks.registry.catalog import Catalog, load_catalog
+from lmtasks.registry.enabled_plugins import current, selected
 
 _number = itertools.count(1)
 

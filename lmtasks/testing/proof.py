@@ -8,16 +8,13 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from lmtasks.errors import Interrupted, LmtasksError, first_line, nearest
 
-if TYPE_CHECKING:
-    from lmtasks.testing.case import Case
-
 Subject = Literal["recipe", "architecture"]
 State = Literal["ok", "failed", "skipped"]
-Run = Callable[["Case"], str | None]
+Run = Callable[[Any], str | None]
 Function = TypeVar("Function", bound=Run)
 Thing = TypeVar("Thing")
 
@@ -152,7 +149,7 @@ class CheckFailed(AssertionError):  # noqa: N818  (the name tells what happened)
         return tuple(dict.fromkeys(name for proof in self.proofs for name in proof.failed))
 
 
-def examine(case: Case, checks: Iterable[Check], skip: Mapping[str, str], only: Iterable[str]) -> Proof:
+def examine(case: Any, checks: Iterable[Check], skip: Mapping[str, str], only: Iterable[str]) -> Proof:
     """The outcome of each check, in their order. What runs meanwhile prints nothing.
 
     Args:
@@ -181,7 +178,7 @@ def examine(case: Case, checks: Iterable[Check], skip: Mapping[str, str], only: 
     return Proof(case.title, outcomes)
 
 
-def _outcome(check: Check, case: Case) -> Outcome:
+def _outcome(check: Check, case: Any) -> Outcome:
     """What a check says. Whatever a plugin's code raises is a finding."""
     try:
         return Outcome("ok", check.run(case) or "")

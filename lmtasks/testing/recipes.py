@@ -7,8 +7,7 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from lmtasks.architecture import Architecture
-from lmtasks.recipe import Recipe
+from lmtasks.api import Architecture, Recipe
 from lmtasks.testing.battery import BATTERY
 from lmtasks.testing.case import Oracle, case_of
 from lmtasks.testing.proof import Proof, examine

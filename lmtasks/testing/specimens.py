@@ -6,12 +6,11 @@ import random
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from lmtasks.models import load_config
-from lmtasks.recipe import Recipe, TokenizerSpec
-from lmtasks.references import resolve
-from lmtasks.settings import ModelSettings
-from lmtasks.tiny import shrunk
-from lmtasks.tokenization import add_tokens, train_tokenizer
+from lmtasks.api import Recipe, TokenizerSpec, resolve
+from lmtasks.config.settings import ModelSettings
+from lmtasks.models.config import load_config
+from lmtasks.models.tiny import shrunk
+from lmtasks.models.tokenizer import add_tokens, train_tokenizer
 
 WORDS = """
     a the this that one every old new small quick brown red black white fox dog cat bird river house road tree wind

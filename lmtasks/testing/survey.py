@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator
 from transformers import PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from lmtasks.architecture import Architecture
-from lmtasks.catalog import Catalog
+from lmtasks.api import Architecture, Recipe
 from lmtasks.errors import InputError, first_line, nearest
-from lmtasks.evidence import Row, State
-from lmtasks.heads import EVERYWHERE
-from lmtasks.models import takes
-from lmtasks.recipe import Recipe
+from lmtasks.models.architectures import takes
+from lmtasks.models.lm_head import EVERYWHERE
+from lmtasks.registry.catalog import Catalog
+from lmtasks.registry.support import Row, State
 from lmtasks.testing.architectures import prove
 from lmtasks.testing.case import register
 from lmtasks.testing.proof import Outcome, Proof

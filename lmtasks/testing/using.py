@@ -12,17 +12,17 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.pipelines import SUPPORTED_TASKS
 
+from lmtasks.api import EVALUATION_SEED
+from lmtasks.artifacts.run_folder import save_into
+from lmtasks.config.settings import ModelSettings
+from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import InputError, first_line
-from lmtasks.evaluation import evaluate_model
-from lmtasks.examples import Examples
-from lmtasks.folder import save_into
-from lmtasks.inference import Predictor
-from lmtasks.models import load_model
-from lmtasks.recipe import EVALUATION_SEED
-from lmtasks.settings import ModelSettings
+from lmtasks.inference.predictor import Predictor
+from lmtasks.models.checkpoint import load_model
 from lmtasks.testing.case import Case
 from lmtasks.testing.proof import Fault, check
 from lmtasks.testing.sums import plain_logits, same
+from lmtasks.training.evaluation import evaluate_model
 
 STATE = (
     "keep everything that the logits depend on: what is learned or drawn as parameters or persistent buffers, sizes and"
@@ -40,7 +40,11 @@ def evaluation_batches_do_not_matter(case: Case) -> None:
         texts = case.ragged()
     except Exception:
         texts = case
-    examples, collate, model = Examples(texts.texts.evaluation, EVALUATION_SEED), texts.collate(False), case.stirred()
+    examples, collate, model = (
+        ExampleDataset(texts.texts.evaluation, EVALUATION_SEED),
+        texts.collate(False),
+        case.stirred(),
+    )
     one, three, again = (evaluate_model(model, case.recipe, examples, collate, size) for size in (1, 3, 3))
     for name, value in three.items():
         if not math.isfinite(value):

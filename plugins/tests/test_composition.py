@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 import lmtasks
-from lmtasks.cli import main
+from lmtasks.cli.app import main
 
 TEXT = "one two three four " * 600
 

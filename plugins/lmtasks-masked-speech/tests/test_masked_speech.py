@@ -24,13 +24,13 @@ from small import RATE, chirp, config_of, extractor
 
 import lmtasks
 from lmtasks import InputError, RunError
-from lmtasks.cli import main
-from lmtasks.configure import configure
-from lmtasks.folder import save_into
-from lmtasks.options import options_of
-from lmtasks.preparation import prepare
-from lmtasks.publishing import PUBLISHED
-from lmtasks.results import verify
+from lmtasks.api import options_of
+from lmtasks.artifacts.publish import PUBLISHED
+from lmtasks.artifacts.run_folder import save_into
+from lmtasks.cli.app import main
+from lmtasks.config.request import configure
+from lmtasks.runs.prepare import prepare
+from lmtasks.runs.verify import verify
 
 SMALL: dict[str, Any] = {
     "min_seconds": 0.5,

@@ -12,7 +12,7 @@ from lmtasks_mega.model import MegaForCausalLM, MegaForMaskedLM, MegaModel
 from transformers import AutoModel
 
 import lmtasks
-from lmtasks.heads import separate_head, separated
+from lmtasks.models.lm_head import separate_head, separated
 
 TINY = {**MEGA.tiny, "vocab_size": 50}
 CAUSAL = {"is_decoder": True, "bidirectional": False}

@@ -14,7 +14,7 @@ from transformers import AutoModelForMaskedLM, MraConfig
 from transformers.models.mra import modeling_mra
 
 import lmtasks
-from lmtasks.heads import separate_head
+from lmtasks.models.lm_head import separate_head
 from lmtasks.testing.specimens import tiny_config
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200

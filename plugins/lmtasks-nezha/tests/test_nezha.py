@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import AutoModelForMaskedLM
 
 import lmtasks
-from lmtasks.heads import separate_head
+from lmtasks.models.lm_head import separate_head
 
 REFERENCES = sorted((Path(__file__).parent / "reference").iterdir())
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200

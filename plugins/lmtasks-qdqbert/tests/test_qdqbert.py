@@ -26,7 +26,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertLMHeadM
 
 import lmtasks
 from lmtasks.builtin.masked_lm import MASKED_LM
-from lmtasks.heads import separate_head
+from lmtasks.models.lm_head import separate_head
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 200
 SHAPE = (

@@ -1,0 +1,52 @@
+"""What a plugin author declares: recipes, architectures, blocks, media, options, hooks."""
+
+from lmtasks.api.architecture import Architecture
+from lmtasks.api.blocks import Blocks, stack, template_tokens
+from lmtasks.api.hookspecs import hookimpl
+from lmtasks.api.medium import Documents, Examples, Layout, Medium, ReadSettings
+from lmtasks.api.options import NUMBER, Option, convert, describe, option, options_of
+from lmtasks.api.recipe import (
+    API_VERSION,
+    EVALUATION_SEED,
+    NAME,
+    TOKENIZER,
+    Batch,
+    BlockOptions,
+    Example,
+    LossSums,
+    Recipe,
+    Starter,
+    TokenizerSpec,
+)
+from lmtasks.api.references import resolve
+
+__all__ = [
+    "API_VERSION",
+    "EVALUATION_SEED",
+    "NAME",
+    "NUMBER",
+    "TOKENIZER",
+    "Architecture",
+    "Batch",
+    "BlockOptions",
+    "Blocks",
+    "Documents",
+    "Example",
+    "Examples",
+    "Layout",
+    "LossSums",
+    "Medium",
+    "Option",
+    "ReadSettings",
+    "Recipe",
+    "Starter",
+    "TokenizerSpec",
+    "convert",
+    "describe",
+    "hookimpl",
+    "option",
+    "options_of",
+    "resolve",
+    "stack",
+    "template_tokens",
+]

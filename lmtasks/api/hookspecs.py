@@ -1,0 +1,32 @@
+"""The hooks that a plugin may implement, and the marker with which it does.
+
+::
+
+    from lmtasks import hookimpl
+
+    @hookimpl
+    def lmtasks_recipes():
+        return [MY_RECIPE]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pluggy
+
+from lmtasks.api.architecture import Architecture
+from lmtasks.api.recipe import Recipe
+
+hookspec = pluggy.HookspecMarker("lmtasks")
+hookimpl = pluggy.HookimplMarker("lmtasks")
+
+
+@hookspec
+def lmtasks_recipes() -> Sequence[Recipe]:  # type: ignore[empty-body]  # a spec has no body
+    """The recipes that this plugin declares."""
+
+
+@hookspec
+def lmtasks_architectures() -> Sequence[Architecture]:  # type: ignore[empty-body]  # a spec has no body
+    """The architectures that this plugin declares."""

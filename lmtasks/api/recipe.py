@@ -1,0 +1,213 @@
+"""A recipe: the frozen declaration of a task that the runner can execute.
+
+Everything heavy is named by string or happens inside functions, so that declaring a recipe costs
+nothing. A variant of a recipe is ``dataclasses.replace(recipe, name=..., collator=...)``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from lmtasks.api.options import option, options_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+    from lmtasks.api.blocks import Blocks
+    from lmtasks.api.medium import Layout, Medium
+
+API_VERSION = 1
+"""The version of the recipe contract that this core executes."""
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+
+TOKENIZER = "transformers:AutoTokenizer"
+"""The processing class of recipes about text."""
+
+EVALUATION_SEED = 0
+"""Evaluation draws from a seed of its own, so that its masks are the same in every run."""
+
+Example = dict[str, Any]
+"""What a collator gets.
+
+- ``seed``: (seed, epoch, example id), see :attr:`Recipe.collator`.
+
+What else is in it says :meth:`lmtasks.api.medium.Examples.example`. For text it is:
+
+- ``input_ids``: int32 array [length];
+- ``scored``: slice of ``input_ids`` that may be targets; not there when all may;
+- ``document_ids``: int64 array [length], numbers of the documents; there when they are isolated;
+- ``word_starts``: bool array [length]; there when :attr:`lmtasks.Blocks.words` asks for it.
+"""
+
+Batch = dict[str, Any]
+"""What the model's forward takes, plus ``labels``, int64 [examples, ...], -100 where there is no target; all tensors.
+
+``document_ids`` may be among them: the runner sees to it that the model gets a mask and positions instead.
+``label_smoothing``, a number, is there in training when the user asked for it; see :func:`lmtasks.token_sums`.
+"""
+
+LossSums = tuple["torch.Tensor", "torch.Tensor"] | tuple["torch.Tensor", "torch.Tensor", Mapping[str, "torch.Tensor"]]
+"""Sum of the losses in nats, number of targets and, optionally, further sums for the metrics, of any shape."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockOptions:
+    """Options of every recipe that trains on blocks of text. Inherit to add your own."""
+
+    block_size: int = option(
+        128, help="tokens per training example, at most what the model can take", ge=2, aliases=["max_seq_length"]
+    )
+    line_by_line: bool = option(
+        False, help="every line or document is an example of its own, padded to the longest of its batch"
+    )
+    isolate_documents: bool = option(False, help="documents in one block neither see each other nor share positions")
+
+    def blocks(self, **frame: Any) -> Blocks:
+        """What these options ask for, with the ids around blocks and documents."""
+        from lmtasks.api.blocks import Blocks
+
+        return Blocks(size=self.block_size, line_by_line=self.line_by_line, isolate=self.isolate_documents, **frame)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSpec:
+    """The special tokens of a tokenizer trained for the recipe (``--train_tokenizer``).
+
+    Args:
+        special_tokens: transformers' role to token, ``{"mask_token": "<mask>"}``.
+        template: what surrounds a text, as ``"<s> $A </s>"``; ``"$A"`` adds nothing.
+    """
+
+    special_tokens: Mapping[str, str]
+    template: str = "$A"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starter:
+    """What a run does when nobody says: a model small enough for the first minute.
+
+    Args:
+        sample: name of the embedded text (:mod:`lmtasks.data.sample`), used when no data is given; None: data must be.
+        model: model settings, used when no model is given.
+        training: recipe options and ``TrainingArguments``, defaults when no model is given.
+        texts: prompts that show what the model of the first minute has learned.
+        predict: arguments of the pipeline for these prompts.
+    """
+
+    sample: str | None
+    model: Mapping[str, Any]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    texts: Sequence[str] = ()
+    predict: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _no_views(processor: Any, options: Any) -> dict[str, Blocks]:
+    return {}
+
+
+def _labelled(batch: Batch) -> torch.Tensor:
+    labels: torch.Tensor = batch["labels"]
+    return labels[labels != -100]
+
+
+def _unchanged(processor: Any, text: str) -> str:
+    return text
+
+
+def _as_text(output: Any) -> list[str]:
+    return [str(output)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A task: how text becomes examples, what is learned, how the result is used.
+
+    Args:
+        name: what people type; lower case, digits and hyphens.
+        summary: one sentence for ``lmtasks list``.
+        options: dataclass made with :func:`lmtasks.option`; flags, YAML keys and keyword arguments.
+        preprocess: (processing class, options) to how documents become examples: :class:`lmtasks.Blocks` for
+            text, for another medium a :class:`lmtasks.api.medium.Layout`.
+        collator: (processing class, options, training) to a function from examples to a batch. It draws all
+            randomness from ``numpy.random.default_rng(example["seed"])``, so that what happens to an
+            example depends on seed, epoch and example alone. ``training`` is false for evaluation.
+        loss: (model, batch) to sum of losses and number of targets, both scalar tensors, and never a
+            mean: only the runner divides, over the whole global batch. A third item may name further
+            sums that the metrics use (``{"correct": ...}``).
+        model_class: ``"module:Class"``, an Auto class or a model class.
+        model_types: those of the Auto class that the recipe can train; all when there are none.
+        medium: what the documents are; None: text.
+        processor: ``"module:Class"`` of the processing class, with ``from_pretrained``. The ``tokenizer`` of
+            these fields is the one for text.
+        new_processor: (configuration of the model, options) to the processing class of a model from scratch;
+            None: one has to be named.
+        pipeline: task name of ``transformers.pipeline`` that uses the result, or ``"module:Class"`` of a
+            ``transformers.Pipeline`` of the recipe's own.
+        attention: what a position may see; the runner proves it before training. None: not checked.
+        targets: batch to the ids of its targets, int [targets]; their number is the divisor.
+        before_step: (model, options, steps done), called before every optimiser step, for what changes in the
+            model as training goes on. All it knows is the number of steps, so a resumed run goes on alike.
+        views: (tokenizer, options) to further ways of cutting the evaluation text, by name. The same text is
+            evaluated in each, and the figures are called after it: ``{"sliding": ...}`` makes
+            ``sliding_perplexity``. None unless an option asks for it, for they cost time.
+        metrics: ``"module:Class"`` of ``evaluate.Metric`` classes.
+        perplexity_name: (options) to what the reported perplexity is, for people.
+        required_tokens: roles that the tokenizer must fill, such as ``mask_token``.
+        extra_tokens: special tokens that the tokenizer gets where it lacks them; the embeddings grow with it.
+        tokenizer: special tokens for ``--train_tokenizer``.
+        prompt: (processing class, text) to what the pipeline gets for a text that a person typed.
+        answers: one pipeline output to lines for people.
+        starter: the run that needs no arguments.
+        api_version: version of this contract that the recipe was written for.
+
+    Raises:
+        ValueError: a name or class string of the wrong shape.
+        TypeError: options that are no dataclass of :func:`lmtasks.option` fields.
+    """
+
+    name: str
+    summary: str
+    options: type
+    preprocess: Callable[[Any, Any], Blocks | Layout]
+    collator: Callable[[Any, Any, bool], Callable[[list[Example]], Batch]]
+    loss: Callable[[torch.nn.Module, Batch], LossSums]
+    model_class: str
+    pipeline: str
+    model_types: Sequence[str] = ()
+    medium: Medium | None = None
+    processor: str = TOKENIZER
+    new_processor: Callable[[PretrainedConfig, Any], Any] | None = None
+    attention: Literal["causal", "bidirectional"] | None = None
+    targets: Callable[[Batch], torch.Tensor] = _labelled
+    before_step: Callable[[torch.nn.Module, Any, int], None] | None = None
+    views: Callable[[Any, Any], Mapping[str, Blocks]] = _no_views
+    metrics: Sequence[str] = ("lmtasks.metrics:Perplexity",)
+    perplexity_name: Callable[[Any], str] = lambda options: "perplexity"
+    required_tokens: Sequence[str] = ()
+    extra_tokens: Sequence[str] = ()
+    tokenizer: TokenizerSpec | None = None
+    prompt: Callable[[Any, str], str] = _unchanged
+    answers: Callable[[Any], list[str]] = _as_text
+    starter: Starter | None = None
+    api_version: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"recipe name {self.name!r} must be lower case letters, digits and hyphens")
+        own = [self.pipeline] if ":" in self.pipeline else []
+        for reference in (self.model_class, self.processor, *own, *self.metrics):
+            if not re.fullmatch(r"[\w.]+:\w+", reference):
+                raise ValueError(f"recipe '{self.name}': {reference!r} must look like 'module:Class'")
+        options_of(self.options)
+
+    @property
+    def example(self) -> str:
+        """Something to type after ``lmtasks predict RUN``."""
+        if self.starter and self.starter.texts:
+            return self.starter.texts[0]
+        return f"FILE{self.medium.suffixes[0]}" if self.medium else "a text"

@@ -1,0 +1,1 @@
+"""The run folder, its model card, and what is published of it."""

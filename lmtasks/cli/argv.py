@@ -1,0 +1,115 @@
+"""The words of a command line, before anybody knows what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmtasks.errors import InputError
+
+
+def underscored(arguments: Sequence[str]) -> list[str]:
+    """Flags with ``_`` where a person typed ``-``; values stay as they are."""
+    result = []
+    for argument in arguments:
+        if argument.startswith("--"):
+            flag, separator, value = argument[2:].partition("=")
+            argument = f"--{flag.replace('-', '_')}{separator}{value}"
+        result.append(argument)
+    return result
+
+
+def loose(arguments: Sequence[str], switches: Sequence[str] = ()) -> tuple[dict[str, str], list[str]]:
+    """Flags that nobody declared, ``--name value`` or ``--name=value``, and what stands between them.
+
+    After ``--`` nothing is a flag.
+
+    Args:
+        switches: names that need no value, so that the word after them is none.
+
+    Returns:
+        values by name, and the other words.
+    """
+    values: dict[str, str] = {}
+    words: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return values, words + rest
+        if not word.startswith("--"):
+            words.append(word)
+            continue
+        name, separator, value = word[2:].partition("=")
+        if not separator:
+            value = rest.pop(0) if _takes_next(name, rest, switches) else "true"
+        values[name] = value
+    return values, words
+
+
+def taken_switch(arguments: Sequence[str], name: str) -> tuple[bool, list[str]]:
+    """Whether a yes-or-no flag stands anywhere before ``--``, and the other words."""
+    said, words = False, list(arguments)
+    for place in reversed(range(_end(words))):
+        flag, separator, value = words[place].partition("=")
+        if flag != f"--{name}":
+            continue
+        if not separator and place + 1 < _end(words) and words[place + 1].lower() in ("true", "false"):
+            value = words.pop(place + 1)
+        said = value.lower() != "false"
+        del words[place]
+    return said, words
+
+
+def taken_values(arguments: Sequence[str], name: str) -> tuple[list[str], list[str]]:
+    """The values of a flag that may come several times, anywhere before ``--``, and the other words.
+
+    Raises:
+        InputError: it has no value.
+    """
+    values: list[str] = []
+    words = list(arguments)
+    place = 0
+    while place < _end(words):
+        flag, separator, value = words[place].partition("=")
+        if flag != f"--{name}":
+            place += 1
+            continue
+        del words[place]
+        if not separator and place < _end(words) and not words[place].startswith("--"):
+            value = words.pop(place)
+        if not value:
+            raise InputError(f"--{name} needs a value", f"--{name} {name.upper()}")
+        values.append(value)
+    return values, words
+
+
+def _end(words: Sequence[str]) -> int:
+    """Where flags end."""
+    return words.index("--") if "--" in words else len(words)
+
+
+def _takes_next(name: str, rest: Sequence[str], switches: Sequence[str]) -> bool:
+    if not rest or rest[0].startswith("--"):
+        return False
+    return name not in switches or rest[0].lower() in ("true", "false")
+
+
+def scalars(values: Mapping[str, str]) -> dict[str, Any]:
+    """Typed words as YAML reads them: ``3`` a number, ``true`` a truth, ``[a, b]`` a list, anything else text."""
+    return {name: _scalar(value) for name, value in values.items()}
+
+
+def _scalar(text: str) -> Any:
+    import yaml
+
+    from lmtasks.api import NUMBER
+
+    if NUMBER.fullmatch(text):
+        return float(text) if set(text) & set(".eE") else int(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    is_value = value is None or isinstance(value, bool) or text.startswith(("[", "{"))
+    return value if is_value else text

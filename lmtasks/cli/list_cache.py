@@ -1,0 +1,164 @@
+"""What ``lmtasks list`` says, remembered between calls.
+
+Finding and importing plugins takes several times as long as Python takes to start. Nothing of it
+can change while the folders on ``sys.path`` (where an installation adds or removes something) and
+the plugins' own files stay as they are, so what was said last is said again. What breaks a plugin
+may lie elsewhere as well: in the environment, which is looked at too, or anywhere, so that what is
+broken is looked at anew every few minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lmtasks.registry.enabled_plugins import cache_home, current, identity, traces
+
+if TYPE_CHECKING:
+    from lmtasks.registry.catalog import Catalog, Plugin
+
+Row = dict[str, str]
+"""``name``, ``summary`` and ``owner`` of a recipe."""
+
+KEPT_FOR = 600
+"""Seconds for which it is believed that a plugin is still broken."""
+
+PASSING = {"_", "PWD", "OLDPWD", "SHLVL", "COLUMNS", "LINES", "LMTASKS_TRACE_PLUGINS"}
+"""Variables that a shell changes all the time, and that break no plugin."""
+
+
+def recipe_rows(*, everything: bool = False) -> tuple[list[Row], list[str]]:
+    """The installed recipes, and a line for each plugin that is broken or was left out.
+
+    Args:
+        everything: import also what imports torch or the like at its top.
+    """
+    file = _file()
+    remembered = None if everything or not _may_remember() else _read(file)
+    if remembered is not None and _is_true(remembered):
+        return remembered["rows"], remembered["notes"]
+    from lmtasks.registry.catalog import load_catalog
+
+    catalog = load_catalog(light=not everything)
+    rows = [recipe_row(catalog, name) for name in catalog.recipes]
+    notes = [f"{plugin.title} is broken: {problem}" for plugin in catalog.plugins for problem in plugin.problems]
+    slow = [
+        f"{plugin.title} is slow: it {plugin.slow}; lmtasks list --all shows its recipes"
+        for plugin in catalog.plugins
+        if plugin.slow
+    ]
+    if not current().named:
+        broken = any(plugin.broken for plugin in catalog.plugins)
+        content = {
+            "stamps": _stamps(_places(catalog.plugins)),
+            "rows": rows,
+            "notes": [*notes, *slow],
+            "until": time.time() + KEPT_FOR if broken else 0,
+            "environment": _environment() if broken else 0,
+        }
+        _write(file, content)
+    return rows, [*notes, *slow]
+
+
+def recipe_row(catalog: Catalog, name: str) -> Row:
+    """One recipe in three words, under the name that people type."""
+    return {"name": name, "summary": catalog.recipes[name].summary, "owner": catalog.owner(name).name}
+
+
+def _may_remember() -> bool:
+    """A command that names a plugin of its own, or wants to see how they are loaded, needs them loaded."""
+    return not current().named and not traces()
+
+
+def _file() -> str:
+    """One file for each Python, search path and choice of plugins."""
+    place = zlib.crc32(repr((sys.version, sys.prefix, sys.path, identity())).encode())
+    return os.path.join(cache_home(), f"list-{place:08x}.json")
+
+
+def _is_true(remembered: Mapping[str, Any]) -> bool:
+    until = remembered["until"]
+    if until and not (time.time() < until <= time.time() + KEPT_FOR and remembered["environment"] == _environment()):
+        return False
+    return bool(remembered["stamps"] == _stamps(remembered["stamps"]))
+
+
+def _environment() -> int:
+    said = sorted((name, value) for name, value in os.environ.items() if name not in PASSING)
+    return zlib.crc32(repr(said).encode("utf-8", "surrogateescape"))
+
+
+def _places(plugins: Iterable[Plugin]) -> list[str]:
+    """The folders that are searched for plugins, and the files that say what these bring."""
+    packages = {plugin.module.partition(".")[0] for plugin in plugins}
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] in packages]
+    files = {file for module in modules if (file := getattr(module, "__file__", None))}
+    for plugin in plugins:
+        if plugin.broken or plugin.slow:  # not all of it was imported, or nothing
+            files |= _files_of(plugin.module.partition(".")[0])
+    return [*sys.path, *sorted(files)]
+
+
+def _files_of(package: str) -> set[str]:
+    """Every module of a package, without importing it."""
+    from importlib.util import find_spec
+
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        return set()
+    if spec is None:
+        return set()
+    folders = [*(spec.submodule_search_locations or ())]
+    files = {
+        os.path.join(place, name)
+        for folder in folders
+        for place, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(".py")
+    }
+    return files | ({spec.origin} if spec.origin else set())
+
+
+def _stamps(places: Iterable[str]) -> dict[str, int]:
+    """When each place was last changed, in nanoseconds; 0 where there is none."""
+    return {place: _changed(place) for place in places}
+
+
+def _changed(place: str) -> int:
+    try:
+        return os.stat(place or os.curdir).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _read(file: str) -> dict[str, Any] | None:
+    """What was remembered, if it is there and whole."""
+    try:
+        with open(file, encoding="utf-8") as handle:
+            content = json.load(handle)
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and _is_whole(content) else None
+
+
+def _is_whole(content: Mapping[str, Any]) -> bool:
+    kinds: dict[str, Any] = {"stamps": dict, "rows": list, "notes": list, "until": (int, float), "environment": int}
+    return content.keys() == kinds.keys() and all(isinstance(content[name], kind) for name, kind in kinds.items())
+
+
+def _write(file: str, content: Mapping[str, Any]) -> None:
+    """Remember, where there is a place for it: a cache that cannot be written is no error."""
+    new = f"{file}.{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        with open(new, "w", encoding="utf-8") as handle:
+            json.dump(content, handle)
+        os.replace(new, file)
+    except OSError:
+        return

@@ -1,0 +1,1 @@
+"""From values, however they were given, to a checked request."""

@@ -1,0 +1,285 @@
+"""From names and values, however they were given, to a checked request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lmtasks.api import TOKENIZER, Option, Recipe, convert, options_of
+from lmtasks.config.settings import HOW_TO_TOKENISE, DataSettings, ModelSettings, OutputSettings, TrainingSettings
+from lmtasks.errors import InputError, nearest
+
+MODEL_SOURCES = ("model_name_or_path", "model_type", "config_name")
+DATA_SOURCES = ("dataset_name", "train_file", "train_dataset", "validation_file", "eval_dataset")
+
+CONTRADICTIONS = (
+    ("model_name_or_path", "model_type"),
+    ("model_name_or_path", "config_name"),
+    ("model_name_or_path", "config_overrides"),
+    ("model_name_or_path", "train_tokenizer"),
+    ("model_type", "config_name"),
+    ("tokenizer_name", "train_tokenizer"),
+)
+"""Options that say two things about one model."""
+
+ELSEWHERE = {
+    "cache_dir": "set HF_HOME in the environment, one cache for all tools",
+    "dtype": "weights are float32, --bf16 says whether products are in bfloat16",
+    "keep_linebreaks": "line breaks are always kept, without them the words of two lines run together",
+    "pad_to_max_length": "examples are padded to the longest of their batch, no further",
+    "streaming": "text is read from disk in small batches anyway",
+    "token": "a token on the command line is seen by everyone; set HF_TOKEN or use hf auth login",
+    "use_fast_tokenizer": "the fast tokenizer is used where there is one",
+}
+"""Flags of ``run_mlm.py`` and ``run_clm.py`` that are not needed here, and what is instead."""
+
+ALWAYS = ("do_train", "do_eval")
+"""Flags of ``run_mlm.py`` for what a run always does; accepted when true."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be done, checked as far as names and values go.
+
+    Args:
+        recipe: the recipe.
+        options: instance of the recipe's options.
+        data, model, output: settings.
+        training: ``TrainingArguments`` by name.
+        given: names that the user set, rather than a default.
+        sample: the embedded text to use, when no data was given.
+    """
+
+    recipe: Recipe
+    options: Any
+    data: DataSettings
+    model: ModelSettings
+    output: OutputSettings
+    training: Mapping[str, Any]
+    given: frozenset[str]
+    sample: str | None
+
+    @property
+    def seed(self) -> int:
+        """The seed of weights, order and masks."""
+        return int(self.training["seed"])
+
+    @property
+    def starts_small(self) -> bool:
+        """Whether the recipe's own small model is trained, because nobody named one."""
+        return not self.given & set(MODEL_SOURCES)
+
+
+def groups_of(recipe: Recipe) -> dict[str, dict[str, Option]]:
+    """Everything that can be set without importing anything heavy, by where it belongs."""
+    return {
+        "options": options_of(recipe.options),
+        "data": options_of(DataSettings),
+        "model": options_of(ModelSettings),
+        "output": options_of(OutputSettings),
+        "training": options_of(TrainingSettings),
+    }
+
+
+def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Request:
+    """The request that these values make, with the recipe's starter where they say nothing.
+
+    Args:
+        recipe: the recipe.
+        values: names, with ``-`` or ``_``, and values as typed or as Python has them. A value of
+            None counts as not given.
+        config: more of these, which ``values`` win over, whatever alias either was given by.
+
+    Raises:
+        InputError: unknown names, values out of range, contradictions; all of them at once.
+    """
+    groups = groups_of(recipe)
+    problems = _Problems()
+    given = {**_named(groups, config or {}, problems), **_named(groups, values, problems)}
+    _refuse_contradictions(recipe, given, problems)
+    defaults: dict[str, Any] = {}
+    with problems:
+        defaults = _starter(recipe, given)
+    parts: dict[str, dict[str, Any]] = {name: {} for name in groups}
+    for name, value in {**defaults, **given}.items():
+        with problems:
+            group, option = _place(groups, name)
+            parts[group][name] = convert(option, value)
+    training = {name: option.default for name, option in groups["training"].items()} | parts["training"]
+    model = ModelSettings(**parts["model"])
+    with problems:
+        _check(training)
+    with problems:
+        _require_pinned_code(model)
+    problems.tell()
+    return Request(
+        recipe=recipe,
+        options=recipe.options(**parts["options"]),
+        data=DataSettings(**parts["data"]),
+        model=model,
+        output=OutputSettings(**parts["output"]),
+        training=training,
+        given=frozenset(given),
+        sample=recipe.starter.sample if recipe.starter and not given.keys() & set(DATA_SOURCES) else None,
+    )
+
+
+class _Problems(list[InputError]):
+    """What is wrong with a request: ``with problems:`` goes on after an error, to find the others."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, InputError):
+            return False
+        self.append(error)
+        return True
+
+    def tell(self) -> None:
+        """Raise all of them as one.
+
+        Raises:
+            InputError: there are any.
+        """
+        if self:
+            messages, hints = ([getattr(one, part) for one in self] for part in ("message", "hint"))
+            raise InputError("; ".join(messages), "; ".join(dict.fromkeys(filter(None, hints)))) from self[0].__cause__
+
+
+def _named(
+    groups: Mapping[str, Mapping[str, Option]], values: Mapping[str, Any], problems: _Problems
+) -> dict[str, Any]:
+    """The values that are given under their options' own names."""
+    own = {alias: option.name for group in groups.values() for option in group.values() for alias in option.aliases}
+    named: dict[str, Any] = {}
+    for typed, value in values.items():
+        if value is None:
+            continue
+        name = typed.replace("-", "_")
+        name = own.get(name, name)
+        if name in named:
+            problems.append(InputError(f"--{name} is given twice, as '{name}' and as '{typed}'", "give it once"))
+        named[name] = value
+    for name in ALWAYS:
+        if str(named.pop(name, True)).lower() not in ("true", "1"):
+            message = f"--{name} false: a run always trains and evaluates"
+            problems.append(InputError(message, "lmtasks evaluate MODEL evaluates"))
+    return named
+
+
+def _place(groups: Mapping[str, Mapping[str, Option]], name: str) -> tuple[str, Option]:
+    """The group and the option of a name.
+
+    Raises:
+        InputError: nobody knows the name; suggests the nearest.
+    """
+    for group, options in groups.items():
+        if name in options:
+            return group, options[name]
+    if name in ELSEWHERE:
+        raise InputError(f"--{name} does not exist here: {ELSEWHERE[name]}", f"leave --{name} out")
+    # Only a name that is none of ours costs the import of transformers.
+    from lmtasks.config.training_arguments import REFUSED, training_options
+
+    if name in REFUSED:
+        raise InputError(f"--{name} is not supported: {REFUSED[name]}", f"leave --{name} out")
+    training = training_options()
+    if name in training:
+        return "training", training[name]
+    known = [*(own for options in groups.values() for own in options), *training]
+    raise InputError(f"unknown option '--{name}'{nearest(name, known)}", "--help-all shows every option")
+
+
+def _refuse_contradictions(recipe: Recipe, given: Mapping[str, Any], problems: _Problems) -> None:
+    """Refuse two ways to name one model, and what the recipe has not; the corpus looks after the data itself."""
+    both = [(one, other) for one, other in CONTRADICTIONS if one in given and other in given]
+    problems += [InputError(f"--{one} and --{other} exclude each other", "give one of the two") for one, other in both]
+    if recipe.processor != TOKENIZER and "train_tokenizer" in given:
+        problems.append(InputError(f"{recipe.name} has no tokenizer to train", "leave --train_tokenizer out"))
+    fresh = {"model_type", "config_name"} & given.keys() if recipe.new_processor is None else set()
+    if fresh and not both and not {"tokenizer_name", "train_tokenizer"} & given.keys():
+        message = f"--{fresh.pop()} makes a new model, which needs a tokenizer"
+        problems.append(InputError(message, "add --train_tokenizer 8000, or --tokenizer_name with a folder or id"))
+
+
+def _starter(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's own model and training settings, when the user named no model."""
+    if given.keys() & set(MODEL_SOURCES):
+        return {}
+    if recipe.starter is None:
+        raise InputError(f"{recipe.name} needs a model", "add --model with a folder or id")
+    defaults = {**recipe.starter.model, **recipe.starter.training}
+    if "tokenizer_name" in given:
+        defaults.pop("train_tokenizer", None)
+    if "config_overrides" in given and "config_overrides" in defaults:
+        # The small model with a change, not the architecture's full size with one.
+        given["config_overrides"] = f"{defaults['config_overrides']},{given['config_overrides']}"
+    if "max_steps" in given or "num_train_epochs" in given:
+        # How long to train is one decision, however it is put.
+        defaults = {name: value for name, value in defaults.items() if name not in ("max_steps", "num_train_epochs")}
+    return defaults
+
+
+def _check(training: Mapping[str, Any]) -> None:
+    if training["max_steps"] == 0:
+        raise InputError("--max_steps cannot be 0", "give a number of steps, or leave it out for --num_train_epochs")
+
+
+def _require_pinned_code(model: ModelSettings) -> None:
+    """Code from a repository may run only at a commit that the user has looked at.
+
+    A folder does not change by itself.
+    """
+    name = model.model_name_or_path or model.config_name
+    in_folder = name is not None and Path(name).is_dir()
+    if model.trust_remote_code and not in_folder and not re.fullmatch(r"[0-9a-f]{40}", model.revision):
+        raise InputError(
+            "--trust_remote_code needs --revision with a full commit id",
+            "read the code at that commit first; it will run with your rights",
+        )
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The values in a YAML file.
+
+    Raises:
+        InputError: no such file, not YAML, or not a mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read --config '{path}': {error.strerror}", "give an existing YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(f"--config '{path}' is not YAML: {problem}", "write one 'name: value' a line") from error
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise InputError(f"--config '{path}' must hold 'name: value' lines", "for example: learning_rate: 1e-4")
+    return content
+
+
+def fingerprint(request: Request) -> str:
+    """32 hexadecimal digits that change with anything that was asked for."""
+    asked = json.dumps(as_record(request), sort_keys=True, default=str)
+    return hashlib.blake2b(asked.encode(), digest_size=16).hexdigest()
+
+
+def as_record(request: Request) -> dict[str, Any]:
+    """What ``run.json`` keeps of a request: what was set, but for what only memory can hold."""
+    settings = {**vars(request.data), **vars(request.model)}
+    # What only memory can hold, and what does not change what a run is.
+    left_out = {name for name, option in options_of(DataSettings).items() if option.python_only} | HOW_TO_TOKENISE
+    return {
+        "recipe": request.recipe.name,
+        "options": asdict(request.options),
+        "settings": {name: value for name, value in settings.items() if value is not None and name not in left_out},
+        # Whether a run is resumed does not change what it is.
+        "training": {name: value for name, value in request.training.items() if name != "resume_from_checkpoint"},
+    }

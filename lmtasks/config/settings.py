@@ -1,0 +1,116 @@
+"""What every run can be told besides its recipe's own options: data, model, output, training.
+
+Names and meaning are those of transformers' ``run_mlm.py`` and ``run_clm.py`` where these have
+the flag, and of ``TrainingArguments`` for training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lmtasks.api import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Where the text comes from and how it is split."""
+
+    dataset_name: str | None = option(
+        None, help="Hub dataset id, or a folder made by save_to_disk", aliases=["dataset"]
+    )
+    dataset_config_name: str | None = option(None, help="configuration of the Hub dataset")
+    dataset_revision: str | None = option(None, help="branch, tag or commit of the Hub dataset")
+    train_split: str = option("train", help='split to train on, slices allowed: "train[:5000]"')
+    validation_split: str | None = option(None, help="split to evaluate on, instead of a share of the training split")
+    train_file: list[str] | None = option(
+        None, help="files, globs or folders: txt, md, json, jsonl, csv, tsv, parquet, arrow, fasta; .gz .xz .zst too"
+    )
+    validation_file: list[str] | None = option(
+        None, help="files to evaluate on, instead of a share of the training data"
+    )
+    text_column: str | None = option(
+        None,
+        help="column that holds the text, or what else is learned from; nested ones as answers.text",
+        aliases=["column"],
+    )
+    sample_by: Literal["line", "paragraph", "document"] = option("line", help="what a row of a text file is")
+    validation_split_percentage: float | None = option(
+        None, help="share of the training data held out for evaluation, in percent", gt=0, lt=100
+    )
+    test_size: float | None = option(None, help="the same share as a fraction", gt=0, lt=1)
+    split_seed: int = option(42, help="seed of the choice of held-out documents", ge=0)
+    max_train_samples: int | None = option(
+        None, help="train on at most this many packed examples", ge=1, training_only=True
+    )
+    max_eval_samples: int | None = option(None, help="evaluate on at most this many packed examples", ge=1)
+    overwrite_cache: bool = option(False, help="tokenise again, even text whose tokens are in the cache")
+    preprocessing_num_workers: int = option(
+        1, help="processes that tokenise, where the tokenizer is in Python; others use all cores anyway", ge=1
+    )
+    train_dataset: Any = option(None, help="Dataset, DatasetDict or list of strings", python_only=True)
+    eval_dataset: Any = option(None, help="Dataset or list of strings", python_only=True)
+
+
+HOW_TO_TOKENISE = frozenset({"overwrite_cache", "preprocessing_num_workers"})
+"""Data settings that change no token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which model and tokenizer."""
+
+    model_name_or_path: str | None = option(None, help="checkpoint to start from: Hub id or folder", aliases=["model"])
+    revision: str = option("main", help="branch, tag or commit of the model", aliases=["model_revision"])
+    model_type: str | None = option(None, help="from scratch: architecture, such as roberta or gpt2")
+    config_name: str | None = option(None, help="from scratch: Hub id or folder of the configuration")
+    config_overrides: str | None = option(
+        None, help="from scratch: num_hidden_layers=2,hidden_size=64 over the default configuration"
+    )
+    tokenizer_name: str | None = option(
+        None,
+        help="tokenizer or other processing class, when not the model's own: Hub id or folder",
+        aliases=["processor_name"],
+    )
+    train_tokenizer: int | None = option(None, help="train a byte-level BPE tokenizer of this many tokens", ge=300)
+    allow_new_weights: bool = option(
+        False, help="accept a checkpoint that lacks some of the model's weights, or has some that find no place in it"
+    )
+    trust_remote_code: bool = option(False, help="run code from the model's repository (needs a pinned --revision)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSettings:
+    """What a run leaves behind."""
+
+    output_dir: str | None = option(None, help="folder of the run; runs/RECIPE when not given")
+    overwrite_output_dir: bool = option(False, help="replace an earlier run in that folder")
+    dry_run: bool = option(False, help="show the plan and write nothing")
+    push_to_hub: bool = option(False, help="publish the result on the Hub")
+    hub_model_id: str | None = option(None, help="repository to publish to; the folder's name when not given")
+    hub_private_repo: bool = option(False, help="publish to a private repository")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """The ``TrainingArguments`` that people use most; every other one is accepted too.
+
+    Defaults are those of transformers 5 (a test compares them), but for ``bf16``: None lets the hardware decide.
+    """
+
+    learning_rate: float = option(5e-5, help="peak learning rate", ge=0, le=100)
+    num_train_epochs: float = option(3.0, help="passes over the training data", gt=0)
+    max_steps: int = option(-1, help="optimiser steps, instead of epochs", ge=-1)
+    per_device_train_batch_size: int = option(8, help="examples per step and device", ge=1)
+    per_device_eval_batch_size: int = option(8, help="the same for evaluation", ge=1)
+    gradient_accumulation_steps: int = option(1, help="batches per optimiser step", ge=1)
+    warmup_steps: float = option(0, help="steps of rising learning rate; a fraction below 1 is a share of all", ge=0)
+    lr_scheduler_type: str = option("linear", help="how the learning rate falls, such as linear, cosine, constant")
+    weight_decay: float = option(0.0, help="decoupled weight decay", ge=0)
+    max_grad_norm: float = option(1.0, help="gradients are clipped to this norm", ge=0)
+    eval_strategy: Literal["no", "steps", "epoch"] = option("no", help="when to evaluate during training")
+    save_strategy: Literal["no", "steps", "epoch", "best"] = option("steps", help="when to save checkpoints")
+    save_steps: float = option(500, help="steps between checkpoints", gt=0)
+    bf16: bool | None = option(None, help="compute in bfloat16 where it is safe; where it is fast, unless said")
+    seed: int = option(42, help="seed of weights, order and masks", ge=0, lt=2**32)
+    report_to: list[str] | str = option("none", help="trackers, such as tensorboard or wandb")

@@ -1,0 +1,132 @@
+"""``TrainingArguments``: which fields people may set, and the object made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+
+from lmtasks.api import Option
+from lmtasks.errors import InputError, nearest
+
+REFUSED = {
+    "auto_find_batch_size": "after running out of memory it goes on with weights that are already trained",
+    "bf16_full_eval": "it leaves the model, and what is saved of it, in bfloat16",
+    "fp16_full_eval": "it leaves the model, and what is saved of it, in float16",
+    "batch_eval_metrics": "evaluation sums batch by batch anyway",
+    "hub_token": "a token given here ends up in files; set HF_TOKEN or use hf auth login",
+    "hub_strategy": "publishing happens once, after a finished run",
+    "hub_always_push": "publishing happens once, after a finished run",
+    "hub_revision": "use lmtasks push OUT REPO_ID --revision",
+    "include_for_metrics": "metrics belong to the recipe",
+    "label_names": "the loss belongs to the recipe",
+    "logging_nan_inf_filter": "it would hide that training diverged",
+    "prediction_loss_only": "evaluation keeps no predictions anyway",
+    "enable_jit_checkpoint": "lmtasks itself saves a checkpoint when a signal stops it",
+    "remove_unused_columns": "examples hold only what the collator needs",
+}
+"""Fields that would make a figure or a file wrong, or that have nothing to do here, and why."""
+
+OURS = ("output_dir", "push_to_hub", "hub_model_id", "hub_private_repo")
+"""Fields whose names are settings of lmtasks."""
+
+
+_KINDS = {"resume_from_checkpoint": bool | str | None}
+"""Types of fields that take more than their annotation says."""
+
+_LIMITS = {"label_smoothing_factor": {"ge": 0, "lt": 1}}
+"""Ranges of fields that TrainingArguments does not check."""
+
+
+def training_options() -> dict[str, Option]:
+    """Every field of ``TrainingArguments`` that may be set, as options."""
+    hints = typing.get_type_hints(TrainingArguments)
+    return {
+        field.name: Option(
+            name=field.name,
+            type=_KINDS.get(field.name) or _readable(hints[field.name]),
+            default=_default(field),
+            help=str(field.metadata.get("help", "")),
+            limits=_LIMITS.get(field.name, {}),
+        )
+        for field in dataclasses.fields(TrainingArguments)
+        if field.init and field.name not in REFUSED and field.name not in OURS
+    }
+
+
+def _readable(kind: Any) -> Any:
+    """The type with the enums, which TrainingArguments reads from text, as text."""
+    alternatives = typing.get_args(kind) or (kind,)
+    origin = typing.get_origin(kind)
+    if origin in (list, dict, typing.Literal):
+        return kind
+    plain = [part if _is_plain(part) else str for part in alternatives]
+    return typing.Union[tuple(dict.fromkeys(plain))]  # noqa: UP007  (a union of a computed list)
+
+
+def _is_plain(kind: Any) -> bool:
+    plain = kind in (bool, int, float, str, list, dict, type(None))
+    return plain or typing.get_origin(kind) in (list, dict, typing.Literal)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) -> TrainingArguments:
+    """The arguments of one run.
+
+    Args:
+        values: fields that the user or the recipe set.
+        output_dir: folder of the run; the Trainer writes to ``checkpoints`` in it.
+        steps: optimiser steps of the run, for a log line every twentieth.
+
+    Raises:
+        InputError: values that do not go together.
+    """
+    ours = {
+        "bf16": bool(values.get("bf16")),
+        "output_dir": str(output_dir / "checkpoints"),
+        "disable_tqdm": True,
+        # Pinning needs something to pin for; without it every data loader warns.
+        "dataloader_pin_memory": torch.accelerator.is_available() and values.get("dataloader_pin_memory", True),
+        "logging_nan_inf_filter": False,
+        "remove_unused_columns": False,
+    }
+    try:
+        arguments = TrainingArguments(**{"logging_steps": max(1, steps // 20), **values, **ours})
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise refused(error) from error
+    if arguments.fp16 and arguments.device.type == "cpu":
+        raise InputError("--fp16 needs a GPU", "leave --fp16 out; --bf16 --use_cpu computes in bfloat16")
+    if arguments.save_strategy == "best" and arguments.metric_for_best_model is None:
+        raise InputError("--save_strategy best needs --metric_for_best_model", "such as --metric_for_best_model loss")
+    for tracker in arguments.report_to:
+        _require_tracker(tracker)
+    return arguments
+
+
+def refused(error: Exception) -> InputError:
+    """What transformers has against the arguments, in a line."""
+    text = " ".join(str(error).split())
+    if wrong := re.fullmatch(r"(\S+) is not a valid (\w+), please select one of \[(.*)\]", text):
+        word, kind, listed = wrong.groups()
+        known = re.findall(r"[\w-]+", listed)
+        return InputError(f"'{word}' is not a valid {kind}{nearest(word, known)}", f"one of {', '.join(known)}")
+    return InputError(f"training arguments: {text}", "lmtasks run RECIPE --help-all")
+
+
+def _require_tracker(name: str) -> None:
+    """The Trainer would notice only when the run folder is there."""
+    if name not in INTEGRATION_TO_CALLBACK:
+        known = list(INTEGRATION_TO_CALLBACK)
+        raise InputError(f"--report_to: unknown tracker '{name}'{nearest(name, known)}", f"one of {', '.join(known)}")
+    if name not in get_available_reporting_integrations():
+        raise InputError(f"--report_to {name}: it is not installed", f"pip install {name}")

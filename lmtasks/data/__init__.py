@@ -1,0 +1,1 @@
+"""From documents to the examples that a model is trained on."""

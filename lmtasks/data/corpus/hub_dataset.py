@@ -1,0 +1,130 @@
+"""Data with a name: datasets of the Hub, and folders that take their place."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets.packaged_modules.arrow.arrow import Arrow
+from datasets.packaged_modules.csv.csv import Csv
+from datasets.packaged_modules.json.json import Json
+from datasets.packaged_modules.parquet.parquet import Parquet
+from datasets.packaged_modules.text.text import Text
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from lmtasks.config.settings import DataSettings
+from lmtasks.data.corpus.files import SAVED_FOLDER_FILES, text_options
+from lmtasks.errors import InputError, first_line
+
+_TABLES = (Arrow, Csv, Json, Parquet)
+
+
+def load_named(data: DataSettings, *, medium: str = "text") -> tuple[dict[str, datasets.Dataset], bool]:
+    """All splits of ``--dataset_name``, and whether their rows are documents.
+
+    A folder made by ``save_to_disk``, a folder of data files, or a dataset of the Hub, tried in this order.
+
+    Args:
+        data: the settings.
+        medium: what they should hold, for messages.
+
+    Raises:
+        InputError: no such folder, dataset, configuration or revision; unreadable; or the Hub is out of reach.
+    """
+    name = str(data.dataset_name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _load_folder(folder, data, medium)
+    _check_id(name, folder)
+    return _load_builder(name, data, medium)
+
+
+def _load_folder(folder: Path, data: DataSettings, medium: str) -> tuple[dict[str, datasets.Dataset], bool]:
+    if data.dataset_revision is not None:
+        raise InputError(f"--dataset_revision is for the Hub, and {folder} is a folder", "leave --dataset_revision out")
+    if not any((folder / file).is_file() for file in SAVED_FOLDER_FILES):
+        # The absolute path: a folder called "text" or "json" is not the builder of that name.
+        return _load_builder(str(folder.resolve()), data, medium)
+    if data.dataset_config_name is not None:
+        raise InputError(
+            f"{folder} was made by save_to_disk and has no configurations", "leave --dataset_config_name out"
+        )
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"the dataset folder {folder} is damaged: {first_line(error)}", "save it again") from error
+    return (dict(saved) if isinstance(saved, datasets.DatasetDict) else {"train": saved}), True
+
+
+def _check_id(name: str, folder: Path) -> None:
+    if folder.exists():
+        raise InputError(f"--dataset_name {name} is a file", f"--train_file {name}")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError(f"no such dataset folder: {name}", "check the path; ids of the Hub look like OWNER/NAME")
+    # load_dataset("text") would read every text file of the current folder.
+    if "/" not in name and name.isidentifier() and importlib.util.find_spec(f"datasets.packaged_modules.{name}"):
+        raise InputError(f"'{name}' is a file format, not a dataset", "--train_file FILE")
+
+
+def _load_builder(name: str, data: DataSettings, medium: str) -> tuple[dict[str, datasets.Dataset], bool]:
+    try:
+        builder = _builder(name, data, medium)
+        builder.download_and_prepare()
+        splits = builder.as_dataset()
+    # Subclasses of ValueError and OSError apart, nothing broader: a bug must keep its traceback.
+    except (FileNotFoundError, ConnectionError, HfHubHTTPError, HFValidationError) as error:
+        raise unavailable(name, error) from error
+    except (DatasetGenerationError, UnicodeDecodeError, pa.ArrowException) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ImportError):
+            raise InputError(
+                f"the dataset '{name}' cannot be read: {first_line(cause)}",
+                "install that package, or name files with --train_file",
+            ) from error
+        if not isinstance(cause, (ValueError, pa.ArrowException)):
+            raise
+        raise InputError(
+            f"the files of the dataset '{name}' cannot be read: {first_line(cause)}",
+            "name the good ones with --train_file",
+        ) from error
+    return dict(splits), not (isinstance(builder, Text) and data.sample_by == "line")
+
+
+def _builder(name: str, data: DataSettings, medium: str) -> datasets.DatasetBuilder:
+    def build(**options: object) -> datasets.DatasetBuilder:
+        return datasets.load_dataset_builder(name, data.dataset_config_name, revision=data.dataset_revision, **options)
+
+    try:
+        builder = build()
+    except (ValueError, RuntimeError) as error:
+        if not str(error).startswith(("BuilderConfig ", "Config name is missing", "Dataset scripts are no longer")):
+            raise
+        raise InputError(
+            f"cannot load the dataset '{name}': {' '.join(str(error).split())}",
+            "--dataset_revision refs/convert/parquet"
+            if isinstance(error, RuntimeError)
+            else "--dataset_config_name NAME",
+        ) from error
+    if isinstance(builder, Text):
+        # Only now is it known that the data are text files, which are read the way --train_file reads them.
+        return build(**text_options(data.sample_by))
+    if Path(name).is_dir() and not isinstance(builder, _TABLES):
+        raise InputError(f"datasets does not take the files in {name} for {medium}", f"--train_file {name}")
+    return builder
+
+
+def unavailable(name: str, error: Exception) -> InputError:
+    """What to tell a user whose dataset the Hub, or the disk, did not give."""
+    if Path(name).is_dir():
+        return InputError(f"no data files in the folder {name}", f"--train_file {name}")
+    if isinstance(error, ConnectionError) and datasets.config.HF_HUB_OFFLINE:
+        hint = "HF_HUB_OFFLINE is set and the dataset is not in the cache: unset it, or give text with --train_file"
+    elif isinstance(error, DatasetNotFoundError):
+        hint = "check the name; if the dataset is private or gated: hf auth login"
+    else:
+        hint = f"check the network and {os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}, or give --train_file"
+    return InputError(f"cannot load the dataset '{name}': {first_line(error)}", hint)

@@ -1,0 +1,37 @@
+"""A split as a dataset whose every example knows the seed of its own randomness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from lmtasks.api import Examples
+
+
+class ExampleDataset(Dataset[dict[str, Any]]):
+    """Examples with the seed from which their collator draws: (seed, epoch, example id).
+
+    Args:
+        examples: the split.
+        seed: the run's seed.
+    """
+
+    def __init__(self, examples: Examples, seed: int) -> None:
+        self.examples = examples
+        self.seed = seed
+        # In shared memory: the processes of a data loader that live through several epochs see it change.
+        self._epoch: torch.Tensor = torch.zeros(1, dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        seed = (self.seed, int(self._epoch), int(index))
+        return {**self.examples.example(int(index)), "seed": seed}
+
+    def start_epoch(self, epoch: int) -> None:
+        """From here on draw for this epoch."""
+        self._epoch[0] = epoch

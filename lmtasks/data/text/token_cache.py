@@ -1,0 +1,252 @@
+"""Tokenised text on disk: written as it is made, mapped into memory, and found again the next time.
+
+An entry is found by everything that the tokens depend on: the text itself, the tokenizer, what the
+recipe said about documents, and the code that tokenises. A recipe is not asked which version it is:
+what it says is in its :class:`~lmtasks.Blocks`, and that is part of the key, so an edited recipe
+finds old tokens only where they are the very ones that it wants. How the stream is cut is no part:
+another block size uses the same tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from lmtasks.api import Blocks
+from lmtasks.api import blocks as blocks_module
+from lmtasks.data.corpus import Split
+from lmtasks.data.text import tokenize as stream_module
+from lmtasks.data.text import word_boundaries as segmentation
+from lmtasks.data.text.tokenize import Stream
+
+KEPT_FOR = 30 * 24 * 3600
+"""Seconds after its last use that an entry is kept."""
+
+RECORDED_EVERY = 5.0
+"""Seconds of work that are lost at most when a process is killed."""
+
+_ARRAYS = {"ids": np.int32, "documents": np.int64, "words": np.bool_}
+
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading an entry raises whose files are not what they should be."""
+
+
+def cache_folder() -> Path:
+    """Where tokenised text is kept: ``tokens`` in lmtasks' folder of the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(home, "lmtasks", "tokens")
+
+
+def key_of(split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks) -> str | None:
+    """32 hexadecimal digits that change with anything that the tokens depend on.
+
+    None for a tokenizer in Python, which may depend on anything.
+    """
+    if not tokenizer.is_fast:
+        return None
+    parts = {
+        "text": split.fingerprint,
+        "tokenizer": tokenizer.backend_tokenizer.to_str(),
+        "class": type(tokenizer).__qualname__,
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "split_special_tokens": tokenizer.split_special_tokens,
+        "blocks": [blocks.document_start, blocks.document_end, blocks.line_by_line, blocks.words],
+        "code": [_source(module) for module in (blocks_module, segmentation, stream_module)],
+        "versions": [metadata.version(name) for name in ("transformers", "tokenizers", "regex")],
+    }
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _source(module: Any) -> str:
+    return hashlib.blake2b(Path(module.__file__).read_bytes(), digest_size=16).hexdigest()
+
+
+def load(key: str) -> Stream | None:
+    """The tokens kept under the key, mapped read-only; None when there are none, or damaged ones."""
+    folder = cache_folder() / key
+    try:
+        stream = _opened(folder)
+    except _DAMAGED:
+        return None
+    with suppress(OSError):  # a cache that can only be read
+        os.utime(folder)
+    return stream
+
+
+def store(read: Callable[[int], Iterable[Stream]], key: str | None, fresh: bool = False) -> Stream:
+    """Write pieces of a stream to disk as they come, and give back the whole, mapped read-only.
+
+    What was written stays when this is interrupted, however it is, and the next time goes on from there.
+
+    Args:
+        read: the pieces after so many rows.
+        key: where to keep it; None keeps it for as long as it is used.
+        fresh: do not go on with what an interrupted process has left.
+    """
+    home = cache_folder()
+    with ExitStack() as stack:
+        folder = None if key is None else stack.enter_context(_unfinished(home, key))
+        if folder is None:
+            folder, key = _folder_of_its_own(home, key)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        if fresh:
+            (folder / "so_far.json").unlink(missing_ok=True)
+        _write(folder, read)
+        # What is mapped stays readable wherever it is moved, and after it was deleted, by whatever process.
+        stream = _opened(folder)
+        if key is not None:
+            _forget_old(home)
+            _put(folder, home / key, fresh)
+        return stream
+
+
+@contextmanager
+def _unfinished(home: Path, key: str) -> Iterator[Path | None]:
+    """The folder in which the entry is made, while no other process has it; None if one has, or may have."""
+    folder = home / f"{key}.unfinished"
+    with ExitStack() as stack:
+        try:
+            import fcntl
+
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((folder / "lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The process that had it may have finished, and the folder may be an entry now.
+            mine = os.path.samestat(os.fstat(lock.fileno()), (folder / "lock").stat())
+        except (ImportError, OSError):  # Windows, or a file system without locks
+            mine = False
+        yield folder if mine else None
+
+
+def _folder_of_its_own(home: Path, key: str | None) -> tuple[Path, str | None]:
+    """An empty folder, and the key, if what is made there can be kept."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=home, prefix="new-")), key
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="lmtasks-")), None
+
+
+def _write(folder: Path, read: Callable[[int], Iterable[Stream]]) -> None:
+    """Write the stream into the folder, or the rest of it."""
+    done = _so_far(folder)
+    for name in _ARRAYS:
+        if not done[name]:  # a new file: to cut one short that is mapped would end the process that has it
+            (folder / name).unlink(missing_ok=True)
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((folder / name).open("ab")) for name in _ARRAYS}
+        for name, kind in _ARRAYS.items():
+            files[name].truncate(done[name] * np.dtype(kind).itemsize)
+        counts, recorded = done, time.monotonic()
+        try:
+            for piece in read(int(done["rows"])):
+                counts = _appended(files, piece, counts)
+                if piece.rows:  # in the middle of a row nobody can go on
+                    done = counts
+                if time.monotonic() - recorded > RECORDED_EVERY:
+                    _record(folder, files, done)
+                    recorded = time.monotonic()
+        except BaseException:
+            _record(folder, files, done)
+            raise
+    # Written last: a folder that has it is complete.
+    (folder / "stream.json").write_text(json.dumps(counts))
+    (folder / "so_far.json").unlink(missing_ok=True)
+
+
+def _so_far(folder: Path) -> dict[str, Any]:
+    """What an interrupted process has written: counts, and how many items of each file."""
+    try:
+        done: dict[str, Any] = json.loads((folder / "so_far.json").read_text())
+        if all(
+            (folder / name).stat().st_size >= done[name] * np.dtype(kind).itemsize for name, kind in _ARRAYS.items()
+        ):
+            return {**done, **{name: int(done[name]) for name in ("rows", "bytes", "unknown")}}
+    except _DAMAGED:
+        pass
+    return {"rows": 0, "bytes": 0, "unknown": 0, "unit": "documents", **dict.fromkeys(_ARRAYS, 0)}
+
+
+def _appended(files: Mapping[str, BinaryIO], piece: Stream, counts: dict[str, Any]) -> dict[str, Any]:
+    """Write a piece; the counts with it."""
+    arrays = {"ids": piece.ids, "documents": piece.documents + counts["ids"], "words": piece.words}
+    counts = {**counts, "unit": piece.unit}
+    for name, array in arrays.items():
+        if array is not None:
+            files[name].write(np.ascontiguousarray(array, _ARRAYS[name]).data)
+            counts[name] += len(array)
+    for name in ("rows", "bytes", "unknown"):
+        counts[name] += getattr(piece, name)
+    return counts
+
+
+def _record(folder: Path, files: Mapping[str, BinaryIO], done: dict[str, Any]) -> None:
+    """Say how far the files are good, once they are on the disk."""
+    for file in files.values():
+        file.flush()
+        os.fsync(file.fileno())
+    (folder / "so_far.new").write_text(json.dumps(done))
+    os.replace(folder / "so_far.new", folder / "so_far.json")
+
+
+def _opened(folder: Path) -> Stream:
+    told = json.loads((folder / "stream.json").read_text())
+    arrays = {name: _mapped(folder / name, kind) for name, kind in _ARRAYS.items()}
+    if any(len(array) != told.pop(name) for name, array in arrays.items()):
+        raise ValueError(f"{folder} is damaged")
+    if not len(arrays["words"]) and len(arrays["ids"]):
+        arrays["words"] = None
+    return Stream(**arrays, **told)
+
+
+def _mapped(file: Path, kind: Any) -> Any:
+    # There is no mapping of nothing.
+    return np.memmap(file, dtype=kind, mode="r") if file.stat().st_size else np.zeros(0, dtype=kind)
+
+
+def _put(folder: Path, place: Path, fresh: bool) -> None:
+    """Move a finished entry to its place, unless a good one is there that may stay.
+
+    What is not wanted is first moved out of the way: under its old name another process may already have
+    something new when it is deleted.
+    """
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix="old-", ignore_cleanup_errors=True) as away:
+        if fresh or not _is_whole(place):
+            with suppress(OSError):
+                place.rename(Path(away, "replaced"))
+            try:
+                folder.rename(place)
+                return
+            except OSError:  # another process was faster, with the same tokens
+                pass
+        folder.rename(Path(away, "unwanted"))
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        _opened(folder)
+    except _DAMAGED:
+        return False
+    return True
+
+
+def _forget_old(home: Path) -> None:
+    """Delete what nobody has used for a month."""
+    for entry in home.iterdir():
+        try:
+            if time.time() - entry.stat().st_mtime > KEPT_FOR:
+                shutil.rmtree(entry, ignore_errors=True)
+        except OSError:
+            continue

@@ -1,0 +1,1 @@
+"""Models, their configurations and processing classes, and what they are found able to do."""

@@ -1,0 +1,104 @@
+"""Declared architectures: made known to transformers' Auto classes, and asked about a model."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import AbstractContextManager
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from lmtasks.api import Architecture, Recipe, resolve
+from lmtasks.models.forward import in_mode
+from lmtasks.models.pad_to_multiple import fill_up
+from lmtasks.registry.catalog import Catalog, load_catalog
+
+_registered: dict[str, Architecture] = {}
+"""What was declared about model types; transformers keeps its Auto classes for the whole process, too."""
+
+
+def register_architectures(catalog: Catalog | None = None) -> None:
+    """Make every installed plugin's architecture known to transformers' Auto classes.
+
+    One that cannot be imported is left out with a warning: it must not stop the others.
+    """
+    for architecture in (catalog or load_catalog()).architectures.values():
+        try:
+            _register(architecture)
+        except (ImportError, ValueError) as error:
+            warnings.warn(f"architecture '{architecture.model_type}' cannot be used: {error}", stacklevel=2)
+        else:
+            _registered[architecture.model_type] = architecture
+
+
+def architecture_of(config: PretrainedConfig) -> Architecture:
+    """What was declared about the model type of a configuration; nothing is, about most."""
+    return _registered.get(config.model_type) or Architecture(model_type=config.model_type)
+
+
+def with_gradients(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """While this is open the model is in the mode that it has gradients in: evaluation, without chance, if it can."""
+    return in_mode(model, training=architecture_of(model.config).reversible)
+
+
+def _register(architecture: Architecture) -> None:
+    """Register the configuration, where transformers lacks it, and the model classes."""
+    # The mapping is lazy and knows everything by [] and `in`, but nothing by get().
+    known = CONFIG_MAPPING[architecture.model_type] if architecture.model_type in CONFIG_MAPPING else None  # noqa: SIM401
+    config = resolve(architecture.config) if architecture.config else known
+    if config is None:
+        raise ValueError("transformers has no such model type, and the declaration names no configuration")
+    if known is not None and known.__name__ != config.__name__:
+        raise ValueError(f"transformers already has this model type, as {known.__name__}")
+    if known is None:
+        AutoConfig.register(architecture.model_type, config)
+    for auto, reference in architecture.models.items():
+        getattr(transformers, auto).register(config, resolve(reference), exist_ok=True)
+
+
+def settings_of_fresh(architecture: Architecture, recipe: Recipe) -> dict[str, Any]:
+    """What the configuration of a model to make has beside the defaults of its type."""
+    return {**architecture.fresh, **(architecture.causal if recipe.attention == "causal" else {})}
+
+
+def takes(recipe: Recipe, config: type[PretrainedConfig]) -> bool:
+    """Whether the recipe, and its class, an Auto class or one model's, are for models of this configuration."""
+    if recipe.model_types and config.model_type not in recipe.model_types:
+        return False
+    model_class = resolve(recipe.model_class)
+    # What an Auto class maps is the one thing that tells; transformers has no public name for it.
+    mapping = getattr(model_class, "_model_mapping", None)
+    if mapping is not None:
+        return config in mapping
+    own = getattr(model_class, "config_class", None)
+    return own is None or issubclass(config, own)
+
+
+def adapted(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
+    """The model, taking what recipes give although its architecture would not, and learning what it can."""
+    architecture = architecture_of(model.config)
+    multiple = architecture.multiple(model.config)
+    if multiple > 1:
+        fill_up(model, multiple)
+    idle = architecture.idle.get(recipe.model_class.partition(":")[2], ())
+    for name, parameter in model.named_parameters():
+        if any(fnmatch(name, pattern) for pattern in idle):
+            parameter.requires_grad_(False)
+    if architecture.empty_padding:
+        _keep_padding_empty(model)
+    return model
+
+
+def _keep_padding_empty(model: PreTrainedModel) -> None:
+    """Let no gradient reach the embedding of the padding token, where another layer shares the table."""
+    table = model.get_input_embeddings()
+    padding = getattr(table, "padding_idx", None)
+    if padding is not None:
+        with torch.no_grad():
+            table.weight[padding] = 0
+        row = torch.tensor(padding)
+        table.weight.register_hook(lambda gradient: gradient.index_fill(0, row.to(gradient.device), 0.0))

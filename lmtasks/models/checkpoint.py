@@ -1,0 +1,155 @@
+"""The model of a run: a checkpoint or a fresh one, and what it can take."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from lmtasks.api import Recipe, resolve
+from lmtasks.config.settings import ModelSettings
+from lmtasks.errors import InputError
+from lmtasks.models.architectures import adapted
+from lmtasks.models.config import _fresh, fit_to_tokenizer
+from lmtasks.models.load_errors import found_or_explained, is_local
+
+OLD_MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias|causal_mask)$")
+"""Causal masks that older versions of transformers saved among the weights; models make their own."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and how it came to be.
+
+    Args:
+        model: float32 weights, on the CPU.
+        new_weights: names of the weights that the checkpoint did not have.
+        grown: rows added to the embeddings for the tokenizer's tokens.
+        unused: names of the checkpoint's weights that the model has no place for, sorted: those of parts
+            that it lacks as a whole, such as a pooler or another task's head, and with
+            ``--allow_new_weights`` any others.
+    """
+
+    model: PreTrainedModel
+    new_weights: tuple[str, ...] = ()
+    grown: int = 0
+    unused: tuple[str, ...] = ()
+
+
+def load_model(settings: ModelSettings, recipe: Recipe, config: PretrainedConfig, processor: Any, seed: int) -> Loaded:
+    """The checkpoint's model, or a fresh one with weights drawn from the seed.
+
+    Args:
+        processor: the processing class; a tokenizer decides about the size of the embeddings.
+
+    Raises:
+        InputError: no weights or damaged ones; or, without ``--allow_new_weights``, some that are
+            missing, or that belong inside the model and have no place there.
+    """
+    model_class = resolve(recipe.model_class)
+    transformers.set_seed(seed)
+    if not settings.model_name_or_path:
+        return Loaded(adapted(_fresh(model_class, fit_to_tokenizer(config, processor)), recipe))
+    name = settings.model_name_or_path
+    require_safetensors(name)
+    with found_or_explained("model", name):
+        model, report = model_class.from_pretrained(
+            name,
+            config=config,
+            revision=settings.revision,
+            trust_remote_code=settings.trust_remote_code,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            # Only to hear which ones: transformers' own refusal has them in a table on the log.
+            ignore_mismatched_sizes=True,
+        )
+    if report["mismatched_keys"]:
+        key, saved, wanted = sorted(report["mismatched_keys"])[0]
+        raise InputError(
+            f"the weights in '{name}' do not fit its config.json: {key} is {list(saved)}, not {list(wanted)}",
+            "take weights and configuration from the same model",
+        )
+    missing = tuple(sorted(report["missing_keys"]))
+    if missing and not settings.allow_new_weights:
+        raise InputError(
+            f"'{name}' lacks {len(missing)} of the model's weights, such as {missing[0]}",
+            "--allow_new_weights starts these from random numbers",
+        )
+    unused = tuple(sorted(report["unexpected_keys"]))
+    if not settings.allow_new_weights:
+        _require_place(model, unused, name)
+    return Loaded(adapted(model, recipe), missing, _grow(model, processor), unused)
+
+
+def _require_place(model: PreTrainedModel, unused: tuple[str, ...], checkpoint: str) -> None:
+    """Refuse to leave out weights without which the model computes something else than was trained."""
+    inside = [name for name in unused if _belongs_inside(model, name)]
+    if inside:
+        raise InputError(
+            f"the model has no place for {len(inside)} of the weights in '{checkpoint}', such as {inside[0]}",
+            "take weights and configuration from the same model; --allow_new_weights leaves these weights out",
+        )
+
+
+def _belongs_inside(model: PreTrainedModel, name: str) -> bool:
+    """Whether a weight without a place in the model belongs to a part that the model computes with.
+
+    What it lacks tells: a whole module at the top, such as a pooler or another task's head, is none
+    of this task's business. A layer, a module in a layer, or a parameter of a module that is there
+    had its share in what was trained.
+    """
+    base: torch.nn.Module = model.base_model
+    # Checkpoints of a base model lack the prefix of their names.
+    holder, lacking = min((_holder(start, name.split(".")) for start in (model, base)), key=lambda found: len(found[1]))
+    if len(lacking) > 1:
+        return holder is not model and holder is not base and not _groups_heads(model, holder)
+    # A buffer that the checkpoint has as well is one that the model computes for itself.
+    return lacking[0] not in dict(holder.named_buffers(recurse=False)) and not OLD_MASK.search(name)
+
+
+def _holder(start: torch.nn.Module, path: list[str]) -> tuple[torch.nn.Module, list[str]]:
+    """The innermost module on the path to a weight, and what of the path is not there."""
+    child = dict(start.named_children()).get(path[0]) if len(path) > 1 else None
+    return (start, path) if child is None else _holder(child, path[1:])
+
+
+def _groups_heads(model: PreTrainedModel, module: torch.nn.Module) -> bool:
+    """Whether a module at the top only wraps this task's head, where others may have lain beside it.
+
+    BERT's family keeps the head of masked language modelling in ``cls.predictions`` and that of next
+    sentences in ``cls.seq_relationship``. A list of layers is no wrapper, though it may hold only one.
+    """
+    at_top = any(child is module for child in model.children())
+    alone = len(list(module.children())) == 1 and not list(module.parameters(recurse=False))
+    return at_top and alone and not isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential))
+
+
+def require_safetensors(name: str) -> None:
+    """Refuse a folder without weights, or with pickled ones only."""
+    if not is_local(name) or any(Path(name).glob("*.safetensors")):
+        return
+    if any(Path(name).glob("*.bin")):
+        raise InputError(
+            f"'{name}' has its weights as pickle (.bin), which can run code when loaded",
+            "save them as safetensors: from_pretrained, then save_pretrained, in an environment you trust",
+        )
+    raise InputError(f"'{name}' has no weights (*.safetensors)", "give the folder of a saved model")
+
+
+def _grow(model: PreTrainedModel, tokenizer: Any) -> int:
+    """Make room for the tokenizer's tokens; never shrinks, as checkpoints pad their vocabulary."""
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return 0
+    # Not every model has its table where others have (Perceiver).
+    rows = getattr(model.get_input_embeddings(), "weight", None)
+    rows = model.config.get_text_config().vocab_size if rows is None else rows.shape[0]
+    if len(tokenizer) <= rows:
+        return 0
+    model.resize_token_embeddings(len(tokenizer))
+    return int(len(tokenizer) - rows)

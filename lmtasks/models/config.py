@@ -1,0 +1,233 @@
+"""The configuration of a model: loaded or made, changed, and fitted to a tokenizer."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from lmtasks.api import Recipe, resolve
+from lmtasks.config.settings import ModelSettings
+from lmtasks.errors import InputError, first_line, nearest
+from lmtasks.models.architectures import architecture_of, settings_of_fresh, takes
+from lmtasks.models.load_errors import found_or_explained
+from lmtasks.registry.catalog import load_catalog
+from lmtasks.registry.support import package_of
+
+LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
+"""Names under which configurations keep the longest input."""
+
+
+def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
+    """The configuration of the checkpoint, or of the model to make.
+
+    Raises:
+        InputError: unknown model type, no such checkpoint, or one that the recipe cannot train.
+    """
+    name = settings.model_name_or_path or settings.config_name
+    if name:
+        with found_or_explained("model", name):
+            config = AutoConfig.from_pretrained(
+                name, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+            )
+    else:
+        config = _default_config(str(settings.model_type))
+    made = {} if settings.model_name_or_path else settings_of_fresh(architecture_of(config), recipe)
+    if made or settings.config_overrides:
+        written = type(config).get_config_dict(name)[0] if name else {}
+        config = _overridden(config, settings.config_overrides or "", {**made, **written})
+    _require_class(config, name or str(settings.model_type), recipe)
+    return config
+
+
+def _default_config(model_type: str) -> PretrainedConfig:
+    if model_type not in CONFIG_MAPPING:
+        known, package = list(CONFIG_MAPPING.keys()), package_of(model_type)
+        if package:
+            raise InputError(f"model type '{model_type}' is in the package {package}", f"pip install {package}")
+        raise InputError(
+            f"unknown model type '{model_type}'{nearest(model_type, known)}",
+            "transformers or a plugin must have it, such as roberta, modernbert, gpt2, llama",
+        )
+    return AutoConfig.for_model(model_type)
+
+
+def _overridden(config: PretrainedConfig, overrides: str, written: dict[str, Any]) -> PretrainedConfig:
+    """The configuration with ``a=1,b=2``, each in the type that its default has.
+
+    Args:
+        config: as it is without them.
+        written: the fields that its file spells out; none for a model type's defaults.
+
+    It is made anew from these, so that fields which follow from others follow: the kinds of the
+    layers from their number, the size of a head from that of the model.
+    """
+    values: dict[str, Any] = {}
+    for pair in re.split(r",(?![^\[]*\])", overrides) if overrides else ():  # not within a list
+        key, separator, text = pair.partition("=")
+        key = key.strip()
+        if not separator or not hasattr(config, key):
+            known = [name for name in config.to_dict() if not name.startswith("_")]
+            raise InputError(
+                f"--config_overrides: the {config.model_type} configuration has no '{key}'{nearest(key, known)}",
+                "write name=value,name=value",
+            )
+        values[config.attribute_map.get(key, key)] = _typed(key, text.strip(), getattr(config, key))
+    if "num_hidden_layers" in values:
+        written.pop("layer_types", None)
+    try:
+        return type(config)(**{**written, **values})
+    except StrictDataclassError as error:
+        # Its first line names the field, its second says what is wrong with it.
+        raise InputError(f"--config_overrides: {' '.join(str(error).split())}", "choose another value") from error
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise InputError(f"--config_overrides: {_first_line(error)}", "check the values against each other") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong, without the library's own preamble."""
+    return first_line(error.__cause__ or error)
+
+
+def _typed(key: str, text: str, default: Any) -> Any:
+    if isinstance(default, (list, tuple)):
+        return _typed_list(key, text)
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"--config_overrides: '{key}' must be true or false, got '{text}'", f"write {key}=true")
+        return text.lower() == "true"
+    for kind in (float,) if isinstance(default, float) else (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if isinstance(default, (int, float)):
+        raise InputError(f"--config_overrides: '{key}' must be a number, got '{text}'", f"its default is {default}")
+    return None if text.lower() == "none" else text
+
+
+def _typed_list(key: str, text: str) -> list[Any]:
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, list):
+        raise InputError(f"--config_overrides: '{key}' must be a list, got '{text}'", f"write {key}=[1,2,3]")
+    return values
+
+
+def _require_class(config: PretrainedConfig, name: str, recipe: Recipe) -> None:
+    """Refuse a model type that the recipe's class is not for."""
+    auto = recipe.model_class.partition(":")[2]
+    if reason := architecture_of(config).refused.get(auto):
+        raise InputError(f"{recipe.name} cannot train '{name}': {reason}", "choose another model")
+    if takes(recipe, type(config)):
+        return
+    if _is_remote(config) and auto in (getattr(config, "auto_map", None) or {}):
+        return
+    others = [other.name for other in load_catalog().recipes.values() if takes(other, type(config))]
+    hint = f"lmtasks run {others[0]} takes it" if others else _what_it_is(config)
+    raise InputError(f"{recipe.name} cannot train '{name}': {config.model_type} has no such model class", hint)
+
+
+def _is_remote(config: PretrainedConfig) -> bool:
+    """Whether its class is code from the model's repository, which takes ``--trust_remote_code`` to come this far."""
+    return type(config).__module__.startswith("transformers_modules.")
+
+
+def _what_it_is(config: PretrainedConfig) -> str:
+    """What a model is that no installed recipe takes, as far as transformers knows."""
+    known = getattr(transformers.AutoModel, "_model_mapping", None) or {}
+    kinds = getattr(known[type(config)], "input_modalities", "text") if type(config) in known else "text"
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    if kinds == ["text"]:
+        return "choose another model"
+    return f"it is a model of {' and '.join(kinds)}: choose another, or install a plugin with a recipe for such models"
+
+
+def _fresh(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:
+    try:
+        model: PreTrainedModel = (
+            model_class.from_config(config, trust_remote_code=_is_remote(config))
+            if hasattr(model_class, "from_config")
+            else model_class(config)
+        )
+    # A configuration that does not add up surfaces as whatever the model's code trips over.
+    except (ImportError, ValueError, TypeError, ZeroDivisionError, RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"no {config.model_type} model can be made of this configuration: {_first_line(error)}",
+            "check --config_overrides",
+        ) from error
+    return model.float()
+
+
+def fit_to_tokenizer(config: PretrainedConfig, tokenizer: Any) -> PretrainedConfig:
+    """A fresh configuration with the tokenizer's vocabulary size and special token ids.
+
+    One that has other configurations within, for images say, is fitted in the part that is about text as well. Any
+    other processing class has neither, and leaves the configuration as it is.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return config
+    for part in (config, *_text_parts(config)):
+        if hasattr(part, "vocab_size"):
+            part.vocab_size = max(len(tokenizer), *(index + 1 for index in tokenizer.all_special_ids))
+        for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk"):
+            _fit_role(part, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id", None))
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = tokenizer.pad_token_id  # as in T5's family
+    return config
+
+
+def _text_parts(config: PretrainedConfig) -> list[PretrainedConfig]:
+    """The configurations within that are about text: the one called so, and those that share its vocabulary."""
+    if config.is_encoder_decoder:  # one half would be a copy
+        return []
+    size = getattr(config, "vocab_size", None)
+    inner = [part for part in vars(config).values() if isinstance(part, PretrainedConfig)]
+    return [config.get_text_config(), *(part for part in inner if size and getattr(part, "vocab_size", None) == size)]
+
+
+def _fit_role(config: PretrainedConfig, name: str, index: int | None) -> None:
+    """Set the id of a special token, or leave the default where the type insists on having one."""
+    if not hasattr(config, name):
+        return
+    try:
+        setattr(config, name, index)
+    except StrictDataclassError:
+        if index is not None:
+            raise
+
+
+def usable_length(config: PretrainedConfig, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Most tokens that an input may have, or None when nothing says.
+
+    Position tables with a padding row (RoBERTa's family) lose the rows up to it: 514 means 512.
+    """
+    limits = [length for name in LENGTHS if isinstance(length := getattr(config, name, None), int) and length > 0]
+    limits += filter(None, [architecture_of(config).length(config)])
+    limits += [
+        table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+        for table in _position_tables(config, recipe)
+    ]
+    # Tokenizers without a limit say 10^30.
+    if tokenizer.model_max_length < 10**9:
+        limits.append(tokenizer.model_max_length)
+    return min(limits, default=None)
+
+
+def _position_tables(config: PretrainedConfig, recipe: Recipe) -> list[torch.nn.Embedding]:
+    """The learned position embeddings, read off a model without weights."""
+    with torch.device("meta"):
+        model = _fresh(resolve(recipe.model_class), config)
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Embedding) and name.endswith("position_embeddings")
+    ]

@@ -1,0 +1,39 @@
+"""The processing class of a run: what makes the model's inputs of documents. For text it is a tokenizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from lmtasks.api import TOKENIZER, resolve
+from lmtasks.config.request import Request
+from lmtasks.models.load_errors import found_or_explained
+from lmtasks.models.tokenizer import load_tokenizer
+
+
+def load_processor(request: Request, config: PretrainedConfig) -> Any:
+    """The processing class that was named, else the model's own, else the recipe's for a model from scratch.
+
+    Args:
+        config: of the model.
+
+    Raises:
+        InputError: not found, or not what the recipe needs.
+    """
+    recipe, settings = request.recipe, request.model
+    name = settings.tokenizer_name or settings.model_name_or_path
+    if name is None and recipe.new_processor is not None:
+        return recipe.new_processor(config, request.options)
+    if recipe.processor == TOKENIZER:
+        return load_tokenizer(str(name), settings, recipe)
+    revision = settings.revision if name == settings.model_name_or_path else "main"
+    with found_or_explained("processing class", str(name)):
+        return resolve(recipe.processor).from_pretrained(
+            name, revision=revision, trust_remote_code=settings.trust_remote_code
+        )
+
+
+def vocabulary(processor: Any) -> int | None:
+    """The number of tokens of a tokenizer; None for what is none."""
+    return len(processor) if isinstance(processor, PreTrainedTokenizerBase) else None

@@ -1,0 +1,1 @@
+"""Installed plugins, what they bring, and what is known of model types."""

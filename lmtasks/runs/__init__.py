@@ -1,0 +1,1 @@
+"""The runner: a checked request carried out, from preparation to the published result."""

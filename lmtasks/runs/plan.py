@@ -1,0 +1,123 @@
+"""The plan of a run: what is about to happen, in numbers, before anything is written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TrainingArguments
+
+from lmtasks.api import Batch, Recipe
+from lmtasks.models.forward import in_mode
+
+BYTES_PER_PARAMETER = 16
+"""float32 weight, gradient, and the two moments of Adam."""
+
+UNTOLD = ("rows", "unit", "bytes", "unknown", "duplicates", "fingerprint")
+"""Sizes of a split that are told otherwise, or only in notes."""
+
+WORDS = {"tail": "tokens left over"}
+"""Names of sizes that do not speak for themselves."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Args:
+        block_size: tokens of an example; None where examples are no blocks of text.
+        vocabulary: tokens of the tokenizer; None where there is none.
+        peak_memory: estimate in bytes: weights, gradients, optimiser and what the backward pass keeps.
+        notes: decisions that were taken for the user.
+        writes: what will be written.
+    """
+
+    recipe: str
+    data: str
+    train: dict[str, Any]
+    evaluation: dict[str, Any]
+    block_size: int | None
+    model: str
+    parameters: int
+    vocabulary: int | None
+    epochs: float
+    steps: int
+    batch: int
+    learning_rate: float
+    precision: str
+    peak_memory: int
+    output_dir: str
+    notes: tuple[str, ...]
+    writes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people, at most 80 columns wide where names allow."""
+        vocabulary = "" if self.vocabulary is None else f", vocabulary {self.vocabulary:,}"
+        each = "examples" if self.block_size is None else f"blocks × {self.block_size} tokens"
+        return [
+            f"recipe     {self.recipe}",
+            f"data       {self.data}",
+            f"  train    {_counts(self.train)}",
+            f"  held out {_counts(self.evaluation)}",
+            f"model      {self.model}, {self.parameters:,} parameters{vocabulary}",
+            f"training   {self.steps:,} steps of {self.batch} {each}"
+            f" ({self.epochs:g} epochs), learning rate {self.learning_rate:g}",
+            f"compute    {self.precision}, about {_memory(self.peak_memory)} of memory",
+            *(f"writes     {target}" for target in self.writes),
+            *(f"note       {note}" for note in self.notes),
+        ]
+
+
+def _memory(size: int) -> str:
+    """Bytes in the unit that people think in."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _counts(split: dict[str, Any]) -> str:
+    """The sizes of a split (:meth:`lmtasks.api.medium.Examples.sizes`) in words."""
+    counted = {name: count for name, count in split.items() if name not in UNTOLD}
+    words = (f"{count:,} {WORDS.get(name, name.replace('_', ' '))}" for name, count in counted.items())
+    return ", ".join([f"{split['rows']:,} {split['unit']}", *words])
+
+
+def total_steps(examples: int, arguments: TrainingArguments) -> int:
+    """Optimiser steps of a run over so many examples, as the Trainer counts them."""
+    if arguments.max_steps > 0:
+        return int(arguments.max_steps)
+    share = examples / (arguments.train_batch_size * arguments.world_size)
+    batches = math.floor(share) if arguments.dataloader_drop_last else math.ceil(share)
+    steps_per_epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
+    steps: int = math.ceil(arguments.num_train_epochs * steps_per_epoch)
+    return steps
+
+
+def peak_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_size: int) -> int:
+    """Estimated bytes at the height of a training step.
+
+    What the backward pass keeps is measured on one example, and grows with the batch.
+    """
+    parameters = list(model.parameters())
+    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    # Some models remember what they have seen in training, such as the ranges of their activations.
+    memory = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    watched = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with in_mode(model, training=True), torch.random.fork_rng(), watched:
+        recipe.loss(model, example)
+    for buffer, before in memory:
+        buffer.copy_(before)
+    weights = sum(parameter.numel() for parameter in parameters)
+    return int(weights * BYTES_PER_PARAMETER + sum(kept.values()) * batch_size)

@@ -1,0 +1,1 @@
+"""Training, and evaluation while it goes on and after it."""

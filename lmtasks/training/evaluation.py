@@ -1,0 +1,158 @@
+"""Evaluation: every target once, summed in float64, divided at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Subset
+
+from lmtasks.api import EVALUATION_SEED, Batch, Examples, Recipe, resolve
+from lmtasks.data.dataset import ExampleDataset
+from lmtasks.data.text.packing import Packed
+from lmtasks.data.text.tokenize import Places
+from lmtasks.errors import RunError
+from lmtasks.metrics import BitsPerByte
+from lmtasks.models.forward import in_mode
+
+Collate = Callable[[list[dict[str, Any]]], Batch]
+
+
+def evaluate_model(
+    model: torch.nn.Module,
+    recipe: Recipe,
+    dataset: ExampleDataset,
+    collate: Collate,
+    batch_size: int,
+    progress: Callable[[int], None] = lambda examples: None,
+) -> dict[str, float]:
+    """The figures of a model on examples.
+
+    Args:
+        model: evaluated where its weights are, in evaluation mode; its mode is restored.
+        recipe: gives loss, targets and metrics.
+        dataset: what to evaluate on.
+        collate: the recipe's collator for evaluation.
+        batch_size: has no influence on the figures.
+        progress: called with the number of examples done.
+
+    Returns:
+        ``loss`` in nats per target, ``targets``, ``unigram_loss`` and ``bits_per_byte`` for text, and
+        what the recipe's metrics say.
+
+    Raises:
+        RunError: the loss is not finite, or there is nothing to predict.
+    """
+    frequencies = _frequencies(dataset.examples)
+    rows: list[dict[str, float]] = []
+    unigram = done = 0.0
+    with in_mode(model), torch.no_grad(), fixed_chance():
+        for batch in _batches(model, dataset, collate, batch_size):
+            total, targets, *more = recipe.loss(model, batch)
+            rows.append({"loss": float(total), "targets": int(targets)} | _numbers(more))
+            unigram += _surprise(frequencies, recipe.targets(batch))
+            done += len(next(iter(batch.values())))
+            progress(int(done))
+    rows, unigram = _gathered(rows, unigram)
+    return _figures(recipe, dataset, rows, unigram)
+
+
+@contextmanager
+def fixed_chance() -> Iterator[None]:
+    """While this is open, what is drawn is always the same, and nothing outside notices.
+
+    Few models draw in evaluation, too: the hashes by which Reformer sorts its tokens.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(EVALUATION_SEED)
+        yield
+
+
+def _batches(model: torch.nn.Module, dataset: ExampleDataset, collate: Collate, batch_size: int) -> Iterator[Batch]:
+    """This process's share of the batches, on the model's device; no example twice or left out."""
+    device = next(model.parameters()).device
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    share = Subset(dataset, range(rank, len(dataset), processes))
+    # A generator of its own: a loader draws a number when it starts, and training must not notice.
+    loader: DataLoader[Any] = DataLoader(share, batch_size=batch_size, collate_fn=collate, generator=torch.Generator())
+    for batch in loader:
+        yield {name: value.to(device) for name, value in batch.items()}
+
+
+def _numbers(more: list[Any]) -> dict[str, float]:
+    """The further sums of a loss, if it has any."""
+    return {name: value.tolist() for sums in more for name, value in sums.items()}
+
+
+def _gathered(rows: list[dict[str, float]], unigram: float) -> tuple[list[dict[str, float]], float]:
+    if not dist.is_initialized():
+        return rows, unigram
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, (rows, unigram))
+    return [row for part, _ in parts for row in part], math.fsum(share for _, share in parts)
+
+
+def _surprise(frequencies: np.ndarray[Any, np.dtype[np.float64]], targets: torch.Tensor) -> float:
+    """Nats that a unigram model spends on the targets; infinite for one that is not in the text at all."""
+    ids = targets.cpu().numpy()
+    known = frequencies[ids[ids < len(frequencies)]]
+    return -float(np.log(known).sum()) if len(known) == len(ids) and known.all() else math.inf
+
+
+def _frequencies(examples: Examples) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """How frequent each token is among those of the evaluated text that could be targets, float64 [vocabulary].
+
+    It is the best that a unigram model can know: the baseline is fitted to the very text that it is
+    measured on, so beating it means something. What is no text has no tokens, and so no baseline.
+    """
+    if not isinstance(examples, Packed):
+        return np.zeros(0)
+    counts = _possible_targets(examples, len(examples.used))
+    return np.asarray(counts / max(1, counts.sum()))
+
+
+def _possible_targets(packed: Packed, end: int) -> Places:
+    """How often each token is before a place of the stream where it could be a target, int64 [vocabulary].
+
+    That a token is none by where a block begins, or by how masks are drawn, is chance. Never are those
+    that the recipe says, and what begins a document that sees nothing before it: it is given, not told.
+    """
+    stream, blocks = packed.stream, packed.blocks
+    size = int(stream.ids.max()) + 1 if len(stream.ids) else 1
+    # In parts: numpy counts 64-bit copies.
+    parts = (stream.ids[start : min(start + (1 << 20), end)] for start in range(0, end, 1 << 20))
+    counts = sum((np.bincount(part, minlength=size) for part in parts), np.zeros(size, np.int64))
+    if blocks.document_start:
+        alone = blocks.isolate or blocks.line_by_line
+        begun = stream.documents if alone else stream.documents[:1]
+        counts -= np.bincount(stream.ids[begun[begun < end]], minlength=size)
+    counts[[token for token in blocks.never_targets if token < size]] = 0
+    return counts
+
+
+def _figures(recipe: Recipe, dataset: ExampleDataset, rows: list[dict[str, float]], unigram: float) -> dict[str, float]:
+    targets = sum(row["targets"] for row in rows)
+    if not targets:
+        raise RunError("the evaluation data has nothing to predict", "give more of it")
+    figures: dict[str, float] = {"loss": math.fsum(row["loss"] for row in rows) / targets}
+    for reference in recipe.metrics:
+        metric = resolve(reference)(keep_in_memory=True)
+        columns = {name: [row[name] for row in rows] for name in metric.features}
+        figures |= metric.compute(**columns)
+    if not math.isfinite(figures["loss"]):
+        raise RunError(f"the evaluation loss is {figures['loss']}: the model has diverged", "lower --learning_rate")
+    figures["targets"] = targets
+    if math.isfinite(unigram):  # targets that are no words of the text have no baseline in it
+        figures["unigram_loss"] = unigram / targets
+    packed = dataset.examples
+    if isinstance(packed, Packed) and packed.stream.bytes:
+        columns = {name: [row[name] for row in rows] for name in ("loss", "targets")}
+        # Of the whole text, also where only its first examples are evaluated: no token tells how many bytes it has.
+        size = {"tokens": int(_possible_targets(packed, packed.tokens).sum()), "bytes": packed.stream.bytes}
+        figures |= BitsPerByte(keep_in_memory=True).compute(**columns, **size)
+    return figures

@@ -1,0 +1,120 @@
+"""A rehearsal of training: what cannot be built is refused while nothing is written."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+
+import torch
+from transformers import (
+    PreTrainedModel,
+    TrainingArguments,
+)
+
+from lmtasks.api import Batch, Recipe
+from lmtasks.config.training_arguments import refused
+from lmtasks.data.dataset import ExampleDataset
+from lmtasks.errors import InputError, first_line
+from lmtasks.models.architectures import with_gradients
+from lmtasks.training.evaluation import Collate
+from lmtasks.training.trainer import RecipeTrainer
+
+
+def rehearse(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    arguments: TrainingArguments,
+    dataset: ExampleDataset,
+    collate: Collate,
+    steps: int,
+) -> None:
+    """Build what the arguments ask for once, elsewhere, so that what cannot be is refused while nothing is written.
+
+    Args:
+        collate: the recipe's collator for training.
+        steps: optimiser steps of the run.
+
+    Raises:
+        InputError: a package that an argument needs is missing, a value is out of range, the recipe's
+            loss would train without the label smoothing that was asked for, or its batches cannot be
+            shared by several processes.
+    """
+    if arguments.world_size > 1 and not arguments.dataloader_drop_last:
+        _require_rows(recipe, dataset, collate)
+    if arguments.label_smoothing_factor:
+        _require_smoothing(model, recipe, dataset, collate)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        there = copy.copy(arguments)
+        there.output_dir = elsewhere
+        try:
+            trainer = RecipeTrainer(
+                recipe=recipe,
+                eval_collate=collate,
+                model=model,
+                args=there,
+                data_collator=collate,
+                train_dataset=dataset,
+                eval_dataset=dataset,
+            )
+            trainer.create_optimizer_and_scheduler(steps)
+            trainer.get_train_dataloader()
+        except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+            raise refused(error) from error
+
+
+def _require_rows(recipe: Recipe, dataset: ExampleDataset, collate: Collate) -> None:
+    """See that examples can be taken out of a batch, as several processes must at the end of an epoch.
+
+    Raises:
+        InputError: some tensor does not have one row for each example.
+    """
+    batch = collate([dataset[0]] * 2)
+    for name, value in batch.items():
+        if torch.is_tensor(value) and (not value.ndim or len(value) != 2):
+            raise InputError(
+                f"{recipe.name} cannot train in several processes:"
+                f" '{name}' in its batches is not a row for each example",
+                "train in one process, or leave out the end of an epoch with --dataloader_drop_last",
+            )
+
+
+def _require_smoothing(model: PreTrainedModel, recipe: Recipe, dataset: ExampleDataset, collate: Collate) -> None:
+    """See the gradient of one example change when its labels are smoothed, and leave no trace.
+
+    Raises:
+        InputError: it does not change, or the loss fails on a batch that says ``label_smoothing``.
+    """
+    batches = (collate([dataset[number]]) for number in dataset.examples.longest_first())
+    batch = next((batch for batch in batches if recipe.targets(batch).numel()), None)
+    if batch is None:
+        return  # nothing to learn, smoothed or not
+    plain = _gradient(model, recipe, batch)
+    advice = "leave --label_smoothing_factor out"
+    try:
+        # Strong, whatever factor was asked for: a slight change could drown in rounding.
+        smoothed = _gradient(model, recipe, {**batch, "label_smoothing": 0.5})
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{recipe.name} cannot train with --label_smoothing_factor: {first_line(error)}", advice
+        ) from error
+    if _norm([one - other for one, other in zip(plain, smoothed, strict=True)]) <= 1e-4 * _norm(plain):
+        raise InputError(f"{recipe.name} takes no notice of --label_smoothing_factor", advice)
+
+
+def _norm(gradient: list[torch.Tensor]) -> float:
+    return math.sqrt(sum(float(part.square().sum()) for part in gradient))
+
+
+def _gradient(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> list[torch.Tensor]:
+    """The gradient of the loss for each parameter that is trained, in float32, without dropout.
+
+    The parameters' own gradients, the model's mode and the random state are left as they are.
+    """
+    device = next(model.parameters()).device
+    inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with with_gradients(model), torch.random.fork_rng(devices=[]), torch.enable_grad():
+        total = recipe.loss(model, inputs)[0]
+        gradients = torch.autograd.grad(total, trained, allow_unused=True, materialize_grads=True)
+    return [part.float() for part in gradients]

@@ -1,0 +1,189 @@
+"""Training with the transformers Trainer, and the one thing that it gets wrong: the division.
+
+The Trainer divides a model's loss by whatever the model's signature suggests; for most masked
+models that multiplies loss and gradients by the number of accumulated batches (transformers
+issue 47688). Here the recipe's loss is a sum, and the sum is divided once, by the number of
+targets in the whole global batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerControl,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from lmtasks.api import Batch, Recipe
+from lmtasks.data.dataset import ExampleDataset
+from lmtasks.errors import Interrupted, RunError
+from lmtasks.training.callbacks import (
+    BeforeStep,
+    CheckpointCallback,
+    EpochCallback,
+    LogCallback,
+    ScheduleCallback,
+    SignalCallback,
+)
+from lmtasks.training.cpu_memory import kept_memory
+from lmtasks.training.evaluation import Collate, evaluate_model
+
+REPEATED = "repeated"
+"""In a batch that has nothing new in it: it takes part in a step and counts for nothing."""
+
+
+class RecipeTrainer(Trainer):
+    """The Trainer with a recipe's loss and lmtasks' evaluation.
+
+    Args:
+        recipe: gives loss and targets.
+        eval_collate: the recipe's collator for evaluation.
+        Everything else as for the Trainer.
+    """
+
+    def __init__(self, *, recipe: Recipe, eval_collate: Collate, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.recipe = recipe
+        self.eval_collate = eval_collate
+        self.loss_is_scaled_for_ga = True  # see compute_loss
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor]:
+        """The batches of one optimiser step, and the number of their targets in all processes."""
+        batches = [self._without_repeats(batch) for batch in itertools.islice(epoch_iterator, num_batches)]
+        counts = [0 if REPEATED in batch else self.recipe.targets(batch).numel() for batch in batches]
+        return batches, self.accelerator.reduce(torch.tensor(sum(counts), device=device), reduction="sum")
+
+    def _without_repeats(self, batch: Batch) -> Batch:
+        """The batch without the examples that another process, or an earlier step, already has.
+
+        accelerate fills the last batches of an epoch with the first examples once more, so that all
+        processes have equally many (``even_batches``). A single process has no such examples, and
+        several must do what one does.
+        """
+        loading, processes = self.accelerator, self.accelerator.num_processes
+        filled = loading.gradient_state.end_of_dataloader and loading.even_batches
+        if processes == 1 or not filled or self.args.dataloader_drop_last:
+            return batch
+        rows = len(next(value for value in batch.values() if torch.is_tensor(value)))
+        last = len(self.train_dataset) % (rows * processes)
+        own = last - loading.process_index * rows
+        if not last or own >= rows:
+            return batch
+        # One example stays, even if none is new: the others wait for this process's backward pass.
+        first = {name: value[: max(1, own)] if torch.is_tensor(value) else value for name, value in batch.items()}
+        return first if own > 0 else {**first, REPEATED: True}
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The batch's share of the mean over the global batch.
+
+        Times the number of processes, because data parallelism averages their gradients. The Trainer's
+        own label smoothing is in the method that this one replaces: only the recipe's loss smooths.
+        """
+        if self.args.label_smoothing_factor:
+            inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
+        repeated = inputs.get(REPEATED, False)
+        total, _, *_ = self.recipe.loss(model, {name: value for name, value in inputs.items() if name != REPEATED})
+        assert num_items_in_batch is not None  # get_batch_samples counts
+        # A global batch without any target has nothing to teach: zero, not a division by zero.
+        share: torch.Tensor = total / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
+        return share * 0 if repeated else share
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """lmtasks' figures under the names that the Trainer's users know."""
+        dataset = self.eval_dataset
+        assert isinstance(dataset, ExampleDataset)  # the runner gives it
+        figures = evaluate_model(self.model, self.recipe, dataset, self.eval_collate, self.args.eval_batch_size)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+        self.log(metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def train(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    processor: Any,
+    arguments: TrainingArguments,
+    train_dataset: ExampleDataset,
+    eval_dataset: ExampleDataset,
+    collates: tuple[Collate, Collate],
+    log: Path,
+    checkpoint: Path | None,
+    before_step: BeforeStep = lambda steps: None,
+) -> tuple[RecipeTrainer, dict[str, float]]:
+    """Train the model in place.
+
+    Args:
+        processor: the processing class, for the checkpoints.
+        collates: the recipe's collators for training and evaluation.
+        log: file for the log, one JSON object a line.
+        checkpoint: folder of the checkpoint to go on from.
+        before_step: called before every step with the number of steps done.
+
+    Returns:
+        the trainer, and ``train_loss``, ``train_runtime`` in seconds, ``train_tokens_per_second``, ...
+
+    Raises:
+        RunError: diverged or out of memory.
+        Interrupted: stopped by a signal, after saving a checkpoint.
+    """
+    examples = train_dataset.examples
+    examples_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    per_step = round(examples_per_step * examples.per_example)
+    log_callback = LogCallback(log, per_step, examples.unit)
+    with SignalCallback() as signals:
+        trainer = RecipeTrainer(
+            recipe=recipe,
+            eval_collate=collates[1],
+            model=model,
+            args=arguments,
+            data_collator=collates[0],
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            callbacks=[
+                EpochCallback(train_dataset),
+                ScheduleCallback(before_step),
+                CheckpointCallback(processor),
+                log_callback,
+                signals,
+            ],
+        )
+        try:
+            with kept_memory(arguments.device):
+                output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise RunError(
+                "out of memory while training",
+                "halve --per_device_train_batch_size and double --gradient_accumulation_steps: the same result",
+            ) from error
+    if signals.received is not None:
+        name = signal.Signals(signals.received).name
+        raise Interrupted(
+            f"stopped by {name} after step {trainer.state.global_step}, with a checkpoint",
+            "the same command with --resume_from_checkpoint true goes on from there",
+            signals.received,
+        )
+    metrics = dict(output.metrics)
+    steps = trainer.state.global_step - log_callback.first
+    speed = f"train_{examples.unit.replace(' ', '_')}_per_second"
+    metrics[speed] = round(steps * per_step / metrics["train_runtime"], 1)
+    return trainer, metrics

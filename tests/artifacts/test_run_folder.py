@@ -1,0 +1,363 @@
+"""The run folder: who may write there, what is removed, and what a killed run leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmtasks.artifacts.run_folder import (
+    LOCK,
+    OWN,
+    checkpoint_to_resume,
+    choose_folder,
+    clear,
+    read_record,
+    require_free,
+    require_usable,
+    reserved,
+    save_into,
+    write_json,
+)
+from lmtasks.errors import InputError
+
+REQUEST = "0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def checkpoint(step: int | str, state: str | None = "{}") -> Path:
+    """A checkpoint of the run in ``out``; without a state, as if killed while it was written."""
+    folder = Path("out/checkpoints") / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    if state is not None:
+        (folder / "trainer_state.json").write_text(state)
+    return folder
+
+
+def unfinished(**more: Any) -> Path:
+    """A folder with the record of a run of ``REQUEST``."""
+    Path("out").mkdir(exist_ok=True)
+    write_json(Path("out/run.json"), {"status": "running", "recipe": "masked-lm", "request": REQUEST, **more})
+    return Path("out")
+
+
+def usable(folder: str | Path = "out", *, overwrite: bool = False, resume: str | bool | None = None) -> None:
+    require_usable(Path(folder), REQUEST, overwrite=overwrite, resume=resume)
+
+
+# --- which folder ---
+
+
+def test_the_wanted_folder_is_taken_whether_it_exists_or_not() -> None:
+    Path("there").mkdir()
+    assert choose_folder("masked-lm", "there") == Path("there")
+    assert choose_folder("masked-lm", "a/b") == Path("a/b")
+
+
+def test_without_a_wish_it_is_the_first_free_number() -> None:
+    assert choose_folder("masked-lm", None) == Path("runs/masked-lm")
+    Path("runs/masked-lm").mkdir(parents=True)
+    assert choose_folder("masked-lm", None) == Path("runs/masked-lm-2")
+    Path("runs/masked-lm-3").mkdir()
+    assert choose_folder("masked-lm", None) == Path("runs/masked-lm-2")
+    Path("runs/masked-lm-2").write_text("a file is not free either")
+    assert choose_folder("masked-lm", None) == Path("runs/masked-lm-4")
+    assert choose_folder("causal-lm", None) == Path("runs/causal-lm")
+
+
+# --- one run at a time ---
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from lmtasks.artifacts.run_folder import reserved
+
+with reserved(Path("out")):
+    print("reserved", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder() -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the folder ``out``."""
+    with subprocess.Popen([sys.executable, "-c", HOLDING], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "reserved\n"
+        yield process
+        process.kill()
+
+
+def test_a_folder_that_a_run_has_is_refused_and_the_process_named(holder: subprocess.Popen[str]) -> None:
+    for refused in (lambda: require_free(Path("out")), lambda: reserved(Path("out")).__enter__()):
+        with pytest.raises(InputError) as caught:
+            refused()
+        assert caught.value.message == f"output_dir 'out' is in use: process {holder.pid} runs there"
+        assert caught.value.hint == "wait until it is done, or choose another --output_dir"
+
+
+def test_a_killed_run_keeps_nobody_out(holder: subprocess.Popen[str]) -> None:
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert Path("out", LOCK).exists()
+    usable()
+    require_free(Path("out"))
+    with reserved(Path("out")):
+        usable()
+    assert list(Path("out").iterdir()) == []
+
+
+def test_a_run_has_its_folder_until_it_ends_however_it_does() -> None:
+    with pytest.raises(ZeroDivisionError), reserved(Path("deep/out")):
+        assert Path("deep/out", LOCK).read_text() == str(os.getpid())
+        with pytest.raises(InputError, match=f"process {os.getpid()} runs there"):
+            require_free(Path("deep/out"))
+        raise ZeroDivisionError
+    assert list(Path("deep/out").iterdir()) == []
+    require_free(Path("deep/out"))
+    require_free(Path("not/there"))
+
+
+def test_who_opened_the_lock_of_a_run_that_has_ended_makes_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening the lock and taking it, the run that had it may end and another begin."""
+    fcntl = pytest.importorskip("fcntl")
+    took = fcntl.flock
+
+    def late(file: Any, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", took)
+        Path("out", LOCK).unlink()
+        took(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with reserved(Path("out")), pytest.raises(InputError, match="is in use"):
+        require_free(Path("out"))
+
+
+def test_where_there_are_no_locks_runs_go_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with reserved(Path("out")):
+        assert list(Path("out").iterdir()) == []
+        require_free(Path("out"))
+
+
+# --- who may write ---
+
+
+def test_a_new_folder_and_an_empty_one_are_usable_and_not_made() -> None:
+    usable("deep/below")
+    assert not Path("deep").exists()
+    Path("out").mkdir()
+    usable()
+    assert list(Path("out").iterdir()) == []
+
+
+def test_an_unfinished_run_of_the_same_request_can_be_resumed_or_replaced_but_not_ignored() -> None:
+    unfinished()
+    checkpoint(3)
+    usable(resume=True)
+    usable(resume="out/checkpoints/checkpoint-3")
+    usable(overwrite=True)
+    with pytest.raises(InputError, match="holds this run, unfinished"):
+        usable()
+
+
+def test_a_finished_run_can_only_be_replaced() -> None:
+    unfinished(status="done")
+    checkpoint(3)
+    usable(overwrite=True)
+    for resume in (None, True):
+        with pytest.raises(InputError, match="holds a finished run"):
+            usable(resume=resume)
+
+
+@pytest.mark.parametrize("other", ["fedcba9876543210", "", None])
+def test_an_unfinished_run_of_another_request_cannot_be_resumed(other: str | None) -> None:
+    unfinished(request=other)
+    checkpoint(3)
+    with pytest.raises(InputError, match="other options"):
+        usable(resume=True)
+
+
+@pytest.mark.parametrize("content", ['{"status": "done"}', "[1]", '"recipe"', "null"])
+def test_any_other_run_json_is_no_run(content: str) -> None:
+    Path("out").mkdir()
+    Path("out/run.json").write_text(content)
+    with pytest.raises(InputError, match="no run of lmtasks"):
+        usable(overwrite=True)
+
+
+def test_a_folder_that_only_hides_a_file_is_not_empty() -> None:
+    Path("out").mkdir()
+    Path("out/.env").write_text("TOKEN=1")
+    with pytest.raises(InputError, match="no run of lmtasks"):
+        usable()
+
+
+def test_replacing_and_resuming_exclude_each_other() -> None:
+    with pytest.raises(InputError, match="exclude each other"):
+        usable(overwrite=True, resume=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_found_out_before_training() -> None:
+    Path("locked").mkdir(mode=0o500)
+    with pytest.raises(InputError, match="no permission in"):
+        usable("locked/out")
+
+
+# --- which checkpoint ---
+
+
+def test_the_last_checkpoint_is_that_of_the_highest_step() -> None:
+    for step in (9, 10, 2):
+        checkpoint(step)
+    assert checkpoint_to_resume(Path("out"), True).name == "checkpoint-10"
+
+
+@pytest.mark.parametrize("state", [None, "", '{"best_metric": nu'])
+def test_a_checkpoint_that_was_not_written_to_its_end_does_not_count(state: str | None) -> None:
+    good, half = checkpoint(2), checkpoint(3, state)
+    assert checkpoint_to_resume(Path("out"), True) == good
+    with pytest.raises(InputError, match="checkpoint-3' is no complete checkpoint of the run in 'out'"):
+        checkpoint_to_resume(Path("out"), str(half))
+
+
+def test_folders_of_the_user_are_no_checkpoints() -> None:
+    checkpoint("best")
+    checkpoint("5-copy")
+    with pytest.raises(InputError, match="before its first checkpoint"):
+        checkpoint_to_resume(Path("out"), True)
+
+
+def test_a_checkpoint_can_be_named_as_a_path_of_any_form() -> None:
+    wanted = checkpoint(2)
+    checkpoint(3)
+    for name in (str(wanted), str(wanted.absolute()), f"out/../{wanted}", f"{wanted}/"):
+        assert checkpoint_to_resume(Path("out"), name) == wanted
+
+
+def test_a_checkpoint_of_another_run_is_refused() -> None:
+    checkpoint(2)
+    Path("other").symlink_to("out")
+    with pytest.raises(InputError, match="no complete checkpoint of the run in 'elsewhere'"):
+        checkpoint_to_resume(Path("elsewhere"), "out/checkpoints/checkpoint-2")
+
+
+# --- what is written and removed ---
+
+
+def test_clearing_removes_what_the_run_recorded_and_nothing_else() -> None:
+    unfinished(files=["model.safetensors", "config.json"])
+    checkpoint(2)
+    for name in (*OWN[3:], "log.jsonl", "model.safetensors", "config.json", "notes.txt", "other.safetensors"):
+        Path("out", name).write_text("content")
+    clear(Path("out"))
+    assert {path.name for path in Path("out").iterdir()} == {"notes.txt", "other.safetensors"}
+
+
+def test_clearing_never_leaves_the_folder() -> None:
+    """Whoever gives away a run folder must not be able to name files of those who overwrite it."""
+    outside = Path("precious.txt").absolute()
+    outside.write_text("mine")
+    unfinished(files=["../precious.txt", str(outside), "sub/../../precious.txt", "..", ".", "", "/"])
+    Path("out/notes.txt").write_text("mine too")
+    clear(Path("out"))
+    assert outside.read_text() == "mine"
+    assert [path.name for path in Path("out").iterdir()] == ["notes.txt"]
+
+
+def test_clearing_what_is_no_run_removes_nothing() -> None:
+    Path("out").mkdir()
+    Path("out/README.md").write_text("mine")
+    clear(Path("out"))
+    assert Path("out/README.md").read_text() == "mine"
+
+
+def test_clearing_removes_a_link_and_not_what_it_points_to() -> None:
+    unfinished()
+    Path("elsewhere").mkdir()
+    Path("elsewhere/log.jsonl").write_text("mine")
+    Path("out/log.jsonl").symlink_to(Path("elsewhere/log.jsonl").absolute())
+    Path("out/checkpoints").symlink_to(Path("elsewhere").absolute())
+    clear(Path("out"))
+    assert Path("elsewhere/log.jsonl").read_text() == "mine"
+    assert list(Path("out").iterdir()) == []
+
+
+def test_json_is_replaced_in_one_step_and_readable() -> None:
+    path = Path("numbers.json")
+    write_json(path, {"a": 1})
+    before = path.stat().st_ino
+    write_json(path, {"a": 0.1 + 0.2, "b": "é"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 0.1 + 0.2, "b": "é"}
+    assert "é" in path.read_text(encoding="utf-8")
+    assert path.read_text(encoding="utf-8").endswith("}\n")
+    assert path.stat().st_ino != before, "another file took its place"
+    assert [entry.name for entry in Path().iterdir()] == ["numbers.json"]
+
+
+def test_what_json_cannot_hold_leaves_the_old_file() -> None:
+    write_json(Path("numbers.json"), {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(Path("numbers.json"), {"a": object()})
+    assert json.loads(Path("numbers.json").read_text()) == {"a": 1}
+
+
+def test_reading_a_record() -> None:
+    assert read_record("gone") is None
+    folder = unfinished()
+    record = read_record(folder)
+    assert record is not None
+    assert record["status"] == "running"
+    (folder / "run.json").write_text('{"recipe": ')
+    with pytest.raises(InputError, match=r"'out/run\.json' is damaged"):
+        read_record(folder)
+
+
+class Part:
+    """Something with ``save_pretrained``."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def save_pretrained(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        for name in self.names:
+            (folder / name).write_text(name)
+
+
+class Full(Part):
+    """Something that the disk has no room for."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        super().save_pretrained(folder)
+        raise OSError("no space left on device")
+
+
+def test_saving_tells_the_files_of_all_parts() -> None:
+    Path("out").mkdir()
+    Path("out/notes.txt").write_text("mine")
+    assert save_into(Path("out"), Part("model"), Part("vocab", "config")) == ["config", "model", "vocab"]
+    assert {path.name for path in Path("out").iterdir()} == {"config", "model", "notes.txt", "vocab"}
+
+
+def test_a_failed_save_leaves_what_was_there_and_can_be_repeated() -> None:
+    Path("out").mkdir()
+    Path("out/model").write_text("the old one")
+    with pytest.raises(OSError, match="no space"):
+        save_into(Path("out"), Part("vocab"), Full("model"))
+    assert Path("out/model").read_text() == "the old one"
+    assert not Path("out/vocab").exists()
+    assert save_into(Path("out"), Part("model")) == ["model"]
+    assert {path.name for path in Path("out").iterdir()} == {"model"}

@@ -1,0 +1,384 @@
+"""The head on its own: the same loss, gradients and figures as the plain path, for heads of many shapes."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+
+from lmtasks import causal_loss, masked_loss, run
+from lmtasks.builtin.causal_lm import CAUSAL_LM
+from lmtasks.builtin.masked_lm import MASKED_LM
+from lmtasks.models import chunked_cross_entropy as projection
+from lmtasks.models import lm_head as heads
+from lmtasks.models.document_mask import isolate
+from lmtasks.models.lm_head import separate_head, separated
+
+SHAPE = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 66,
+    "pad_token_id": 1,
+}
+MASKED = (
+    "bert",
+    "roberta",
+    "distilbert",
+    "electra",
+    "albert",
+    "modernbert",
+    "deberta-v2",
+    "mpnet",
+    "fnet",
+    "bart",
+    "xlm",
+)
+CAUSAL = ("gpt2", "llama", "gemma2", "cohere", "opt", "bloom", "mamba", "mixtral", "phi", "gptj", "granite")
+MORE: dict[str, dict[str, Any]] = {
+    "modernbert": {"local_attention": 8},
+    "gemma2": {"head_dim": 16},  # caps its logits
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},  # runs the decoder of its base model
+    "mixtral": {"num_local_experts": 2},
+    "llama4_text": {"head_dim": 16, "num_local_experts": 2, "intermediate_size_mlp": 64},
+    "gptj": {"rotary_dim": 8},  # has a bias in its head
+    "bart": {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+             "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32},
+}  # fmt: skip
+
+
+def model_of(kind: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    shape = {**SHAPE, **MORE.get(kind, {})}
+    if kind == "bart":
+        shape = {name: value for name, value in shape.items() if "hidden" not in name}
+    torch.manual_seed(0)
+    auto = AutoModelForMaskedLM if kind in MASKED else AutoModelForCausalLM
+    model = auto.from_config(AutoConfig.for_model(kind, **shape)).to(dtype).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # fresh ones are zero, and a bias left out would not be missed
+                parameter.normal_(std=0.1)
+    return model
+
+
+def batch_of(targets: float = 0.4, *, label_smoothing: float = 0.0) -> dict[str, Any]:
+    draw = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, 100, (3, 20), generator=draw)
+    labels = ids.masked_fill(torch.rand(3, 20, generator=draw) >= targets, -100)
+    return {"input_ids": ids, "labels": labels, **({"label_smoothing": label_smoothing} if label_smoothing else {})}
+
+
+def loss_of(kind: str) -> Any:
+    return masked_loss if kind in MASKED else causal_loss
+
+
+def gradients(model: PreTrainedModel, kind: str, batch: dict[str, Any]) -> tuple[float, int, dict[str, Any]]:
+    model.zero_grad()
+    total, targets, more = loss_of(kind)(model, batch)
+    assert more == {}
+    (total / 7).backward()
+    return total.item(), int(targets), {name: one.grad for name, one in model.named_parameters()}
+
+
+def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Norm of the difference of two gradients, relative to the first."""
+    assert [name for name in one if one[name] is None] == [name for name in other if other[name] is None]
+    pairs = [(one[name], other[name]) for name in one if one[name] is not None]
+    difference = sum(float((a - b).double().square().sum()) for a, b in pairs)
+    return (difference / sum(float(a.double().square().sum()) for a, _ in pairs)) ** 0.5
+
+
+@pytest.fixture(params=[10**9, 700], ids=["at once", "in pieces"])
+def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once; or seven tokens at a time, and of these as many words as make up a piece."""
+    monkeypatch.setattr(heads, "PIECE", request.param)
+    monkeypatch.setattr(projection, "PIECE", request.param // 5)
+    monkeypatch.setattr(projection, "TOKENS", request.param // 100)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("kind", [*MASKED, *CAUSAL])
+@pytest.mark.usefixtures("piece")
+def test_loss_gradients_and_figures_are_those_of_the_plain_path(kind: str, label_smoothing: float) -> None:
+    model = model_of(kind)
+    batch = batch_of(label_smoothing=label_smoothing)
+    plain = gradients(model, kind, batch)
+    with torch.no_grad():
+        figures = loss_of(kind)(model, batch)
+    assert separate_head(model, {"input_ids": batch["input_ids"][:1]}) is None
+    assert separated(model)
+    fast = gradients(model, kind, batch)
+    assert fast[:2] == (pytest.approx(plain[0], rel=1e-6), plain[1])
+    assert distance(plain[2], fast[2]) < 2e-6
+    with torch.no_grad():
+        total, targets, more = loss_of(kind)(model, batch)
+    assert total.item() == pytest.approx(figures[0].item(), rel=1e-6)
+    assert (total.dtype, targets.item()) == (torch.float64, figures[1].item())
+    assert more["correct"].item() == figures[2]["correct"].item()
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_the_head_runs_on_targets_only(kind: str) -> None:
+    model = model_of(kind)
+    seen: list[int] = []
+    model.get_output_embeddings().register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
+    separate_head(model, {"input_ids": batch_of()["input_ids"][:1]})
+    seen.clear()
+    _, targets, _ = loss_of(kind)(model, batch_of())
+    with torch.no_grad():
+        loss_of(kind)(model, batch_of())
+    assert seen == [int(targets), int(targets)]
+    assert int(targets) < 3 * 20 / 2
+
+
+@pytest.mark.parametrize(("kind", "plain"), [("gpt2", True), ("gptj", True), ("bert", True), ("gemma2", True)])
+def test_a_plain_projection_has_its_gradient_made_in_place(kind: str, plain: bool) -> None:
+    model = model_of(kind)
+    separate_head(model, {"input_ids": batch_of()["input_ids"][:1]})
+    layer = model.get_output_embeddings()
+    assert (model.lmtasks_head.projection is layer) is plain
+    assert not any(one is layer.weight for one in model.lmtasks_head.parameters)
+
+
+def test_a_weight_that_the_head_uses_twice_is_left_to_autograd() -> None:
+    model = Odd("twice")
+    plain = gradients(copy.deepcopy(model), "bert", batch_of())
+    assert separate_head(model, {"input_ids": batch_of()["input_ids"][:1]}) is None
+    assert model.lmtasks_head.projection is None
+    assert distance(plain[2], gradients(model, "bert", batch_of())[2]) < 2e-6
+
+
+@pytest.mark.parametrize(("kind", "most"), [("llama", 6 * 19), ("gemma2", 5 * 100)])
+def test_logits_never_exist_at_once(kind: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(kind)  # gemma2 does something to the output of its last layer
+    separate_head(model, {"input_ids": batch_of()["input_ids"][:1]})
+    monkeypatch.setattr(heads, "PIECE", 5 * 100)
+    monkeypatch.setattr(projection, "PIECE", 6 * 19)
+    monkeypatch.setattr(projection, "TOKENS", 19)
+    seen: list[int] = []
+
+    def watched(function: Any, *arguments: Any, **more: Any) -> Any:
+        made = function(*arguments, **more)
+        if made.shape[-1] not in (32, 64):  # of the body
+            seen.append(made.numel())
+        return made
+
+    linear = nn.functional.linear
+    monkeypatch.setattr(nn.functional, "linear", lambda *given, **more: watched(linear, *given, **more))
+    total, targets, _ = causal_loss(model, batch_of(1.0))
+    total.backward()
+    assert int(targets) == 3 * 19
+    assert max(seen) == most
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_everything_else_about_the_model_is_as_before(kind: str, tmp_path: Path) -> None:
+    model = model_of(kind)
+    ids = batch_of()["input_ids"]
+    plain = model(input_ids=ids, labels=ids)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    separate_head(model, {"input_ids": ids[:1]})
+    again = model(input_ids=ids, labels=ids)
+    assert torch.equal(again.logits, plain.logits)
+    assert torch.equal(again.loss, plain.loss)
+    assert model.state_dict().keys() == weights.keys()
+    model.save_pretrained(tmp_path)
+    assert torch.equal(type(model).from_pretrained(tmp_path)(input_ids=ids).logits, plain.logits)
+    if kind == "gpt2":
+        assert model.generate(ids[:1, :3], max_new_tokens=3, do_sample=False).shape == (1, 6)
+    model.lmtasks_head.remove()
+    assert not separated(model)
+    assert "forward" not in vars(model) and "forward" not in vars(model.base_model)
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_no_target_is_zero_of_zero_with_a_gradient_of_zero(kind: str) -> None:
+    model = model_of(kind)
+    separate_head(model, {"input_ids": batch_of()["input_ids"][:1]})
+    total, targets, found = gradients(model, kind, batch_of(0.0))
+    assert (total, targets) == (0.0, 0)
+    assert all(one is None or not one.any() for one in found.values())
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_frozen_parameters_stay_without_a_gradient(kind: str) -> None:
+    model = model_of(kind)
+    frozen = [name for name, _ in model.named_parameters() if "bias" in name]
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    plain = gradients(model, kind, batch_of())
+    separate_head(model, {"input_ids": batch_of()["input_ids"][:1]})
+    fast = gradients(model, kind, batch_of())
+    assert all(fast[2][name] is None for name in frozen)
+    assert distance(plain[2], fast[2]) < 2e-6
+
+
+@pytest.mark.parametrize("kind", ["roberta", "llama"])
+@pytest.mark.usefixtures("piece")
+def test_in_bfloat16_it_is_as_near_to_float32_as_the_plain_path(kind: str) -> None:
+    model, batch = model_of(kind), batch_of()
+    exact = gradients(model, kind, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = gradients(model, kind, batch)
+    separate_head(model, {"input_ids": batch["input_ids"][:1]})
+    with torch.autocast("cpu", torch.bfloat16):
+        fast = gradients(model, kind, batch)
+    assert fast[0] == pytest.approx(exact[0], rel=1e-2)
+    assert distance(exact[2], fast[2]) < 1.5 * distance(exact[2], plain[2]) + 1e-3
+    assert all(one is None or one.dtype == torch.float32 for one in fast[2].values())
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_isolated_documents_go_well_with_it(kind: str) -> None:
+    model = model_of(kind)
+    isolate(model, MASKED_LM if kind in MASKED else CAUSAL_LM)
+    batch = {**batch_of(), "document_ids": torch.arange(20).div(7, rounding_mode="floor").expand(3, 20)}
+    plain = gradients(model, kind, batch)
+    separate_head(model, {name: batch[name][:1] for name in ("input_ids", "document_ids")})
+    fast = gradients(model, kind, batch)
+    assert fast[0] == pytest.approx(plain[0], rel=1e-6)
+    assert distance(plain[2], fast[2]) < 2e-6
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_gradient_checkpointing_goes_well_with_it() -> None:
+    model = model_of("llama").train()
+    plain = gradients(model, "llama", batch_of())
+    separate_head(model, {"input_ids": batch_of()["input_ids"][:1]})
+    model.gradient_checkpointing_enable()
+    fast = gradients(model, "llama4_text", batch_of())
+    assert distance(plain[2], fast[2]) < 2e-6
+
+
+# --- models that do not allow it ---
+
+
+class OddConfig(PretrainedConfig):
+    model_type = "odd"
+    hidden_size: int = 8
+    vocab_size: int = 100
+
+
+class Body(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(100, 8)
+
+    def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
+        return BaseModelOutput(last_hidden_state=self.embedding(input_ids))
+
+
+class Odd(PreTrainedModel):
+    """A model with a body and a head that goes its own way."""
+
+    config_class = OddConfig
+    base_model_prefix = "body"
+
+    def __init__(self, way: str) -> None:
+        super().__init__(OddConfig())
+        self.way = way
+        self.body = Body()
+        self.head = nn.Linear(8, 100)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.body.embedding
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
+    def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
+        states = self.body(input_ids)
+        if self.way == "a tuple":
+            states = (states.last_hidden_state,)
+        states = states[0]
+        if self.way == "neighbours":
+            states = states + states.roll(1, dims=1)
+        if self.way == "places":
+            states = states * torch.arange(1, states.shape[1] + 1)[None, :, None]
+        if self.way == "beside the body":
+            states = self.body.embedding(input_ids)
+        if self.way == "twice":
+            states = states + states @ self.head.weight.t() @ self.head.weight / 100
+        if self.way == "by the way":
+            states = states + self.body.embedding(input_ids)
+        return MaskedLMOutput(logits=self.head(states))
+
+
+@pytest.mark.parametrize("way", ["neighbours", "places", "by the way"])
+def test_a_head_that_needs_more_than_the_states_is_left_alone(way: str) -> None:
+    torch.manual_seed(0)
+    model = Odd(way)
+    ids = batch_of()["input_ids"]
+    plain = gradients(copy.deepcopy(model), "bert", batch_of())
+    reason = separate_head(model, {"input_ids": ids[:1]})
+    assert reason and "\n" not in reason
+    assert not separated(model)
+    assert "forward" not in vars(model)
+    again = gradients(model, "bert", batch_of())
+    assert again[:2] == plain[:2]
+    assert distance(plain[2], again[2]) == 0
+
+
+def test_a_model_without_a_body_is_left_alone() -> None:
+    model = Odd("straight")
+    assert separate_head(model, {"input_ids": batch_of()["input_ids"][:1]}) is None
+    bare = Odd("straight")
+    bare.base_model_prefix = "nothing"
+    bare.children = lambda: iter(())
+    assert separate_head(bare, {"input_ids": batch_of()["input_ids"][:1]}) == "it has no body apart from its head"
+
+
+def test_a_body_that_is_not_called_so_is_found() -> None:
+    model = model_of("llama4_text")
+    assert model.base_model is model
+    plain = gradients(model, "llama4_text", batch_of())
+    assert separate_head(model, {"input_ids": batch_of()["input_ids"][:1]}) is None
+    fast = gradients(model, "llama4_text", batch_of())
+    assert fast[:2] == (pytest.approx(plain[0], rel=1e-6), plain[1])
+    assert distance(plain[2], fast[2]) < 2e-6
+
+
+def test_a_loss_of_the_router_has_its_gradient_and_stays_out_of_the_figure() -> None:
+    model = model_of("mixtral")
+    plain = causal_loss(model, batch_of())[0].item()
+    model.config.output_router_logits, model.config.router_aux_loss_coef = True, 0.5
+    model.router_aux_loss_coef = 0.5
+    reason = separate_head(model, {"input_ids": batch_of()["input_ids"][:1]})
+    assert reason == "the loss of its router is made with the logits"
+    batch = batch_of()
+    total, count, _ = causal_loss(model, batch)
+    assert total.item() == pytest.approx(plain, rel=1e-6)
+    parameters = list(model.parameters())
+    ours = torch.autograd.grad(total / count, parameters)
+    outputs = model(input_ids=batch["input_ids"])
+    told = nn.functional.cross_entropy(outputs.logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+    right = torch.autograd.grad(told + 0.5 * outputs.aux_loss, parameters)
+    for one, other in zip(ours, right, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("recipe", ["masked-lm", "causal-lm"])
+def test_a_run_with_it_ends_where_one_without_it_does(
+    recipe: str, text_file: Path, model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = "roberta" if recipe == "masked-lm" else "gpt2"
+    more = {"model": str(model_folders[kind]), "train_file": str(text_file), "block_size": 16, "max_steps": 6,
+            "learning_rate": 1e-3, "optim": "sgd"}  # fmt: skip
+    fast = run(recipe, output_dir=str(tmp_path / "fast"), **more)
+    monkeypatch.setattr("lmtasks.runs.prepare.separate_head", lambda model, inputs: "not today")
+    plain = run(recipe, output_dir=str(tmp_path / "plain"), **more)
+    assert "the head runs on every position: not today" in plain.plan.notes
+    assert not any("head" in note for note in fast.plan.notes)
+    for name in ("eval_loss", "train_loss", "perplexity"):
+        assert fast.metrics[name] == pytest.approx(plain.metrics[name], rel=1e-5)
+    assert fast.metrics["eval_targets"] == plain.metrics["eval_targets"]

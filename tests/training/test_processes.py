@@ -1,0 +1,205 @@
+"""Two processes do together what one does alone: the same numbers, one voice, one set of files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import runpy
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from lmtasks.runs.runner import run
+
+MODELS = {"masked-lm": "modernbert", "causal-lm": "llama"}
+"""Without dropout, whose draws do depend on the process."""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def two_processes(*words: str) -> subprocess.CompletedProcess[str]:
+    """A command under torchrun."""
+    # A fixed port instead of --standalone: that one keeps keys of an earlier start (pytorch issue 167288).
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, "-m", "lmtasks", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def in_two_processes(*words: str) -> dict[str, Any]:
+    """What a command under torchrun has printed, which must be one JSON document."""
+    done = two_processes(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("model      ") == 1, "the plan is said once"
+    return dict(json.loads(done.stdout))
+
+
+def lines_of(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def distance(one: Path, other: Path) -> float:
+    """Euclidean, over all weights."""
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert ours.keys() == theirs.keys()
+    return math.sqrt(sum(float((ours[name] - theirs[name]).double().square().sum()) for name in ours))
+
+
+WITHOUT_LABELS = """
+from dataclasses import replace
+
+import torch
+from lmtasks import causal_loss, stack
+from lmtasks.builtin.causal_lm import CAUSAL_LM
+
+
+def collator(tokenizer, options, training):
+    return lambda examples: stack(examples, tokenizer)
+
+
+def answers(batch):
+    ids = batch["input_ids"]
+    labels = ids.masked_fill(batch.get("attention_mask", torch.ones_like(ids)) == 0, -100)
+    labels[:, 0] = -100
+    return labels
+
+
+def targets(batch):
+    labels = answers(batch)
+    return labels[labels != -100]
+
+
+def loss(model, batch):
+    return causal_loss(model, {**batch, "labels": answers(batch)})
+
+
+WITHOUT_LABELS = replace(CAUSAL_LM, name="without-labels", collator=collator, targets=targets, loss=loss, starter=None)
+"""
+
+
+@pytest.fixture
+def recipes(tmp_path: Path) -> dict[str, tuple[str, Any, str]]:
+    """What to type, what to give to Python, and a model for it."""
+    file = tmp_path / "without_labels.py"
+    file.write_text(WITHOUT_LABELS)
+    own = runpy.run_path(str(file))["WITHOUT_LABELS"]
+    built_in = {name: (name, name, model) for name, model in MODELS.items()}
+    return {**built_in, "without-labels": (str(file), own, MODELS["causal-lm"])}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "examples"),
+    [("masked-lm", 13), ("masked-lm", 11), ("causal-lm", 13), ("causal-lm", 11), ("without-labels", 13),
+     ("without-labels", 11)],
+)  # fmt: skip
+def test_two_processes_give_the_numbers_of_one(
+    recipe: str,
+    examples: int,
+    recipes: dict[str, tuple[str, Any, str]],
+    model_folders: dict[str, Path],
+    text_file: Path,
+    tmp_path: Path,
+) -> None:
+    """Epochs of one and a half batches: in the second, of 13 examples one process has 4 and one has 1, of 11 none."""
+    typed, given, kind = recipes[recipe]
+    start = model_folders[kind]
+    asked = {
+        "model": str(start),
+        "train_file": str(text_file),
+        "block_size": 16,
+        "line_by_line": True,  # lines of all lengths, so no two batches have the same number of targets
+        "max_train_samples": examples,
+        "max_eval_samples": 7,
+        "per_device_eval_batch_size": 2,
+        "eval_strategy": "epoch",
+        "num_train_epochs": 3,
+        "logging_steps": 1,
+        "learning_rate": 0.1,
+        "optim": "sgd",  # Adam makes a step of full size of a gradient that is nothing but rounding
+        "label_smoothing_factor": 0.1,
+    }
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = run(given, **asked, per_device_train_batch_size=8, use_cpu=True, output_dir=str(one))
+    words = [word for name, value in asked.items() for word in (f"--{name}", str(value))]
+    together = in_two_processes(
+        "run", typed, *words, "--per_device_train_batch_size", "4", "--use_cpu", "--output_dir", str(two)
+    )
+    for name in ("train_loss", "eval_loss", "unigram_loss", "perplexity", "bits_per_byte", "accuracy", "eval_targets"):
+        assert together["metrics"][name] == pytest.approx(alone.metrics[name], rel=1e-4), name
+    logs = lines_of(one / "log.jsonl"), lines_of(two / "log.jsonl")
+    assert [line["step"] for line in logs[0]] == [line["step"] for line in logs[1]]
+    assert [line["step"] for line in logs[0] if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    for here, there in zip(*logs, strict=True):
+        for name in {"loss", "grad_norm", "eval_loss", "eval_perplexity", "eval_accuracy"} & here.keys():
+            assert there[name] == pytest.approx(here[name], rel=1e-4), (name, here["step"])
+    assert distance(one, two) < 1e-4 * distance(one, start)
+    assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
+
+
+def test_a_recipe_whose_batches_have_no_row_for_each_example_is_refused_before_training(
+    recipes: dict[str, tuple[str, Any, str]], model_folders: dict[str, Path], text_file: Path, tmp_path: Path
+) -> None:
+    file = Path(recipes["without-labels"][0])
+    whole = '{**stack(examples, tokenizer), "count": torch.tensor(len(examples))}'
+    file.write_text(file.read_text().replace("stack(examples, tokenizer)\n", f"{whole}\n"))
+    file.write_text(file.read_text().replace("{**batch,", '{"input_ids": batch["input_ids"],'))
+    words = ["run", str(file), "--model", str(model_folders["llama"]), "--train_file", str(text_file)]
+    words += ["--block_size", "16", "--max_steps", "1", "--use_cpu", "--output_dir", str(tmp_path / "out")]
+    refused = two_processes(*words)
+    assert refused.stderr.splitlines().count(
+        "error: without-labels cannot train in several processes: 'count' in its batches is not a row for each example"
+    )
+    assert "hint: train in one process, or leave out the end of an epoch with --dataloader_drop_last" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    assert two_processes(*words, "--dataloader_drop_last").returncode == 0
+
+
+LATE = """
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(MaskedLMOptions):
+    def __post_init__(self):
+        if os.environ["RANK"] == "1" and not Path("runs/late").exists():
+            end = time.monotonic() + 8
+            while not Path("looked").exists() and time.monotonic() < end:
+                time.sleep(0.05)
+            Path("runs/late").mkdir(parents=True)  # another run of that name begins meanwhile
+
+
+def preprocess(tokenizer, options):
+    Path("looked").touch()
+    return MASKED_LM.preprocess(tokenizer, options)
+
+
+LATE = replace(MASKED_LM, name="late", options=Options, preprocess=preprocess, starter=None)
+"""
+
+
+def test_all_processes_write_into_the_folder_that_one_of_them_chose(
+    model_folders: dict[str, Path], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("late.py").write_text(LATE)
+    words = ["--model", str(model_folders["modernbert"]), "--train_file", str(text_file), "--block_size", "16"]
+    done = in_two_processes("run", "./late.py", *words, "--max_steps", "2", "--use_cpu")
+    (folder,) = (path for path in Path("runs").iterdir() if any(path.iterdir()))
+    assert done["output_dir"] == str(folder)
+    saved = {path.name for path in (folder / "checkpoints" / "checkpoint-2").iterdir()}
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= saved
