@@ -963,11 +963,7 @@ ROWS: dict[str, Callable[[Path], Row]] = {
 def quiet_place() -> Iterator[Path]:
     """An empty folder, in which caches go as well, and silence: what libraries say is no part of the table."""
     before, level = dict(os.environ), transformers.logging.get_verbosity()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
-    ):
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         transformers.logging.set_verbosity_error()
         os.environ |= {"XDG_CACHE_HOME": folder, "CUDA_VISIBLE_DEVICES": ""}

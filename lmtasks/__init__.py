@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from lmtasks.errors import InputError, Interrupted, LmtasksError, RunError
     from lmtasks.inference.predictor import predict
     from lmtasks.models.architectures import register_architectures
-    from lmtasks.models.losses import causal_loss, masked_loss, target_sums, token_sums
+    from lmtasks.models.cross_entropy import token_sums
+    from lmtasks.models.losses import causal_loss, masked_loss, target_sums
     from lmtasks.registry.catalog import Catalog, load_catalog
     from lmtasks.runs.runner import Run, run
     from lmtasks.runs.standalone_evaluation import evaluate
@@ -71,7 +72,8 @@ _HOMES = {
     "errors": ["InputError", "Interrupted", "LmtasksError", "RunError"],
     "inference.predictor": ["predict"],
     "models.architectures": ["register_architectures"],
-    "models.losses": ["causal_loss", "masked_loss", "target_sums", "token_sums"],
+    "models.cross_entropy": ["token_sums"],
+    "models.losses": ["causal_loss", "masked_loss", "target_sums"],
     "registry.catalog": ["Catalog", "load_catalog"],
     "runs.runner": ["Run", "run"],
     "runs.standalone_evaluation": ["evaluate"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,14 +13,18 @@ PAUSE = 5.0
 """Seconds between two lines where there is no terminal; in long stages a twentieth of the whole."""
 
 
-def is_main_process() -> bool:
-    """Whether this process speaks and writes for all: the first of those that torchrun started, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
+_speaking = True
+
+
+def speak(wanted: bool) -> None:
+    """Let this process say how far it is, or leave that to another one of the same run."""
+    global _speaking
+    _speaking = wanted
 
 
 def say(text: str) -> None:
     """One line for the person who waits."""
-    if is_main_process():
+    if _speaking:
         print(text, file=sys.stderr, flush=True)
 
 
@@ -38,7 +41,7 @@ class Progress:
         self.stage, self.total, self.unit = stage, total, unit
         self.began = time.monotonic()
         self.said = self.began
-        shown = is_main_process() and sys.stderr.isatty()
+        shown = _speaking and sys.stderr.isatty()
         self.bar = tqdm(total=total, desc=stage, unit=f" {unit}", leave=False) if shown else None
 
     def update(self, done: int, note: str = "") -> None:

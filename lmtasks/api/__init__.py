@@ -12,17 +12,19 @@ from lmtasks.api.recipe import (
     TOKENIZER,
     Batch,
     BlockOptions,
+    Collate,
     Example,
     LossSums,
     Recipe,
     Starter,
     TokenizerSpec,
 )
-from lmtasks.api.references import resolve
+from lmtasks.api.references import HEAVY, resolve
 
 __all__ = [
     "API_VERSION",
     "EVALUATION_SEED",
+    "HEAVY",
     "NAME",
     "NUMBER",
     "TOKENIZER",
@@ -30,6 +32,7 @@ __all__ = [
     "Batch",
     "BlockOptions",
     "Blocks",
+    "Collate",
     "Documents",
     "Example",
     "Examples",

@@ -51,6 +51,9 @@ Batch = dict[str, Any]
 ``label_smoothing``, a number, is there in training when the user asked for it; see :func:`lmtasks.token_sums`.
 """
 
+Collate = Callable[[list[Example]], Batch]
+"""Examples to a batch."""
+
 LossSums = tuple["torch.Tensor", "torch.Tensor"] | tuple["torch.Tensor", "torch.Tensor", Mapping[str, "torch.Tensor"]]
 """Sum of the losses in nats, number of targets and, optionally, further sums for the metrics, of any shape."""
 
@@ -174,7 +177,7 @@ class Recipe:
     summary: str
     options: type
     preprocess: Callable[[Any, Any], Blocks | Layout]
-    collator: Callable[[Any, Any, bool], Callable[[list[Example]], Batch]]
+    collator: Callable[[Any, Any, bool], Collate]
     loss: Callable[[torch.nn.Module, Batch], LossSums]
     model_class: str
     pipeline: str

@@ -5,6 +5,22 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+HEAVY = (
+    "torch",
+    "transformers",
+    "datasets",
+    "evaluate",
+    "accelerate",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "huggingface_hub",
+    "tokenizers",
+    "tensorflow",
+    "jax",
+)
+"""What a plugin must not import at its top: each of these takes longer than all that ``lmtasks list`` does."""
+
 
 def resolve(reference: str) -> Any:
     """The object that ``"module:name"`` names.

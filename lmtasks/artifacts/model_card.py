@@ -1,7 +1,6 @@
-"""What a run tells the world: its model card, and its record without anything private.
+"""The model card of a run, made of nothing but the record that it leaves in ``run.json``.
 
-Both are made from the record that a run leaves in ``run.json``. Nothing that a card says is
-asked from the model or the network, so a card can be written again at any time.
+Nothing that a card says is asked from the model or the network, so it can be written again at any time.
 """
 
 from __future__ import annotations
@@ -10,15 +9,18 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, not in __all__
 
 from lmtasks.artifacts.redact import REDACTED, redacted
+
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
 PLACEHOLDER = "REPO_OR_FOLDER"
 """Stands for the model's address until it has one: pushing puts the repository's id there."""
@@ -64,9 +66,30 @@ def model_card(record: Mapping[str, Any]) -> ModelCard:
     Commands in the card name the model ``REPO_OR_FOLDER``; see :data:`PLACEHOLDER`.
     """
     public = redacted(record)
-    parts = (_introduction, _usage, _training_data, _procedure, _results, _versions)
-    body = "\n\n".join(text for text in (part(public) for part in parts) if text)
-    return ModelCard(f"---\n{_metadata(public).to_yaml()}\n---\n\n{body}\n")
+    data, scores = _data(public), _scores(public)
+    splits = {name: data[name] for name in ("train", "evaluation") if isinstance(data.get(name), Mapping)}
+    # What a record says is never read as a template or as HTML: only the card's own text is.
+    environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, autoescape=False)
+    environment.filters |= {"cell": _cell, "verbatim": _verbatim, "shell_quoted": _shell_quoted}
+    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        record=public,
+        metadata=_metadata(public).to_yaml(),
+        name=_model_name(public),
+        package=_package(public),
+        example=_example(public),
+        pipeline=_pipeline_tag(public),
+        data=data,
+        dataset=_dataset_id(public),
+        splits=splits,
+        counted=list(dict.fromkeys(name for sizes in splits.values() for name in sizes if name not in _NOT_SIZES)),
+        hyperparameters=list(_hyperparameters(public)),
+        scores=scores,
+        label=lambda name: _metric_label(name, public),
+        remarks=" ".join(_remarks(public)) if scores else "",
+        hub_id=_hub_id,
+        placeholder=PLACEHOLDER,
+    )
+    return ModelCard(text.rstrip("\n") + "\n")
 
 
 def _metadata(record: Mapping[str, Any]) -> ModelCardData:
@@ -150,41 +173,11 @@ def _model_name(record: Mapping[str, Any]) -> str:
     return "-".join(part for part in (record.get("model_type"), record["recipe"]) if part)
 
 
-def _introduction(record: Mapping[str, Any]) -> str:
-    lines = [f"# {_model_name(record)}"]
-    if record.get("summary"):
-        lines.append(str(record["summary"]))
-    lines.append(f"{_what_it_is(record)} by the `{record['recipe']}` recipe of lmtasks, {_origin(record)}.")
-    return "\n\n".join(lines)
-
-
-def _what_it_is(record: Mapping[str, Any]) -> str:
-    architecture = f"A `{record['model_type']}` model" if record.get("model_type") else "A model"
-    parameters = record.get("parameters")
-    size = f" of {parameters:,} parameters" if isinstance(parameters, int) else ""
-    return f"{architecture}{size}, trained"
-
-
-def _origin(record: Mapping[str, Any]) -> str:
-    base = record.get("base_model")
-    if not base:
-        return "from scratch"
-    hub_id = _hub_id(base)
-    return (
-        f"starting from [{hub_id}](https://huggingface.co/{hub_id})" if hub_id else "starting from a local checkpoint"
-    )
-
-
-def _usage(record: Mapping[str, Any]) -> str:
-    example = _example(record)
-    blocks = ["## How to use it", f"```bash\nlmtasks predict {PLACEHOLDER} {_shell_quoted(example)}\n```"]
+def _package(record: Mapping[str, Any]) -> str:
+    """The package that brings the recipe; empty for lmtasks' own, for a file, and for one made in memory."""
     distribution = str(record.get("owner") or "lmtasks").partition(":")[0]
-    # A recipe that was named as a file or a module, or made in memory, comes with no package.
-    if distribution != "lmtasks" and "package" in (record.get("origin", {"package": distribution}) or ()):
-        blocks.insert(1, f"The recipe comes with `{distribution}`: `pip install lmtasks {distribution}`.")
-    if _pipeline_tag(record):
-        blocks.append(_pipeline_snippet(str(record["pipeline"]), example))
-    return "\n\n".join(blocks)
+    installed = "package" in (record.get("origin", {"package": distribution}) or ())
+    return distribution if installed and distribution != "lmtasks" else ""
 
 
 def _example(record: Mapping[str, Any]) -> str:
@@ -197,82 +190,27 @@ def _shell_quoted(text: str) -> str:
     return shlex.quote(text) if re.search(r'["$`\\!%]', text) else f'"{text}"'
 
 
-def _pipeline_snippet(pipeline: str, example: str) -> str:
-    return (
-        "```python\n"
-        "from transformers import pipeline\n\n"
-        f'model = pipeline("{pipeline}", model="{PLACEHOLDER}")\n'
-        f"print(model({example!r}))\n"
-        "```"
-    )
+def _hyperparameters(record: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """What was set, by where it belongs."""
+    groups = {"Recipe": "options", "Training": "training", "Data and model": "settings", "Seeds": "seeds"}
+    for group, key in groups.items():
+        for name, value in (record.get(key) or {}).items():
+            if name not in _NOT_HYPERPARAMETERS and (_is_number(value) or value) and value != REDACTED:
+                yield group, name, value
 
 
-def _training_data(record: Mapping[str, Any]) -> str:
-    data = _data(record)
-    if not data:
-        return ""
-    source = _link(_dataset_id(record)) or _verbatim(data.get("source") or "not recorded")
-    rows = [(split, data[split]) for split in ("train", "evaluation") if isinstance(data.get(split), Mapping)]
-    counted = list(dict.fromkeys(name for _, sizes in rows for name in sizes if name not in _NOT_SIZES))
-    table = _table(
-        ["split", *counted], ([split, *(_cell(sizes.get(column)) for column in counted)] for split, sizes in rows)
-    )
-    return "\n\n".join(text for text in ("## Training data", f"Source: {source}", table if counted else "") if text)
-
-
-def _link(dataset: str | None) -> str | None:
-    return f"[{dataset}](https://huggingface.co/datasets/{dataset})" if dataset else None
-
-
-def _procedure(record: Mapping[str, Any]) -> str:
-    groups: dict[str, Mapping[str, Any]] = {
-        "Recipe": record.get("options") or {},
-        "Training": record.get("training") or {},
-        "Data and model": record.get("settings") or {},
-        "Seeds": record.get("seeds") or {},
-    }
-    rows = [
-        [group, f"`{name}`", _verbatim(value)]
-        for group, values in groups.items()
-        for name, value in values.items()
-        if name not in _NOT_HYPERPARAMETERS and (_is_number(value) or value) and value != REDACTED
-    ]
-    return "## Hyperparameters\n\n" + _table(["of", "name", "value"], rows) if rows else ""
-
-
-def _results(record: Mapping[str, Any]) -> str:
-    scores = _scores(record)
-    if not scores:
-        return ""
-    table = _table(
-        ["metric", "value"], ([_verbatim(_metric_label(name, record)), _cell(value)] for name, value in scores.items())
-    )
-    return "\n\n".join(text for text in ("## Results", table, _remarks(record)) if text)
-
-
-def _remarks(record: Mapping[str, Any]) -> str:
+def _remarks(record: Mapping[str, Any]) -> Iterator[str]:
     """The numbers that the results are read against."""
-    metrics = record["metrics"]
     predicted = "predicted tokens" if "tokens" in (_data(record).get("evaluation") or {"tokens"}) else "targets"
-    remarks: list[tuple[str, Callable[[Any], str]]] = [
-        ("eval_targets", lambda count: f"Measured on {_cell(count)} {predicted} of the evaluation data."),
-        ("unigram_loss", lambda loss: f"Guessing by word frequency alone has a loss of {_cell(loss)}."),
-        ("train_runtime", lambda seconds: f"Training took {_cell(seconds)} seconds."),
-        ("train_tokens_per_second", lambda speed: f"Training speed: {_cell(speed)} tokens per second."),
-    ]
-    return " ".join(say(metrics[name]) for name, say in remarks if _is_number(metrics.get(name)))
-
-
-def _versions(record: Mapping[str, Any]) -> str:
-    versions = record.get("versions") or {}
-    return (
-        "## Versions\n\n" + "\n".join(f"- {name} {version}" for name, version in versions.items()) if versions else ""
-    )
-
-
-def _table(header: list[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    remarks = {
+        "eval_targets": f"Measured on {{}} {predicted} of the evaluation data.",
+        "unigram_loss": "Guessing by word frequency alone has a loss of {}.",
+        "train_runtime": "Training took {} seconds.",
+        "train_tokens_per_second": "Training speed: {} tokens per second.",
+    }
+    for name, remark in remarks.items():
+        if _is_number(value := record["metrics"].get(name)):
+            yield remark.format(_cell(value))
 
 
 def _cell(value: Any) -> str:

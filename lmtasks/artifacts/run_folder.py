@@ -214,6 +214,17 @@ def _require_writable(folder: Path) -> None:
         raise InputError(f"output_dir '{folder}' cannot be written: no permission in '{parent}'", "choose another")
 
 
+def require_space(folder: Path, needed: int) -> None:
+    """Refuse a disk on which so many bytes would not fit."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"the disk of output_dir '{folder}' has {free / 2**20:,.0f} MiB free, a run takes {needed / 2**20:,.0f}",
+            "free some space, or choose another --output_dir",
+        )
+
+
 def clear(folder: Path) -> None:
     """Remove an earlier run: the files that it recorded as its own, and nothing else."""
     record = read_record(folder)

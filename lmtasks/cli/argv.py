@@ -1,4 +1,7 @@
-"""The words of a command line, before anybody knows what they mean."""
+"""The arguments of a command line, before anybody knows what they mean.
+
+Commands that only tell get by with this: importing a parser takes longer than their answer.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,34 @@ def loose(arguments: Sequence[str], switches: Sequence[str] = ()) -> tuple[dict[
             value = rest.pop(0) if _takes_next(name, rest, switches) else "true"
         values[name] = value
     return values, words
+
+
+def asks_help(arguments: Sequence[str]) -> bool:
+    """Whether help is all that is wanted."""
+    return "--help" in arguments or "-h" in arguments
+
+
+def told(
+    arguments: Sequence[str], usage: str, names: int = 0, switches: Sequence[str] = ("json",), most: int | None = 0
+) -> tuple[list[str], set[str]]:
+    """The names that a command which only tells was given, and which of its switches.
+
+    Args:
+        names: how many it needs.
+        most: how many more it takes; None is any number.
+    """
+    usage = " ".join(["usage:", usage, "[--plugin MODULE] [--no_plugins]", *(f"[--{name}]" for name in switches)])
+    if asks_help(arguments):
+        print(usage)
+        raise SystemExit(0)
+    flags, given = loose(arguments, switches)
+    unknown = [f"--{flag}" for flag in flags if flag not in switches]
+    unknown += [] if most is None else given[names + most :]
+    if unknown:
+        raise InputError(f"unexpected '{unknown[0]}'", usage)
+    if len(given) < names:
+        raise InputError("a name is missing", usage)
+    return given, {name for name, value in flags.items() if value.lower() != "false"}
 
 
 def taken_switch(arguments: Sequence[str], name: str) -> tuple[bool, list[str]]:

@@ -1,4 +1,4 @@
-"""What ``lmtasks doctor`` finds: what is installed, what the machine has, and what is broken.
+"""``lmtasks doctor``: what is installed, what the machine has, and what is broken.
 
 Nothing here may fail because something that it looks at does, so whatever it imports or measures
 ends as a line of the report.
@@ -15,8 +15,12 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmtasks.cli.argv import told
+from lmtasks.cli.lookup import installed
+from lmtasks.cli.report import print_json
+from lmtasks.errors import RunError
+from lmtasks.registry.discovery import reason_of
 from lmtasks.registry.enabled_plugins import BUILTIN, allowed_packages, cache_home, normal
-from lmtasks.registry.loader import reason_of
 
 if TYPE_CHECKING:
     from lmtasks.registry.catalog import Catalog
@@ -41,6 +45,18 @@ PATIENCE = 10.0
 """Seconds for which the files of a cache are counted."""
 
 
+def command(words: list[str]) -> int:
+    """Print the report; fail where something is broken."""
+    _, said = told(words, "lmtasks doctor")
+    found = examine(installed(light=True))
+    print_json(found) if "json" in said else print("\n".join(lines(found)))
+    if problems := found["problems"]:
+        raise RunError(
+            f"{len(problems)} broken: {'; '.join(problems)}", "see what each says; --no_plugins does without"
+        )
+    return 0
+
+
 def examine(catalog: Catalog) -> dict[str, Any]:
     """Everything that doctor reports.
 
@@ -52,8 +68,8 @@ def examine(catalog: Catalog) -> dict[str, Any]:
     plugins = [_plugin(plugin) for plugin in catalog.plugins]
     problems = [f"{plugin.title}: {problem}" for plugin in catalog.plugins for problem in plugin.problems]
     notes += [f"{plugin.title}: {plugin.slow}" for plugin in catalog.plugins if plugin.slow]
-    installed = {normal(plugin.distribution) for plugin in catalog.plugins}
-    absent = sorted((allowed_packages() or set()) - installed)
+    present = {normal(plugin.distribution) for plugin in catalog.plugins}
+    absent = sorted((allowed_packages() or set()) - present)
     notes += [f"LMTASKS_PLUGINS names '{name}', which is no installed plugin" for name in absent]
     return {
         "versions": versions,
@@ -103,7 +119,7 @@ def _amount(size: float) -> str:
 
 
 def _plugin(plugin: Any) -> dict[str, Any]:
-    return {"title": plugin.title, "state": plugin.state, "name": plugin.name, **vars(plugin)}
+    return {"title": plugin.title, "state": plugin.state, **plugin.as_json()}
 
 
 def _versions() -> tuple[dict[str, str], list[str]]:

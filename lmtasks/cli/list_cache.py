@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from lmtasks.registry.enabled_plugins import cache_home, current, identity, traces
 
 if TYPE_CHECKING:
-    from lmtasks.registry.catalog import Catalog, Plugin
+    from lmtasks.registry.catalog import Catalog
+    from lmtasks.registry.plugin import Plugin
 
 Row = dict[str, str]
 """``name``, ``summary`` and ``owner`` of a recipe."""

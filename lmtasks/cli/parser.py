@@ -1,14 +1,19 @@
-"""Flags made of options, so that help, parsing and validation cannot drift apart."""
+"""The parser of commands that take flags; these are made of options, so that help, parsing and checks cannot drift."""
 
 from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from lmtasks.api import Option
+from lmtasks.api import Option, Recipe
+from lmtasks.cli.argv import asks_help, loose
+from lmtasks.config.request import groups_of
 from lmtasks.errors import InputError
+
+TITLES = {"options": "recipe", "data": "data", "model": "model", "output": "output", "training": "training"}
+"""Titles of the groups of settings in ``--help``."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -67,3 +72,43 @@ def _help(option: Option) -> str:
     shown = option.default is not None and not option.is_switch and option.help
     text = f"{option.help} (default: {option.default})" if shown else option.help
     return text.replace("%", "%%")
+
+
+def typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Sequence[str]) -> dict[str, Any]:
+    """The flags of a command that takes a recipe's options and settings, as typed."""
+    declared = groups_of(recipe)
+    trains = "training" in groups
+    for group in groups:
+        options = [option for option in declared[group].values() if trains or not option.training_only]
+        add_options(parser, TITLES[group], options)
+    other = parser.add_argument_group("other")
+    other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
+    add_last(other)
+    if trains:
+        other.add_argument("--help_all", action="store_true", help="show this and every field of TrainingArguments")
+    if trains and "--help_all" in words:
+        _add_training(parser, declared["training"])
+    if asks_help(words) or "--help_all" in words:
+        parser.print_help()
+        raise SystemExit(0)
+    typed, unknown = parser.parse_known_args(words)
+    # The rest are fields of TrainingArguments or mistakes; the runner's configuration knows which.
+    more, stray = loose(unknown)
+    if stray:
+        raise InputError(f"unexpected '{stray[0]}'", "put texts with spaces in quotes; flags start with --")
+    return {**more, **vars(typed)}
+
+
+def add_last(group: Any, as_json: str = "one JSON document on stdout") -> None:
+    """The flags that come last in ``--help``; plugins are chosen before anybody knows the command."""
+    group.add_argument("--json", action="store_true", help=as_json)
+    group.add_argument("--plugin", metavar="MODULE", help="count a module, or a file, as a plugin; may come again")
+    group.add_argument("--no_plugins", action="store_true", help="the built-in recipes only")
+    group.add_argument("--help", "-h", action="store_true", help="show this")
+
+
+def _add_training(parser: Parser, declared: Mapping[str, Option]) -> None:
+    from lmtasks.config.training_arguments import training_options
+
+    more = [option for name, option in training_options().items() if name not in declared]
+    add_options(parser, "every other field of TrainingArguments", more)

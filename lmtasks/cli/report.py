@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
-def _print_json(content: Any) -> None:
-    import json
-
+def print_json(content: Any) -> None:
+    """The one document that ``--json`` puts on stdout."""
     print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
-def _report(result: Any) -> None:
+def report(result: Any) -> None:
     """What came of a run, for people."""
-    for line in _figures(result.metrics, result.perplexity_name):
+    for line in figure_lines(result.metrics, result.perplexity_name):
         print(line)
     starter = result.recipe.starter
     if starter and starter.texts and result.started_small:
@@ -33,7 +31,7 @@ def _report(result: Any) -> None:
     print(f"  lmtasks push {result.output_dir} USER/NAME")
 
 
-def _figures(metrics: Mapping[str, float], perplexity_name: str) -> list[str]:
+def figure_lines(metrics: Mapping[str, float], perplexity_name: str) -> list[str]:
     """The evaluation figures, one a line, what matters first."""
     loss, unigram = metrics["eval_loss"], metrics.get("unigram_loss")
     than = ""
@@ -58,3 +56,15 @@ def _figures(metrics: Mapping[str, float], perplexity_name: str) -> list[str]:
     rows |= {name.replace("_", " "): f"{metrics[name]:.4g}" for name in own}
     width = max(14, *map(len, rows))
     return [f"{name:<{width}} {text}" for name, text in rows.items() if text]
+
+
+def quiet() -> None:
+    """Silence what the libraries say by the way; what matters to a person, lmtasks says itself."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()

@@ -27,6 +27,9 @@ CONTRADICTIONS = (
 )
 """Options that say two things about one model."""
 
+OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name"} - {"max_eval_samples", *HOW_TO_TOKENISE}
+"""Settings with which an evaluation is not of the tokens that a run held out."""
+
 ELSEWHERE = {
     "cache_dir": "set HF_HOME in the environment, one cache for all tools",
     "dtype": "weights are float32, --bf16 says whether products are in bfloat16",
@@ -243,6 +246,24 @@ def _require_pinned_code(model: ModelSettings) -> None:
             "--trust_remote_code needs --revision with a full commit id",
             "read the code at that commit first; it will run with your rights",
         )
+
+
+def refuse_idle(recipe: Recipe, typed: frozenset[str]) -> None:
+    """Refuse what an evaluation would silently leave aside, unless it comes from the run's own record."""
+    groups = groups_of(recipe)
+    takes = {**groups["options"], **groups["data"], **groups["model"]}
+    used = {name for name, option in takes.items() if not option.training_only}
+    for name in sorted(typed - used - {"per_device_eval_batch_size", "seed"}):
+        alike = {f"eval_{name}", name.replace("train", "eval")} & used
+        hint = f"--{alike.pop()} is its like for evaluation" if alike else "lmtasks evaluate --help shows what does"
+        raise InputError(f"--{name} means nothing to an evaluation", hint)
+
+
+def recorded_values(record: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run, and its data unless the user names other data."""
+    settings = {} if set(values) & {*DATA_SOURCES, "dataset"} else record.get("settings", {})
+    data = {name: value for name, value in settings.items() if name in options_of(DataSettings)}
+    return {**record.get("options", {}), **data}
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -18,17 +18,18 @@ from lmtasks.errors import InputError
 
 @dataclass(frozen=True)
 class EncodedCorpus:
-    """What a run trains and evaluates on.
+    """A corpus as numbered examples.
 
     Args:
         source: short words for people.
+        train: None where only an evaluation was asked for.
         duplicates: how many held-out rows are in the training data, too.
         empty: how many documents were left out because they hold nothing.
         medium: what they are, in a word.
     """
 
     source: str
-    train: Examples
+    train: Examples | None
     evaluation: Examples
     duplicates: int
     empty: int
@@ -36,7 +37,8 @@ class EncodedCorpus:
 
     def notes(self) -> Iterator[str]:
         """What a person should know before training on them."""
-        yield from self.train.notes("training")
+        if self.train is not None:
+            yield from self.train.notes("training")
         yield from self.evaluation.notes("held-out")
         if self.duplicates:
             sizes = self.evaluation.sizes()
@@ -49,19 +51,22 @@ class EncodedCorpus:
 
 
 def encode_corpus(request: Request, corpus: Corpus, processor: Any, config: PretrainedConfig) -> EncodedCorpus:
-    """Both splits as the recipe wants them.
+    """The splits of a corpus as the recipe wants them.
 
     Raises:
-        InputError: the recipe has nothing to predict in the training data, or it cannot be encoded.
+        InputError: nothing to evaluate on, nothing to predict in the training data, or what cannot be encoded.
     """
-    assert corpus.train is not None and corpus.evaluation is not None  # a run has both
-    medium = request.recipe.medium or TEXT
+    data, medium = request.data, request.recipe.medium or TEXT
+    if corpus.evaluation is None:
+        raise InputError("there is nothing to evaluate on", "add --validation_file or --dataset")
     request.recipe.views(processor, request.options)  # their options are checked now, used at the end
-    train = examples_of(request, "training", corpus.train, processor, config).head(request.data.max_train_samples)
-    evaluation = examples_of(request, "held-out", corpus.evaluation, processor, config)
-    evaluation = evaluation.head(request.data.max_eval_samples)
-    one_example(request, processor, train, "training")
-    duplicates, empty = medium.duplicates(corpus.train, corpus.evaluation), corpus.train.blank + corpus.evaluation.blank
+    train, duplicates, empty = None, 0, corpus.evaluation.blank
+    if corpus.train is not None:
+        train = examples_of(request, "training", corpus.train, processor, config).head(data.max_train_samples)
+        one_example(request, processor, train, "training")
+        duplicates, empty = medium.duplicates(corpus.train, corpus.evaluation), empty + corpus.train.blank
+    name = "evaluation" if train is None else "held-out"
+    evaluation = examples_of(request, name, corpus.evaluation, processor, config).head(data.max_eval_samples)
     return EncodedCorpus(corpus.source, train, evaluation, duplicates, empty, medium.name)
 
 

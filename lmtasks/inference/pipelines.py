@@ -7,13 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import (
-    FillMaskPipeline,
-    GenerationMixin,
-    Pipeline,
-    PreTrainedTokenizerBase,
-    TextGenerationPipeline,
-)
+from transformers import FillMaskPipeline, GenerationMixin, Pipeline, PreTrainedTokenizerBase, TextGenerationPipeline
 from transformers.pipelines.base import pad_collate_fn
 
 from lmtasks.api import Batch

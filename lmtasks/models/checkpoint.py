@@ -23,7 +23,7 @@ OLD_MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias|causal_mask)$"
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model and how it came to be.
 
     Args:
@@ -41,7 +41,9 @@ class Loaded:
     unused: tuple[str, ...] = ()
 
 
-def load_model(settings: ModelSettings, recipe: Recipe, config: PretrainedConfig, processor: Any, seed: int) -> Loaded:
+def load_model(
+    settings: ModelSettings, recipe: Recipe, config: PretrainedConfig, processor: Any, seed: int
+) -> LoadedModel:
     """The checkpoint's model, or a fresh one with weights drawn from the seed.
 
     Args:
@@ -54,7 +56,7 @@ def load_model(settings: ModelSettings, recipe: Recipe, config: PretrainedConfig
     model_class = resolve(recipe.model_class)
     transformers.set_seed(seed)
     if not settings.model_name_or_path:
-        return Loaded(adapted(_fresh(model_class, fit_to_tokenizer(config, processor)), recipe))
+        return LoadedModel(adapted(_fresh(model_class, fit_to_tokenizer(config, processor)), recipe))
     name = settings.model_name_or_path
     require_safetensors(name)
     with found_or_explained("model", name):
@@ -84,7 +86,7 @@ def load_model(settings: ModelSettings, recipe: Recipe, config: PretrainedConfig
     unused = tuple(sorted(report["unexpected_keys"]))
     if not settings.allow_new_weights:
         _require_place(model, unused, name)
-    return Loaded(adapted(model, recipe), missing, _grow(model, processor), unused)
+    return LoadedModel(adapted(model, recipe), missing, _grow(model, processor), unused)
 
 
 def _require_place(model: PreTrainedModel, unused: tuple[str, ...], checkpoint: str) -> None:

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from lmtasks.api import Batch
 from lmtasks.errors import first_line
-from lmtasks.models.chunked_cross_entropy import ProjectedTotal
+from lmtasks.models.cross_entropy import ProjectedTotal, Sums, token_sums
 from lmtasks.models.forward import in_mode, without_cache
 
 EVERYWHERE = "the head runs on every position"
@@ -29,11 +29,6 @@ EVERYWHERE = "the head runs on every position"
 
 PIECE = 1 << 23
 """Logits that exist at once; 32 MiB in float32."""
-
-_ROWS = 1 << 13
-"""Rows of the projection whose gradient is made at once."""
-
-Sums = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 
 
 def separate_head(model: PreTrainedModel, inputs: Batch) -> str | None:
@@ -93,9 +88,7 @@ class Head:
         self._output: Any = None
         self._states: torch.Tensor | None = None
         self._extra = without_cache(model)
-        self.parameters: list[torch.nn.Parameter] = []
-        self.projection: torch.nn.Linear | None = None
-        self.projected: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._scores: torch.Tensor | None = None
         self.last: torch.nn.Linear | None = None
         self._features: torch.Tensor | None = None
         self._stop_at_last = False
@@ -122,52 +115,25 @@ class Head:
             watch.remove()
 
     def learn(self, inputs: Batch) -> None:
-        """Find the head's parameters, and compare its logits with the model's own.
+        """Find the head's last layer, and compare its logits with the model's own.
 
         Raises:
             ValueError: they differ.
         """
-        with torch.enable_grad():
-            plain = self._model_forward(**inputs).logits.detach()
-            states = self.hidden(inputs).detach().flatten(0, 1)
-            logits = self.logits(states, inputs)
-            self.last = self._last_layer(logits)
-            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-            self.parameters = _used(logits, trained)
-            self.projection = self._plain_projection(logits)
-        expected = plain.flatten(0, 1)
-        if logits.shape != expected.shape or not _same(logits, expected):
-            raise ValueError("its head gives other logits on its own")
         with torch.no_grad():
+            expected = self._model_forward(**inputs).logits.flatten(0, 1)
+            states = self.hidden(inputs).flatten(0, 1)
+            logits = self.logits(states, inputs)
+            # The linear layer whose output is the logits, with nothing done to it after.
+            if self._scores is not None and torch.equal(self._scores.flatten(0, -2), logits):
+                self.last = self.model.get_output_embeddings()
+            if logits.shape != expected.shape or not _same(logits, expected):
+                raise ValueError("its head gives other logits on its own")
             # Every other position, backwards: a head that looks at neighbours or places would notice.
             if not _same(self.logits(states.flip(0)[::2], inputs), expected.flip(0)[::2]):
                 raise ValueError("its head does more than one position at a time")
         self.vocabulary = logits.shape[-1]
-        self._output = self.projected = None
-
-    def _last_layer(self, logits: torch.Tensor) -> torch.nn.Linear | None:
-        """The linear layer whose output is the logits, with nothing done to it after."""
-        if self.projected is None or not torch.equal(self.projected[1].flatten(0, -2), logits):
-            return None
-        layer: torch.nn.Linear = self.model.get_output_embeddings()
-        return layer
-
-    def _plain_projection(self, logits: torch.Tensor) -> torch.nn.Linear | None:
-        """The last layer, if its weight is used there and nowhere else in the head.
-
-        Then its gradient, as large as all logits of a small batch, can be made in place. Taken from the
-        parameters for which autograd is asked.
-        """
-        layer: torch.nn.Linear = self.model.get_output_embeddings()
-        if self.projected is None or not any(one is layer.weight for one in self.parameters):
-            return None
-        states, scores = self.projected
-        own, slope = torch.autograd.grad(logits.square().sum(), [layer.weight, scores])
-        if not _same(slope.flatten(0, -2).t() @ states.detach().flatten(0, -2), own):
-            return None
-        of_layer = list(layer.parameters())
-        self.parameters = [one for one in self.parameters if all(one is not other for other in of_layer)]
-        return layer
+        self._output = self._scores = None
 
     def sums(self, inputs: Batch, targets: torch.Tensor, label_smoothing: float) -> Sums:
         """Sum of the losses, number of targets and, without gradients, number of right guesses.
@@ -179,38 +145,38 @@ class Head:
         """
         # A model that fills up its inputs has states of what it added.
         hidden = self.hidden({**inputs, **self._extra})[:, : targets.shape[1]]
+        output, self._output = self._output, None
         wanted = targets != -100
         states, labels = hidden[wanted], targets[wanted]
-        try:
-            if torch.is_grad_enabled() and self.last is not None:
-                features = self.features(states, inputs)
-                whole: torch.Tensor = ProjectedTotal.apply(  # type: ignore[no-untyped-call]
-                    features, labels, self.last.weight, self.last.bias, label_smoothing
-                )
-                return whole, wanted.sum(), {}
-            if torch.is_grad_enabled():
-                layer = [self.projection.weight, self.projection.bias] if self.projection else [None, None]
-                total: torch.Tensor = _Total.apply(  # type: ignore[no-untyped-call]
-                    states, labels, self, inputs, label_smoothing, *layer, *self.parameters
-                )
-                return total, wanted.sum(), {}
-            return self._figures(states, labels, inputs)
-        finally:
-            self._output = self.projected = None
+        if torch.is_grad_enabled() and self.last is not None:
+            features = self._with(output, self.features, states, inputs)
+            total: torch.Tensor = ProjectedTotal.apply(  # type: ignore[no-untyped-call]
+                features, labels, self.last.weight, self.last.bias, label_smoothing
+            )
+            return total, wanted.sum(), {}
 
-    def _figures(self, states: torch.Tensor, labels: torch.Tensor, inputs: Batch) -> Sums:
-        total = torch.zeros((), dtype=torch.float64)
-        correct = torch.zeros((), dtype=torch.int64, device=labels.device)
-        for piece in self.pieces(len(labels)):
-            logits = self.logits(states[piece], inputs).float()
-            total += cross_entropy(logits, labels[piece], reduction="none").cpu().double().sum()
-            correct += (logits.argmax(-1) == labels[piece]).sum()
-        return total, torch.tensor(len(labels), device=labels.device), {"correct": correct}
+        def of_piece(states: torch.Tensor, labels: torch.Tensor) -> Sums:
+            return token_sums(self._with(output, self.logits, states, inputs), labels, label_smoothing)
+
+        # On the way back the logits of a piece are made once more: no piece's logits outlive it.
+        run = partial(checkpoint, of_piece, use_reentrant=False) if torch.is_grad_enabled() else of_piece
+        parts = [run(states[piece], labels[piece]) for piece in self.pieces(len(labels))]
+        totals, _, more = zip(*parts, strict=True)
+        right = {name: torch.stack([sums[name] for sums in more]).sum() for name in more[0]}
+        return torch.stack(totals).sum(), wanted.sum(), right
+
+    def _with(self, output: Any, compute: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
+        """What a method computes while the body is taken to have had that output."""
+        self._output = output
+        try:
+            return compute(*arguments)
+        finally:
+            self._output = self._scores = None
 
     def pieces(self, count: int) -> Iterator[slice]:
         """So many tokens, as many at a time as may have logits."""
         rows = max(1, PIECE // self.vocabulary)
-        return (slice(start, start + rows) for start in range(0, count, rows))
+        return (slice(start, start + rows) for start in range(0, max(count, 1), rows))
 
     def hidden(self, inputs: Batch) -> torch.Tensor:
         """What the body makes of a batch, [examples, length, size]."""
@@ -252,7 +218,7 @@ class Head:
 
     def _see(self, layer: torch.nn.Module, inputs: tuple[torch.Tensor], scores: torch.Tensor) -> None:
         if self._states is not None:
-            self.projected = inputs[0], scores
+            self._scores = scores
 
     def _forward(self, *arguments: Any, **inputs: Any) -> Any:
         if "targets" not in inputs:
@@ -282,105 +248,3 @@ def _in_place_of(method: Callable[..., Any], replacement: Callable[..., Any]) ->
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether logits are equal but for the rounding of another shape."""
     return torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-4 * float(other.float().std()))
-
-
-def _used(logits: torch.Tensor, trained: list[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
-    """Those of the parameters that the logits come from."""
-    if not logits.requires_grad:
-        return []
-    gradients = torch.autograd.grad(logits.sum(), trained, retain_graph=True, allow_unused=True)
-    return [parameter for parameter, gradient in zip(trained, gradients, strict=True) if gradient is not None]
-
-
-class _Total(torch.autograd.Function):
-    """Sum of the cross-entropies of hidden states, whose gradients are made right away, piece by piece.
-
-    So no piece's logits outlive it. Liger's and other fused kernels do the same on GPUs; here the head
-    may be anything, and runs where the model does.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        states: torch.Tensor,
-        labels: torch.Tensor,
-        head: Head,
-        inputs: Batch,
-        label_smoothing: float,
-        weight: torch.Tensor | None,
-        bias: torch.Tensor | None,
-        *parameters: torch.Tensor,
-    ) -> torch.Tensor:
-        """The sum in float32.
-
-        Args:
-            states: [tokens, size].
-            labels: int64 [tokens].
-            inputs: what the model was called with.
-            weight, bias: of the head's projection, if its gradient is made here.
-            parameters: of the rest of the head.
-        """
-        total = torch.zeros((), device=states.device)
-        # Filling what the first piece overwrites would take as long as a good part of its products.
-        make = torch.empty_like if len(labels) else torch.zeros_like
-        pulls = [make(one) for one in (states, *parameters)]
-        of_layer = [make(one) if one is not None else None for one in (weight, bias)]
-        for piece in head.pieces(len(labels)):
-            add = torch.Tensor.add_ if piece.start else torch.Tensor.copy_
-            part = states[piece].detach().requires_grad_()
-            with torch.enable_grad():
-                logits = head.logits(part, inputs)
-            loss, slope = _slope(logits.detach(), labels[piece], label_smoothing)
-            total += loss
-            watched = [] if weight is None or head.projected is None else [head.projected[1]]
-            gradients = torch.autograd.grad(logits, [part, *parameters, *watched], slope)
-            if watched and head.projected is not None:
-                _add_projection(add, of_layer, gradients[-1][0], head.projected[0].detach()[0])
-            del logits, slope
-            pulls[0][piece] = gradients[0]
-            for pull, gradient in zip(pulls[1:], gradients[1:], strict=False):
-                add(pull, gradient)
-        ctx.save_for_backward(*pulls, *of_layer)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
-        """The gradients, scaled in place: there is no second time."""
-        *pulls, weight, bias = (None if pull is None else pull.mul_(upstream) for pull in ctx.saved_tensors)
-        return pulls[0], None, None, None, None, weight, bias, *pulls[1:]
-
-
-def _add_projection(
-    add: Callable[[torch.Tensor, torch.Tensor], object],
-    of_layer: list[torch.Tensor | None],
-    slope: torch.Tensor,
-    states: torch.Tensor,
-) -> None:
-    """Add what a piece pulls at weight and bias, some rows at a time.
-
-    Args:
-        add: to what is there, or in place of it.
-        of_layer: the sums so far, [vocabulary, size] and [vocabulary].
-        slope: gradient of the scores, [tokens, vocabulary].
-        states: what was projected, [tokens, size].
-    """
-    weight, bias = of_layer
-    states = states.to(slope.dtype)
-    if weight is not None:
-        for start in range(0, len(weight), _ROWS):
-            add(weight[start : start + _ROWS], slope[:, start : start + _ROWS].t() @ states)
-    if bias is not None:
-        add(bias, slope.sum(0))
-
-
-def _slope(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of the cross-entropies, and the gradient of the smoothed ones with respect to the logits."""
-    likelihoods = log_softmax(logits, -1, dtype=torch.float32)
-    places = labels[:, None]
-    loss = -likelihoods.gather(1, places).sum()
-    slope = likelihoods.exp_()
-    slope.scatter_add_(1, places, torch.full_like(places, label_smoothing - 1, dtype=slope.dtype))
-    if label_smoothing:
-        slope.sub_(label_smoothing / slope.shape[1])
-    return loss, slope.to(logits.dtype)

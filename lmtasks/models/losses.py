@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.functional import log_softmax, nll_loss
 
+from lmtasks.models.cross_entropy import Sums, token_sums
 from lmtasks.models.forward import without_cache
-from lmtasks.models.lm_head import Sums, separated
+from lmtasks.models.lm_head import separated
 
 
 def masked_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Sums:
@@ -65,41 +65,3 @@ def _router_pull(model: torch.nn.Module, outputs: Any) -> torch.Tensor | float:
     config = unwrapped.config.get_text_config()
     pull: torch.Tensor = getattr(config, "router_aux_loss_coef", 0.0) * router_loss
     return pull - pull.detach()
-
-
-def token_sums(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> Sums:
-    """The sums for logits [tokens, vocabulary] and labels [tokens]; -100 is no target.
-
-    Args:
-        label_smoothing: ε in [0, 1), the share of the target that all V entries of the vocabulary get
-            (Szegedy et al. 2016, section 7). Only the gradient is that of the smoothed loss,
-            (1 - ε) · -log p(label) + ε / V · Σ -log p. The sum stays the plain cross-entropy: it is
-            what gets logged, and smoothed figures could be compared with no others.
-
-    Returns:
-        sum of the losses in nats, number of targets, ``{"correct": targets guessed right}``; nothing
-        in place of the last while gradients are computed.
-    """
-    likelihoods = log_softmax(logits.float(), -1)
-    losses = nll_loss(likelihoods, labels, ignore_index=-100, reduction="none")
-    targets = (labels != -100).sum()
-    if torch.is_grad_enabled():
-        pull = _pull(likelihoods, losses, labels) * label_smoothing if label_smoothing else 0.0
-        return losses.sum() + pull, targets, {}
-    # float64 keeps the figure independent of how the examples were batched; on the CPU, because
-    # some accelerators have no float64.
-    return losses.cpu().double().sum(), targets, {"correct": (logits.argmax(-1) == labels).sum()}
-
-
-def _pull(likelihoods: torch.Tensor, losses: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Zero, with the gradient by which a wholly smoothed loss differs from the plain one.
-
-    Args:
-        likelihoods: log p, [tokens, vocabulary].
-        losses: -log p(label), [tokens]; 0 where there is no target.
-        labels: [tokens].
-    """
-    # Not times zero: what a model says where there is no target need not be a number.
-    uniform = torch.where(labels != -100, -likelihoods.mean(-1), 0.0)
-    difference = (uniform - losses).sum()
-    return difference - difference.detach()

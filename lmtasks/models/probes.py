@@ -188,10 +188,7 @@ def probe_padding(model: PreTrainedModel, recipe: Recipe, alone: Iterable[Batch]
         how, advice = "line by line", "leave --line_by_line out: blocks are of one length"
         if recipe.medium is not None:
             how, advice = f"on {recipe.medium.name}", "choose another model"
-        raise InputError(
-            f"{recipe.name} cannot train this {model.config.model_type} model {how}: {reason}",
-            advice,
-        )
+        raise InputError(f"{recipe.name} cannot train this {model.config.model_type} model {how}: {reason}", advice)
 
 
 def probe_first_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> tuple[float, float | None]:

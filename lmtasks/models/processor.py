@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from lmtasks.api import TOKENIZER, resolve
 from lmtasks.config.request import Request
+from lmtasks.errors import InputError
 from lmtasks.models.load_errors import found_or_explained
-from lmtasks.models.tokenizer import load_tokenizer
+from lmtasks.models.tokenizer import add_tokens, load_tokenizer, require_tokens, train_tokenizer
+from lmtasks.progress import say
 
 
 def load_processor(request: Request, config: PretrainedConfig) -> Any:
@@ -32,6 +35,22 @@ def load_processor(request: Request, config: PretrainedConfig) -> Any:
         return resolve(recipe.processor).from_pretrained(
             name, revision=revision, trust_remote_code=settings.trust_remote_code
         )
+
+
+def train_processor(request: Request, texts: Iterable[list[str]]) -> PreTrainedTokenizerBase:
+    """A tokenizer trained on texts, with what the recipe says of its special tokens.
+
+    Raises:
+        InputError: the recipe says nothing about training one, or needs a token that its tokenizer lacks.
+    """
+    spec, size = request.recipe.tokenizer, int(request.model.train_tokenizer or 0)
+    if spec is None:
+        raise InputError(f"{request.recipe.name} says nothing about training a tokenizer", "give --tokenizer_name")
+    say(f"training a tokenizer of {size:,} tokens")
+    tokenizer = train_tokenizer(texts, size, spec)
+    require_tokens(tokenizer, "the trained tokenizer", request.recipe)
+    add_tokens(tokenizer, request.recipe)
+    return tokenizer
 
 
 def vocabulary(processor: Any) -> int | None:

@@ -11,97 +11,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any
 
 import pluggy
 
 from lmtasks.api import Architecture, Recipe, hookspecs
 from lmtasks.errors import InputError, nearest
+from lmtasks.registry.discovery import installed, location, named
 from lmtasks.registry.enabled_plugins import BUILTIN, current, file_of, is_known, normal, selected, traces, why_skipped
-from lmtasks.registry.loader import (
-    GROUP,
-    BrokenPluginError,
-    Declared,
-    HeavyImportError,
-    Source,
-    installed,
-    load,
-    location,
-    named,
-)
-
-__all__ = ["GROUP", "Catalog", "Plugin", "load_catalog", "recorded", "recorded_recipe"]
-
-
-MANY = 8
-"""Names in a line for people."""
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """A plugin and what came of loading it.
-
-    Args:
-        distribution: the package; for others the name of the module or the path of the file.
-        recipes, architectures: what it brings.
-        broken: why it cannot be used; then it brings nothing.
-        claims: when it is broken, names of recipes that it would bring, as far as known.
-        taken: for each recipe that its plain name does not reach, why.
-        slow: why it was not imported by a command that only tells.
-        skipped: what says that it does not count.
-        kind: how it came in: by an installed package, or as a module or file that somebody named.
-    """
-
-    distribution: str
-    version: str
-    entry_point: str
-    module: str = ""
-    recipes: tuple[str, ...] = ()
-    architectures: tuple[str, ...] = ()
-    broken: str = ""
-    claims: tuple[str, ...] = ()
-    taken: tuple[str, ...] = ()
-    slow: str = ""
-    skipped: str = ""
-    kind: Literal["package", "module", "file"] = "package"
-
-    @property
-    def name(self) -> str:
-        """``distribution:entry-point``, or the module or the file."""
-        return f"{self.distribution}:{self.entry_point}" if self.kind == "package" else self.distribution
-
-    @property
-    def title(self) -> str:
-        """Name and version."""
-        return f"{self.name} {self.version}".rstrip()
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """What is wrong with it, each in one line."""
-        return (self.broken, *self.taken) if self.broken else self.taken
-
-    @property
-    def state(self) -> str:
-        """What came of it, for people."""
-        if self.broken:
-            return f"BROKEN: {self.broken}"
-        if self.slow:
-            return f"SLOW: {self.slow}"
-        if self.skipped:
-            return f"not loaded: {self.skipped}"
-        names = [*self.recipes, *self.architectures]
-        more = [f"and {len(names) - MANY} more"] if len(names) > MANY else []
-        brings = ", ".join([*names[:MANY], *more]) or "nothing"
-        return "; ".join([brings, *(f"BROKEN: {reason}" for reason in self.taken)])
-
-    @property
-    def origin(self) -> dict[str, str]:
-        """What ``run.json`` keeps, so that the recipe is found again."""
-        if self.kind == "package":
-            return {"package": self.distribution, "version": self.version}
-        return {self.kind: self.distribution}
+from lmtasks.registry.loader import HeavyImportError, load
+from lmtasks.registry.plugin import BrokenPluginError, Plugin
 
 
 @dataclass(frozen=True)
@@ -185,9 +106,9 @@ class Catalog:
         if len(plugin.recipes) != 1:
             raise InputError(
                 f"'{path}' has several recipes: {own}" if own else f"'{path}' has no recipe",
-                f"say which: {typed}:{plugin.recipes[0]}" if own else "it brings architectures only",
+                f"say which: {typed}:{next(iter(plugin.recipes))}" if own else "it brings architectures only",
             )
-        return _within(self.recipes, plugin, plugin.recipes[0])
+        return _within(self.recipes, plugin, next(iter(plugin.recipes)))
 
     def _refuse_several(self, name: str) -> None:
         owners = [plugin for plugin in self.plugins if name in plugin.recipes]
@@ -229,83 +150,70 @@ def load_catalog(entry_points: Iterable[metadata.EntryPoint] | None = None, *, l
     began = time.perf_counter()
     manager = pluggy.PluginManager("lmtasks")
     manager.add_hookspecs(hookspecs)
-    sources = [*installed(entry_points), *map(named, current().named)]
-    _trace(f"{len(sources)} found in {_milliseconds(began)} ms")
-    recipes: dict[str, dict[str, Recipe]] = {}
-    architectures: dict[str, Architecture] = {}
+    found = [*installed(entry_points), *map(named, current().named)]
+    _trace(f"{len(found)} found in {_milliseconds(began)} ms")
     plugins: list[Plugin] = []
-    for source in sources:
-        if source.kind == "module" and source.module in [plugin.module for plugin in plugins if not plugin.skipped]:
+    for plugin in found:
+        if plugin.kind == "module" and plugin.module in [other.module for other in plugins if not other.skipped]:
             continue  # it is an installed plugin as well
-        known = {id(recipe) for declared in recipes.values() for recipe in declared.values()}
-        plugin, declared = _loaded(manager, source, plugins, known, light)
+        _load(manager, plugin, plugins, light)
         plugins.append(plugin)
-        recipes[plugin.name] = declared.recipes
-        architectures.update(declared.architectures)
-    return _named(recipes, architectures, plugins)
+    architectures = {kind: one for plugin in plugins for kind, one in plugin.architectures.items()}
+    return Catalog(_named(plugins), architectures, tuple(plugins))
 
 
-def _loaded(
-    manager: pluggy.PluginManager, source: Source, plugins: Iterable[Plugin], known: set[int], light: bool
-) -> tuple[Plugin, Declared]:
-    """One plugin, and what it declares if it can be used."""
-    identity: dict[str, Any] = {name: value for name, value in vars(source).items() if name != "get"}
-    nothing = Declared()
-    if source.kind == "package" and (reason := why_skipped(source.distribution, source.entry_point)):
-        _trace(f"{source.name} {source.version} skipped: {reason}")
-        return Plugin(**identity, skipped=reason), nothing
-    began, declared = time.perf_counter(), Declared()
+def _load(manager: pluggy.PluginManager, plugin: Plugin, others: Iterable[Plugin], light: bool) -> None:
+    """Load one plugin, and keep in it what came of that."""
+    if plugin.kind == "package" and (reason := why_skipped(plugin.distribution, plugin.entry_point)):
+        plugin.skipped = reason
+        _trace(f"{plugin.title} skipped: {reason}")
+        return
+    began = time.perf_counter()
     try:
-        load(manager, source, declared, known, light=light)
-        _refuse_taken(source, declared, plugins)
-    except HeavyImportError as error:
-        _trace(f"{source.name} {source.version} slow after {_milliseconds(began)} ms: {error}")
-        return Plugin(**identity, slow=str(error)), nothing
-    except BrokenPluginError as error:
-        _trace(f"{source.name} {source.version} broken after {_milliseconds(began)} ms: {error}")
-        _refuse_named(source, str(error))
-        return Plugin(**identity, broken=str(error), claims=tuple(declared.claims)), nothing
-    brings = [*declared.recipes, *declared.architectures]
-    _trace(f"{source.name} {source.version} loaded in {_milliseconds(began)} ms: {', '.join(brings) or 'nothing'}")
+        load(manager, plugin, {id(recipe) for other in others for recipe in other.recipes.values()}, light=light)
+        _refuse_taken(plugin, others)
+    except (HeavyImportError, BrokenPluginError) as error:
+        state = "slow" if isinstance(error, HeavyImportError) else "broken"
+        setattr(plugin, state, str(error))
+        plugin.recipes, plugin.architectures = {}, {}
+        _trace(f"{plugin.title} {state} after {_milliseconds(began)} ms: {error}")
+        if plugin.broken:
+            _refuse_named(plugin, plugin.broken)
+        return
+    brings = [*plugin.recipes, *plugin.architectures]
+    _trace(f"{plugin.title} loaded in {_milliseconds(began)} ms: {', '.join(brings) or 'nothing'}")
     if not brings:
-        _refuse_named(source, "it declares no recipe: it needs a lmtasks_recipes hook, or a Recipe at its top level")
-    own = Plugin(**identity, recipes=tuple(declared.recipes), architectures=tuple(declared.architectures))
-    return own, declared
+        _refuse_named(plugin, "it declares no recipe: it needs a lmtasks_recipes hook, or a Recipe at its top level")
 
 
-def _refuse_named(source: Source, reason: str) -> None:
+def _refuse_named(plugin: Plugin, reason: str) -> None:
     """What somebody named is there to be used, so its failure is the command's."""
-    if source.kind == "file":
-        raise InputError(f"'{source.distribution}' cannot be used: {reason}", "mend the file, or name another")
-    if source.kind == "module":
+    if plugin.kind == "file":
+        raise InputError(f"'{plugin.distribution}' cannot be used: {reason}", "mend the file, or name another")
+    if plugin.kind == "module":
         raise InputError(
-            f"module '{source.distribution}' cannot be used: {reason}",
+            f"module '{plugin.distribution}' cannot be used: {reason}",
             "start lmtasks where it can be imported, or set PYTHONPATH; a file is named with its .py",
         )
 
 
-def _refuse_taken(source: Source, declared: Declared, plugins: Iterable[Plugin]) -> None:
+def _refuse_taken(plugin: Plugin, others: Iterable[Plugin]) -> None:
     """Refuse model types that another plugin has, and recipes that this very package has already."""
-    for plugin in plugins:
-        for model_type in declared.architectures:
-            if model_type in plugin.architectures:
-                raise BrokenPluginError(f"architecture '{model_type}' already belongs to {plugin.name}")
-        for recipe in declared.recipes:
-            if recipe in plugin.recipes and plugin.distribution == source.distribution:
-                raise BrokenPluginError(f"recipe '{recipe}' already belongs to {plugin.name}")
+    for other in others:
+        for model_type in plugin.architectures.keys() & other.architectures.keys():
+            raise BrokenPluginError(f"architecture '{model_type}' already belongs to {other.name}")
+        if other.distribution == plugin.distribution:
+            for recipe in plugin.recipes.keys() & other.recipes.keys():
+                raise BrokenPluginError(f"recipe '{recipe}' already belongs to {other.name}")
 
 
-def _named(
-    declared: Mapping[str, Mapping[str, Recipe]], architectures: Mapping[str, Architecture], plugins: Iterable[Plugin]
-) -> Catalog:
-    """The catalog, with each recipe under its own name, or under ``package:recipe`` where that is taken."""
-    owners = Counter(name for recipes in declared.values() for name in recipes)
+def _named(plugins: Iterable[Plugin]) -> dict[str, Recipe]:
+    """Each recipe under its own name, or under ``package:recipe`` where that is taken."""
+    owners = Counter(name for plugin in plugins for name in plugin.recipes)
     builtin = {name for plugin in plugins if plugin.distribution == BUILTIN for name in plugin.recipes}
     recipes: dict[str, Recipe] = {}
-    told = []
     for plugin in plugins:
-        taken = []
-        for name, recipe in declared[plugin.name].items():
+        for name, recipe in plugin.recipes.items():
             if owners[name] == 1 or plugin.distribution == BUILTIN:
                 recipes[name] = recipe
                 continue
@@ -313,17 +221,13 @@ def _named(
             recipes[full] = recipe
             others = [other.title for other in plugins if name in other.recipes and other is not plugin]
             why = "is built in" if name in builtin else f"is also in {' and '.join(others)}"
-            taken.append(f"recipe '{name}' {why}; this one is {full}")
-        told.append(replace(plugin, taken=tuple(taken)))
-    return Catalog(recipes, architectures, tuple(told))
+            plugin.taken += (f"recipe '{name}' {why}; this one is {full}",)
+    return recipes
 
 
 def _within(recipes: Mapping[str, Recipe], plugin: Plugin, recipe: str) -> str:
     full = f"{plugin.distribution}:{recipe}"
     return full if full in recipes else recipe
-
-
-# --- what a run recorded ---
 
 
 def recorded(record: Mapping[str, Any]) -> tuple[str, str]:

@@ -18,7 +18,7 @@ PLAIN = ("loss", "targets")
 """Figures that are called ``eval_...`` in the results, as users of the Trainer know them."""
 
 
-def _measured(model: torch.nn.Module, request: Request, processor: Any, examples: Examples) -> dict[str, float]:
+def figures_of(model: torch.nn.Module, request: Request, processor: Any, examples: Examples) -> dict[str, float]:
     """All figures of a model on a split, under the names that go into files."""
 
     def figures(what: str, seen: Examples) -> dict[str, float]:

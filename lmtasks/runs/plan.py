@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
 from lmtasks.api import Batch, Recipe
+from lmtasks.config.request import Request
+from lmtasks.config.training_arguments import training_arguments
+from lmtasks.data.text.packing import Packed
+from lmtasks.errors import InputError
 from lmtasks.models.forward import in_mode
+from lmtasks.models.processor import vocabulary
+from lmtasks.runs.load import Loaded
 
 BYTES_PER_PARAMETER = 16
 """float32 weight, gradient, and the two moments of Adam."""
@@ -84,6 +91,46 @@ def _counts(split: dict[str, Any]) -> str:
     counted = {name: count for name, count in split.items() if name not in UNTOLD}
     words = (f"{count:,} {WORDS.get(name, name.replace('_', ' '))}" for name, count in counted.items())
     return ", ".join([f"{split['rows']:,} {split['unit']}", *words])
+
+
+def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
+    """The plan of a request whose data and model are loaded.
+
+    Raises:
+        InputError: there is less than one batch to train on.
+    """
+    arguments = training_arguments(request.training, folder, 0)
+    encoded, model, notes = loaded.data.encoded, loaded.model, list(loaded.notes)
+    train = encoded.train
+    assert train is not None  # a run has training data
+    steps = total_steps(len(train), arguments)
+    if not steps:
+        raise InputError(
+            f"there are {len(train)} examples, less than one batch, and --dataloader_drop_last drops it",
+            "lower --per_device_train_batch_size",
+        )
+    if request.starts_small:
+        notes.append("no --model given: a small one from scratch, to look around with")
+    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    return Plan(
+        recipe=f"{request.recipe.name}: {request.recipe.summary}",
+        data=encoded.source,
+        train=train.sizes(),
+        evaluation={**encoded.evaluation.sizes(), "duplicates": encoded.duplicates},
+        block_size=train.blocks.size if isinstance(train, Packed) else None,
+        model=request.model.model_name_or_path or f"new {model.config.model_type}",
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        vocabulary=vocabulary(loaded.data.processor),
+        epochs=round(steps * batch / len(train), 2),
+        steps=steps,
+        batch=batch,
+        learning_rate=arguments.learning_rate,
+        precision="bfloat16 where safe" if arguments.bf16 else "float16 where safe" if arguments.fp16 else "float32",
+        peak_memory=peak_memory(model, request.recipe, loaded.example, arguments.train_batch_size),
+        output_dir=str(folder),
+        notes=tuple(notes),
+        writes=(str(folder), *([request.output.hub_model_id or folder.name] if request.output.push_to_hub else ())),
+    )
 
 
 def total_steps(examples: int, arguments: TrainingArguments) -> int:

@@ -12,8 +12,8 @@ from lmtasks.api import Architecture, Recipe
 from lmtasks.models.architectures import takes
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.testing.battery import BATTERY
-from lmtasks.testing.case import case_of
 from lmtasks.testing.proof import CheckFailed, Fault, Proof, examine
+from lmtasks.testing.set_up import case_of
 
 
 def prove(

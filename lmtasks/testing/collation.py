@@ -16,8 +16,9 @@ import torch
 
 from lmtasks.api import Batch, BlockOptions, Blocks, Example, options_of
 from lmtasks.errors import InputError
-from lmtasks.testing.case import Case, chance_kept, examples_of
+from lmtasks.testing.case import Case, examples_of
 from lmtasks.testing.proof import Fault, Inapplicable, check
+from lmtasks.testing.set_up import chance_kept
 
 TOKENS = ("input_ids", "labels", "decoder_input_ids")
 """Where a batch has tokens of the text."""

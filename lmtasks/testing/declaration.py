@@ -8,9 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from lmtasks.api import BlockOptions, Option, convert, options_of
-from lmtasks.config.request import ALWAYS, ELSEWHERE, configure
-from lmtasks.config.settings import DataSettings, ModelSettings, OutputSettings, TrainingSettings
+from lmtasks.api import HEAVY, BlockOptions, Option, convert, options_of
+from lmtasks.config.request import ALWAYS, ELSEWHERE, configure, groups_of
 from lmtasks.config.training_arguments import REFUSED, training_arguments, training_options
 from lmtasks.data.examples import encode_corpus
 from lmtasks.data.sample import SAMPLES
@@ -18,15 +17,11 @@ from lmtasks.errors import InputError, first_line
 from lmtasks.models.config import load_config
 from lmtasks.models.tokenizer import require_tokens
 from lmtasks.registry.catalog import load_catalog
-from lmtasks.registry.loader import HEAVY
 from lmtasks.testing.case import Case, examples_of
 from lmtasks.testing.proof import Fault, Inapplicable, check
 
 COMMAND = ("config", "json", "help", "help_all", "plugin", "no_plugins")
 """Flags of the command itself."""
-
-EVERYBODYS = (DataSettings, ModelSettings, OutputSettings, TrainingSettings, BlockOptions)
-"""What every recipe can be told."""
 
 NUMBERS = (-1, 0, 1, 2, 1000)
 """Values that every number of an option is tried with."""
@@ -67,7 +62,7 @@ def _module(case: Case) -> str:
 def options_are_documented(case: Case) -> None:
     """Every option says what it does, has a default that it would accept, and a name that nothing else has."""
     own = _own_options(case)
-    taken = _taken()
+    taken = _taken(case)
     for name, option in own.items():
         if not option.help.strip() or "\n" in option.help or option.help.rstrip().endswith("."):
             raise Fault(
@@ -93,12 +88,13 @@ def _own_options(case: Case) -> dict[str, Option]:
     return {name: option for name, option in options_of(case.recipe.options).items() if name not in inherited}
 
 
-def _taken() -> dict[str, str]:
+def _taken(case: Case) -> dict[str, str]:
     """Names that a recipe's option cannot have, and what they are."""
     taken = dict.fromkeys(training_options(), "a field of TrainingArguments")
     taken |= dict.fromkeys([*REFUSED, *ELSEWHERE, *ALWAYS], "a name with a meaning of its own")
     taken |= dict.fromkeys(COMMAND, "a flag of the command")
-    for option in [one for group in EVERYBODYS for one in options_of(group).values()]:
+    everybodys = {**groups_of(case.recipe), "options": options_of(BlockOptions)}
+    for option in [option for group in everybodys.values() for option in group.values()]:
         taken |= dict.fromkeys((option.name, *option.aliases), "an option of every recipe")
     return taken
 
@@ -149,8 +145,9 @@ def _batches(case: Case, values: dict[str, Any]) -> None:
     """Make a batch for training and one for evaluation with these options."""
     request = configure(case.recipe, {**case.request_values, **values})
     texts = encode_corpus(request, case.corpus, case.tokenizer, case.configured())
-    for training, packed in ((True, texts.train), (False, texts.evaluation)):
-        case.recipe.collator(case.tokenizer, request.options, training)(examples_of(packed, 2, 0))
+    for training, split in ((True, texts.train), (False, texts.evaluation)):
+        assert split is not None  # the corpus has both
+        case.recipe.collator(case.tokenizer, request.options, training)(examples_of(split, 2, 0))
 
 
 def _values(option: Option) -> Iterator[Any]:

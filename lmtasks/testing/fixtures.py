@@ -35,7 +35,7 @@ def lmtasks_model() -> Iterator[Callable[..., PreTrainedModel]]:
     """``lmtasks_model(RECIPE)`` or ``lmtasks_model(RECIPE, "gpt2")``: a tiny model, always with the same weights."""
     from contextlib import ExitStack
 
-    from lmtasks.testing.case import case_of
+    from lmtasks.testing.set_up import case_of
 
     with ExitStack() as stack:
 
@@ -61,7 +61,7 @@ def lmtasks_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """``lmtasks_run(RECIPE, max_steps=20)``: a finished run of a tiny model in ``tmp_path``, with any options."""
     from contextlib import ExitStack
 
-    from lmtasks.testing.case import case_of
+    from lmtasks.testing.set_up import case_of
 
     with ExitStack() as stack:
 

@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from lmtasks.api import EVALUATION_SEED
 from lmtasks.config.training_arguments import training_arguments
-from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import InputError
 from lmtasks.models.document_mask import isolate, probe_isolation
 from lmtasks.models.probes import probe
@@ -28,18 +26,18 @@ STEPS = 150
 def trained(case: Case, texts: Case, model: PreTrainedModel, **arguments: Any) -> list[dict[str, Any]]:
     """Train the model with the runner's own Trainer, in place; what it has logged at each step."""
     chosen = {"use_cpu": True, "logging_steps": 1, "save_strategy": "no", "seed": SEED, "report_to": "none"}
-    trainer, _ = train(
+    done = train(
         model,
         case.recipe,
         case.tokenizer,
         training_arguments({**chosen, "lr_scheduler_type": "constant", **arguments}, case.folder / "training", 1),
-        ExampleDataset(texts.texts.train, SEED),
-        ExampleDataset(texts.texts.evaluation, EVALUATION_SEED),
+        texts.dataset(True),
+        texts.dataset(False),
         (texts.collate(True), texts.collate(False)),
         case.folder / "log.jsonl",
         None,
     )
-    return [line for line in trainer.state.log_history if "loss" in line]
+    return [line for line in done.state.log_history if "loss" in line]
 
 
 @check("recipe", "architecture")

@@ -9,8 +9,9 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from lmtasks.api import Architecture, Recipe
 from lmtasks.testing.battery import BATTERY
-from lmtasks.testing.case import Oracle, case_of
+from lmtasks.testing.case import Oracle
 from lmtasks.testing.proof import Proof, examine
+from lmtasks.testing.set_up import case_of
 
 
 def check_recipe(

@@ -12,10 +12,9 @@ from transformers import PreTrainedModel
 
 from lmtasks.api import Batch, resolve
 from lmtasks.config.training_arguments import training_arguments
-from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import InputError
 from lmtasks.models.lm_head import EVERYWHERE, separate_head
-from lmtasks.testing.case import SEED, Case
+from lmtasks.testing.case import Case
 from lmtasks.testing.proof import Fault, Inapplicable, check
 from lmtasks.training.rehearsal import rehearse
 
@@ -273,7 +272,7 @@ def label_smoothing_is_heeded_or_refused(case: Case) -> str | None:
     batch, strength = case.batch(), 0.3
     arguments = training_arguments({"label_smoothing_factor": strength, "use_cpu": True}, case.folder / "smooth", 1)
     try:
-        rehearse(case.model(), case.recipe, arguments, ExampleDataset(case.texts.train, SEED), case.collate(), 1)
+        rehearse(case.model(), case.recipe, arguments, case.dataset(True), case.collate(), 1)
     except InputError as refusal:
         return f"refused: {refusal.message}"
     model = case.model()

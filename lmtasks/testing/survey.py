@@ -14,8 +14,8 @@ from lmtasks.models.lm_head import EVERYWHERE
 from lmtasks.registry.catalog import Catalog
 from lmtasks.registry.support import Row, State
 from lmtasks.testing.architectures import prove
-from lmtasks.testing.case import register
 from lmtasks.testing.proof import Outcome, Proof
+from lmtasks.testing.set_up import register
 from lmtasks.testing.specimens import tiny_config, tokenizer_for
 
 LIMITING = {

@@ -12,10 +12,8 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.pipelines import SUPPORTED_TASKS
 
-from lmtasks.api import EVALUATION_SEED
 from lmtasks.artifacts.run_folder import save_into
 from lmtasks.config.settings import ModelSettings
-from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import InputError, first_line
 from lmtasks.inference.predictor import Predictor
 from lmtasks.models.checkpoint import load_model
@@ -40,11 +38,7 @@ def evaluation_batches_do_not_matter(case: Case) -> None:
         texts = case.ragged()
     except Exception:
         texts = case
-    examples, collate, model = (
-        ExampleDataset(texts.texts.evaluation, EVALUATION_SEED),
-        texts.collate(False),
-        case.stirred(),
-    )
+    examples, collate, model = (texts.dataset(False), texts.collate(False), case.stirred())
     one, three, again = (evaluate_model(model, case.recipe, examples, collate, size) for size in (1, 3, 3))
     for name, value in three.items():
         if not math.isfinite(value):

@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader, Subset
 
-from lmtasks.api import EVALUATION_SEED, Batch, Examples, Recipe, resolve
+from lmtasks.api import EVALUATION_SEED, Batch, Collate, Examples, Recipe, resolve
+from lmtasks.config.world import World
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.packing import Packed
 from lmtasks.data.text.tokenize import Places
 from lmtasks.errors import RunError
 from lmtasks.metrics import BitsPerByte
 from lmtasks.models.forward import in_mode
-
-Collate = Callable[[list[dict[str, Any]]], Batch]
 
 
 def evaluate_model(
@@ -48,18 +46,19 @@ def evaluate_model(
     Raises:
         RunError: the loss is not finite, or there is nothing to predict.
     """
-    frequencies = _frequencies(dataset.examples)
+    world, frequencies = World.current(), _frequencies(dataset.examples)
     rows: list[dict[str, float]] = []
     unigram = done = 0.0
     with in_mode(model), torch.no_grad(), fixed_chance():
-        for batch in _batches(model, dataset, collate, batch_size):
+        for batch in _batches(model, dataset, collate, batch_size, world):
             total, targets, *more = recipe.loss(model, batch)
             rows.append({"loss": float(total), "targets": int(targets)} | _numbers(more))
             unigram += _surprise(frequencies, recipe.targets(batch))
             done += len(next(iter(batch.values())))
             progress(int(done))
-    rows, unigram = _gathered(rows, unigram)
-    return _figures(recipe, dataset, rows, unigram)
+    parts = world.gather((rows, unigram))
+    unigram = math.fsum(share for _, share in parts)
+    return _figures(recipe, dataset, [row for rows, _ in parts for row in rows], unigram)
 
 
 @contextmanager
@@ -73,11 +72,12 @@ def fixed_chance() -> Iterator[None]:
         yield
 
 
-def _batches(model: torch.nn.Module, dataset: ExampleDataset, collate: Collate, batch_size: int) -> Iterator[Batch]:
+def _batches(
+    model: torch.nn.Module, dataset: ExampleDataset, collate: Collate, batch_size: int, world: World
+) -> Iterator[Batch]:
     """This process's share of the batches, on the model's device; no example twice or left out."""
     device = next(model.parameters()).device
-    rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    share = Subset(dataset, range(rank, len(dataset), processes))
+    share = Subset(dataset, range(world.rank, len(dataset), world.size))
     # A generator of its own: a loader draws a number when it starts, and training must not notice.
     loader: DataLoader[Any] = DataLoader(share, batch_size=batch_size, collate_fn=collate, generator=torch.Generator())
     for batch in loader:
@@ -87,14 +87,6 @@ def _batches(model: torch.nn.Module, dataset: ExampleDataset, collate: Collate, 
 def _numbers(more: list[Any]) -> dict[str, float]:
     """The further sums of a loss, if it has any."""
     return {name: value.tolist() for sums in more for name, value in sums.items()}
-
-
-def _gathered(rows: list[dict[str, float]], unigram: float) -> tuple[list[dict[str, float]], float]:
-    if not dist.is_initialized():
-        return rows, unigram
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, (rows, unigram))
-    return [row for part, _ in parts for row in part], math.fsum(share for _, share in parts)
 
 
 def _surprise(frequencies: np.ndarray[Any, np.dtype[np.float64]], targets: torch.Tensor) -> float:

@@ -7,17 +7,13 @@ import math
 import tempfile
 
 import torch
-from transformers import (
-    PreTrainedModel,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, TrainingArguments
 
-from lmtasks.api import Batch, Recipe
+from lmtasks.api import Batch, Collate, Recipe
 from lmtasks.config.training_arguments import refused
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import InputError, first_line
 from lmtasks.models.architectures import with_gradients
-from lmtasks.training.evaluation import Collate
 from lmtasks.training.trainer import RecipeTrainer
 
 

@@ -11,19 +11,15 @@ from __future__ import annotations
 import itertools
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    PreTrainedModel,
-    Trainer,
-    TrainerControl,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lmtasks.api import Batch, Recipe
+from lmtasks.api import Batch, Collate, Recipe
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import Interrupted, RunError
 from lmtasks.training.callbacks import (
@@ -35,7 +31,7 @@ from lmtasks.training.callbacks import (
     SignalCallback,
 )
 from lmtasks.training.cpu_memory import kept_memory
-from lmtasks.training.evaluation import Collate, evaluate_model
+from lmtasks.training.evaluation import evaluate_model
 
 REPEATED = "repeated"
 """In a batch that has nothing new in it: it takes part in a step and counts for nothing."""
@@ -118,6 +114,21 @@ class RecipeTrainer(Trainer):
         return metrics
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a training comes to.
+
+    Args:
+        model: without the wrappers of several processes and of bfloat16: what is measured is what will be loaded.
+        metrics: ``train_loss``, ``train_runtime`` in seconds, ``train_tokens_per_second``, ...
+        state: the Trainer's, with its log.
+    """
+
+    model: PreTrainedModel
+    metrics: dict[str, float]
+    state: TrainerState
+
+
 def train(
     model: PreTrainedModel,
     recipe: Recipe,
@@ -129,7 +140,7 @@ def train(
     log: Path,
     checkpoint: Path | None,
     before_step: BeforeStep = lambda steps: None,
-) -> tuple[RecipeTrainer, dict[str, float]]:
+) -> Trained:
     """Train the model in place.
 
     Args:
@@ -138,9 +149,6 @@ def train(
         log: file for the log, one JSON object a line.
         checkpoint: folder of the checkpoint to go on from.
         before_step: called before every step with the number of steps done.
-
-    Returns:
-        the trainer, and ``train_loss``, ``train_runtime`` in seconds, ``train_tokens_per_second``, ...
 
     Raises:
         RunError: diverged or out of memory.
@@ -186,4 +194,5 @@ def train(
     steps = trainer.state.global_step - log_callback.first
     speed = f"train_{examples.unit.replace(' ', '_')}_per_second"
     metrics[speed] = round(steps * per_step / metrics["train_runtime"], 1)
-    return trainer, metrics
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    return Trained(model, metrics, trainer.state)

@@ -21,6 +21,7 @@ import lmtasks
 from lmtasks import InputError, Medium, Recipe, RunError, option
 from lmtasks.config.settings import ModelSettings
 from lmtasks.models.config import load_config
+from lmtasks.registry.enabled_plugins import also, selected
 
 
 class ToyConfig(transformers.PretrainedConfig):
@@ -240,7 +241,8 @@ def test_it_trains_saves_and_evaluates_like_text(folder: Path, tmp_path: Path) -
     # What was saved, against an oracle by hand: the line through the mean of what is seen.
     saved = ToyModel.from_pretrained(tmp_path / "out")
     held_out = [numbers(path.read_text()) for path in sorted(folder.glob("[0-9].num"))]
-    again = lmtasks.evaluate(tmp_path / "out", recipe=_installed(tmp_path), validation_file=[str(folder)])
+    with selected():
+        again = lmtasks.evaluate(tmp_path / "out", recipe=_installed(tmp_path), validation_file=[str(folder)])
     expected = []
     for number, row in enumerate(held_out):
         hidden = np.random.default_rng((lmtasks.EVALUATION_SEED, 0, number)).integers(len(row))
@@ -251,8 +253,6 @@ def test_it_trains_saves_and_evaluates_like_text(folder: Path, tmp_path: Path) -
 
 def _installed(place: Path) -> str:
     """A file that brings the recipe, for what is found by name."""
-    from lmtasks.registry.enabled_plugins import also
-
     file = place / "toy_recipe.py"
     file.write_text("from test_medium import TOY\n")
     also(str(file))

@@ -224,12 +224,7 @@ MODELS = [
     ),
     Bad("new model without a tokenizer", f"{FRESH} --model_type roberta", "tokenizer", "--train_tokenizer"),
     Bad("tiny tokenizer", f"{FRESH} --model_type roberta --train_tokenizer 20", "--train_tokenizer"),
-    Bad(
-        "new model for another task",
-        f"{FRESH} --model_type gpt2 --tokenizer_name {{roberta}}",
-        "gpt2",
-        "causal-lm",
-    ),
+    Bad("new model for another task", f"{FRESH} --model_type gpt2 --tokenizer_name {{roberta}}", "gpt2", "causal-lm"),
     Bad(
         "unknown override",
         f"{FRESH} --model_type roberta --train_tokenizer 400 --config_overrides hiden_size=8",

@@ -34,7 +34,7 @@ from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.config.request import configure
 from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError, RunError
-from lmtasks.models.checkpoint import Loaded, load_model
+from lmtasks.models.checkpoint import LoadedModel, load_model
 from lmtasks.models.config import fit_to_tokenizer, load_config, usable_length
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.prepare import prepare
@@ -47,7 +47,7 @@ def config_of(recipe: Recipe = MASKED_LM, **settings: Any) -> PretrainedConfig:
     return load_config(ModelSettings(**settings), recipe)
 
 
-def load(folder: Path, tokenizer: Any, recipe: Recipe = MASKED_LM, **settings: Any) -> Loaded:
+def load(folder: Path, tokenizer: Any, recipe: Recipe = MASKED_LM, **settings: Any) -> LoadedModel:
     chosen = ModelSettings(model_name_or_path=str(folder), **settings)
     return load_model(chosen, recipe, load_config(chosen, recipe), tokenizer, seed=1)
 
@@ -534,15 +534,10 @@ class Stack(PreTrainedModel):
 
 @pytest.mark.parametrize(
     ("name", "inside"),
-    [
-        ("layers.1.weight", True),
-        ("layers.0.scale", True),
-        ("head.adapter.weight", True),
-        ("pooler.weight", False),
-    ],
+    [("layers.1.weight", True), ("layers.0.scale", True), ("head.adapter.weight", True), ("pooler.weight", False)],
 )
 def test_model_without_a_base_model_is_judged_by_its_top(name: str, inside: bool, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(MASKED_LM, model_class="test_models:Stack")
+    recipe = dataclasses.replace(MASKED_LM, model_class="test_checkpoint:Stack")
     config = StackConfig()
     Stack(config).save_pretrained(tmp_path / "new")
     folder = with_weights(tmp_path / "new", tmp_path / "more", name)
@@ -610,12 +605,7 @@ def test_grown_and_new_weights_are_noted(
     name = "bert.encoder.layer.1.output.dense.bias"
     folder = changed(model_folders["bert"], tmp_path / "m", lambda weights: weights.pop(name))
     result = plan(
-        "masked-lm",
-        text_file,
-        tmp_path,
-        model=str(folder),
-        tokenizer_name=str(tmp_path / "t"),
-        allow_new_weights=True,
+        "masked-lm", text_file, tmp_path, model=str(folder), tokenizer_name=str(tmp_path / "t"), allow_new_weights=True
     )
     assert f"1 weights are new: {name}" in result.notes
     assert "embeddings grown by 1 rows for the tokenizer's tokens" in result.notes

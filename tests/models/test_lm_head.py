@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from lmtasks import causal_loss, masked_loss, run
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
-from lmtasks.models import chunked_cross_entropy as projection
+from lmtasks.models import cross_entropy as projection
 from lmtasks.models import lm_head as heads
 from lmtasks.models.document_mask import isolate
 from lmtasks.models.lm_head import separate_head, separated
@@ -140,20 +140,17 @@ def test_the_head_runs_on_targets_only(kind: str) -> None:
     assert int(targets) < 3 * 20 / 2
 
 
-@pytest.mark.parametrize(("kind", "plain"), [("gpt2", True), ("gptj", True), ("bert", True), ("gemma2", True)])
-def test_a_plain_projection_has_its_gradient_made_in_place(kind: str, plain: bool) -> None:
+@pytest.mark.parametrize(("kind", "plain"), [("gpt2", True), ("gptj", True), ("bert", True), ("gemma2", False)])
+def test_the_loss_is_cut_by_vocabulary_where_the_last_layer_gives_the_logits(kind: str, plain: bool) -> None:
     model = model_of(kind)
     separate_head(model, {"input_ids": batch_of()["input_ids"][:1]})
-    layer = model.get_output_embeddings()
-    assert (model.lmtasks_head.projection is layer) is plain
-    assert not any(one is layer.weight for one in model.lmtasks_head.parameters)
+    assert (model.lmtasks_head.last is model.get_output_embeddings()) is plain
 
 
 def test_a_weight_that_the_head_uses_twice_is_left_to_autograd() -> None:
     model = Odd("twice")
     plain = gradients(copy.deepcopy(model), "bert", batch_of())
     assert separate_head(model, {"input_ids": batch_of()["input_ids"][:1]}) is None
-    assert model.lmtasks_head.projection is None
     assert distance(plain[2], gradients(model, "bert", batch_of())[2]) < 2e-6
 
 
@@ -375,7 +372,7 @@ def test_a_run_with_it_ends_where_one_without_it_does(
     more = {"model": str(model_folders[kind]), "train_file": str(text_file), "block_size": 16, "max_steps": 6,
             "learning_rate": 1e-3, "optim": "sgd"}  # fmt: skip
     fast = run(recipe, output_dir=str(tmp_path / "fast"), **more)
-    monkeypatch.setattr("lmtasks.runs.prepare.separate_head", lambda model, inputs: "not today")
+    monkeypatch.setattr("lmtasks.runs.checks.separate_head", lambda model, inputs: "not today")
     plain = run(recipe, output_dir=str(tmp_path / "plain"), **more)
     assert "the head runs on every position: not today" in plain.plan.notes
     assert not any("head" in note for note in fast.plan.notes)

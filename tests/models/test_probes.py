@@ -241,9 +241,7 @@ def test_batch_without_targets_says_nothing(model_folders: dict[str, Path]) -> N
     assert probe_first_loss(fresh("bert", model_folders["bert"]), MASKED_LM, batch) == (0.0, 0.0)
 
 
-def test_loss_that_takes_no_logits_from_the_model_is_not_held_to_the_vocabulary(
-    model_folders: dict[str, Path],
-) -> None:
+def test_loss_that_takes_no_logits_from_the_model_is_not_held_to_the_vocabulary(model_folders: dict[str, Path]) -> None:
     def other_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         states = model.base_model(input_ids=batch["input_ids"]).last_hidden_state
         return -states.square().sum(), torch.tensor(states.numel())

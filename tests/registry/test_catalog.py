@@ -14,9 +14,10 @@ import pytest
 import lmtasks
 from lmtasks import __version__
 from lmtasks.errors import InputError
-from lmtasks.registry.catalog import GROUP, Catalog, Plugin, load_catalog, recorded, recorded_recipe
+from lmtasks.registry.catalog import Catalog, load_catalog, recorded, recorded_recipe
+from lmtasks.registry.discovery import GROUP, location
 from lmtasks.registry.enabled_plugins import is_known, remember, selected
-from lmtasks.registry.loader import location
+from lmtasks.registry.plugin import Plugin
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,10 +85,7 @@ BROKEN = {
         "ValueError: recipe name 'Not A Name' must be lower case letters, digits and hyphens",
     ),
     "own kind of exit": ("class Bye(BaseException): pass\nraise Bye('now')", "Bye: now"),
-    "error without words": (
-        "class Odd(Exception):\n    def __str__(self): return str(1 / 0)\nraise Odd",
-        "Odd",
-    ),
+    "error without words": ("class Odd(Exception):\n    def __str__(self): return str(1 / 0)\nraise Odd", "Odd"),
     "endless words": ("raise RuntimeError('x' * 9999)", f"RuntimeError: {'x' * 286}..."),
     "forgotten marker": ("def lmtasks_recipes(): return []", "lmtasks_recipes is not marked with @hookimpl"),
     "same recipe twice": (
@@ -175,14 +173,16 @@ def test_plugin_adds_a_recipe_and_owns_it(install: Install) -> None:
     theirs = install("theirs", GOOD.format(name="my-task"), version="2.3")
     catalog = load_catalog([theirs, *builtin()])
     assert catalog.recipe("my-task").name == "my-task"
-    assert catalog.owner("my-task") == Plugin("theirs", "2.3", "plug", theirs.module, recipes=("my-task",))
+    owner = catalog.owner("my-task")
+    assert (owner.title, owner.module) == ("theirs:plug 2.3", theirs.module)
+    assert (tuple(owner.recipes), owner.claims, owner.problems) == (("my-task",), ("my-task",), ())
     assert list(catalog.recipes) == ["causal-lm", "masked-lm", "my-task"], "lmtasks' own first"
 
 
 def test_plugin_adds_an_architecture(install: Install) -> None:
     catalog = load_catalog([install("theirs", ARCHITECTURE.format(name="retro"))])
     assert catalog.architectures["retro"].model_type == "retro"
-    assert plugin(catalog, "theirs").architectures == ("retro",)
+    assert tuple(plugin(catalog, "theirs").architectures) == ("retro",)
 
 
 def test_two_packages_may_use_the_same_entry_point_name(install: Install) -> None:
@@ -216,7 +216,7 @@ def test_helpers_that_are_called_like_hooks_but_not_marked_are_left_alone(instal
 def test_model_type_that_another_plugin_has_is_refused(install: Install) -> None:
     entries = [install(name, ARCHITECTURE.format(name="retro")) for name in ("a", "b")]
     catalog = load_catalog(entries)
-    assert plugin(catalog, "a").architectures == ("retro",)
+    assert tuple(plugin(catalog, "a").architectures) == ("retro",)
     assert plugin(catalog, "b").broken == "architecture 'retro' already belongs to a:plug"
 
 
@@ -229,7 +229,7 @@ def test_broken_plugin_says_why_in_one_line_and_the_rest_works(case: str, instal
     catalog = load_catalog([install("broken", code), install("good", GOOD.format(name="fine")), *builtin()])
     found = plugin(catalog, "broken")
     assert found.broken == reason
-    assert (found.recipes, found.architectures) == ((), ())
+    assert (found.recipes, found.architectures) == ({}, {})
     assert list(catalog.recipes) == ["causal-lm", "masked-lm", "fine"]
     assert catalog.owner("masked-lm").distribution == "lmtasks"
 
@@ -318,10 +318,7 @@ def test_an_entry_point_that_is_none_is_broken(install: Install) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [
-        (b"[lmtasks]\nplug\n", "its entry_points.txt is damaged: "),
-        (b"[lmtasks]\nplug = \xff\n", ""),
-    ],
+    [(b"[lmtasks]\nplug\n", "its entry_points.txt is damaged: "), (b"[lmtasks]\nplug = \xff\n", "")],
 )
 def test_a_damaged_file_of_entry_points_hides_no_other_package(
     content: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

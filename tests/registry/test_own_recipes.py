@@ -219,10 +219,7 @@ def test_an_evaluation_refuses_what_a_recipe_says_that_only_training_uses(here: 
     outcome = lmtasks(*words, "--noise", "0.1")
     assert (outcome.code, outcome.err.splitlines()) == (
         2,
-        [
-            "error: --noise means nothing to an evaluation",
-            "hint: lmtasks evaluate --help shows what does",
-        ],
+        ["error: --noise means nothing to an evaluation", "hint: lmtasks evaluate --help shows what does"],
     )
 
 

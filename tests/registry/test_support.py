@@ -16,10 +16,7 @@ import pytest
 import torch
 import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 import lmtasks
 from lmtasks import Architecture, InputError
@@ -32,7 +29,7 @@ from lmtasks.models.lm_head import separate_head
 from lmtasks.models.pad_to_multiple import fill_up
 from lmtasks.models.probes import probe
 from lmtasks.models.tiny import shrunk
-from lmtasks.registry.catalog import Plugin
+from lmtasks.registry.plugin import Plugin
 from lmtasks.registry.support import package_of, recorded, rows
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "architectures.py"

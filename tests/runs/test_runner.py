@@ -28,7 +28,10 @@ from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.config.request import configure
 from lmtasks.errors import InputError
 from lmtasks.registry.catalog import load_catalog
-from lmtasks.runs.runner import Run, execute, prepare, run
+from lmtasks.runs.execute import execute
+from lmtasks.runs.prepare import prepare
+from lmtasks.runs.result import Run
+from lmtasks.runs.runner import run
 from lmtasks.runs.standalone_evaluation import evaluate
 
 FROM_SCRATCH: dict[str, dict[str, Any]] = {
@@ -454,7 +457,7 @@ def test_the_padding_id_that_positions_hang_on_stays(
 
     assert contents("out/config.json")["pad_token_id"] == contents("model/config.json")["pad_token_id"]
     reloaded = transformers.AutoModelForMaskedLM.from_pretrained("out")
-    rows = [prepared.texts.evaluation.example(number)["input_ids"] for number in range(4)]
+    rows = [prepared.data.encoded.evaluation.example(number)["input_ids"] for number in range(4)]
     ids = torch.tensor(np.stack(rows), dtype=torch.int64)
     with torch.no_grad():
         assert torch.equal(prepared.model.eval()(ids).logits, reloaded.eval()(ids).logits)

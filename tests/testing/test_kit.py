@@ -599,18 +599,9 @@ def test_a_right_architecture_passes_with_every_recipe_that_it_declares(name: st
 MODEL_FAULTS = {
     "UnsavedScale": ("saved-is-what-was-trained", r"cannot be loaded and used: .*-> keep everything that the logits"),
     "LostPositions": ("saved-is-what-was-trained", r"gives other logits .*other buffers must follow from the conf"),
-    "SecretTie": (
-        "saved-is-what-was-trained",
-        r"cannot be saved: .*-> name weights .* in _tied_weights_keys",
-    ),
-    "LostTie": (
-        "saved-is-what-was-trained",
-        r"after.weight and before.weight were one weight.*-> name weights",
-    ),
-    "DeafToMask": (
-        "padding-does-not-matter",
-        r"add up to .*, their batch has .*attention_mask and heeds it",
-    ),
+    "SecretTie": ("saved-is-what-was-trained", r"cannot be saved: .*-> name weights .* in _tied_weights_keys"),
+    "LostTie": ("saved-is-what-was-trained", r"after.weight and before.weight were one weight.*-> name weights"),
+    "DeafToMask": ("padding-does-not-matter", r"add up to .*, their batch has .*attention_mask and heeds it"),
     "Idle": ("parameters-move", r"2 of 7 parameters have not moved.*unused.weight, unused.bias.*name them in unmoved"),
     "Clairvoyant": ("attention-is-as-declared", r"it sees the tokens that it should predict"),
     "Noisy": ("model-is-repeatable", r"answers differently the second time.*-> apply dropout"),
@@ -709,7 +700,7 @@ def test_code_that_breaks_is_a_finding_with_its_place() -> None:
     def collator(tokenizer: Any, options: Any, training: bool) -> Any:
         raise KeyError("span")
 
-    with pytest.raises(CheckFailed, match=r"KeyError: 'span' \(test_testing.py, line \d+\)"):
+    with pytest.raises(CheckFailed, match=r"KeyError: 'span' \(test_kit.py, line \d+\)"):
         check_recipe(replace(MASKED_LM, collator=collator), only=["tokens-are-kept"])
 
 

@@ -31,7 +31,7 @@ from lmtasks.errors import Interrupted, RunError
 from lmtasks.training.callbacks import SignalCallback
 from lmtasks.training.evaluation import Collate, evaluate_model
 from lmtasks.training.rehearsal import rehearse
-from lmtasks.training.trainer import RecipeTrainer, train
+from lmtasks.training.trainer import Trained, train
 
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "modernbert", "bart")
 DECODERS = ("gpt2", "llama", "xlnet")
@@ -39,11 +39,10 @@ KINDS = (*ENCODERS, *DECODERS)
 
 
 @dataclasses.dataclass
-class Trained:
+class Result:
     """What came of a training."""
 
-    trainer: RecipeTrainer
-    metrics: dict[str, float]
+    done: Trained
     model: PreTrainedModel
     folder: Path
 
@@ -102,7 +101,7 @@ class School:
         resume: Path | None = None,
         seed: int = 42,
         **values: Any,
-    ) -> Trained:
+    ) -> Result:
         self.count += 1
         folder = folder or self.root / str(self.count)
         folder.mkdir(exist_ok=True)
@@ -110,7 +109,7 @@ class School:
         arguments = training_arguments({**given, **values}, folder, steps=1)
         torch.manual_seed(seed)
         model = model or self.model(kind, dropout=dropout)
-        trainer, metrics = train(
+        done = train(
             model,
             recipe or recipe_for(kind)[0],
             AutoTokenizer.from_pretrained(self.folders[kind]),
@@ -121,7 +120,7 @@ class School:
             folder / "log.jsonl",
             resume,
         )
-        return Trained(trainer, metrics, model, folder)
+        return Result(done, model, folder)
 
 
 @pytest.fixture
@@ -509,7 +508,7 @@ def test_resumption_is_exact_with_gradient_accumulation(step: int, school: Schoo
     # Six batches of two an epoch, accumulated by four: a step of four batches and one of two.
     how = {**NINE, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
     whole = school.train("roberta", **how, save_strategy="steps", save_steps=1)
-    assert whole.trainer.state.global_step == 6
+    assert whole.done.state.global_step == 6
     resumed = school.train("roberta", **how, resume=whole.folder / "checkpoints" / f"checkpoint-{step}")
     assert same(resumed.model, whole.model)
 
@@ -642,10 +641,10 @@ def test_evaluation_on_the_way_reports_lmtasks_figures(school: School) -> None:
 
 def test_metrics_of_training(school: School) -> None:
     result = school.train("bert", max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=2)
-    assert {"train_loss", "train_runtime", "epoch"} <= result.metrics.keys()
+    assert {"train_loss", "train_runtime", "epoch"} <= result.done.metrics.keys()
     tokens = 3 * 2 * 2 * 16
-    expected = tokens / result.metrics["train_runtime"]
-    assert result.metrics["train_tokens_per_second"] == pytest.approx(expected, abs=0.06)
+    expected = tokens / result.done.metrics["train_runtime"]
+    assert result.done.metrics["train_tokens_per_second"] == pytest.approx(expected, abs=0.06)
 
 
 def test_best_model_can_be_loaded_at_the_end(school: School) -> None:
@@ -661,7 +660,7 @@ def test_best_model_can_be_loaded_at_the_end(school: School) -> None:
         load_best_model_at_end=True,
     )
     figures = [entry["eval_perplexity"] for entry in result.log if "eval_perplexity" in entry]
-    assert result.trainer.state.best_metric == min(figures)
+    assert result.done.state.best_metric == min(figures)
 
 
 def test_nothing_is_printed_on_stdout(school: School, capfd: pytest.CaptureFixture[str]) -> None:

@@ -19,12 +19,7 @@ MOST_UNKNOWN = 0.2
 
 
 def encode(
-    name: str,
-    split: Split,
-    tokenizer: PreTrainedTokenizerBase,
-    blocks: Blocks,
-    fresh: bool = False,
-    workers: int = 1,
+    name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, fresh: bool = False, workers: int = 1
 ) -> Packed:
     """A split as examples.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lmtasks.cli.scaffold import KINDS
+from lmtasks.cli.new_plugin import KINDS
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,4 +1,4 @@
-"""A new plugin: a small package that installs, works and passes its own tests, for its author to change."""
+"""``lmtasks new-plugin``: a small package that installs, works and passes its own tests, for its author to change."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from pathlib import Path
 from string import Template
 
 from lmtasks.api import NAME
+from lmtasks.cli.argv import asks_help
+from lmtasks.cli.lookup import installed
+from lmtasks.cli.parser import Parser, add_last
+from lmtasks.cli.report import print_json
 from lmtasks.errors import InputError
 from lmtasks.registry.catalog import Catalog
 
@@ -62,6 +66,30 @@ class NewPlugin:
 
     def _filled(self, template: str) -> str:
         return Template(template).substitute(self.words)
+
+
+def command(words: list[str]) -> int:
+    """Write the package and say what to type next."""
+    parser = Parser(prog="lmtasks new-plugin", description="A package that works, to make your own of.")
+    parser.add_argument("name", metavar="NAME", help="of the package, such as lmtasks-shuffle")
+    parser.add_argument("--kind", metavar="KIND", default="recipe", help=f"{' or '.join(KINDS)} (default: recipe)")
+    parser.add_argument("--output_dir", metavar="FOLDER", help="where to write it (default: ./NAME)")
+    add_last(parser)
+    if asks_help(words):
+        parser.print_help()
+        return 0
+    typed = vars(parser.parse_args(words))
+    plugin = new_plugin(typed["name"], typed["kind"], installed(light=True))
+    folder = Path(typed.get("output_dir") or plugin.name)
+    files = write_plugin(plugin, folder)
+    if typed.get("json"):
+        print_json({"output_dir": str(folder), "package": plugin.package, plugin.kind: plugin.word, "files": files})
+        return 0
+    place = folder if folder.is_absolute() else f"./{folder}"
+    first = f"lmtasks run {plugin.word}" if plugin.kind == "recipe" else "lmtasks plugins"
+    print("\n".join(str(folder / file) for file in files))
+    print(f"\ntry next\n  pip install -e {place}\n  {first}\n  pytest {place}")
+    return 0
 
 
 def new_plugin(name: str, kind: str, catalog: Catalog) -> NewPlugin:

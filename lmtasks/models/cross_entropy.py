@@ -1,4 +1,4 @@
-"""Cross-entropy of a projection to the vocabulary, a part of the vocabulary at a time.
+"""Cross-entropy as a sum over targets; that of a projection to the vocabulary, a part of the vocabulary at a time.
 
 The logits of a batch are the largest tensor of a step by far. Made a few tokens at a time, they would add to
 the gradient of the weight, the second largest, with every piece. Made a few words of the vocabulary at a time,
@@ -13,6 +13,10 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import log_softmax, nll_loss
+
+Sums = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
+"""Sum of the losses in nats, number of targets, and further sums by name."""
 
 PIECE = 1 << 22
 """Logits that exist at once; 16 MiB in float32."""
@@ -106,3 +110,41 @@ def _places(labels: torch.Tensor, words: slice) -> tuple[torch.Tensor, torch.Ten
     places = labels - words.start
     inside = (places >= 0) & (places < words.stop - words.start)
     return places.clamp(0, words.stop - words.start - 1)[:, None], inside
+
+
+def token_sums(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> Sums:
+    """The sums for logits [tokens, vocabulary] and labels [tokens]; -100 is no target.
+
+    Args:
+        label_smoothing: ε in [0, 1), the share of the target that all V entries of the vocabulary get
+            (Szegedy et al. 2016, section 7). Only the gradient is that of the smoothed loss,
+            (1 - ε) · -log p(label) + ε / V · Σ -log p. The sum stays the plain cross-entropy: it is
+            what gets logged, and smoothed figures could be compared with no others.
+
+    Returns:
+        sum of the losses in nats, number of targets, ``{"correct": targets guessed right}``; nothing
+        in place of the last while gradients are computed.
+    """
+    likelihoods = log_softmax(logits.float(), -1)
+    losses = nll_loss(likelihoods, labels, ignore_index=-100, reduction="none")
+    targets = (labels != -100).sum()
+    if torch.is_grad_enabled():
+        pull = _pull(likelihoods, losses, labels) * label_smoothing if label_smoothing else 0.0
+        return losses.sum() + pull, targets, {}
+    # float64 keeps the figure independent of how the examples were batched; on the CPU, because
+    # some accelerators have no float64.
+    return losses.cpu().double().sum(), targets, {"correct": (logits.argmax(-1) == labels).sum()}
+
+
+def _pull(likelihoods: torch.Tensor, losses: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Zero, with the gradient by which a wholly smoothed loss differs from the plain one.
+
+    Args:
+        likelihoods: log p, [tokens, vocabulary].
+        losses: -log p(label), [tokens]; 0 where there is no target.
+        labels: [tokens].
+    """
+    # Not times zero: what a model says where there is no target need not be a number.
+    uniform = torch.where(labels != -100, -likelihoods.mean(-1), 0.0)
+    difference = (uniform - losses).sum()
+    return difference - difference.detach()

@@ -1,0 +1,48 @@
+"""``lmtasks architectures``: the model types that a recipe trains, and what is known of each."""
+
+from __future__ import annotations
+
+from lmtasks.api import Recipe
+from lmtasks.cli.argv import taken_switch, told
+from lmtasks.cli.lookup import found
+from lmtasks.cli.report import print_json, quiet
+from lmtasks.errors import InputError, RunError
+from lmtasks.registry.catalog import Catalog
+from lmtasks.registry.support import heading, rows
+
+
+def command(words: list[str]) -> int:
+    """Print what is known, or measure it anew."""
+    prove, words = taken_switch(words, "prove")
+    given, said = told(words, "lmtasks architectures [RECIPE] [--prove TYPE...]", most=None)
+    word, kinds = (given or ["masked-lm"])[0], given[1:]
+    if kinds and not prove:
+        raise InputError(f"unexpected '{kinds[0]}'", f"lmtasks architectures {word} --prove {kinds[0]}")
+    catalog, name = found(word, light=not prove)
+    recipe = catalog.recipes[name]
+    if prove:
+        return _proved(recipe, catalog, kinds, as_json="json" in said)
+    known = rows(recipe, catalog)
+    if "json" in said:
+        print_json([row.as_json() for row in known])
+        return 0
+    print(f"{name}, {recipe.model_class.partition(':')[2]}, {heading()}")
+    for row in known:
+        print(row.line())
+    return 0
+
+
+def _proved(recipe: Recipe, catalog: Catalog, kinds: list[str], *, as_json: bool) -> int:
+    """Measure what else is only looked up; the exit code says whether all of it runs."""
+    quiet()
+    from lmtasks.testing.survey import survey
+
+    seen = []
+    for row, proof in survey(recipe, catalog, kinds):
+        checks = {name: str(outcome) for name, outcome in proof.checks.items()} if proof else {}
+        seen.append({**row.as_json(), "checks": checks})
+        if not as_json:
+            print(row.line(), flush=True)
+    if as_json:
+        print_json(seen)
+    return 0 if all(row["state"] != "refused" for row in seen) else RunError.exit_code

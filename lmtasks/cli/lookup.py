@@ -1,0 +1,59 @@
+"""The recipe that somebody typed, or that a run was made with, in the catalog of what is installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmtasks.errors import InputError
+from lmtasks.registry.enabled_plugins import also, file_of
+
+if TYPE_CHECKING:
+    from lmtasks.registry.catalog import Catalog
+
+
+def installed(*, light: bool = False) -> Catalog:
+    """The catalog; with ``light`` without plugins that import what is heavy."""
+    # Not at the top: reading the metadata of what is installed is most of what a start costs.
+    from lmtasks.registry.catalog import load_catalog
+
+    return load_catalog(light=light)
+
+
+def found(word: str, *, light: bool) -> tuple[Catalog, str]:
+    """The catalog, and its name of the recipe that was typed, which may be in a file.
+
+    Args:
+        light: import what is heavy only if the recipe is nowhere else.
+    """
+    count_file(word)
+    catalog = installed(light=light)
+    try:
+        return catalog, catalog.find(word)
+    except InputError:
+        if not any(plugin.slow for plugin in catalog.plugins):
+            raise
+    catalog = installed()
+    return catalog, catalog.find(word)
+
+
+def count_file(word: str) -> None:
+    """Let a file that was typed as a recipe count as a plugin."""
+    if file := file_of(word):
+        also(file[0])
+
+
+def wanted(run_or_model: str, typed: str | None) -> str | None:
+    """The recipe that was typed, or the one that a run was made with, by a name that finds it."""
+    if typed:
+        count_file(typed)
+        return typed
+    from lmtasks.artifacts.run_folder import read_record
+    from lmtasks.registry.catalog import recorded
+
+    record = read_record(run_or_model)
+    if record is None or record.get("status") != "done":
+        return None
+    source, name = recorded(record)
+    if source:
+        also(source)
+    return name

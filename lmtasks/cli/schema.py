@@ -1,0 +1,17 @@
+"""``lmtasks schema``: what the YAML of a recipe may hold, as JSON Schema."""
+
+from __future__ import annotations
+
+from lmtasks.cli.argv import told
+from lmtasks.cli.lookup import found
+from lmtasks.cli.report import print_json
+
+
+def command(words: list[str]) -> int:
+    """Print the schema."""
+    (word,), _ = told(words, "lmtasks schema RECIPE", names=1)
+    catalog, name = found(word, light=False)
+    from lmtasks.config.json_schema import schema_of
+
+    print_json(schema_of(catalog.recipes[name]))
+    return 0

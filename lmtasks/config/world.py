@@ -1,0 +1,71 @@
+"""The processes that carry out one request together: this one's place among them, and what they tell each other."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, as torchrun and its like start them; a single one unless they did.
+
+    Args:
+        rank: number of this process, 0 to size - 1.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def current(cls) -> World:
+        """This process's world: that of torch's process group, or the one that its launcher has told it."""
+        if group := _group():
+            return cls(group.get_rank(), group.get_world_size())
+        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until all are here."""
+        if group := _group():
+            group.barrier()
+
+    def broadcast(self, value: Any) -> Any:
+        """What the main process has, in all; needs torch's process group where there are several."""
+        if self.size == 1:
+            return value
+        values = [value]
+        _require_group().broadcast_object_list(values)
+        return values[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each process has, by rank, in all."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        _require_group().all_gather_object(values, value)
+        return values
+
+
+ALONE = World()
+"""The world of a single process."""
+
+
+def _group() -> Any:
+    """``torch.distributed`` where a process group is up; whoever has not imported it has none."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed if distributed and distributed.is_available() and distributed.is_initialized() else None
+
+
+def _require_group() -> Any:
+    group = _group()
+    if group is None:
+        raise RuntimeError("the processes of this world cannot talk yet: there is no process group")
+    return group

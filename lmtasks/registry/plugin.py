@@ -1,0 +1,89 @@
+"""A plugin: where it comes from, what it brings, and what came of loading it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lmtasks.api import Architecture, Recipe
+
+MANY = 8
+"""Names in a line for people."""
+
+
+class BrokenPluginError(Exception):
+    """Why a plugin cannot be used, in one line."""
+
+
+@dataclass
+class Plugin:
+    """A plugin; it is found first, and the second half is filled in while it is loaded.
+
+    Args:
+        distribution: the package; for others the name of the module or the path of the file.
+        module: what is imported.
+        get: imports it.
+        kind: how it came in: by an installed package, or as a module or file that somebody named.
+        recipes, architectures: what it brings, by name; nothing when it cannot be used.
+        broken: why it cannot be used.
+        claims: names of recipes, also of those that turned out to be unusable.
+        taken: for each recipe that its plain name does not reach, why.
+        slow: why it was not imported by a command that only tells.
+        skipped: what says that it does not count.
+    """
+
+    distribution: str
+    version: str
+    entry_point: str
+    module: str = ""
+    get: Callable[[], Any] = field(default=lambda: None, repr=False, compare=False)
+    kind: Literal["package", "module", "file"] = "package"
+    recipes: dict[str, Recipe] = field(default_factory=dict)
+    architectures: dict[str, Architecture] = field(default_factory=dict)
+    broken: str = ""
+    claims: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+    slow: str = ""
+    skipped: str = ""
+
+    @property
+    def name(self) -> str:
+        """``distribution:entry-point``, or the module or the file."""
+        return f"{self.distribution}:{self.entry_point}" if self.kind == "package" else self.distribution
+
+    @property
+    def title(self) -> str:
+        """Name and version."""
+        return f"{self.name} {self.version}".rstrip()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with it, each in one line."""
+        return (self.broken, *self.taken) if self.broken else self.taken
+
+    @property
+    def state(self) -> str:
+        """What came of it, for people."""
+        if self.broken:
+            return f"BROKEN: {self.broken}"
+        if self.slow:
+            return f"SLOW: {self.slow}"
+        if self.skipped:
+            return f"not loaded: {self.skipped}"
+        names = [*self.recipes, *self.architectures]
+        more = [f"and {len(names) - MANY} more"] if len(names) > MANY else []
+        brings = ", ".join([*names[:MANY], *more]) or "nothing"
+        return "; ".join([brings, *(f"BROKEN: {reason}" for reason in self.taken)])
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What ``run.json`` keeps, so that the recipe is found again."""
+        if self.kind == "package":
+            return {"package": self.distribution, "version": self.version}
+        return {self.kind: self.distribution}
+
+    def as_json(self) -> dict[str, Any]:
+        """What a program may want to know."""
+        told = {name: value for name, value in vars(self).items() if name != "get"}
+        return {"name": self.name, **told, "recipes": [*self.recipes], "architectures": [*self.architectures]}

@@ -1,0 +1,75 @@
+"""Checks of a model on the very examples that it is to be trained or evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from lmtasks.api import EVALUATION_SEED, Batch, Example, Examples, Recipe
+from lmtasks.config.request import Request
+from lmtasks.data.dataset import ExampleDataset
+from lmtasks.data.text.packing import Packed
+from lmtasks.models.document_mask import isolate, probe_isolation
+from lmtasks.models.lm_head import EVERYWHERE, separate_head
+from lmtasks.models.probes import probe, probe_first_loss, probe_padding
+
+PARTED = ("fp16", "torch_compile", "fsdp", "deepspeed")
+"""Training arguments with which the head stays where it is: float16, since gradients would be made before the
+Trainer's scaling could keep them from vanishing; the others take the model apart themselves."""
+
+
+def check_model(
+    request: Request,
+    processor: Any,
+    model: PreTrainedModel,
+    examples: Examples,
+    example: Batch,
+    *,
+    training: bool = True,
+) -> None:
+    """Measure what the model can take and what it sees, and teach it to isolate documents if asked.
+
+    Args:
+        training: whether it is to be trained, see :func:`lmtasks.models.probes.probe`.
+
+    Raises:
+        InputError: the model cannot do what the recipe needs.
+    """
+    recipe = request.recipe
+    probe(model, recipe, example, training=training)
+    if not isinstance(examples, Packed) or examples.blocks.line_by_line:
+        chosen = _of_different_lengths(ExampleDataset(examples, EVALUATION_SEED))
+        collate = recipe.collator(processor, request.options, False)
+        probe_padding(model, recipe, [collate([one]) for one in chosen], collate(chosen))
+    elif examples.blocks.isolate:
+        isolate(model, recipe)
+        probe_isolation(model, recipe, example)
+
+
+def check_first_loss(model: PreTrainedModel, recipe: Recipe, example: Batch) -> str:
+    """What a fresh model pays before its first step, in words.
+
+    Raises:
+        InputError: far from what a uniform guess costs.
+    """
+    first, uniform = probe_first_loss(model, recipe, example)
+    return f"first loss {first:.2f} nats" + ("" if uniform is None else f", a uniform guess costs {uniform:.2f}")
+
+
+def run_head_alone(request: Request, model: PreTrainedModel, examples: Examples, example: Batch) -> Iterator[str]:
+    """Let the model run its head on targets only where that is possible; a note where it is not."""
+    if any(request.training.get(name) for name in PARTED) or not isinstance(examples, Packed):
+        return  # what is no text is projected to no vocabulary
+    if reason := separate_head(model, {name: value for name, value in example.items() if name != "labels"}):
+        yield f"{EVERYWHERE}: {reason}"
+
+
+def _of_different_lengths(dataset: ExampleDataset) -> list[Example]:
+    """The longest and the shortest of the first examples; where lengths are known, of all."""
+    if not isinstance(dataset.examples, Packed):
+        order = list(dataset.examples.longest_first())
+        return [dataset[order[0]], dataset[order[-1]]]
+    some = sorted((dataset[number] for number in range(min(len(dataset), 64))), key=lambda one: len(one["input_ids"]))
+    return [some[-1], some[0]]

@@ -1,0 +1,120 @@
+"""Everything that a training or an evaluation works on, loaded and checked in one order: cheap checks first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedModel
+
+from lmtasks.api import Batch, BlockOptions
+from lmtasks.config.request import Request
+from lmtasks.data.corpus import TEXT, Corpus, load_corpus
+from lmtasks.data.examples import EncodedCorpus, encode_corpus, one_example
+from lmtasks.errors import InputError
+from lmtasks.models.checkpoint import LoadedModel, load_model
+from lmtasks.models.config import fit_to_tokenizer, load_config, usable_length
+from lmtasks.models.processor import load_processor, train_processor
+from lmtasks.runs.checks import check_first_loss, check_model, run_head_alone
+
+
+@dataclass(frozen=True)
+class Data:
+    """The documents of a run as its recipe wants them, before a model is loaded.
+
+    Args:
+        request: with what had to be fitted to the model.
+        config: of the model, fitted to the processing class where the model is to be made.
+        processor: the processing class; for text a tokenizer.
+        corpus: the documents.
+        encoded: their examples.
+        notes: decisions that were taken for the user.
+    """
+
+    request: Request
+    config: PretrainedConfig
+    processor: Any
+    corpus: Corpus
+    encoded: EncodedCorpus
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Data, and the model that was found fit for them.
+
+    Args:
+        example: a batch of one example, the longest with a target.
+        notes: what a person should know before training.
+    """
+
+    data: Data
+    model: PreTrainedModel
+    example: Batch
+    notes: tuple[str, ...]
+
+
+def load(request: Request, *, training: bool, check_data: Callable[[Data], None] = lambda data: None) -> Loaded:
+    """Configuration, processing class, corpus, examples and model, each checked before the next is loaded.
+
+    Args:
+        training: whether the model is to be trained; else there need be no training data.
+        check_data: refuses data before the model is loaded.
+
+    Raises:
+        InputError: something is missing or does not fit; nothing was written.
+    """
+    data = _load_data(request, training)
+    check_data(data)
+    request, recipe, evaluation = data.request, data.request.recipe, data.encoded.evaluation
+    example = one_example(request, data.processor, evaluation, "held-out" if training else "evaluation")
+    loaded = load_model(request.model, recipe, data.config, data.processor, request.seed)
+    check_model(request, data.processor, loaded.model, evaluation, example, training=training)
+    notes = [*data.notes, *_model_notes(loaded)]
+    if training and not request.model.model_name_or_path:
+        notes.append(check_first_loss(loaded.model, recipe, example))
+    notes += run_head_alone(request, loaded.model, evaluation, example)
+    return Loaded(data, loaded.model, example, tuple(notes))
+
+
+def _load_data(request: Request, training: bool) -> Data:
+    recipe = request.recipe
+    config = load_config(request.model, recipe)
+    processor = None if request.model.train_tokenizer else load_processor(request, config)
+    medium = recipe.medium or TEXT
+    corpus = load_corpus(request.data, medium=medium, sample=request.sample, evaluation_only=not training)
+    if training and corpus.train is None:
+        raise InputError("a run needs training data", "add --train_file or --dataset")
+    if processor is None and corpus.train is not None:
+        processor = train_processor(request, corpus.train.texts())
+    if not request.model.model_name_or_path:
+        config = fit_to_tokenizer(config, processor)
+    request, notes = _fit_length(request, config, processor)
+    encoded = encode_corpus(request, corpus if training else replace(corpus, train=None), processor, config)
+    return Data(request, config, processor, corpus, encoded, (*notes, *encoded.notes()))
+
+
+def _fit_length(request: Request, config: PretrainedConfig, processor: Any) -> tuple[Request, list[str]]:
+    """Refuse a block that the user wants longer than the model can take; shorten a default one, with a note."""
+    options = request.options
+    usable = usable_length(config, request.recipe, processor) if isinstance(options, BlockOptions) else None
+    if usable is None or options.block_size <= usable:
+        return request, []
+    if "block_size" in request.given:
+        raise InputError(
+            f"--block_size {options.block_size} is more than the model can take: {usable} tokens",
+            f"--block_size {usable} or less",
+        )
+    fitted = replace(request, options=replace(options, block_size=usable))
+    return fitted, [f"block_size {usable}: the model takes no more"]
+
+
+def _model_notes(loaded: LoadedModel) -> Iterator[str]:
+    """What is worth knowing about the model."""
+    if loaded.new_weights:
+        yield f"{len(loaded.new_weights)} weights are new: {', '.join(loaded.new_weights[:3])}"
+    if loaded.unused:
+        yield f"{len(loaded.unused)} weights of the checkpoint have no use here: {', '.join(loaded.unused[:3])}"
+    if loaded.grown:
+        yield f"embeddings grown by {loaded.grown} rows for the tokenizer's tokens"

@@ -1,0 +1,77 @@
+"""The record of a run, ``run.json``: as it stands before training, and with the results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from lmtasks.api import EVALUATION_SEED
+from lmtasks.artifacts.model_card import write_card
+from lmtasks.artifacts.run_folder import RECORD, write_json
+from lmtasks.config.request import as_record
+from lmtasks.registry.catalog import Catalog
+from lmtasks.runs.prepare import Prepared
+from lmtasks.training.trainer import Trained
+
+
+def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
+    """``run.json`` as it stands before training."""
+    request, plan = prepared.request, prepared.plan
+    recipe = request.recipe
+    known = catalog.name_of(recipe)
+    owner = catalog.owner(known) if known else None
+    starter = recipe.starter
+    return {
+        "status": "running",
+        "owner": owner.name if owner else "unknown",
+        "origin": owner.origin if owner else None,
+        "summary": recipe.summary,
+        "pipeline": recipe.pipeline,
+        "model_class": recipe.model_class,
+        "perplexity_label": recipe.perplexity_name(request.options),
+        "base_model": request.model.model_name_or_path,
+        "model_type": prepared.model.config.model_type,
+        "parameters": plan.parameters,
+        "data": {
+            "source": plan.data,
+            "medium": prepared.data.encoded.medium,
+            "sample": request.sample,
+            "dataset_name": request.data.dataset_name,
+            "train": plan.train,
+            "evaluation": plan.evaluation,
+        },
+        **as_record(request),
+        "request": prepared.asked,
+        "seeds": {"seed": request.seed, "split": request.data.split_seed, "evaluation": EVALUATION_SEED},
+        "versions": {
+            "lmtasks": metadata.version("lmtasks"),
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+            "datasets": metadata.version("datasets"),
+        },
+        "example": recipe.example if recipe.medium or (starter and starter.texts) else None,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write ``run.json``."""
+    write_json(folder / RECORD, record)
+
+
+def write_results(folder: Path, record: dict[str, Any], trained: Trained, eval_metrics: Mapping[str, float]) -> None:
+    """Write the results, the card and, last of all, that the run is done."""
+    write_json(folder / "train_results.json", trained.metrics)
+    write_json(folder / "eval_results.json", eval_metrics)
+    write_json(folder / "all_results.json", {**trained.metrics, **eval_metrics})
+    trained.state.save_to_json(str(folder / "trainer_state.json"))
+    # The status is written last: a folder that says "done" is complete.
+    record |= {"status": "done", "metrics": {**trained.metrics, **eval_metrics}}
+    write_card(folder, record)
+    write_record(folder, record)

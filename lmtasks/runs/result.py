@@ -1,0 +1,42 @@
+"""A finished run, as Python gets it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lmtasks.api import Recipe
+from lmtasks.inference.predictor import Predictor
+from lmtasks.runs.plan import Plan
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Args:
+        output_dir: the run folder.
+        metrics: ``eval_loss``, ``perplexity``, ``bits_per_byte``, ``accuracy``, ``train_runtime``, ...
+        plan: what was planned.
+        perplexity_name: what the perplexity is, in the recipe's words.
+        started_small: the recipe's own small model was trained, because nobody named one.
+        url: where it was published, if it was.
+    """
+
+    recipe: Recipe
+    output_dir: Path
+    metrics: dict[str, float]
+    plan: Plan
+    perplexity_name: str
+    started_small: bool
+    url: str | None = None
+
+    def predict(self, texts: str | list[str], **arguments: Any) -> Any:
+        """What the pipeline answers to a text, or to several; see :func:`lmtasks.predict`."""
+        return self._predictor.predict(texts, **arguments)
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(str(self.output_dir), self.recipe)
