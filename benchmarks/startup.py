@@ -4,7 +4,8 @@
 
 Prints one row per command: median of the rounds in milliseconds, and as a multiple of
 ``python -c pass`` in the same rounds. The commands alternate, so that a busy moment hits them all.
-One row is ``lmtasks list`` with eight broken plugins installed beside it, each broken in another way.
+One row is ``lmtasks list`` with eight broken plugins installed beside it, each broken in another way; one is
+``lmtasks list`` without what it remembers of its last answer: what remembering buys.
 """
 
 import argparse
@@ -23,7 +24,9 @@ COMMANDS = {
     "lmtasks --help": [SCRIPT, "--help"],
     "lmtasks list": [SCRIPT, "list"],
     "lmtasks list, 8 broken plugins": [SCRIPT, "list"],
+    "lmtasks list, nothing remembered": [SCRIPT, "list"],
     "lmtasks show masked-lm": [SCRIPT, "show", "masked-lm"],
+    "lmtasks plugins": [SCRIPT, "plugins"],
     "lmtasks run masked-lm --help": [SCRIPT, "run", "masked-lm", "--help"],
     "python -c 'import transformers'": [sys.executable, "-c", "import transformers"],
 }
@@ -52,13 +55,9 @@ def install_broken(site: Path) -> None:
         (about / "entry_points.txt").write_text(f"[lmtasks]\n{name} = {module}\n")
 
 
-def seconds(command: list[str], site: str | None = None) -> float:
-    """How long a command takes.
-
-    Args:
-        site: folder of packages that are installed for it, too.
-    """
-    environment = {**os.environ, **({"PYTHONPATH": site} if site else {})}
+def seconds(command: list[str], **environment: str) -> float:
+    """How long a command takes with these variables, too."""
+    environment = {**os.environ, **environment}
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     return time.perf_counter() - began
@@ -71,12 +70,14 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     with tempfile.TemporaryDirectory() as site:
         install_broken(Path(site))
-        places = {name: site if "broken" in name else None for name in COMMANDS}
+        more: dict[str, dict[str, str]] = {name: {} for name in COMMANDS}
+        more["lmtasks list, 8 broken plugins"] = {"PYTHONPATH": site}
+        more["lmtasks list, nothing remembered"] = {"XDG_CACHE_HOME": os.devnull}
         for name, command in COMMANDS.items():
-            seconds(command, places[name])  # once for the disk, and for what list remembers
+            seconds(command, **more[name])  # once for the disk, and for what list remembers
         for _ in range(rounds):
             for name, command in COMMANDS.items():
-                times[name].append(seconds(command, places[name]))
+                times[name].append(seconds(command, **more[name]))
     floor = statistics.median(times["python -c pass"])
     print(f"| command | median of {rounds}, ms | × python -c pass |")
     print("|---|---|---|")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lmtasks.api.recipe import API_VERSION
+from lmtasks.api.references import Reference, defer, require_reference
 
 
 def _no_limit(config: Any) -> int | None:
@@ -23,7 +23,7 @@ class Architecture:
     """A model type for the Auto classes.
 
     Most types need no declaration: what a model can take and what it sees is read off its configuration
-    and measured on the model. A declaration says what cannot be.
+    and measured on the model. A declaration says what cannot be. Functions may be given as ``"module:function"``.
 
     Args:
         model_type: the ``model_type`` of its configuration.
@@ -55,8 +55,8 @@ class Architecture:
     models: Mapping[str, str] = field(default_factory=dict)
     fresh: Mapping[str, Any] = field(default_factory=dict)
     causal: Mapping[str, Any] = field(default_factory=dict)
-    length: Callable[[Any], int | None] = _no_limit
-    multiple: Callable[[Any], int] = _any_length
+    length: Callable[[Any], int | None] | Reference = _no_limit
+    multiple: Callable[[Any], int] | Reference = _any_length
     idle: Mapping[str, Sequence[str]] = field(default_factory=dict)
     empty_padding: bool = False
     reversible: bool = False
@@ -66,6 +66,7 @@ class Architecture:
     api_version: int = API_VERSION
 
     def __post_init__(self) -> None:
+        title = f"architecture '{self.model_type}'"
         for reference in filter(None, (self.config, *self.models.values())):
-            if not re.fullmatch(r"[\w.]+:\w+", reference):
-                raise ValueError(f"architecture '{self.model_type}': {reference!r} must look like 'module:Class'")
+            require_reference(title, reference)
+        defer(self, title, "length", "multiple")

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from lmtasks.api.references import Reference, defer
+
 if TYPE_CHECKING:
     import datasets
     import numpy as np
@@ -63,7 +65,7 @@ class ReadSettings(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Medium:
-    """How documents of one kind are found and read.
+    """How documents of one kind are found and read. Functions may be given as ``"module:function"``.
 
     Args:
         name: what people call it, "audio".
@@ -83,11 +85,11 @@ class Medium:
 
     name: str
     suffixes: Sequence[str]
-    files: Callable[[Sequence[Any], ReadSettings], tuple[datasets.Dataset, str | None, bool]]
-    items: Callable[[Sequence[Any], str], datasets.Dataset]
-    select: Callable[[datasets.Dataset, str | None, str], tuple[datasets.Dataset, tuple[str, ...]]]
-    filled: Callable[[datasets.Dataset, tuple[str, ...], str], npt.NDArray[np.bool_]]
-    duplicates: Callable[[Documents, Documents], int]
+    files: Callable[[Sequence[Any], ReadSettings], tuple[datasets.Dataset, str | None, bool]] | Reference
+    items: Callable[[Sequence[Any], str], datasets.Dataset] | Reference
+    select: Callable[[datasets.Dataset, str | None, str], tuple[datasets.Dataset, tuple[str, ...]]] | Reference
+    filled: Callable[[datasets.Dataset, tuple[str, ...], str], npt.NDArray[np.bool_]] | Reference
+    duplicates: Callable[[Documents, Documents], int] | Reference
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z]+", self.name):
@@ -95,6 +97,7 @@ class Medium:
         for suffix in self.suffixes:
             if not re.fullmatch(r"(\.[a-z0-9]+)+", suffix):
                 raise ValueError(f"medium '{self.name}': suffix {suffix!r} must look like '.wav'")
+        defer(self, f"medium '{self.name}'", "files", "items", "select", "filled", "duplicates")
 
 
 class Examples(Protocol):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmtasks.api.options import option, options_of
+from lmtasks.api.references import Reference, defer, require_reference
 
 if TYPE_CHECKING:
     import torch
@@ -130,6 +131,8 @@ def _as_text(output: Any) -> list[str]:
 class Recipe:
     """A task: how text becomes examples, what is learned, how the result is used.
 
+    Functions may be given as ``"module:function"``, so that nothing heavy has to be imported to declare them.
+
     Args:
         name: what people type; lower case, digits and hyphens.
         summary: one sentence for ``lmtasks list``.
@@ -176,36 +179,38 @@ class Recipe:
     name: str
     summary: str
     options: type
-    preprocess: Callable[[Any, Any], Blocks | Layout]
-    collator: Callable[[Any, Any, bool], Collate]
-    loss: Callable[[torch.nn.Module, Batch], LossSums]
+    preprocess: Callable[[Any, Any], Blocks | Layout] | Reference
+    collator: Callable[[Any, Any, bool], Collate] | Reference
+    loss: Callable[[torch.nn.Module, Batch], LossSums] | Reference
     model_class: str
     pipeline: str
     model_types: Sequence[str] = ()
     medium: Medium | None = None
     processor: str = TOKENIZER
-    new_processor: Callable[[PretrainedConfig, Any], Any] | None = None
+    new_processor: Callable[[PretrainedConfig, Any], Any] | Reference | None = None
     attention: Literal["causal", "bidirectional"] | None = None
-    targets: Callable[[Batch], torch.Tensor] = _labelled
-    before_step: Callable[[torch.nn.Module, Any, int], None] | None = None
-    views: Callable[[Any, Any], Mapping[str, Blocks]] = _no_views
+    targets: Callable[[Batch], torch.Tensor] | Reference = _labelled
+    before_step: Callable[[torch.nn.Module, Any, int], None] | Reference | None = None
+    views: Callable[[Any, Any], Mapping[str, Blocks]] | Reference = _no_views
     metrics: Sequence[str] = ("lmtasks.metrics:Perplexity",)
-    perplexity_name: Callable[[Any], str] = lambda options: "perplexity"
+    perplexity_name: Callable[[Any], str] | Reference = lambda options: "perplexity"
     required_tokens: Sequence[str] = ()
     extra_tokens: Sequence[str] = ()
     tokenizer: TokenizerSpec | None = None
-    prompt: Callable[[Any, str], str] = _unchanged
-    answers: Callable[[Any], list[str]] = _as_text
+    prompt: Callable[[Any, str], str] | Reference = _unchanged
+    answers: Callable[[Any], list[str]] | Reference = _as_text
     starter: Starter | None = None
     api_version: int = API_VERSION
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"recipe name {self.name!r} must be lower case letters, digits and hyphens")
+        title = f"recipe '{self.name}'"
         own = [self.pipeline] if ":" in self.pipeline else []
         for reference in (self.model_class, self.processor, *own, *self.metrics):
-            if not re.fullmatch(r"[\w.]+:\w+", reference):
-                raise ValueError(f"recipe '{self.name}': {reference!r} must look like 'module:Class'")
+            require_reference(title, reference)
+        defer(self, title, "preprocess", "collator", "loss", "new_processor", "targets", "before_step")
+        defer(self, title, "views", "perplexity_name", "prompt", "answers")
         options_of(self.options)
 
     @property

@@ -1,9 +1,14 @@
-"""Heavy things are named by string, ``"module:Class"``, and resolved when they are needed."""
+"""References: heavy things are named by string, ``"module:name"``, and resolved when they are needed."""
 
 from __future__ import annotations
 
 import importlib
+import re
+from dataclasses import dataclass
 from typing import Any
+
+Reference = Any
+"""A function as ``"module:function"``. Typed so, because what is read is always a function; see :func:`defer`."""
 
 HEAVY = (
     "torch",
@@ -20,6 +25,43 @@ HEAVY = (
     "jax",
 )
 """What a plugin must not import at its top: each of these takes longer than all that ``lmtasks list`` does."""
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A function named by string, imported when it is first called.
+
+    Raises:
+        ImportError: when it is called; there is no such function.
+    """
+
+    reference: str
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """What the function returns."""
+        return resolve(self.reference)(*arguments, **named)
+
+
+def defer(declaration: Any, title: str, *fields: str) -> None:
+    """Put functions in place of the strings that name them in a frozen declaration.
+
+    Raises:
+        ValueError: a string of the wrong shape.
+    """
+    for name in fields:
+        if isinstance(reference := getattr(declaration, name), str):
+            require_reference(title, reference, "module:function")
+            object.__setattr__(declaration, name, Deferred(reference))
+
+
+def require_reference(title: str, reference: str, shape: str = "module:Class") -> None:
+    """Refuse a string that names nothing.
+
+    Raises:
+        ValueError: it does not look like a module and a name in it.
+    """
+    if not re.fullmatch(r"[\w.]+:\w+", reference):
+        raise ValueError(f"{title}: {reference!r} must look like '{shape}'")
 
 
 def resolve(reference: str) -> Any:

@@ -23,10 +23,9 @@ from lmtasks import (
 )
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
 
-    from lmtasks.api import Batch, Example, LossSums
+    from lmtasks.api import Batch, Example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +83,6 @@ def collator(
     return collate
 
 
-def loss(model: torch.nn.Module, batch: Batch) -> LossSums:
-    """Cross-entropy of every token given those before it."""
-    from lmtasks import causal_loss
-
-    return causal_loss(model, batch)
-
-
 def answers(output: Any) -> list[str]:
     """The text with its continuation."""
     return [line for choice in output for line in choice["generated_text"].splitlines()]
@@ -102,7 +94,7 @@ CAUSAL_LM = Recipe(
     options=CausalLMOptions,
     preprocess=preprocess,
     collator=collator,
-    loss=loss,
+    loss="lmtasks:causal_loss",
     model_class="transformers:AutoModelForCausalLM",
     pipeline="text-generation",
     attention="causal",

@@ -24,10 +24,9 @@ from lmtasks import (
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from transformers import PreTrainedTokenizerBase
 
-    from lmtasks.api import Batch, Example, LossSums
+    from lmtasks.api import Batch, Example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +118,6 @@ def hide(
     return inputs, labels
 
 
-def loss(model: torch.nn.Module, batch: Batch) -> LossSums:
-    """Cross-entropy at the targets."""
-    from lmtasks import masked_loss
-
-    return masked_loss(model, batch)
-
-
 def perplexity_name(options: MaskedLMOptions) -> str:
     """Masked-token perplexity is no perplexity of the text; it depends on how much is hidden, and what."""
     share = f"{100 * options.eval_mlm_probability:g}% of {options.mask_unit}s hidden"
@@ -156,7 +148,7 @@ MASKED_LM = Recipe(
     options=MaskedLMOptions,
     preprocess=preprocess,
     collator=collator,
-    loss=loss,
+    loss="lmtasks:masked_loss",
     model_class="transformers:AutoModelForMaskedLM",
     pipeline="fill-mask",
     attention="bidirectional",

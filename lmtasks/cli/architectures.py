@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmtasks.api import Recipe
-from lmtasks.cli.argv import taken_switch, told
+from lmtasks.cli.argv import taken_switch, told_of
 from lmtasks.cli.lookup import found
 from lmtasks.cli.report import print_json, quiet
 from lmtasks.errors import InputError, RunError
@@ -14,7 +14,7 @@ from lmtasks.registry.support import heading, rows
 def command(words: list[str]) -> int:
     """Print what is known, or measure it anew."""
     prove, words = taken_switch(words, "prove")
-    given, said = told(words, "lmtasks architectures [RECIPE] [--prove TYPE...]", most=None)
+    given, said = told_of(words, "lmtasks architectures [RECIPE] [--prove TYPE...]", most=None)
     word, kinds = (given or ["masked-lm"])[0], given[1:]
     if kinds and not prove:
         raise InputError(f"unexpected '{kinds[0]}'", f"lmtasks architectures {word} --prove {kinds[0]}")

@@ -55,7 +55,7 @@ def asks_help(arguments: Sequence[str]) -> bool:
     return "--help" in arguments or "-h" in arguments
 
 
-def told(
+def told_of(
     arguments: Sequence[str], usage: str, names: int = 0, switches: Sequence[str] = ("json",), most: int | None = 0
 ) -> tuple[list[str], set[str]]:
     """The names that a command which only tells was given, and which of its switches.

@@ -15,7 +15,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtasks.cli.argv import told
+from lmtasks.cli.argv import told_of
 from lmtasks.cli.lookup import installed
 from lmtasks.cli.report import print_json
 from lmtasks.errors import RunError
@@ -47,7 +47,7 @@ PATIENCE = 10.0
 
 def command(words: list[str]) -> int:
     """Print the report; fail where something is broken."""
-    _, said = told(words, "lmtasks doctor")
+    _, said = told_of(words, "lmtasks doctor")
     found = examine(installed(light=True))
     print_json(found) if "json" in said else print("\n".join(lines(found)))
     if problems := found["problems"]:

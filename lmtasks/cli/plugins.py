@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from lmtasks.cli.argv import told
-from lmtasks.cli.lookup import installed
+from lmtasks.cli.argv import told_of
+from lmtasks.cli.catalog_cache import told
 from lmtasks.cli.report import print_json
 
 
 def command(words: list[str]) -> int:
     """Print a line for each plugin."""
-    _, said = told(words, "lmtasks plugins")
-    catalog = installed(light=True)
+    _, said = told_of(words, "lmtasks plugins")
+    plugins = told().plugins
     if "json" in said:
-        print_json([plugin.as_json() for plugin in catalog.plugins])
+        print_json([{key: one[key] for key in one if key not in ("title", "state", "problems")} for one in plugins])
         return 0
-    for plugin in catalog.plugins:
-        print(f"{plugin.title}: {plugin.state}")
+    for plugin in plugins:
+        print(f"{plugin['title']}: {plugin['state']}")
     return 0

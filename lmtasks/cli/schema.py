@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lmtasks.cli.argv import told
+from lmtasks.cli.argv import told_of
 from lmtasks.cli.lookup import found
 from lmtasks.cli.report import print_json
 
 
 def command(words: list[str]) -> int:
     """Print the schema."""
-    (word,), _ = told(words, "lmtasks schema RECIPE", names=1)
+    (word,), _ = told_of(words, "lmtasks schema RECIPE", names=1)
     catalog, name = found(word, light=False)
     from lmtasks.config.json_schema import schema_of
 

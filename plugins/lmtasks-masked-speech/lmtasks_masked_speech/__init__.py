@@ -55,20 +55,6 @@ def preprocess(processor: Any, options: MaskedSpeechOptions) -> Any:
     return Pieces(options.max_seconds, options.min_seconds, options.mask_time_length)
 
 
-def collator(processor: Any, options: MaskedSpeechOptions, training: bool) -> Any:
-    """See :func:`lmtasks_masked_speech.masking.collator`."""
-    from lmtasks_masked_speech import masking
-
-    return masking.collator(processor, options, training)
-
-
-def loss(model: Any, batch: dict[str, Any]) -> Any:
-    """See :mod:`lmtasks_masked_speech.loss`."""
-    from lmtasks_masked_speech.loss import loss
-
-    return loss(model, batch)
-
-
 def new_processor(config: Any, options: MaskedSpeechOptions) -> Any:
     """The feature extractor of a model from scratch: 16 kHz, each recording normalised by itself."""
     from transformers import Wav2Vec2FeatureExtractor
@@ -95,44 +81,14 @@ def answers(output: Any) -> list[str]:
     ]
 
 
-def _files(paths: Any, data: Any) -> Any:
-    from lmtasks_masked_speech import audio
-
-    return audio.files(paths, data)
-
-
-def _items(names: Any, argument: str) -> Any:
-    from lmtasks_masked_speech import audio
-
-    return audio.items(names, argument)
-
-
-def _select(rows: Any, column: str | None, source: str) -> Any:
-    from lmtasks_masked_speech import audio
-
-    return audio.select(rows, column, source)
-
-
-def _filled(rows: Any, column: tuple[str, ...], source: str) -> Any:
-    from lmtasks_masked_speech import audio
-
-    return audio.filled(rows, column, source)
-
-
-def _duplicates(train: Any, evaluation: Any) -> int:
-    from lmtasks_masked_speech import audio
-
-    return audio.duplicates(train, evaluation)
-
-
 AUDIO = Medium(
     name="audio",
     suffixes=(".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au"),
-    files=_files,
-    items=_items,
-    select=_select,
-    filled=_filled,
-    duplicates=_duplicates,
+    files="lmtasks_masked_speech.audio:files",
+    items="lmtasks_masked_speech.audio:items",
+    select="lmtasks_masked_speech.audio:select",
+    filled="lmtasks_masked_speech.audio:filled",
+    duplicates="lmtasks_masked_speech.audio:duplicates",
 )
 
 MASKED_SPEECH = Recipe(
@@ -140,8 +96,8 @@ MASKED_SPEECH = Recipe(
     summary="Tell what was hidden of a recording (wav2vec 2.0).",
     options=MaskedSpeechOptions,
     preprocess=preprocess,
-    collator=collator,
-    loss=loss,
+    collator="lmtasks_masked_speech.masking:collator",
+    loss="lmtasks_masked_speech.loss:loss",
     model_class="transformers:AutoModelForPreTraining",
     # The Auto class has models of text and images as well, and speech models whose forward pass has no such loss.
     model_types=("wav2vec2", "wav2vec2-conformer"),

@@ -85,13 +85,6 @@ def ordered(example, options, special):
     return order, places
 
 
-def loss(model, batch):
-    """Cross-entropy of the predicted positions."""
-    from lmtasks import target_sums
-
-    return target_sums(model, batch, batch["labels"])
-
-
 def answers(output):
     """The text with its continuation."""
     return [line for choice in output for line in choice["generated_text"].splitlines()]
@@ -103,7 +96,7 @@ PERMUTATION_LM = Recipe(
     options=PermutationLMOptions,
     preprocess=preprocess,
     collator=collator,
-    loss=loss,
+    loss="lmtasks:masked_loss",
     model_class="transformers:XLNetLMHeadModel",
     pipeline="text-generation",
     metrics=("lmtasks.metrics:Perplexity", "lmtasks.metrics:Accuracy"),

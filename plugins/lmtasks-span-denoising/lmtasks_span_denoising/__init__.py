@@ -72,13 +72,6 @@ def partition(draw, total, parts):
     return np.diff([0, *cuts, total]).tolist()
 
 
-def loss(model, batch):
-    """Cross-entropy of what the decoder should write."""
-    from lmtasks import target_sums
-
-    return target_sums(model, batch, batch["labels"])
-
-
 def prompt(tokenizer, text):
     """``<mask>``, once or more, as those of T5's sentinels that the text does not have."""
     for sentinel in [sentinel for sentinel in SENTINELS if sentinel not in text]:
@@ -97,7 +90,7 @@ SPAN_DENOISING = Recipe(
     options=SpanDenoisingOptions,
     preprocess=preprocess,
     collator=collator,
-    loss=loss,
+    loss="lmtasks:masked_loss",
     model_class="transformers:AutoModelForSeq2SeqLM",
     pipeline="lmtasks_span_denoising.pipeline:SpanFillingPipeline",
     metrics=("lmtasks.metrics:Perplexity", "lmtasks.metrics:Accuracy"),

@@ -1,7 +1,7 @@
-"""What ``lmtasks list`` says, remembered between calls.
+"""What ``lmtasks list``, ``show`` and ``plugins`` say, remembered between calls.
 
-Finding and importing plugins takes several times as long as Python takes to start. Nothing of it
-can change while the folders on ``sys.path`` (where an installation adds or removes something) and
+Finding and importing plugins takes several times as long as Python takes to start (benchmarks/startup.py has both).
+Nothing of it can change while the folders on ``sys.path`` (where an installation adds or removes something) and
 the plugins' own files stay as they are, so what was said last is said again. What breaks a plugin
 may lie elsewhere as well: in the environment, which is looked at too, or anywhere, so that what is
 broken is looked at anew every few minutes.
@@ -15,16 +15,13 @@ import sys
 import time
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lmtasks.registry.enabled_plugins import cache_home, current, identity, traces
 
 if TYPE_CHECKING:
     from lmtasks.registry.catalog import Catalog
     from lmtasks.registry.plugin import Plugin
-
-Row = dict[str, str]
-"""``name``, ``summary`` and ``owner`` of a recipe."""
 
 KEPT_FOR = 600
 """Seconds for which it is believed that a plugin is still broken."""
@@ -33,8 +30,20 @@ PASSING = {"_", "PWD", "OLDPWD", "SHLVL", "COLUMNS", "LINES", "LMTASKS_TRACE_PLU
 """Variables that a shell changes all the time, and that break no plugin."""
 
 
-def recipe_rows(*, everything: bool = False) -> tuple[list[Row], list[str]]:
-    """The installed recipes, and a line for each plugin that is broken or was left out.
+class Told(NamedTuple):
+    """A catalog in words.
+
+    Args:
+        recipes: ``name``, ``summary``, ``owner`` and what else ``lmtasks show`` tells of each.
+        plugins: ``title``, ``state``, ``problems`` and the fields of each.
+    """
+
+    recipes: list[dict[str, Any]]
+    plugins: list[dict[str, Any]]
+
+
+def told(*, everything: bool = False) -> Told:
+    """What is installed, from the cache where that is still so.
 
     Args:
         everything: import also what imports torch or the like at its top.
@@ -42,33 +51,43 @@ def recipe_rows(*, everything: bool = False) -> tuple[list[Row], list[str]]:
     file = _file()
     remembered = None if everything or not _may_remember() else _read(file)
     if remembered is not None and _is_true(remembered):
-        return remembered["rows"], remembered["notes"]
+        return Told(remembered["recipes"], remembered["plugins"])
     from lmtasks.registry.catalog import load_catalog
 
     catalog = load_catalog(light=not everything)
-    rows = [recipe_row(catalog, name) for name in catalog.recipes]
-    notes = [f"{plugin.title} is broken: {problem}" for plugin in catalog.plugins for problem in plugin.problems]
-    slow = [
-        f"{plugin.title} is slow: it {plugin.slow}; lmtasks list --all shows its recipes"
-        for plugin in catalog.plugins
-        if plugin.slow
-    ]
+    said = Told(
+        [described(catalog, name) for name in catalog.recipes],
+        [
+            {"title": plugin.title, "state": plugin.state, "problems": plugin.problems, **plugin.as_json()}
+            for plugin in catalog.plugins
+        ],
+    )
     if not current().named:
         broken = any(plugin.broken for plugin in catalog.plugins)
-        content = {
-            "stamps": _stamps(_places(catalog.plugins)),
-            "rows": rows,
-            "notes": [*notes, *slow],
-            "until": time.time() + KEPT_FOR if broken else 0,
-            "environment": _environment() if broken else 0,
-        }
-        _write(file, content)
-    return rows, [*notes, *slow]
+        until, environment = (time.time() + KEPT_FOR, _environment()) if broken else (0, 0)
+        content = {**said._asdict(), "stamps": _stamps(_places(catalog.plugins))}
+        _write(file, {**content, "until": until, "environment": environment})
+    return said
 
 
-def recipe_row(catalog: Catalog, name: str) -> Row:
-    """One recipe in three words, under the name that people type."""
-    return {"name": name, "summary": catalog.recipes[name].summary, "owner": catalog.owner(name).name}
+def described(catalog: Catalog, name: str) -> dict[str, Any]:
+    """One recipe, under the name that people type."""
+    from lmtasks.api import describe, options_of
+
+    recipe = catalog.recipes[name]
+    return {
+        "name": name,
+        "summary": recipe.summary,
+        "owner": catalog.owner(name).name,
+        "model_class": recipe.model_class,
+        "pipeline": recipe.pipeline,
+        "attention": recipe.attention,
+        "metrics": ", ".join(recipe.metrics),
+        "options": [
+            {"name": option.name, "type": describe(option), "default": option.default, "help": option.help}
+            for option in options_of(recipe.options).values()
+        ],
+    }
 
 
 def _may_remember() -> bool:
@@ -149,7 +168,13 @@ def _read(file: str) -> dict[str, Any] | None:
 
 
 def _is_whole(content: Mapping[str, Any]) -> bool:
-    kinds: dict[str, Any] = {"stamps": dict, "rows": list, "notes": list, "until": (int, float), "environment": int}
+    kinds: dict[str, Any] = {
+        "stamps": dict,
+        "recipes": list,
+        "plugins": list,
+        "until": (int, float),
+        "environment": int,
+    }
     return content.keys() == kinds.keys() and all(isinstance(content[name], kind) for name, kind in kinds.items())
 
 
@@ -159,7 +184,7 @@ def _write(file: str, content: Mapping[str, Any]) -> None:
     try:
         os.makedirs(os.path.dirname(file), exist_ok=True)
         with open(new, "w", encoding="utf-8") as handle:
-            json.dump(content, handle)
+            json.dump(content, handle, default=str)
         os.replace(new, file)
     except OSError:
         return

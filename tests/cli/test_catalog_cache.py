@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lmtasks.cli import list_cache as listing
-from lmtasks.cli.list_cache import recipe_rows
+from lmtasks.cli import catalog_cache as listing
+from lmtasks.cli.list import recipe_rows
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.registry.enabled_plugins import selected
 
@@ -192,7 +192,7 @@ def test_a_module_that_somebody_names_is_listed_and_not_remembered(tmp_path: Pat
     assert "remembered" not in summaries()
 
 
-SPOILT = '{"stamps": {}, "rows": [], "notes": [], "until": "soon", "environment": 0}'
+SPOILT = '{"stamps": {}, "recipes": [], "plugins": [], "until": "soon", "environment": 0}'
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"rows": []}', SPOILT])
