@@ -140,6 +140,18 @@ def states(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
     return {row["model_type"]: row["state"] for row in rows}
 
 
+def one_row_a_line(evidence: dict[str, Any]) -> str:
+    """The file's text: JSON in which a change of one type's state is a change of one line."""
+    head = {name: value for name, value in evidence.items() if name != "recipes"}
+    tables = (
+        f"  {json.dumps(recipe)}: [\n"
+        + ",\n".join(f"   {json.dumps(row, ensure_ascii=False)}" for row in rows)
+        + "\n  ]"
+        for recipe, rows in evidence["recipes"].items()
+    )
+    return json.dumps(head, ensure_ascii=False)[:-1] + ', "recipes": {\n' + ",\n".join(tables) + "\n}}\n"
+
+
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write the evidence and the page")
@@ -165,7 +177,7 @@ def main(words: Sequence[str] | None = None) -> int:
         },
     }
     if chosen.write:
-        EVIDENCE.write_text(json.dumps(new, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        EVIDENCE.write_text(one_row_a_line(new), encoding="utf-8")
         PAGE.write_text(page(new), encoding="utf-8")
         return 0
     told = differences(old, new)

@@ -67,7 +67,7 @@ def test_training_step() -> None:
 def test_loss_memory() -> None:
     printed = tables("loss_memory")
     rows = starting(printed, "The loss of a causal step")
-    assert {row[1] for row in rows} == {*CONTESTANTS, "limit"}
+    assert {row[1] for row in rows} == {*CONTESTANTS, "lmtasks, cut by tokens", "limit"}
     # Whoever measures nothing sees less than the gradients, which must be there at the end.
     least = min(float(row[3]) for row in rows if row[1] == "limit")
     assert all(float(row[3]) > least for row in rows if row[1] in CONTESTANTS)

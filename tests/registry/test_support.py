@@ -334,3 +334,9 @@ def test_an_unknown_type_that_a_package_has_is_found_there(tmp_path: Path, maske
     with pytest.raises(InputError, match="model type 'nezha' is in the package lmtasks-nezha") as refusal:
         run("masked-lm", tmp_path, masked_tokenizer, model_type="nezha")
     assert refusal.value.hint == "pip install lmtasks-nezha"
+
+
+def test_the_evidence_has_one_row_a_line(script: ModuleType) -> None:
+    content = json.loads(script.EVIDENCE.read_text(encoding="utf-8"))
+    assert script.one_row_a_line(content) == script.EVIDENCE.read_text(encoding="utf-8")
+    assert json.loads(script.one_row_a_line(content)) == content
