@@ -1,4 +1,4 @@
-"""What a plugin author declares: recipes, architectures, blocks, media, options, hooks."""
+"""The declarations of plugins: recipes, architectures, blocks, media, options, hooks."""
 
 from lmtasks.api.architecture import Architecture
 from lmtasks.api.blocks import Blocks, stack, template_tokens

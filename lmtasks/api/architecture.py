@@ -10,14 +10,6 @@ from lmtasks.api.recipe import API_VERSION
 from lmtasks.api.references import Reference, defer, require_reference
 
 
-def _no_limit(config: Any) -> int | None:
-    return None
-
-
-def _any_length(config: Any) -> int:
-    return 1
-
-
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """A model type for the Auto classes.
@@ -55,8 +47,8 @@ class Architecture:
     models: Mapping[str, str] = field(default_factory=dict)
     fresh: Mapping[str, Any] = field(default_factory=dict)
     causal: Mapping[str, Any] = field(default_factory=dict)
-    length: Callable[[Any], int | None] | Reference = _no_limit
-    multiple: Callable[[Any], int] | Reference = _any_length
+    length: Callable[[Any], int | None] | Reference = lambda config: None
+    multiple: Callable[[Any], int] | Reference = lambda config: 1
     idle: Mapping[str, Sequence[str]] = field(default_factory=dict)
     empty_padding: bool = False
     reversible: bool = False

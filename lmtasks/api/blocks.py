@@ -1,4 +1,4 @@
-"""How text becomes examples, and examples a batch: what the author of a recipe says and uses.
+"""The way from text to examples, and from these to a batch: what the author of a recipe says and uses.
 
 Light at the top, so that a recipe may name :class:`Blocks` without importing anything heavy.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """How documents become examples. What a recipe's ``preprocess`` returns.
+    """The way from documents to examples, which a recipe's ``preprocess`` returns.
 
     The tokens of all documents are one stream, cut into blocks of equal size; the last tokens, less
     than a block, are left over. A stream shorter than one block is one short block.

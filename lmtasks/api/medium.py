@@ -1,4 +1,4 @@
-"""What documents are when they are no text, and what their examples have to be able to.
+"""Documents that are no text, and what their examples have to be able to.
 
 Text needs none of this: :class:`lmtasks.Blocks` says all about it. For anything else a recipe names a
 :class:`Medium`, and its ``preprocess`` returns a :class:`Layout`. The runner asks these and nothing more, so it
@@ -48,7 +48,7 @@ class Documents(Protocol):
         """Texts in order, as Arrow's string arrays, lists joined with a space; for columns of text only."""
 
     def numbers(self) -> npt.NDArray[np.int64]:
-        """Which of the rows belong to the split, in order."""
+        """The rows that belong to the split, by number, in order."""
 
 
 class ReadSettings(Protocol):
@@ -60,12 +60,12 @@ class ReadSettings(Protocol):
 
     @property
     def sample_by(self) -> str:
-        """What a row of a text file is."""
+        """The meaning of a row of a text file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Medium:
-    """How documents of one kind are found and read. Functions may be given as ``"module:function"``.
+    """The way in which documents of one kind are found and read. Functions may be given as ``"module:function"``.
 
     Args:
         name: what people call it, "audio".
@@ -105,15 +105,15 @@ class Examples(Protocol):
 
     @property
     def unit(self) -> str:
-        """What its size, and the speed of training, are told in: "tokens"."""
+        """The unit of its size, and of the speed of training: "tokens"."""
 
     @property
     def total(self) -> float:
-        """How many of these there are."""
+        """The number of these in all."""
 
     @property
     def per_example(self) -> float:
-        """How many of these the model gets with an example, on average."""
+        """The number of these that the model gets with an example, on average."""
 
     @property
     def fingerprint(self) -> str:
@@ -123,7 +123,7 @@ class Examples(Protocol):
         """The number of examples."""
 
     def example(self, index: int) -> dict[str, Any]:
-        """What the collator gets, without the seed."""
+        """The example as the collator gets it, without the seed."""
 
     def longest_first(self) -> Iterator[int]:
         """The numbers of the examples, by length."""
@@ -135,11 +135,11 @@ class Examples(Protocol):
         """For plan, record and card: ``rows``, ``unit`` (of rows), ``fingerprint``, and counts by what they count."""
 
     def notes(self, name: str) -> Iterator[str]:
-        """What a person should know before training on it, under the name of the split, "training"."""
+        """Remarks for a person before training on it, under the name of the split, "training"."""
 
 
 class Layout(Protocol):
-    """How documents become examples: what :class:`lmtasks.Blocks` is to text."""
+    """The way from documents to examples: what :class:`lmtasks.Blocks` is to text."""
 
     def examples(self, name: str, split: Documents, processor: Any, config: PretrainedConfig) -> Examples:
         """The examples of a split.

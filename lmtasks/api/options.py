@@ -19,13 +19,14 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 from lmtasks.errors import InputError, nearest
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-"""How people write numbers. JSON, as which msgspec reads text, knows neither .5 nor 1. nor +1, YAML no 1e-4."""
+"""Numbers as people write them. JSON, as which msgspec reads text, knows neither .5 nor 1. nor +1, YAML no 1e-4."""
 
 
 def option(
@@ -61,9 +62,15 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def alternatives_of(kind: Any) -> tuple[Any, ...]:
+    """The types of a union; for any other type, that alone."""
+    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return typing.get_args(kind) if is_union else (kind,)
+
+
 @dataclass(frozen=True)
 class Option:
-    """One settable name: what a flag, a YAML key and a keyword argument share."""
+    """A name that can be set, as a flag, a YAML key or a keyword argument."""
 
     name: str
     type: Any
@@ -77,8 +84,7 @@ class Option:
     @property
     def alternatives(self) -> tuple[Any, ...]:
         """The types that the value may have; ``int | None`` gives ``(int, NoneType)``."""
-        is_union = typing.get_origin(self.type) in (typing.Union, types.UnionType)
-        return typing.get_args(self.type) if is_union else (self.type,)
+        return alternatives_of(self.type)
 
     @property
     def is_switch(self) -> bool:
@@ -93,8 +99,8 @@ class Option:
     @property
     def choices(self) -> tuple[str, ...]:
         """The only words allowed, when the type is a ``Literal``."""
-        words = (word for kind in self.alternatives if _is_literal(kind) for word in typing.get_args(kind))
-        return tuple(word for word in words if isinstance(word, str))
+        literals = (kind for kind in self.alternatives if typing.get_origin(kind) is typing.Literal)
+        return tuple(word for kind in literals for word in typing.get_args(kind) if isinstance(word, str))
 
 
 def options_of(declaration: type) -> dict[str, Option]:
@@ -134,7 +140,7 @@ def convert(option: Option, value: Any) -> Any:
     if isinstance(value, str):
         value = _read(value, option.alternatives)
     try:
-        converted = msgspec.convert(value, _bounded(option), strict=False)
+        converted = msgspec.convert(value, bounded(option), strict=False)
     except msgspec.ValidationError as error:
         raise _misfit(option, value) from error
     if isinstance(converted, float) and not math.isfinite(converted):
@@ -149,24 +155,17 @@ def _without_paths(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _is_literal(kind: Any) -> bool:
-    return typing.get_origin(kind) is typing.Literal
-
-
-def _bounded(option: Option) -> Any:
+def bounded(option: Option) -> Any:
     """The option's type with its limits where msgspec looks for them: on the numbers."""
     import msgspec
 
-    numbers = (int, float)
-    kinds = [
-        Annotated[kind, msgspec.Meta(**cast(Any, option.limits))] if option.limits and kind in numbers else kind
-        for kind in option.alternatives
-    ]
+    limits = msgspec.Meta(**cast(Any, option.limits))
+    kinds = [Annotated[kind, limits] if kind in (int, float) else kind for kind in option.alternatives]
     return typing.Union[tuple(kinds)]  # noqa: UP007  (a union of a computed list has no other spelling)
 
 
 def _read(text: str, kinds: tuple[Any, ...]) -> Any:
-    """What a text stands for where msgspec would not see it; any other text as it is."""
+    """The value of a text where msgspec would not see it; any other text as it is."""
     import json
 
     word = text.lower()
@@ -177,10 +176,8 @@ def _read(text: str, kinds: tuple[Any, ...]) -> Any:
     if float in kinds and NUMBER.fullmatch(text):
         return float(word)
     if text.startswith("{") and any(dict in (kind, typing.get_origin(kind)) for kind in kinds):
-        try:
+        with suppress(ValueError):
             return json.loads(text)
-        except ValueError:
-            return text
     return text
 
 
@@ -194,12 +191,12 @@ def _misfit(option: Option, value: Any) -> InputError:
 
 
 def describe(option: Option) -> str:
-    """What the option takes, in words: "a number above 0 and below 1"."""
+    """The values that the option takes, in words: "a number above 0 and below 1"."""
     if option.choices:
         return "one of " + ", ".join(option.choices)
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    families = {list: "a list", dict: "a JSON object"}
-    kinds = [words.get(kind, families.get(typing.get_origin(kind) or kind, "")) for kind in option.alternatives]
+    words |= {list: "a list", dict: "a JSON object"}
+    kinds = [words.get(typing.get_origin(kind) or kind, "") for kind in option.alternatives]
     bounds = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
     limits = " and ".join(f"{bounds[key]} {limit:g}" for key, limit in option.limits.items())
     return " ".join(filter(None, [" or ".join(filter(None, kinds)), limits]))

@@ -33,7 +33,7 @@ EVALUATION_SEED = 0
 """Evaluation draws from a seed of its own, so that its masks are the same in every run."""
 
 Example = dict[str, Any]
-"""What a collator gets.
+"""An example as a collator gets it.
 
 - ``seed``: (seed, epoch, example id), see :attr:`Recipe.collator`.
 
@@ -46,7 +46,7 @@ What else is in it says :meth:`lmtasks.api.medium.Examples.example`. For text it
 """
 
 Batch = dict[str, Any]
-"""What the model's forward takes, plus ``labels``, int64 [examples, ...], -100 where there is no target; all tensors.
+"""The arguments of forward, plus ``labels``, int64 [examples, ...], -100 where there is no target; all tensors.
 
 ``document_ids`` may be among them: the runner sees to it that the model gets a mask and positions instead.
 ``label_smoothing``, a number, is there in training when the user asked for it; see :func:`lmtasks.token_sums`.
@@ -72,7 +72,7 @@ class BlockOptions:
     isolate_documents: bool = option(False, help="documents in one block neither see each other nor share positions")
 
     def blocks(self, **frame: Any) -> Blocks:
-        """What these options ask for, with the ids around blocks and documents."""
+        """The blocks that these options ask for, with the ids around blocks and documents."""
         from lmtasks.api.blocks import Blocks
 
         return Blocks(size=self.block_size, line_by_line=self.line_by_line, isolate=self.isolate_documents, **frame)
@@ -93,7 +93,7 @@ class TokenizerSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Starter:
-    """What a run does when nobody says: a model small enough for the first minute.
+    """The defaults of a run: a model small enough for the first minute.
 
     Args:
         sample: name of the embedded text (:mod:`lmtasks.data.sample`), used when no data is given; None: data must be.
@@ -108,23 +108,6 @@ class Starter:
     training: Mapping[str, Any] = field(default_factory=dict)
     texts: Sequence[str] = ()
     predict: Mapping[str, Any] = field(default_factory=dict)
-
-
-def _no_views(processor: Any, options: Any) -> dict[str, Blocks]:
-    return {}
-
-
-def _labelled(batch: Batch) -> torch.Tensor:
-    labels: torch.Tensor = batch["labels"]
-    return labels[labels != -100]
-
-
-def _unchanged(processor: Any, text: str) -> str:
-    return text
-
-
-def _as_text(output: Any) -> list[str]:
-    return [str(output)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,16 +172,16 @@ class Recipe:
     processor: str = TOKENIZER
     new_processor: Callable[[PretrainedConfig, Any], Any] | Reference | None = None
     attention: Literal["causal", "bidirectional"] | None = None
-    targets: Callable[[Batch], torch.Tensor] | Reference = _labelled
+    targets: Callable[[Batch], torch.Tensor] | Reference = lambda batch: batch["labels"][batch["labels"] != -100]
     before_step: Callable[[torch.nn.Module, Any, int], None] | Reference | None = None
-    views: Callable[[Any, Any], Mapping[str, Blocks]] | Reference = _no_views
+    views: Callable[[Any, Any], Mapping[str, Blocks]] | Reference = lambda processor, options: {}
     metrics: Sequence[str] = ("lmtasks.metrics:Perplexity",)
     perplexity_name: Callable[[Any], str] | Reference = lambda options: "perplexity"
     required_tokens: Sequence[str] = ()
     extra_tokens: Sequence[str] = ()
     tokenizer: TokenizerSpec | None = None
-    prompt: Callable[[Any, str], str] | Reference = _unchanged
-    answers: Callable[[Any], list[str]] | Reference = _as_text
+    prompt: Callable[[Any, str], str] | Reference = lambda processor, text: text
+    answers: Callable[[Any], list[str]] | Reference = lambda output: [str(output)]
     starter: Starter | None = None
     api_version: int = API_VERSION
 

@@ -24,7 +24,7 @@ HEAVY = (
     "tensorflow",
     "jax",
 )
-"""What a plugin must not import at its top: each of these takes longer than all that ``lmtasks list`` does."""
+"""Packages that a plugin must not import at its top: each takes longer than all that ``lmtasks list`` does."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Deferred:
     reference: str
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """What the function returns."""
+        """The function's result."""
         return resolve(self.reference)(*arguments, **named)
 
 

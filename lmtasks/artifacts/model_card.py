@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +26,14 @@ TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 PLACEHOLDER = "REPO_OR_FOLDER"
 """Stands for the model's address until it has one: pushing puts the repository's id there."""
 
-
-_METRIC_NAMES = {
-    "eval_loss": ("loss", "Loss"),
-    "perplexity": ("perplexity", "Perplexity"),
-    "bits_per_byte": ("bits_per_byte", "Bits per byte"),
-    "accuracy": ("accuracy", "Accuracy"),
-}
 _BOOKKEEPING = re.compile(
     r"^(?:train_.*|eval_targets|unigram_loss|epoch|total_flos|.*_(?:runtime|per_second|samples))$"
 )
 _NOT_SIZES = ("bytes", "unknown", "tail", "duplicates", "fingerprint")
-_NOT_HYPERPARAMETERS = {
-    "output_dir",
-    "overwrite_output_dir",
-    "logging_dir",
-    "dry_run",
-    "report_to",
-    "run_name",
-    "push_to_hub",
-    "hub_model_id",
-    "hub_private_repo",
-}
+_NOT_HYPERPARAMETERS = (
+    "output_dir", "overwrite_output_dir", "logging_dir", "dry_run", "report_to", "run_name", "push_to_hub",
+    "hub_model_id", "hub_private_repo",
+)  # fmt: skip
 
 
 def write_card(run_dir: Path, record: Mapping[str, Any]) -> Path:
@@ -66,20 +53,23 @@ def model_card(record: Mapping[str, Any]) -> ModelCard:
     Commands in the card name the model ``REPO_OR_FOLDER``; see :data:`PLACEHOLDER`.
     """
     public = redacted(record)
-    data, scores = _data(public), _scores(public)
+    public |= {part: public.get(part) or {} for part in ("data", "settings", "metrics")}
+    data, metrics = public["data"], public["metrics"].items()
+    # Not a number is no measurement, and no valid metadata.
+    scores = {name: value for name, value in metrics if _is_number(value) and not _BOOKKEEPING.match(name)}
     splits = {name: data[name] for name in ("train", "evaluation") if isinstance(data.get(name), Mapping)}
     # What a record says is never read as a template or as HTML: only the card's own text is.
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, autoescape=False)
     environment.filters |= {"cell": _cell, "verbatim": _verbatim, "shell_quoted": _shell_quoted}
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         record=public,
-        metadata=_metadata(public).to_yaml(),
+        metadata=_metadata(public, scores).to_yaml(),
         name=_model_name(public),
         package=_package(public),
         example=_example(public),
         pipeline=_pipeline_tag(public),
         data=data,
-        dataset=_dataset_id(public),
+        dataset=_hub_id(data.get("dataset_name")),
         splits=splits,
         counted=list(dict.fromkeys(name for sizes in splits.values() for name in sizes if name not in _NOT_SIZES)),
         hyperparameters=list(_hyperparameters(public)),
@@ -92,72 +82,55 @@ def model_card(record: Mapping[str, Any]) -> ModelCard:
     return ModelCard(text.rstrip("\n") + "\n")
 
 
-def _metadata(record: Mapping[str, Any]) -> ModelCardData:
-    results = _eval_results(record)
+def _metadata(record: Mapping[str, Any], scores: Mapping[str, float]) -> ModelCardData:
+    data, pipeline = record["data"], _pipeline_tag(record)
+    dataset = _hub_id(data.get("dataset_name"))
+    settings = record["settings"] if dataset else {}
+    results = [
+        EvalResult(
+            task_type=pipeline or record["recipe"],
+            dataset_type=dataset or data.get("medium") or "text",
+            dataset_name=dataset or data.get("source") or "text",
+            dataset_config=settings.get("dataset_config_name"),
+            dataset_split=settings.get("validation_split"),
+            dataset_revision=settings.get("dataset_revision"),
+            metric_type=_metric_type(name),
+            metric_name=_metric_label(name, record),
+            metric_value=value,
+        )
+        for name, value in scores.items()
+    ]
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag=_pipeline_tag(record),
+        pipeline_tag=pipeline,
         base_model=_hub_id(record.get("base_model")),
-        datasets=[dataset] if (dataset := _dataset_id(record)) else None,
+        datasets=[dataset] if dataset else None,
         tags=["lmtasks", f"recipe:{record['recipe']}"],
         model_name=_model_name(record) if results else None,
         eval_results=results or None,
     )
 
 
-def _eval_results(record: Mapping[str, Any]) -> list[EvalResult]:
-    dataset = _dataset_id(record)
-    settings = record.get("settings") or {}
-    return [
-        EvalResult(
-            task_type=_pipeline_tag(record) or record["recipe"],
-            dataset_type=dataset or _data(record).get("medium") or "text",
-            dataset_name=dataset or _data(record).get("source") or "text",
-            dataset_config=settings.get("dataset_config_name") if dataset else None,
-            dataset_split=settings.get("validation_split") if dataset else None,
-            dataset_revision=settings.get("dataset_revision") if dataset else None,
-            metric_type=_METRIC_NAMES.get(name, (name, name))[0],
-            metric_name=_metric_label(name, record),
-            metric_value=value,
-        )
-        for name, value in _scores(record).items()
-    ]
-
-
-def _scores(record: Mapping[str, Any]) -> dict[str, float]:
-    """What was measured on the evaluation data. Not a number is no measurement, and no valid metadata."""
-    metrics = record.get("metrics") or {}
-    return {name: value for name, value in metrics.items() if _is_number(value) and not _BOOKKEEPING.match(name)}
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _metric_type(name: str) -> str:
+    return "loss" if name == "eval_loss" else name
+
+
 def _metric_label(name: str, record: Mapping[str, Any]) -> str:
-    label = record.get("perplexity_label")
-    if name == "perplexity" and label:
-        return str(label)[:1].upper() + str(label)[1:]
-    return _METRIC_NAMES.get(name, (name, name.replace("_", " ").capitalize()))[1]
+    label = str(record.get("perplexity_label") or "") if name == "perplexity" else ""
+    return label[:1].upper() + label[1:] if label else _metric_type(name).replace("_", " ").capitalize()
 
 
 def _hub_id(name: Any) -> str | None:
     """The name, if it can be a repository's. What exists here as a folder was loaded from there."""
-    if not isinstance(name, str) or os.path.exists(name):
-        return None
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return None
-    return name
-
-
-def _dataset_id(record: Mapping[str, Any]) -> str | None:
-    return _hub_id(_data(record).get("dataset_name"))
-
-
-def _data(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    return record.get("data") or {}
+    if isinstance(name, str) and not os.path.exists(name):
+        with suppress(HFValidationError):
+            validate_repo_id(name)
+            return name
+    return None
 
 
 def _pipeline_tag(record: Mapping[str, Any]) -> str | None:
@@ -167,9 +140,8 @@ def _pipeline_tag(record: Mapping[str, Any]) -> str | None:
 
 
 def _model_name(record: Mapping[str, Any]) -> str:
-    published_as = (record.get("settings") or {}).get("hub_model_id")
-    if _hub_id(published_as):
-        return str(published_as).rpartition("/")[2]
+    if published_as := _hub_id(record["settings"].get("hub_model_id")):
+        return published_as.rpartition("/")[2]
     return "-".join(part for part in (record.get("model_type"), record["recipe"]) if part)
 
 
@@ -191,7 +163,7 @@ def _shell_quoted(text: str) -> str:
 
 
 def _hyperparameters(record: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """What was set, by where it belongs."""
+    """Group, name and value of all that was set."""
     groups = {"Recipe": "options", "Training": "training", "Data and model": "settings", "Seeds": "seeds"}
     for group, key in groups.items():
         for name, value in (record.get(key) or {}).items():
@@ -201,7 +173,7 @@ def _hyperparameters(record: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]
 
 def _remarks(record: Mapping[str, Any]) -> Iterator[str]:
     """The numbers that the results are read against."""
-    predicted = "predicted tokens" if "tokens" in (_data(record).get("evaluation") or {"tokens"}) else "targets"
+    predicted = "predicted tokens" if "tokens" in (record["data"].get("evaluation") or {"tokens"}) else "targets"
     remarks = {
         "eval_targets": f"Measured on {{}} {predicted} of the evaluation data.",
         "unigram_loss": "Guessing by word frequency alone has a loss of {}.",

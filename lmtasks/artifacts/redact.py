@@ -63,8 +63,7 @@ def redacted(value: Any) -> Any:
 
 
 def _public_entry(key: str, value: Any) -> Any:
-    counts = value is None or isinstance(value, bool | int | float)
-    return REDACTED if _is_secret(key) and not counts else redacted(value)
+    return REDACTED if _is_secret(key) and not isinstance(value, int | float | None) else redacted(value)
 
 
 def _is_secret(key: str) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,17 +18,11 @@ RECORD = "run.json"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 
-OWN = (
-    RECORD,
-    LOG,
-    CHECKPOINTS,
-    "README.md",
-    "all_results.json",
-    "train_results.json",
-    "eval_results.json",
-    "trainer_state.json",
-)
-"""What a run writes beside its model and tokenizer."""
+ABOUT_THE_RUN = (RECORD, "README.md", "all_results.json", "train_results.json", "eval_results.json")
+"""Files that a run leaves for whoever gets its model."""
+
+OWN = (LOG, CHECKPOINTS, *ABOUT_THE_RUN, "trainer_state.json")
+"""Files and folders that a run writes beside its model and tokenizer."""
 
 LOCK = ".lock"
 """There while a run has the folder; says which process."""
@@ -37,12 +32,8 @@ def choose_folder(recipe: str, wanted: str | None) -> Path:
     """The folder of a run: the wanted one, or the first free of ``runs/RECIPE``, ``runs/RECIPE-2``, ..."""
     if wanted:
         return Path(wanted)
-    folder = Path("runs") / recipe
-    number = 1
-    while folder.exists():
-        number += 1
-        folder = Path("runs") / f"{recipe}-{number}"
-    return folder
+    names = itertools.chain([recipe], (f"{recipe}-{number}" for number in itertools.count(2)))
+    return next(folder for folder in map(Path("runs").joinpath, names) if not folder.exists())
 
 
 @contextmanager
@@ -70,50 +61,36 @@ def require_free(folder: Path) -> None:
     Raises:
         InputError: one has; names the process.
     """
-    try:
-        import fcntl
-
-        with (folder / LOCK).open() as file:
-            _lock(file, fcntl.LOCK_SH, folder)
-    except (ImportError, OSError):
-        return
+    with suppress(ImportError, OSError), (folder / LOCK).open() as file:
+        _lock(file, folder, shared=True)
 
 
 def _locked(folder: Path) -> TextIO | None:
     """The file whose lock this process has; None where there are no locks."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
     path = folder / LOCK
     file = path.open("a+")
     try:
-        _lock(file, fcntl.LOCK_EX, folder)
-    except OSError:
+        _lock(file, folder)
+    except (ImportError, OSError):
         file.close()
-        path.unlink()
+        with suppress(OSError):  # another run may be at the same
+            path.unlink()
         return None
-    if not _is_at(file, path):  # of a run that has just ended
-        file.close()
-        return _locked(folder)
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            return file
+    file.close()  # of a run that has just ended, and removed it
+    return _locked(folder)
 
 
-def _is_at(file: TextIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _lock(file: TextIO, how: int, folder: Path) -> None:
-    import fcntl
+def _lock(file: TextIO, folder: Path, *, shared: bool = False) -> None:
+    import fcntl  # which not every system has
 
     try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
     except BlockingIOError:
         file.seek(0)
         number = file.read()
@@ -125,10 +102,9 @@ def _lock(file: TextIO, how: int, folder: Path) -> None:
 
 
 def require_usable(folder: Path, request: str, *, overwrite: bool, resume: str | bool | None) -> None:
-    """Refuse a folder that holds anything but this run.
+    """Refuse a folder that holds anything but this run; it need not exist.
 
     Args:
-        folder: need not exist.
         request: fingerprint of what was asked for, as ``run.json`` keeps it.
         overwrite: an earlier run there may be replaced.
         resume: the same run, unfinished, may be there; see :func:`checkpoint_to_resume`.
@@ -143,20 +119,15 @@ def require_usable(folder: Path, request: str, *, overwrite: bool, resume: str |
         if resume:
             raise InputError(f"nothing to resume in '{folder}'", "leave out --resume_from_checkpoint")
         return
-    record = read_record(folder)
+    record, advice = read_record(folder), "choose another, or replace it with --overwrite_output_dir"
     if record is None:
         raise InputError(f"output_dir '{folder}' holds files that are no run of lmtasks", "choose another --output_dir")
     if overwrite:
         return
     if record.get("status") == "done":
-        raise InputError(
-            f"output_dir '{folder}' holds a finished run", "choose another, or replace it with --overwrite_output_dir"
-        )
+        raise InputError(f"output_dir '{folder}' holds a finished run", advice)
     if record.get("request") != request:
-        raise InputError(
-            f"output_dir '{folder}' holds an unfinished run with other options",
-            "choose another, or replace it with --overwrite_output_dir",
-        )
+        raise InputError(f"output_dir '{folder}' holds an unfinished run with other options", advice)
     if not resume:
         raise InputError(
             f"output_dir '{folder}' holds this run, unfinished",
@@ -169,55 +140,51 @@ def checkpoint_to_resume(folder: Path, wanted: str | bool) -> Path:
     """The wanted checkpoint of a run, or its last; one that was not written to its end does not count.
 
     Args:
-        folder: of the run.
         wanted: path of a checkpoint, or True for the last.
 
     Raises:
         InputError: there is none.
     """
-    whole = {
-        int(path.name.removeprefix("checkpoint-")): path
-        for path in (folder / CHECKPOINTS).glob("checkpoint-*")
-        if re.fullmatch(r"checkpoint-\d+", path.name) and _is_whole(path)
-    }
-    if wanted is not True:
-        named = [path for path in whole.values() if path.resolve() == Path(str(wanted)).resolve()]
-        if not named:
-            raise InputError(
-                f"'{wanted}' is no complete checkpoint of the run in '{folder}'",
-                "--resume_from_checkpoint true takes the last one",
-            )
-        return named[0]
-    if not whole:
+    paths = [path for path in (folder / CHECKPOINTS).glob("checkpoint-*") if _is_whole(path)]
+    if wanted is True:
+        if paths:
+            return max(paths, key=lambda path: int(path.name.removeprefix("checkpoint-")))
         raise InputError(
             f"the run in '{folder}' was stopped before its first checkpoint", "--overwrite_output_dir starts again"
         )
-    return whole[max(whole)]
+    for path in paths:
+        if path.resolve() == Path(str(wanted)).resolve():
+            return path
+    raise InputError(
+        f"'{wanted}' is no complete checkpoint of the run in '{folder}'",
+        "--resume_from_checkpoint true takes the last one",
+    )
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """The Trainer writes its state last."""
-    try:
+    """Whether the Trainer made it, and to the end: it writes its state last."""
+    with suppress(OSError, ValueError):
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+        return re.fullmatch(r"checkpoint-\d+", checkpoint.name) is not None
+    return False
 
 
 def _require_writable(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output_dir '{folder}' is a file", "choose a folder")
-    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not parent.is_dir():
-        raise InputError(f"output_dir '{folder}' lies below the file '{parent}'", "choose a folder")
-    if not os.access(parent, os.W_OK):
-        raise InputError(f"output_dir '{folder}' cannot be written: no permission in '{parent}'", "choose another")
+    place = _existing(folder)
+    if not place.is_dir():
+        what = "is a file" if place == folder else f"lies below the file '{place}'"
+        raise InputError(f"output_dir '{folder}' {what}", "choose a folder")
+    if not os.access(place, os.W_OK):
+        raise InputError(f"output_dir '{folder}' cannot be written: no permission in '{place}'", "choose another")
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def require_space(folder: Path, needed: int) -> None:
     """Refuse a disk on which so many bytes would not fit."""
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(_existing(folder)).free
     if free < needed:
         raise InputError(
             f"the disk of output_dir '{folder}' has {free / 2**20:,.0f} MiB free, a run takes {needed / 2**20:,.0f}",
@@ -240,7 +207,7 @@ def clear(folder: Path) -> None:
 
 
 def read_record(folder: str | Path) -> dict[str, Any] | None:
-    """What ``run.json`` says, or None where there is no run.
+    """The content of ``run.json``, or None where there is no run.
 
     Raises:
         InputError: the file is damaged.

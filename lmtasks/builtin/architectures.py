@@ -1,4 +1,4 @@
-"""What there is to know about transformers' own model types, beyond what is read off or measured.
+"""Facts about transformers' own model types that are neither read off nor measured.
 
 A type that is not here needs nothing. Most that are, only say which numbers make a model of the type small.
 """
@@ -6,6 +6,7 @@ A type that is not here needs nothing. Most that are, only say which numbers mak
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,39 +14,38 @@ from lmtasks import Architecture, hookimpl
 
 MASKED, CAUSAL = "AutoModelForMaskedLM", "AutoModelForCausalLM"
 
-ENCODERS = (
-    "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert",
-    "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta",
-    "xlm-roberta-xl", "xmod",
-)  # fmt: skip
-"""Types that see both sides unless their configuration says that they are decoders."""
-
-POOLED = ("big_bird", "fnet", "layoutlm", "squeezebert")
-"""Types with a summary of the text that no token is told from."""
-
-CROSSED = (
-    "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart",
-    "prophetnet", "trocr", "whisper",
-)  # fmt: skip
-"""Types whose decoder, alone, has no encoder to attend to."""
-
-INDEXED = (
-    "axk2", "deepseek_v32", "deepseek_v4", "dots3_note", "dots3_note_text", "glm_moe_dsa", "hy_v4", "qwen4_exp",
-    "qwen4_exp_text",
-)  # fmt: skip
-"""Types that choose what to attend to by an indexer, which learns from a loss of its own."""
-
-SEEING = (
-    "fuyu", "gemma3", "gemma4", "gemma4_unified", "git", "got_ocr2", "modernvbert", "moss_transcribe_diarize",
-    "neomme", "phi4_multimodal", "ultravbert",
-)  # fmt: skip
-"""Types that take images or sound as well."""
-
 TOWERS = (
     "*vision*", "*image_encoder*", "*audio*", "*multi_modal_projector*", "*connector*", "*patch_embed*",
     "*visual_projection*", "*img_temporal_embedding*", "*image_embed*",
 )  # fmt: skip
 """Parts that images and sound go through."""
+
+FAMILIES: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
+    # They see both sides unless their configuration says that they are decoders.
+    ({"causal": {"is_decoder": True}}, (
+        "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert",
+        "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta",
+        "xlm-roberta-xl", "xmod",
+    )),
+    # They have a summary of the text that no token is told from.
+    ({"idle": {MASKED: ["*.pooler.*"], CAUSAL: ["*.pooler.*"]}}, ("big_bird", "fnet", "layoutlm", "squeezebert")),
+    # Their decoder, alone, has no encoder to attend to.
+    ({"idle": {CAUSAL: ["*.encoder_attn*"]}}, (
+        "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart",
+        "prophetnet", "trocr", "whisper",
+    )),
+    # They choose what to attend to by an indexer, which learns from a loss of its own.
+    ({"idle": {CAUSAL: ["*.indexer.*"]}, "limits": "its indexer stays as it is"}, (
+        "axk2", "deepseek_v32", "deepseek_v4", "dots3_note", "dots3_note_text", "glm_moe_dsa", "hy_v4", "qwen4_exp",
+        "qwen4_exp_text",
+    )),
+    # They take images or sound as well.
+    ({"idle": {MASKED: TOWERS, CAUSAL: TOWERS}, "limits": "text only; what images or sound go through stays"}, (
+        "fuyu", "gemma3", "gemma4", "gemma4_unified", "git", "got_ocr2", "modernvbert", "moss_transcribe_diarize",
+        "neomme", "phi4_multimodal", "ultravbert",
+    )),
+)  # fmt: skip
+"""Facts about several types, and which types these are."""
 
 REFUSED = {
     "cpmant": "it sees the whole text, and learns to continue it from prompts and masks of its own",
@@ -59,7 +59,7 @@ REFUSED = {
 }
 """Types whose causal models cannot continue a text by what causal-lm teaches, and why."""
 
-SMALL_MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_chunk_size": 16}
+SMALL_MAMBA = {"mamba_d_head": 16, "mamba_d_state": 16, "mamba_chunk_size": 16}
 
 SMALL_INDEXER = {
     "indexer_n_heads": 2,
@@ -69,50 +69,41 @@ SMALL_INDEXER = {
     "indexer_compress_ratio": 4,
 }
 
+SMALL_PER_LAYER = {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8}
+
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
 TINY: dict[str, dict[str, Any]] = {
-    "bailing_hybrid": {"num_expert_group": 2, "topk_group": 1, "linear_head_dim": 8, "linear_num_heads": 4},
+    "bailing_hybrid": {"num_expert_group": 2},
     "bamba": {**SMALL_MAMBA, "attn_layer_indices": [1]},
     "blt": {"encoder_hash_byte_group_vocab": 100},
     "cohere_compass_text": {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}},
-    "dbrx": {"attn_config": {"kv_n_heads": 1, "rope_theta": 10000.0, "clip_qkv": 8.0}},
-    "deepseek_v2": {"topk_group": 1, "n_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
-    "deepseek_v4": {"compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8}},
+    "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}},
+    "deepseek_v2": {"topk_group": 1, "n_group": 1, "num_experts_per_tok": 2},
+    "deepseek_v4": {"compress_rates": {"heavily_compressed_attention": 8}},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
-    "dots3_note": {
-        "text_config": {"head_dim": 16},
-        "audio_config": {"adapter_input_size": 32, "adapter_out_dim": 32},
-        "vision_config": {"adapter_in_dim": 32},
-    },
+    "dots3_note": {"text_config": {"head_dim": 16}, "audio_config": {"adapter_input_size": 32}},
     "dots3_note_text": {"head_dim": 16},
     "esmc": {"num_key_value_heads": 4},
     "falcon_h1": {**SMALL_MAMBA, "mamba_d_ssm": 64},
-    "gemma3n_text": {
-        "num_kv_shared_layers": 0,
-        "hidden_size_per_layer_input": 8,
-        "vocab_size_per_layer_input": 512,
-        "laurel_rank": 8,
-        "intermediate_size": 64,
-    },
-    "gemma4": {"text_config": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8}},
-    "gemma4_text": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8},
-    "gemma4_unified": {"text_config": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8}},
-    "gemma4_unified_text": {"vocab_size_per_layer_input": 512, "hidden_size_per_layer_input": 8},
+    "gemma3n_text": {**SMALL_PER_LAYER, "num_kv_shared_layers": 0, "laurel_rank": 8, "intermediate_size": 64},
+    "gemma4": {"text_config": SMALL_PER_LAYER},
+    "gemma4_text": SMALL_PER_LAYER,
+    "gemma4_unified": {"text_config": SMALL_PER_LAYER},
+    "gemma4_unified_text": SMALL_PER_LAYER,
     "granitemoehybrid": {**SMALL_MAMBA, "layer_types": ["linear_attention", "full_attention"]},
     "helium": {"num_key_value_heads": 4},
     "hrm_text": {"num_layers_per_stack": 1, "num_hidden_layers": 8},
     "hunyuan_v1_dense": {"head_dim": 8},
     "hunyuan_v1_moe": {"head_dim": 8, "num_experts": 4, "moe_topk": 2},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 2},
-    "kimi_linear": {"linear_head_dim": 8, "linear_num_heads": 4},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "luke": {"entity_vocab_size": 100},
     "mamba2": {"num_heads": 8, "n_groups": 2, "state_size": 16, "chunk_size": 16},
     "ministral": {"head_dim": 8},
-    "mobilebert": {"embedding_size": 16, "intra_bottleneck_size": 32, "true_hidden_size": 32},
+    "mobilebert": {"embedding_size": 16, "intra_bottleneck_size": 32},
     "nemotron": {"num_key_value_heads": 2},
-    "nemotron_h": {"mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 2, "ssm_state_size": 16},
+    "nemotron_h": {"mamba_head_dim": 16, "n_groups": 2, "ssm_state_size": 16},
     "neomme": {"num_key_value_heads": 4, "head_dim": 16},
     "perceiver": {"num_latents": 16, "d_latents": 32, "num_self_attends_per_block": 2, "max_position_embeddings": 64},
     "phi4_multimodal": {
@@ -131,14 +122,11 @@ TINY: dict[str, dict[str, Any]] = {
         "hash_seed": 0,
         "hidden_dropout_prob": 0.0,
         "local_attention_probs_dropout_prob": 0.0,
-        "lsh_attention_probs_dropout_prob": 0.0,
         "axial_pos_shape": [4, 16],
         "axial_pos_embds_dim": [8, 24],
-        "attn_layers": ["local", "lsh"],
         "local_attn_chunk_length": 16,
         "lsh_attn_chunk_length": 16,
     },
-    "xlnet": {"d_head": 8},
     "xlstm": {"num_blocks": 2},
     "zamba": {
         "num_hidden_layers": 5,
@@ -195,32 +183,21 @@ ONES: dict[str, dict[str, Any]] = {
     "xmod": {"fresh": {"default_language": "en_XX"}},
     "youtu": {"empty_padding": True},
 }
-"""What is true of one type only."""
+"""Facts about one type only."""
 
 
 def _declared() -> Iterator[Architecture]:
     """One declaration for each type that anything is known about."""
-    known: dict[str, dict[str, Any]] = {}
-
-    def add(kind: str, **facts: Any) -> None:
-        known[kind] = {**known.get(kind, {}), **facts}
-
-    for kind in ENCODERS:
-        add(kind, causal={"is_decoder": True})
-    for kind in POOLED:
-        add(kind, idle={MASKED: ["*.pooler.*"], CAUSAL: ["*.pooler.*"]})
-    for kind in CROSSED:
-        add(kind, idle={CAUSAL: ["*.encoder_attn*"]})
-    for kind in INDEXED:
-        add(kind, idle={CAUSAL: ["*.indexer.*"]}, limits="its indexer stays as it is")
-    for kind in SEEING:
-        add(kind, idle={MASKED: TOWERS, CAUSAL: TOWERS}, limits="text only; what images or sound go through stays")
+    known: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for facts, kinds in FAMILIES:
+        for kind in kinds:
+            known[kind] |= facts
     for kind, reason in REFUSED.items():
-        add(kind, refused={CAUSAL: reason})
+        known[kind]["refused"] = {CAUSAL: reason}
     for kind, numbers in TINY.items():
-        add(kind, tiny=numbers)
+        known[kind]["tiny"] = numbers
     for kind, facts in ONES.items():
-        add(kind, **facts)
+        known[kind] |= facts
     return (Architecture(model_type=kind, **facts) for kind, facts in sorted(known.items()))
 
 

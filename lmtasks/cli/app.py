@@ -15,22 +15,29 @@ from lmtasks.cli.argv import asks_help, taken_switch, taken_values, underscored
 from lmtasks.errors import InputError, LmtasksError, nearest
 from lmtasks.registry.enabled_plugins import file_of, selected
 
-USAGE = """\
+COMMANDS = {
+    "run": ("RECIPE [flags]", "train; with no flags, a small model in a minute"),
+    "predict": ("RUN_OR_MODEL TEXT...", "use it"),
+    "evaluate": ("RUN_OR_MODEL [flags]", "measure it"),
+    "push": ("RUN REPO_ID", "publish it"),
+    "list": ("", "the recipes that are installed"),
+    "show": ("RECIPE", "one recipe in detail"),
+    "schema": ("RECIPE", "what its YAML may hold, as JSON Schema"),
+    "architectures": ("[RECIPE]", "the model types that it trains, and what is known of each"),
+    "plugins": ("", "what brought the recipes, and what is broken"),
+    "doctor": ("", "what is installed, what is there, and what is broken"),
+    "new-plugin": ("NAME", "a package with a recipe or an architecture of your own"),
+}
+"""The commands: what each takes, and what it does."""
+
+_ROWS = "\n".join(f"  lmtasks {f'{name} {takes}':<32}{does}" for name, (takes, does) in COMMANDS.items())
+
+USAGE = f"""\
 usage: lmtasks COMMAND ...
 
 From text to a language model of your own, and on to the Hub.
 
-  lmtasks run RECIPE [flags]              train; with no flags, a small model in a minute
-  lmtasks predict RUN_OR_MODEL TEXT...    use it
-  lmtasks evaluate RUN_OR_MODEL [flags]   measure it
-  lmtasks push RUN REPO_ID                publish it
-  lmtasks list                            the recipes that are installed
-  lmtasks show RECIPE                     one recipe in detail
-  lmtasks schema RECIPE                   what its YAML may hold, as JSON Schema
-  lmtasks architectures [RECIPE]          the model types that it trains, and what is known of each
-  lmtasks plugins                         what brought the recipes, and what is broken
-  lmtasks doctor                          what is installed, what is there, and what is broken
-  lmtasks new-plugin NAME                 a package with a recipe or an architecture of your own
+{_ROWS}
 
 RECIPE is a name from the list, PACKAGE:NAME where two packages have it, or ./my_recipe.py.
 
@@ -41,20 +48,6 @@ RECIPE is a name from the list, PACKAGE:NAME where two packages have it, or ./my
 
 start with:  lmtasks run masked-lm
 """
-
-COMMANDS = (
-    "run",
-    "predict",
-    "evaluate",
-    "push",
-    "list",
-    "show",
-    "schema",
-    "architectures",
-    "plugins",
-    "doctor",
-    "new-plugin",
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

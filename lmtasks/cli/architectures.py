@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lmtasks.api import Recipe
-from lmtasks.cli.argv import taken_switch, told_of
+from lmtasks.cli.argv import refuse_stray, taken_switch, told_of
 from lmtasks.cli.lookup import found
-from lmtasks.cli.report import print_json, quiet
-from lmtasks.errors import InputError, RunError
+from lmtasks.cli.report import quiet, tell
+from lmtasks.errors import RunError
 from lmtasks.registry.catalog import Catalog
 from lmtasks.registry.support import heading, rows
 
@@ -14,22 +14,17 @@ from lmtasks.registry.support import heading, rows
 def command(words: list[str]) -> int:
     """Print what is known, or measure it anew."""
     prove, words = taken_switch(words, "prove")
-    given, said = told_of(words, "lmtasks architectures [RECIPE] [--prove TYPE...]", most=None)
+    given, said = told_of(words, "lmtasks architectures [RECIPE] [--prove TYPE...]", names=None)
     word, kinds = (given or ["masked-lm"])[0], given[1:]
-    if kinds and not prove:
-        raise InputError(f"unexpected '{kinds[0]}'", f"lmtasks architectures {word} --prove {kinds[0]}")
+    if not prove:
+        refuse_stray(kinds, f"lmtasks architectures {word} --prove {' '.join(kinds[:1])}")
     catalog, name = found(word, light=not prove)
     recipe = catalog.recipes[name]
     if prove:
         return _proved(recipe, catalog, kinds, as_json="json" in said)
     known = rows(recipe, catalog)
-    if "json" in said:
-        print_json([row.as_json() for row in known])
-        return 0
-    print(f"{name}, {recipe.model_class.partition(':')[2]}, {heading()}")
-    for row in known:
-        print(row.line())
-    return 0
+    lines = [f"{name}, {recipe.model_class.partition(':')[2]}, {heading()}", *(row.line() for row in known)]
+    return tell([row.as_json() for row in known], lines, as_json="json" in said)
 
 
 def _proved(recipe: Recipe, catalog: Catalog, kinds: list[str], *, as_json: bool) -> int:
@@ -43,6 +38,5 @@ def _proved(recipe: Recipe, catalog: Catalog, kinds: list[str], *, as_json: bool
         seen.append({**row.as_json(), "checks": checks})
         if not as_json:
             print(row.line(), flush=True)
-    if as_json:
-        print_json(seen)
+    tell(seen, [], as_json=as_json)
     return 0 if all(row["state"] != "refused" for row in seen) else RunError.exit_code

@@ -5,7 +5,7 @@ Commands that only tell get by with this: importing a parser takes longer than t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lmtasks.errors import InputError
@@ -22,47 +22,61 @@ def underscored(arguments: Sequence[str]) -> list[str]:
     return result
 
 
-def loose(arguments: Sequence[str], switches: Sequence[str] = ()) -> tuple[dict[str, str], list[str]]:
-    """Flags that nobody declared, ``--name value`` or ``--name=value``, and what stands between them.
+def _flags(arguments: Sequence[str], switches: Sequence[str]) -> Iterator[tuple[str, str | None, list[str]]]:
+    """Each flag with its value, if it has one, and the words that say so; any other word has an empty name.
 
-    After ``--`` nothing is a flag.
-
-    Args:
-        switches: names that need no value, so that the word after them is none.
-
-    Returns:
-        values by name, and the other words.
+    A flag takes the next word, unless that is a flag, too; a switch takes only true and false. After ``--``,
+    which comes with all that follows it, nothing is a flag.
     """
-    values: dict[str, str] = {}
-    words: list[str] = []
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
         if word == "--":
-            return values, words + rest
+            yield "", None, [word, *rest]
+            return
         if not word.startswith("--"):
-            words.append(word)
+            yield "", None, [word]
             continue
         name, separator, value = word[2:].partition("=")
-        if not separator:
-            value = rest.pop(0) if _takes_next(name, rest, switches) else "true"
-        values[name] = value
-    return values, words
+        if separator:
+            yield name, value, [word]
+        elif rest and not rest[0].startswith("--") and (name not in switches or rest[0].lower() in ("true", "false")):
+            yield name, rest[0], [word, rest.pop(0)]
+        else:
+            yield name, None, [word]
+
+
+def loose(arguments: Sequence[str], switches: Sequence[str] = ()) -> tuple[dict[str, str], list[str]]:
+    """Values of flags that nobody declared, by name, and the words between them.
+
+    Args:
+        switches: names that need no value, so that the word after them is none.
+    """
+    found = list(_flags(arguments, switches))
+    words = [word for name, _, said in found if not name for word in said]
+    if "--" in words:
+        words.remove("--")
+    return {name: "true" if value is None else value for name, value, _ in found if name}, words
+
+
+def refuse_stray(words: Sequence[str], hint: str) -> None:
+    """Refuse words that a command has no use for."""
+    if words:
+        raise InputError(f"unexpected '{words[0]}'", hint)
 
 
 def asks_help(arguments: Sequence[str]) -> bool:
     """Whether help is all that is wanted."""
-    return "--help" in arguments or "-h" in arguments
+    return not {"--help", "-h", "--help_all"}.isdisjoint(arguments)
 
 
 def told_of(
-    arguments: Sequence[str], usage: str, names: int = 0, switches: Sequence[str] = ("json",), most: int | None = 0
+    arguments: Sequence[str], usage: str, names: int | None = 0, switches: Sequence[str] = ("json",)
 ) -> tuple[list[str], set[str]]:
-    """The names that a command which only tells was given, and which of its switches.
+    """The names and the switches that a command which only tells was given.
 
     Args:
-        names: how many it needs.
-        most: how many more it takes; None is any number.
+        names: how many it needs; None is any number.
     """
     usage = " ".join(["usage:", usage, "[--plugin MODULE] [--no_plugins]", *(f"[--{name}]" for name in switches)])
     if asks_help(arguments):
@@ -70,26 +84,23 @@ def told_of(
         raise SystemExit(0)
     flags, given = loose(arguments, switches)
     unknown = [f"--{flag}" for flag in flags if flag not in switches]
-    unknown += [] if most is None else given[names + most :]
-    if unknown:
-        raise InputError(f"unexpected '{unknown[0]}'", usage)
-    if len(given) < names:
+    refuse_stray([*unknown, *([] if names is None else given[names:])], usage)
+    if len(given) < (names or 0):
         raise InputError("a name is missing", usage)
     return given, {name for name, value in flags.items() if value.lower() != "false"}
 
 
+def _taken(arguments: Sequence[str], flag: str, switches: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The values of one flag, empty where it has none, and the other words as they were typed."""
+    found = list(_flags(arguments, switches))
+    others = [word for name, _, said in found if name != flag for word in said]
+    return [value or "" for name, value, _ in found if name == flag], others
+
+
 def taken_switch(arguments: Sequence[str], name: str) -> tuple[bool, list[str]]:
     """Whether a yes-or-no flag stands anywhere before ``--``, and the other words."""
-    said, words = False, list(arguments)
-    for place in reversed(range(_end(words))):
-        flag, separator, value = words[place].partition("=")
-        if flag != f"--{name}":
-            continue
-        if not separator and place + 1 < _end(words) and words[place + 1].lower() in ("true", "false"):
-            value = words.pop(place + 1)
-        said = value.lower() != "false"
-        del words[place]
-    return said, words
+    values, words = _taken(arguments, name, [name])
+    return bool(values) and values[0].lower() != "false", words
 
 
 def taken_values(arguments: Sequence[str], name: str) -> tuple[list[str], list[str]]:
@@ -98,40 +109,14 @@ def taken_values(arguments: Sequence[str], name: str) -> tuple[list[str], list[s
     Raises:
         InputError: it has no value.
     """
-    values: list[str] = []
-    words = list(arguments)
-    place = 0
-    while place < _end(words):
-        flag, separator, value = words[place].partition("=")
-        if flag != f"--{name}":
-            place += 1
-            continue
-        del words[place]
-        if not separator and place < _end(words) and not words[place].startswith("--"):
-            value = words.pop(place)
-        if not value:
-            raise InputError(f"--{name} needs a value", f"--{name} {name.upper()}")
-        values.append(value)
+    values, words = _taken(arguments, name, [])
+    if "" in values:
+        raise InputError(f"--{name} needs a value", f"--{name} {name.upper()}")
     return values, words
 
 
-def _end(words: Sequence[str]) -> int:
-    """Where flags end."""
-    return words.index("--") if "--" in words else len(words)
-
-
-def _takes_next(name: str, rest: Sequence[str], switches: Sequence[str]) -> bool:
-    if not rest or rest[0].startswith("--"):
-        return False
-    return name not in switches or rest[0].lower() in ("true", "false")
-
-
-def scalars(values: Mapping[str, str]) -> dict[str, Any]:
-    """Typed words as YAML reads them: ``3`` a number, ``true`` a truth, ``[a, b]`` a list, anything else text."""
-    return {name: _scalar(value) for name, value in values.items()}
-
-
-def _scalar(text: str) -> Any:
+def scalar(text: str) -> Any:
+    """A typed word as YAML reads it: ``3`` a number, ``true`` a truth, ``[a, b]`` a list, anything else text."""
     import yaml
 
     from lmtasks.api import NUMBER

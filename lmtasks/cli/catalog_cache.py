@@ -1,4 +1,4 @@
-"""What ``lmtasks list``, ``show`` and ``plugins`` say, remembered between calls.
+"""The answers of ``lmtasks list``, ``show`` and ``plugins``, remembered between calls.
 
 Finding and importing plugins takes several times as long as Python takes to start (benchmarks/startup.py has both).
 Nothing of it can change while the folders on ``sys.path`` (where an installation adds or removes something) and
@@ -15,9 +15,10 @@ import sys
 import time
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lmtasks.registry.enabled_plugins import cache_home, current, identity, traces
+from lmtasks.registry.enabled_plugins import cache_home, current, traces
 
 if TYPE_CHECKING:
     from lmtasks.registry.catalog import Catalog
@@ -28,6 +29,10 @@ KEPT_FOR = 600
 
 PASSING = {"_", "PWD", "OLDPWD", "SHLVL", "COLUMNS", "LINES", "LMTASKS_TRACE_PLUGINS"}
 """Variables that a shell changes all the time, and that break no plugin."""
+
+
+_CONTENT = {"recipes": list, "plugins": list, "stamps": dict, "until": float, "environment": int}
+"""The file, by name and type."""
 
 
 class Told(NamedTuple):
@@ -43,30 +48,26 @@ class Told(NamedTuple):
 
 
 def told(*, everything: bool = False) -> Told:
-    """What is installed, from the cache where that is still so.
+    """The installed catalog, from the cache where it still is as it was.
 
     Args:
         everything: import also what imports torch or the like at its top.
     """
     file = _file()
-    remembered = None if everything or not _may_remember() else _read(file)
+    # A command that names a plugin of its own, or wants to see how they are loaded, needs them loaded.
+    remembered = None if everything or current().named or traces() else _read(file)
     if remembered is not None and _is_true(remembered):
         return Told(remembered["recipes"], remembered["plugins"])
     from lmtasks.registry.catalog import load_catalog
 
     catalog = load_catalog(light=not everything)
-    said = Told(
-        [described(catalog, name) for name in catalog.recipes],
-        [
-            {"title": plugin.title, "state": plugin.state, "problems": plugin.problems, **plugin.as_json()}
-            for plugin in catalog.plugins
-        ],
-    )
+    recipes = [described(catalog, name) for name in catalog.recipes]
+    said = Told(recipes, [plugin.as_json() for plugin in catalog.plugins])
     if not current().named:
         broken = any(plugin.broken for plugin in catalog.plugins)
-        until, environment = (time.time() + KEPT_FOR, _environment()) if broken else (0, 0)
-        content = {**said._asdict(), "stamps": _stamps(_places(catalog.plugins))}
-        _write(file, {**content, "until": until, "environment": environment})
+        until, environment = (time.time() + KEPT_FOR, _environment()) if broken else (0.0, 0)
+        stamps = _stamps(_places(catalog.plugins))
+        _write(file, {**said._asdict(), "stamps": stamps, "until": until, "environment": environment})
     return said
 
 
@@ -90,14 +91,10 @@ def described(catalog: Catalog, name: str) -> dict[str, Any]:
     }
 
 
-def _may_remember() -> bool:
-    """A command that names a plugin of its own, or wants to see how they are loaded, needs them loaded."""
-    return not current().named and not traces()
-
-
 def _file() -> str:
     """One file for each Python, search path and choice of plugins."""
-    place = zlib.crc32(repr((sys.version, sys.prefix, sys.path, identity())).encode())
+    choice = os.environ.get("LMTASKS_PLUGINS"), os.environ.get("LMTASKS_DISABLE_PLUGINS"), current()
+    place = zlib.crc32(repr((sys.version, sys.prefix, sys.path, choice)).encode())
     return os.path.join(cache_home(), f"list-{place:08x}.json")
 
 
@@ -127,64 +124,42 @@ def _places(plugins: Iterable[Plugin]) -> list[str]:
 def _files_of(package: str) -> set[str]:
     """Every module of a package, without importing it."""
     from importlib.util import find_spec
+    from pathlib import Path
 
-    try:
+    spec = None
+    with suppress(ImportError, ValueError):
         spec = find_spec(package)
-    except (ImportError, ValueError):
-        return set()
     if spec is None:
         return set()
-    folders = [*(spec.submodule_search_locations or ())]
-    files = {
-        os.path.join(place, name)
-        for folder in folders
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name.endswith(".py")
-    }
-    return files | ({spec.origin} if spec.origin else set())
+    files = {str(file) for folder in spec.submodule_search_locations or () for file in Path(folder).rglob("*.py")}
+    return files | {spec.origin or ""} - {""}
 
 
 def _stamps(places: Iterable[str]) -> dict[str, int]:
-    """When each place was last changed, in nanoseconds; 0 where there is none."""
-    return {place: _changed(place) for place in places}
-
-
-def _changed(place: str) -> int:
-    try:
-        return os.stat(place or os.curdir).st_mtime_ns
-    except OSError:
-        return 0
+    """The time of each place's last change, in nanoseconds; 0 where there is none."""
+    stamps = dict.fromkeys(places, 0)
+    for place in stamps:
+        with suppress(OSError):
+            stamps[place] = os.stat(place or os.curdir).st_mtime_ns
+    return stamps
 
 
 def _read(file: str) -> dict[str, Any] | None:
-    """What was remembered, if it is there and whole."""
+    """The content of the file, if it is there and whole."""
     try:
         with open(file, encoding="utf-8") as handle:
             content = json.load(handle)
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) and _is_whole(content) else None
-
-
-def _is_whole(content: Mapping[str, Any]) -> bool:
-    kinds: dict[str, Any] = {
-        "stamps": dict,
-        "recipes": list,
-        "plugins": list,
-        "until": (int, float),
-        "environment": int,
-    }
-    return content.keys() == kinds.keys() and all(isinstance(content[name], kind) for name, kind in kinds.items())
+    whole = isinstance(content, dict) and {name: type(value) for name, value in content.items()} == _CONTENT
+    return content if whole else None
 
 
 def _write(file: str, content: Mapping[str, Any]) -> None:
     """Remember, where there is a place for it: a cache that cannot be written is no error."""
     new = f"{file}.{os.getpid()}"
-    try:
+    with suppress(OSError):
         os.makedirs(os.path.dirname(file), exist_ok=True)
         with open(new, "w", encoding="utf-8") as handle:
             json.dump(content, handle, default=str)
         os.replace(new, file)
-    except OSError:
-        return

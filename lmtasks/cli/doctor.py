@@ -9,31 +9,26 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmtasks.cli.argv import told_of
 from lmtasks.cli.lookup import installed
-from lmtasks.cli.report import print_json
+from lmtasks.cli.report import tell
 from lmtasks.errors import RunError
-from lmtasks.registry.discovery import reason_of
+from lmtasks.registry.discovery import reason_of, unmet, version_of
 from lmtasks.registry.enabled_plugins import BUILTIN, allowed_packages, cache_home, normal
 
 if TYPE_CHECKING:
     from lmtasks.registry.catalog import Catalog
 
-LIBRARIES = {
-    "torch": "torch",
-    "transformers": "transformers",
-    "datasets": "datasets",
-    "evaluate": "evaluate",
-    "accelerate": "accelerate",
-    "huggingface-hub": "huggingface_hub",
-}
-"""Packages that every run needs, and the modules that they bring."""
+LIBRARIES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "huggingface-hub")
+"""Packages that every run needs."""
 
 HERE = "this folder"
 """Where runs go; what else lies there is nobody's business."""
@@ -49,23 +44,17 @@ def command(words: list[str]) -> int:
     """Print the report; fail where something is broken."""
     _, said = told_of(words, "lmtasks doctor")
     found = examine(installed(light=True))
-    print_json(found) if "json" in said else print("\n".join(lines(found)))
+    done = tell(found, lines(found), as_json="json" in said)
     if problems := found["problems"]:
-        raise RunError(
-            f"{len(problems)} broken: {'; '.join(problems)}", "see what each says; --no_plugins does without"
-        )
-    return 0
+        told = f"{len(problems)} broken: {'; '.join(problems)}"
+        raise RunError(told, "see what each says; --no_plugins does without")
+    return done
 
 
 def examine(catalog: Catalog) -> dict[str, Any]:
-    """Everything that doctor reports.
-
-    Returns:
-        what there is, by topic; ``notes`` are worth knowing, ``problems`` are what is broken, each in one line.
-    """
+    """The report by topic; ``notes`` are worth knowing, ``problems`` are broken, each in one line."""
     versions, broken = _versions()
     caches, notes = _caches()
-    plugins = [_plugin(plugin) for plugin in catalog.plugins]
     problems = [f"{plugin.title}: {problem}" for plugin in catalog.plugins for problem in plugin.problems]
     notes += [f"{plugin.title}: {plugin.slow}" for plugin in catalog.plugins if plugin.slow]
     present = {normal(plugin.distribution) for plugin in catalog.plugins}
@@ -76,7 +65,7 @@ def examine(catalog: Catalog) -> dict[str, Any]:
         "devices": _devices(),
         "hub": _hub(),
         "caches": caches,
-        "plugins": plugins,
+        "plugins": [plugin.as_json() for plugin in catalog.plugins],
         "notes": notes,
         "problems": [*broken, *problems],
     }
@@ -85,28 +74,20 @@ def examine(catalog: Catalog) -> dict[str, Any]:
 def lines(found: Mapping[str, Any]) -> list[str]:
     """The report for people."""
     rows = list(found["versions"].items())
-    rows += [("device", f"{device['name']}, bfloat16 {_native(device)}") for device in found["devices"]]
+    native = {True: "native", False: "not native"}
+    rows += [("device", f"{device['name']}, bfloat16 {native[device['bfloat16']]}") for device in found["devices"]]
     hub = found["hub"]
     asked = "is not asked" if hub["offline"] else f"is asked at {hub['endpoint']}"
     rows.append(("Hub", f"{asked}; {'a token is there' if hub['token'] else 'no token'}"))
-    rows += [
-        (cache["name"], f"{cache['path']}: {_size(cache)}{_amount(cache['free'])} free") for cache in found["caches"]
-    ]
+    for cache in found["caches"]:
+        at_least = "" if cache["counted"] else "more than "
+        size = "" if cache["bytes"] is None else f"{at_least}{_amount(cache['bytes'])}, "
+        rows.append((cache["name"], f"{cache['path']}: {size}{_amount(cache['free'])} free"))
     rows += [("plugin", f"{plugin['title']}: {plugin['state']}") for plugin in found["plugins"]]
     rows += [("note", note) for note in found["notes"]]
     rows += [("BROKEN", problem) for problem in found["problems"]]
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {text}" for name, text in rows]
-
-
-def _native(device: Mapping[str, Any]) -> str:
-    return "native" if device["bfloat16"] else "not native"
-
-
-def _size(cache: Mapping[str, Any]) -> str:
-    if cache["bytes"] is None:
-        return ""
-    return f"{'' if cache['counted'] else 'more than '}{_amount(cache['bytes'])}, "
 
 
 def _amount(size: float) -> str:
@@ -118,46 +99,20 @@ def _amount(size: float) -> str:
     return f"{size:.1f} GiB"
 
 
-def _plugin(plugin: Any) -> dict[str, Any]:
-    return {"title": plugin.title, "state": plugin.state, **plugin.as_json()}
-
-
 def _versions() -> tuple[dict[str, str], list[str]]:
-    """What is installed in which version, and what of it does not work or is too old."""
-    versions = {"lmtasks": _version(BUILTIN), "Python": platform.python_version()}
+    """The version of each package, and the problems of those that do not work or are too old."""
+    versions = {"lmtasks": version_of(BUILTIN), "Python": platform.python_version()}
+    versions |= {package: version_of(package) for package in LIBRARIES}
     problems = []
-    for package, module in LIBRARIES.items():
-        versions[package] = _version(package)
+    for package in LIBRARIES:
         try:
-            import_module(module)
+            import_module(package.replace("-", "_"))
         # A library for another machine fails in many ways, and each is worth a line.
         except Exception as error:
             problems.append(f"{package}: {reason_of(error)}")
-    return versions, [*problems, *_outdated()]
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _outdated() -> list[str]:
-    """Packages in versions that lmtasks does not support."""
-    try:
-        from packaging.requirements import Requirement
-
-        wanted = [Requirement(line) for line in metadata.requires(BUILTIN) or ()]
-    except (ImportError, metadata.PackageNotFoundError):  # then there is nothing to compare with
-        return []
-    found = {each.name: _version(each.name) for each in wanted if each.marker is None}
-    return [
-        f"{each.name} {found[each.name]}: lmtasks needs {each.specifier}"
-        for each in wanted
-        if found.get(each.name, "not installed") != "not installed"
-        and not each.specifier.contains(found[each.name], prereleases=True)
-    ]
+    with suppress(ImportError, metadata.PackageNotFoundError):  # then there is nothing to compare with
+        problems += [f"{name} {there}: lmtasks needs {asked}" for name, there, asked in unmet(BUILTIN)]
+    return {name: version or "not installed" for name, version in versions.items()}, problems
 
 
 def _devices() -> list[dict[str, Any]]:
@@ -167,22 +122,15 @@ def _devices() -> list[dict[str, Any]]:
 
         from lmtasks.training import precision
 
-        cpu = f"cpu, {torch.get_num_threads()} threads"
-        devices = [{"name": cpu, "bfloat16": precision.native_on_cpu()}]
+        devices = [{"name": f"cpu, {torch.get_num_threads()} threads", "bfloat16": precision.native_on_cpu()}]
         if torch.accelerator.is_available():
-            kind = torch.accelerator.current_accelerator()
-            native = precision.native_on_accelerator()
-            names = [f"{kind}:{number}" for number in range(torch.accelerator.device_count())]
-            devices += [{"name": f"{name}{_model(name)}", "bfloat16": native} for name in names]
+            kind, native = torch.accelerator.current_accelerator(), precision.native_on_accelerator()
+            for name in (f"{kind}:{number}" for number in range(torch.accelerator.device_count())):
+                model = f" {torch.cuda.get_device_name(name)}" if name.startswith("cuda") else ""
+                devices.append({"name": f"{name}{model}", "bfloat16": native})
     except Exception:  # told among the versions
         return []
     return devices
-
-
-def _model(device: str) -> str:
-    import torch
-
-    return f" {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else ""
 
 
 def _hub() -> dict[str, Any]:
@@ -200,16 +148,16 @@ def _hub() -> dict[str, Any]:
 
 
 def _caches() -> tuple[list[dict[str, Any]], list[str]]:
-    """Where things are kept, how much is there, and how much more there is room for."""
+    """The folders where things are kept with their sizes and the room that is left, and notes on these."""
     places = {"HF_HOME": os.environ.get("HF_HOME") or os.path.join(os.path.expanduser("~"), ".cache", "huggingface")}
     # Where somebody has them apart.
-    apart = {"HF_HUB_CACHE": os.environ.get("HF_HUB_CACHE"), "HF_DATASETS_CACHE": os.environ.get("HF_DATASETS_CACHE")}
-    places |= {name: path for name, path in apart.items() if path}
-    places |= {"lmtasks' cache": cache_home(), HERE: _here()}
+    places |= {name: os.environ[name] for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE") if os.environ.get(name)}
+    places |= {"lmtasks' cache": cache_home(), HERE: os.curdir}
     caches: list[dict[str, Any]] = []
     notes: list[str] = []
     for name, path in places.items():
         try:
+            path = os.getcwd() if name == HERE else path
             there = next(place for place in (Path(path), *Path(path).absolute().parents) if os.path.exists(place))
             free = shutil.disk_usage(there).free
         except (OSError, StopIteration) as error:  # no permission, no such path, a folder that is gone
@@ -217,39 +165,20 @@ def _caches() -> tuple[list[dict[str, Any]], list[str]]:
             continue
         size, counted = (None, True) if name == HERE else _bytes(path)
         caches.append({"name": name, "path": path, "bytes": size, "counted": counted, "free": free})
-        notes += [f"{name}: only {_amount(free)} free"] if free < SCARCE else []
-        notes += [] if os.access(there, os.W_OK) else [f"{name}: '{path}' cannot be written"]
+        notes += [f"{name}: only {_amount(free)} free"] * (free < SCARCE)
+        notes += [f"{name}: '{path}' cannot be written"] * (not os.access(there, os.W_OK))
     return caches, notes
-
-
-def _here() -> str:
-    try:
-        return os.getcwd()
-    except OSError:  # somebody has deleted it
-        return os.curdir
 
 
 def _bytes(folder: str) -> tuple[int, bool]:
     """The size of all files, and whether there was time to see them all."""
     size, end = 0, time.monotonic() + PATIENCE
-    for entry in _files(folder):
-        size += entry
-        if time.monotonic() > end:
-            return size, False
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # gone meanwhile
+                # The Hub's cache links to its files, which count once.
+                about = os.lstat(os.path.join(place, name))
+                size += about.st_size if stat.S_ISREG(about.st_mode) else 0
+            if time.monotonic() > end:
+                return size, False
     return size, True
-
-
-def _files(folder: str) -> Iterator[int]:
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        return
-    for entry in entries:
-        try:
-            # The Hub's cache links to its files, which count once.
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(entry.path)
-            elif entry.is_file(follow_symlinks=False):
-                yield entry.stat(follow_symlinks=False).st_size
-        except OSError:  # gone meanwhile
-            continue

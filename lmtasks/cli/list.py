@@ -6,7 +6,7 @@ import sys
 
 from lmtasks.cli.argv import told_of
 from lmtasks.cli.catalog_cache import told
-from lmtasks.cli.report import print_json
+from lmtasks.cli.report import tell
 
 
 def command(words: list[str]) -> int:
@@ -15,21 +15,12 @@ def command(words: list[str]) -> int:
     rows, notes = recipe_rows(everything="all" in said)
     for line in notes:
         print(f"warning: {line}", file=sys.stderr)
-    if "json" in said:
-        print_json(rows)
-        return 0
     width = max((len(row["name"]) for row in rows), default=0)
-    for row in rows:
-        print(f"{row['name']:<{width}}  {row['summary']}")
-    return 0
+    return tell(rows, [f"{row['name']:<{width}}  {row['summary']}" for row in rows], as_json="json" in said)
 
 
 def recipe_rows(*, everything: bool = False) -> tuple[list[dict[str, str]], list[str]]:
-    """Name, summary and owner of the recipes, and a line for each plugin that is broken or was left out.
-
-    Args:
-        everything: import also what imports torch or the like at its top.
-    """
+    """Name, summary and owner of the recipes, and a line for each plugin that is broken or was left out."""
     recipes, plugins = told(everything=everything)
     notes = [f"{plugin['title']} is broken: {problem}" for plugin in plugins for problem in plugin["problems"]]
     notes += [

@@ -8,6 +8,7 @@ from lmtasks.errors import InputError
 from lmtasks.registry.enabled_plugins import also, file_of
 
 if TYPE_CHECKING:
+    from lmtasks.api import Recipe
     from lmtasks.registry.catalog import Catalog
 
 
@@ -42,18 +43,18 @@ def count_file(word: str) -> None:
         also(file[0])
 
 
-def wanted(run_or_model: str, typed: str | None) -> str | None:
-    """The recipe that was typed, or the one that a run was made with, by a name that finds it."""
-    if typed:
-        count_file(typed)
-        return typed
+def fitting(run_or_model: str, typed: str | None, revision: str) -> tuple[Catalog, Recipe]:
+    """The catalog, and its recipe that was typed, that a run was made with, or that takes the model."""
     from lmtasks.artifacts.run_folder import read_record
+    from lmtasks.inference.predictor import recipe_of
     from lmtasks.registry.catalog import recorded
 
-    record = read_record(run_or_model)
-    if record is None or record.get("status") != "done":
-        return None
-    source, name = recorded(record)
-    if source:
-        also(source)
-    return name
+    wanted = typed
+    if typed:
+        count_file(typed)
+    elif (record := read_record(run_or_model)) and record.get("status") == "done":
+        source, wanted = recorded(record)
+        if source:
+            also(source)
+    catalog = installed()
+    return catalog, recipe_of(run_or_model, catalog, wanted, revision)

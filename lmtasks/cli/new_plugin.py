@@ -11,17 +11,16 @@ from pathlib import Path
 from string import Template
 
 from lmtasks.api import NAME
-from lmtasks.cli.argv import asks_help
 from lmtasks.cli.lookup import installed
-from lmtasks.cli.parser import Parser, add_last
-from lmtasks.cli.report import print_json
+from lmtasks.cli.parser import Parser
+from lmtasks.cli.report import tell
 from lmtasks.errors import InputError
 from lmtasks.registry.catalog import Catalog
 
 KINDS = ("recipe", "architecture")
 
 TEMPLATES = Path(__file__).parent / "templates"
-"""Files by kind; their names and their text have the placeholders of :attr:`NewPlugin.words`."""
+"""Files by kind; their names and their text have the placeholders of :meth:`NewPlugin.files`."""
 
 SUFFIX = ".template"
 """After a template's name, so that no tool takes it for what it will be."""
@@ -41,7 +40,7 @@ class NewPlugin:
 
     @property
     def package(self) -> str:
-        """What is imported: ``lmtasks_shuffle``."""
+        """The module: ``lmtasks_shuffle``."""
         return self.name.replace("-", "_")
 
     @property
@@ -49,23 +48,16 @@ class NewPlugin:
         """The recipe, or the model type: ``shuffle``."""
         return self.name.removeprefix("lmtasks-")
 
-    @property
-    def words(self) -> dict[str, str]:
-        """What stands for the placeholders of a template."""
-        camel = "".join(part.capitalize() for part in self.word.split("-"))
-        return {"name": self.name, "package": self.package, "kind": self.kind, "word": self.word, "camel": camel}
-
     def files(self) -> dict[str, str]:
         """The text of each file by its path within the package's folder."""
+        camel = "".join(part.capitalize() for part in self.word.split("-"))
+        words = {"name": self.name, "package": self.package, "kind": self.kind, "word": self.word, "camel": camel}
         texts = {}
         for folder in (TEMPLATES / "any", TEMPLATES / self.kind):
             for path in folder.rglob(f"*{SUFFIX}"):
-                name = path.relative_to(folder).as_posix().removesuffix(SUFFIX)
-                texts[self._filled(name)] = self._filled(path.read_text(encoding="utf-8"))
+                name = Template(path.relative_to(folder).as_posix().removesuffix(SUFFIX)).substitute(words)
+                texts[name] = Template(path.read_text(encoding="utf-8")).substitute(words)
         return dict(sorted(texts.items()))
-
-    def _filled(self, template: str) -> str:
-        return Template(template).substitute(self.words)
 
 
 def command(words: list[str]) -> int:
@@ -74,22 +66,15 @@ def command(words: list[str]) -> int:
     parser.add_argument("name", metavar="NAME", help="of the package, such as lmtasks-shuffle")
     parser.add_argument("--kind", metavar="KIND", default="recipe", help=f"{' or '.join(KINDS)} (default: recipe)")
     parser.add_argument("--output_dir", metavar="FOLDER", help="where to write it (default: ./NAME)")
-    add_last(parser)
-    if asks_help(words):
-        parser.print_help()
-        return 0
-    typed = vars(parser.parse_args(words))
+    typed = parser.read_all(words)
     plugin = new_plugin(typed["name"], typed["kind"], installed(light=True))
     folder = Path(typed.get("output_dir") or plugin.name)
     files = write_plugin(plugin, folder)
-    if typed.get("json"):
-        print_json({"output_dir": str(folder), "package": plugin.package, plugin.kind: plugin.word, "files": files})
-        return 0
+    content = {"output_dir": str(folder), "package": plugin.package, plugin.kind: plugin.word, "files": files}
     place = folder if folder.is_absolute() else f"./{folder}"
     first = f"lmtasks run {plugin.word}" if plugin.kind == "recipe" else "lmtasks plugins"
-    print("\n".join(str(folder / file) for file in files))
-    print(f"\ntry next\n  pip install -e {place}\n  {first}\n  pytest {place}")
-    return 0
+    then = f"\ntry next\n  pip install -e {place}\n  {first}\n  pytest {place}"
+    return tell(content, [*(str(folder / file) for file in files), then], as_json="json" in typed)
 
 
 def new_plugin(name: str, kind: str, catalog: Catalog) -> NewPlugin:
@@ -97,7 +82,6 @@ def new_plugin(name: str, kind: str, catalog: Catalog) -> NewPlugin:
 
     Args:
         name: as typed; capitals, dots and underscores are those of the distribution's canonical name.
-        catalog: what is installed.
 
     Raises:
         InputError: no such name or kind is possible, or others have it.
@@ -116,10 +100,7 @@ def new_plugin(name: str, kind: str, catalog: Catalog) -> NewPlugin:
 
 
 def write_plugin(plugin: NewPlugin, folder: Path) -> list[str]:
-    """Write the plugin's files.
-
-    Returns:
-        their paths within the folder.
+    """The paths of the plugin's files, which this writes, within the folder.
 
     Raises:
         InputError: there is something in the folder already, or it cannot be made.
@@ -144,7 +125,7 @@ def _refuse_taken(plugin: NewPlugin, catalog: Catalog) -> None:
         raise InputError(f"there is a recipe '{word}' already, in {catalog.owner(word).title}", hint)
     if plugin.kind == "architecture" and (word in catalog.architectures or _has_transformers(word)):
         raise InputError(f"there is an architecture '{word}' already", hint)
-    if keyword.iskeyword(plugin.package) or _is_importable(plugin.package):
+    if keyword.iskeyword(plugin.package) or getattr(find_spec(plugin.package), "origin", None):
         raise InputError(f"Python knows '{plugin.package}' already, so no package can be called that", hint)
 
 
@@ -153,8 +134,3 @@ def _has_transformers(model_type: str) -> bool:
     spec = find_spec("transformers")
     folders = spec.submodule_search_locations if spec else None
     return any(os.path.isdir(os.path.join(folder, "models", model_type.replace("-", "_"))) for folder in folders or ())
-
-
-def _is_importable(module: str) -> bool:
-    spec = find_spec(module)
-    return spec is not None and spec.origin is not None

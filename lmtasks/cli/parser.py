@@ -4,24 +4,50 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from lmtasks.api import Option, Recipe
-from lmtasks.cli.argv import asks_help, loose
+from lmtasks.cli.argv import asks_help, loose, refuse_stray
 from lmtasks.config.request import groups_of
 from lmtasks.errors import InputError
-
-TITLES = {"options": "recipe", "data": "data", "model": "model", "output": "output", "training": "training"}
-"""Titles of the groups of settings in ``--help``."""
 
 
 class Parser(argparse.ArgumentParser):
     """argparse, with its complaints as one of our errors and no guessing of abbreviated flags."""
 
     def __init__(self, **arguments: Any) -> None:
-        arguments.setdefault("formatter_class", _Formatter)
+        arguments["formatter_class"] = _Formatter
         super().__init__(allow_abbrev=False, add_help=False, argument_default=argparse.SUPPRESS, **arguments)
+
+    def read(
+        self, words: Sequence[str], *, group: Any = None, as_json: str = "", plugins: bool = True
+    ) -> tuple[dict[str, Any], list[str]]:
+        """The flags that were given, and the words that nobody declared; or help, which ends the command.
+
+        Args:
+            group: of the flags that every command has, which come last in ``--help``.
+            as_json: meaning of ``--json``, where it is not just that.
+            plugins: the command has a use for plugins; they are chosen before anybody knows which command it is.
+        """
+        add = (group or self).add_argument
+        add("--json", action="store_true", help=as_json or "one JSON document on stdout")
+        if plugins:
+            add("--plugin", metavar="MODULE", help="count a module, or a file, as a plugin; may come again")
+            add("--no_plugins", action="store_true", help="the built-in recipes only")
+        add("--help", "-h", action="store_true", help="show this")
+        if asks_help(words):
+            self.print_help()
+            raise SystemExit(0)
+        typed, unknown = self.parse_known_args(words)
+        return vars(typed), unknown
+
+    def read_all(self, words: Sequence[str], *, plugins: bool = True) -> dict[str, Any]:
+        """The flags that were given, by a command that takes no others."""
+        typed, unknown = self.read(words, plugins=plugins)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return typed
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of exiting."""
@@ -52,20 +78,15 @@ def add_options(parser: argparse.ArgumentParser, title: str, options: Iterable[O
             shape = {"nargs": "?", "const": "true", "metavar": "BOOL"}
         elif option.is_list:
             shape |= {"nargs": "+", "action": "extend"}
-        group.add_argument(*_names(option), dest=option.name, help=_help(option), **shape)
-
-
-def _names(option: Option) -> list[str]:
-    return [f"--{name}" for name in (option.name, *option.aliases)]
+        names = [f"--{name}" for name in (option.name, *option.aliases)]
+        group.add_argument(*names, dest=option.name, help=_help(option), **shape)
 
 
 def _placeholder(option: Option) -> str:
     if option.choices:
         return "{" + ",".join(option.choices) + "}"
-    for kind, word in ((int, "N"), (float, "X")):
-        if kind in option.alternatives:
-            return word
-    return "TEXT"
+    words = {int: "N", float: "X"}
+    return next((words[kind] for kind in words if kind in option.alternatives), "TEXT")
 
 
 def _help(option: Option) -> str:
@@ -74,41 +95,23 @@ def _help(option: Option) -> str:
     return text.replace("%", "%%")
 
 
-def typed_flags(parser: Parser, recipe: Recipe, words: list[str], groups: Sequence[str]) -> dict[str, Any]:
+def typed_flags(parser: Parser, recipe: Recipe, words: list[str], *, trains: bool) -> dict[str, Any]:
     """The flags of a command that takes a recipe's options and settings, as typed."""
     declared = groups_of(recipe)
-    trains = "training" in groups
-    for group in groups:
+    for group in declared if trains else ("options", "data", "model"):
         options = [option for option in declared[group].values() if trains or not option.training_only]
-        add_options(parser, TITLES[group], options)
+        add_options(parser, "recipe" if group == "options" else group, options)
     other = parser.add_argument_group("other")
     other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
-    add_last(other)
     if trains:
         other.add_argument("--help_all", action="store_true", help="show this and every field of TrainingArguments")
     if trains and "--help_all" in words:
-        _add_training(parser, declared["training"])
-    if asks_help(words) or "--help_all" in words:
-        parser.print_help()
-        raise SystemExit(0)
-    typed, unknown = parser.parse_known_args(words)
+        from lmtasks.config.training_arguments import training_options
+
+        more = [option for name, option in training_options().items() if name not in declared["training"]]
+        add_options(parser, "every other field of TrainingArguments", more)
     # The rest are fields of TrainingArguments or mistakes; the runner's configuration knows which.
-    more, stray = loose(unknown)
-    if stray:
-        raise InputError(f"unexpected '{stray[0]}'", "put texts with spaces in quotes; flags start with --")
-    return {**more, **vars(typed)}
-
-
-def add_last(group: Any, as_json: str = "one JSON document on stdout") -> None:
-    """The flags that come last in ``--help``; plugins are chosen before anybody knows the command."""
-    group.add_argument("--json", action="store_true", help=as_json)
-    group.add_argument("--plugin", metavar="MODULE", help="count a module, or a file, as a plugin; may come again")
-    group.add_argument("--no_plugins", action="store_true", help="the built-in recipes only")
-    group.add_argument("--help", "-h", action="store_true", help="show this")
-
-
-def _add_training(parser: Parser, declared: Mapping[str, Option]) -> None:
-    from lmtasks.config.training_arguments import training_options
-
-    more = [option for name, option in training_options().items() if name not in declared]
-    add_options(parser, "every other field of TrainingArguments", more)
+    typed, unknown = parser.read(words, group=other)
+    more_typed, stray = loose(unknown)
+    refuse_stray(stray, "put texts with spaces in quotes; flags start with --")
+    return {**more_typed, **typed}

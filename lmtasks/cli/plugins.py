@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from lmtasks.cli.argv import told_of
 from lmtasks.cli.catalog_cache import told
-from lmtasks.cli.report import print_json
+from lmtasks.cli.report import tell
 
 
 def command(words: list[str]) -> int:
     """Print a line for each plugin."""
     _, said = told_of(words, "lmtasks plugins")
     plugins = told().plugins
-    if "json" in said:
-        print_json([{key: one[key] for key in one if key not in ("title", "state", "problems")} for one in plugins])
-        return 0
-    for plugin in plugins:
-        print(f"{plugin['title']}: {plugin['state']}")
-    return 0
+    return tell(plugins, [f"{plugin['title']}: {plugin['state']}" for plugin in plugins], as_json="json" in said)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-from lmtasks.cli.argv import asks_help, loose, scalars
-from lmtasks.cli.lookup import installed
-from lmtasks.cli.lookup import wanted as wanted_recipe
-from lmtasks.cli.parser import Parser, add_last
-from lmtasks.cli.report import print_json, quiet
+from lmtasks.api import Recipe
+from lmtasks.cli.argv import loose, scalar
+from lmtasks.cli.lookup import fitting
+from lmtasks.cli.parser import Parser
+from lmtasks.cli.report import quiet, tell
 from lmtasks.errors import InputError
 
 SWITCHES = ("do_sample", "return_full_text", "use_cache", "clean_up_tokenization_spaces", "renormalize_logits")
@@ -28,59 +31,48 @@ def command(words: list[str]) -> int:
     )
     parser.add_argument("--batch_size", metavar="N", type=int, default=8, help="texts at once (default: 8)")
     parser.add_argument("--recipe", metavar="NAME", help="recipe to predict as; found out when not given")
-    add_last(parser, as_json="the pipeline's own structure, one JSON document")
-    if asks_help(words):
-        parser.print_help()
-        return 0
-    typed, rest = parser.parse_known_args(words)
+    typed, rest = parser.read(words, as_json="the pipeline's own structure, one JSON document")
     arguments, positional = loose(rest, SWITCHES)
     if not positional:
         raise InputError("predict needs a run or a model", "lmtasks predict RUN_OR_MODEL TEXT")
-    file = vars(typed).get("file")
-    if file and positional[1:]:
+    name, *texts = positional
+    file = typed.get("file")
+    if file and texts:
         raise InputError(f"texts come from '{file}' and from the command line", "give one of the two")
-    texts = positional[1:] or _texts(file)
+    texts = texts or _texts(file)
     quiet()
-    from lmtasks.inference.predictor import predict, recipe_of
+    from lmtasks.inference.predictor import predict
 
-    wanted = wanted_recipe(positional[0], vars(typed).get("recipe"))
-    catalog = installed()
-    recipe = recipe_of(positional[0], catalog, wanted, typed.revision)
+    catalog, recipe = fitting(name, typed.get("recipe"), typed["revision"])
     outputs = predict(
-        positional[0],
+        name,
         texts,
         recipe=catalog.name_of(recipe),
-        revision=typed.revision,
-        batch_size=typed.batch_size,
-        **scalars(arguments),
+        revision=typed["revision"],
+        batch_size=typed["batch_size"],
+        **{key: scalar(value) for key, value in arguments.items()},
     )
-    if vars(typed).get("json"):
-        print_json(outputs)
-        return 0
+    return tell(outputs, _lines(texts, outputs, recipe), as_json="json" in typed)
+
+
+def _lines(texts: list[str], outputs: list[Any], recipe: Recipe) -> Iterator[str]:
     for text, output in zip(texts, outputs, strict=True):
-        if len(texts) > 1:
-            print(f"{text}")
-        for line in recipe.answers(output):
-            print(f"  {line}" if len(texts) > 1 else line)
-    return 0
+        answers = recipe.answers(output)
+        yield from answers if len(texts) == 1 else [text, *(f"  {answer}" for answer in answers)]
 
 
 def _texts(file: str | None) -> list[str]:
     """Texts from a file or standard input, one a line."""
     if file is None and sys.stdin.isatty():
         raise InputError("predict needs a text", "put it in quotes after the model, or name a --file")
+    source = "standard input" if file in (None, "-") else f"'{file}'"
     try:
-        if file in (None, "-"):
-            lines = sys.stdin.buffer.read().decode("utf-8").splitlines()
-        else:
-            with open(str(file), encoding="utf-8") as handle:
-                lines = handle.read().splitlines()
+        content = sys.stdin.buffer.read() if file in (None, "-") else Path(str(file)).read_bytes()
+        texts = [line for line in content.decode("utf-8").splitlines() if line.strip()]
     except OSError as error:
         raise InputError(f"cannot read '{file}': {error.strerror}", "give an existing file") from error
     except UnicodeDecodeError as error:
-        source = "standard input" if file in (None, "-") else f"'{file}'"
         raise InputError(f"{source} is no UTF-8 text: byte {error.start}", "convert it to UTF-8") from error
-    texts = [line for line in lines if line.strip()]
     if not texts:
-        raise InputError(f"no text in {'standard input' if file in (None, '-') else repr(file)}", "one text a line")
+        raise InputError(f"no text in {source}", "one text a line")
     return texts

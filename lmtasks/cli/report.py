@@ -1,34 +1,34 @@
-"""The figures of a run or an evaluation, for people and for programs."""
+"""The answers of commands, for people and for programs."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 
-def print_json(content: Any) -> None:
-    """The one document that ``--json`` puts on stdout."""
-    print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
-
-
-def report(result: Any) -> None:
-    """What came of a run, for people."""
-    for line in figure_lines(result.metrics, result.perplexity_name):
+def tell(content: Any, lines: Iterable[str], *, as_json: bool) -> int:
+    """The exit code of a command whose answer is told: as the one document of ``--json``, or line by line."""
+    for line in [json.dumps(content, indent=2, ensure_ascii=False, default=str)] if as_json else lines:
         print(line)
+    return 0
+
+
+def run_lines(result: Any) -> Iterator[str]:
+    """The outcome of a run, for people."""
+    yield from figure_lines(result.metrics, result.perplexity_name)
     starter = result.recipe.starter
     if starter and starter.texts and result.started_small:
-        print("\npredictions")
+        yield "\npredictions"
         for text in starter.texts:
             output = result.predict(text, **starter.predict)
-            print(f"  {text}")
-            for line in result.recipe.answers(output):
-                print(f"    {line}")
-    print("\ntry next")
-    print(f'  lmtasks predict {result.output_dir} "{result.recipe.example}"')
-    print(f"  lmtasks evaluate {result.output_dir} --validation_file FILE")
-    print(f"  lmtasks push {result.output_dir} USER/NAME")
+            yield f"  {text}"
+            yield from (f"    {line}" for line in result.recipe.answers(output))
+    yield "\ntry next"
+    yield f'  lmtasks predict {result.output_dir} "{result.recipe.example}"'
+    yield f"  lmtasks evaluate {result.output_dir} --validation_file FILE"
+    yield f"  lmtasks push {result.output_dir} USER/NAME"
 
 
 def figure_lines(metrics: Mapping[str, float], perplexity_name: str) -> list[str]:
@@ -59,7 +59,7 @@ def figure_lines(metrics: Mapping[str, float], perplexity_name: str) -> list[str
 
 
 def quiet() -> None:
-    """Silence what the libraries say by the way; what matters to a person, lmtasks says itself."""
+    """Silence for the libraries; what matters to a person, lmtasks says itself."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     import datasets
     import transformers

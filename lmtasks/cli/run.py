@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lmtasks.cli.argv import asks_help
 from lmtasks.cli.lookup import found, installed
-from lmtasks.cli.parser import TITLES, Parser, typed_flags
-from lmtasks.cli.report import print_json, quiet, report
+from lmtasks.cli.parser import Parser, typed_flags
+from lmtasks.cli.report import quiet, run_lines, tell
 from lmtasks.config.world import World
 from lmtasks.errors import InputError
 from lmtasks.registry.enabled_plugins import current, file_of, remember
@@ -15,17 +15,15 @@ def command(words: list[str]) -> int:
     """Train, and report what came of it."""
     if not words or words[0].startswith("-"):
         if asks_help(words):
-            print(
-                "usage: lmtasks run RECIPE [flags]\n\n"
-                "lmtasks list shows the recipes; lmtasks run RECIPE --help its flags"
-            )
+            print("usage: lmtasks run RECIPE [flags]\n")
+            print("lmtasks list shows the recipes; lmtasks run RECIPE --help its flags")
             return 0
         raise InputError("run needs a recipe", f"one of: {', '.join(installed(light=True).recipes)}")
-    catalog, name = found(words[0], light=asks_help(words) or "--help_all" in words)
+    catalog, name = found(words[0], light=asks_help(words))
     recipe = catalog.recipes[name]
     prog = f"lmtasks run {words[0]}"
     parser = Parser(prog=prog, usage=f"{prog} [flags]", description=recipe.summary)
-    values = typed_flags(parser, recipe, words[1:], tuple(TITLES))
+    values = typed_flags(parser, recipe, words[1:], trains=True)
     as_json = values.pop("json", False)
     quiet()
     from lmtasks.registry.discovery import location
@@ -37,10 +35,6 @@ def command(words: list[str]) -> int:
     if not World.current().is_main:
         return 0
     if not isinstance(result, Run):
-        print_json(result.as_dict()) if as_json else print("\n".join(result.lines()))
-        return 0
-    if as_json:
-        print_json({"output_dir": str(result.output_dir), "url": result.url, "metrics": result.metrics})
-    else:
-        report(result)
-    return 0
+        return tell(result.as_dict(), result.lines(), as_json=as_json)
+    content = {"output_dir": str(result.output_dir), "url": result.url, "metrics": result.metrics}
+    return tell(content, run_lines(result), as_json=as_json)

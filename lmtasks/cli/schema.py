@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lmtasks.cli.argv import told_of
 from lmtasks.cli.lookup import found
-from lmtasks.cli.report import print_json
+from lmtasks.cli.report import tell
 
 
 def command(words: list[str]) -> int:
@@ -13,5 +13,4 @@ def command(words: list[str]) -> int:
     catalog, name = found(word, light=False)
     from lmtasks.config.json_schema import schema_of
 
-    print_json(schema_of(catalog.recipes[name]))
-    return 0
+    return tell(schema_of(catalog.recipes[name]), [], as_json=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lmtasks.cli.argv import told_of
 from lmtasks.cli.catalog_cache import described, told
 from lmtasks.cli.lookup import found
-from lmtasks.cli.report import print_json
+from lmtasks.cli.report import tell
 
 
 def command(words: list[str]) -> int:
@@ -13,14 +13,7 @@ def command(words: list[str]) -> int:
     (word,), said = told_of(words, "lmtasks show RECIPE", names=1)
     recipe = next((one for one in told().recipes if one["name"] == word), None)
     recipe = recipe or described(*found(word, light=True))
-    if "json" in said:
-        print_json(recipe)
-        return 0
-    print(f"{recipe['name']}: {recipe['summary']}\n")
-    for key in ("owner", "model_class", "pipeline", "attention", "metrics"):
-        print(f"{key:<12} {recipe[key]}")
-    print("\noptions")
-    for option in recipe["options"]:
-        print(f"  --{option['name']:<24} {option['help']} (default: {option['default']})")
-    print(f"\ntry  lmtasks run {word}")
-    return 0
+    about = [f"{key:<12} {recipe[key]}" for key in ("owner", "model_class", "pipeline", "attention", "metrics")]
+    options = [f"  --{one['name']:<24} {one['help']} (default: {one['default']})" for one in recipe["options"]]
+    lines = [f"{recipe['name']}: {recipe['summary']}\n", *about, "\noptions", *options, f"\ntry  lmtasks run {word}"]
+    return tell(recipe, lines, as_json="json" in said)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ CONTRADICTIONS = (
 OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name"} - {"max_eval_samples", *HOW_TO_TOKENISE}
 """Settings with which an evaluation is not of the tokens that a run held out."""
 
+SETTINGS: dict[str, Any] = {"data": DataSettings, "model": ModelSettings, "output": OutputSettings}
+"""The settings of every recipe, by the field of a :class:`Request`."""
+
 ELSEWHERE = {
     "cache_dir": "set HF_HOME in the environment, one cache for all tools",
     "dtype": "weights are float32, --bf16 says whether products are in bfloat16",
@@ -47,12 +51,10 @@ ALWAYS = ("do_train", "do_eval")
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be done, checked as far as names and values go.
+    """A task for a recipe, checked as far as names and values go.
 
     Args:
-        recipe: the recipe.
         options: instance of the recipe's options.
-        data, model, output: settings.
         training: ``TrainingArguments`` by name.
         given: names that the user set, rather than a default.
         sample: the embedded text to use, when no data was given.
@@ -80,20 +82,14 @@ class Request:
 
 def groups_of(recipe: Recipe) -> dict[str, dict[str, Option]]:
     """Everything that can be set without importing anything heavy, by where it belongs."""
-    return {
-        "options": options_of(recipe.options),
-        "data": options_of(DataSettings),
-        "model": options_of(ModelSettings),
-        "output": options_of(OutputSettings),
-        "training": options_of(TrainingSettings),
-    }
+    kinds = {"options": recipe.options, **SETTINGS, "training": TrainingSettings}
+    return {name: options_of(kind) for name, kind in kinds.items()}
 
 
 def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Request:
     """The request that these values make, with the recipe's starter where they say nothing.
 
     Args:
-        recipe: the recipe.
         values: names, with ``-`` or ``_``, and values as typed or as Python has them. A value of
             None counts as not given.
         config: more of these, which ``values`` win over, whatever alias either was given by.
@@ -106,43 +102,44 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     given = {**_named(groups, config or {}, problems), **_named(groups, values, problems)}
     _refuse_contradictions(recipe, given, problems)
     defaults: dict[str, Any] = {}
-    with problems:
+    with problems.collecting():
         defaults = _starter(recipe, given)
     parts: dict[str, dict[str, Any]] = {name: {} for name in groups}
     for name, value in {**defaults, **given}.items():
-        with problems:
+        with problems.collecting():
             group, option = _place(groups, name)
             parts[group][name] = convert(option, value)
     training = {name: option.default for name, option in groups["training"].items()} | parts["training"]
-    model = ModelSettings(**parts["model"])
-    with problems:
-        _check(training)
-    with problems:
-        _require_pinned_code(model)
+    settings = {name: kind(**parts[name]) for name, kind in SETTINGS.items()}
+    hint = "give a number of steps, or leave it out for --num_train_epochs"
+    problems.refuse(training["max_steps"] == 0, "--max_steps cannot be 0", hint)
+    _require_pinned_code(settings["model"], problems)
     problems.tell()
     return Request(
         recipe=recipe,
         options=recipe.options(**parts["options"]),
-        data=DataSettings(**parts["data"]),
-        model=model,
-        output=OutputSettings(**parts["output"]),
         training=training,
+        **settings,
         given=frozenset(given),
         sample=recipe.starter.sample if recipe.starter and not given.keys() & set(DATA_SOURCES) else None,
     )
 
 
 class _Problems(list[InputError]):
-    """What is wrong with a request: ``with problems:`` goes on after an error, to find the others."""
+    """The faults of a request, which are told together."""
 
-    def __enter__(self) -> None:
-        return None
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Go on after an error, to find the others."""
+        try:
+            yield
+        except InputError as error:
+            self.append(error)
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, InputError):
-            return False
-        self.append(error)
-        return True
+    def refuse(self, fault: object, message: str, hint: str) -> None:
+        """One more problem, where there is a fault."""
+        if fault:
+            self.append(InputError(message, hint))
 
     def tell(self) -> None:
         """Raise all of them as one.
@@ -166,13 +163,12 @@ def _named(
             continue
         name = typed.replace("-", "_")
         name = own.get(name, name)
-        if name in named:
-            problems.append(InputError(f"--{name} is given twice, as '{name}' and as '{typed}'", "give it once"))
+        problems.refuse(name in named, f"--{name} is given twice, as '{name}' and as '{typed}'", "give it once")
         named[name] = value
     for name in ALWAYS:
-        if str(named.pop(name, True)).lower() not in ("true", "1"):
-            message = f"--{name} false: a run always trains and evaluates"
-            problems.append(InputError(message, "lmtasks evaluate MODEL evaluates"))
+        unwanted = str(named.pop(name, True)).lower() not in ("true", "1")
+        message = f"--{name} false: a run always trains and evaluates"
+        problems.refuse(unwanted, message, "lmtasks evaluate MODEL evaluates")
     return named
 
 
@@ -202,13 +198,14 @@ def _place(groups: Mapping[str, Mapping[str, Option]], name: str) -> tuple[str, 
 def _refuse_contradictions(recipe: Recipe, given: Mapping[str, Any], problems: _Problems) -> None:
     """Refuse two ways to name one model, and what the recipe has not; the corpus looks after the data itself."""
     both = [(one, other) for one, other in CONTRADICTIONS if one in given and other in given]
-    problems += [InputError(f"--{one} and --{other} exclude each other", "give one of the two") for one, other in both]
-    if recipe.processor != TOKENIZER and "train_tokenizer" in given:
-        problems.append(InputError(f"{recipe.name} has no tokenizer to train", "leave --train_tokenizer out"))
+    for one, other in both:
+        problems.refuse(True, f"--{one} and --{other} exclude each other", "give one of the two")
+    untrained = recipe.processor != TOKENIZER and "train_tokenizer" in given
+    problems.refuse(untrained, f"{recipe.name} has no tokenizer to train", "leave --train_tokenizer out")
     fresh = {"model_type", "config_name"} & given.keys() if recipe.new_processor is None else set()
     if fresh and not both and not {"tokenizer_name", "train_tokenizer"} & given.keys():
         message = f"--{fresh.pop()} makes a new model, which needs a tokenizer"
-        problems.append(InputError(message, "add --train_tokenizer 8000, or --tokenizer_name with a folder or id"))
+        problems.refuse(True, message, "add --train_tokenizer 8000, or --tokenizer_name with a folder or id")
 
 
 def _starter(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:
@@ -218,41 +215,32 @@ def _starter(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:
     if recipe.starter is None:
         raise InputError(f"{recipe.name} needs a model", "add --model with a folder or id")
     defaults = {**recipe.starter.model, **recipe.starter.training}
-    if "tokenizer_name" in given:
-        defaults.pop("train_tokenizer", None)
     if "config_overrides" in given and "config_overrides" in defaults:
         # The small model with a change, not the architecture's full size with one.
         given["config_overrides"] = f"{defaults['config_overrides']},{given['config_overrides']}"
-    if "max_steps" in given or "num_train_epochs" in given:
-        # How long to train is one decision, however it is put.
-        defaults = {name: value for name, value in defaults.items() if name not in ("max_steps", "num_train_epochs")}
+    # Which tokenizer, and how long to train, are one decision each, however it is put.
+    for decision in ({"tokenizer_name", "train_tokenizer"}, {"max_steps", "num_train_epochs"}):
+        if decision & given.keys():
+            defaults = {name: value for name, value in defaults.items() if name not in decision}
     return defaults
 
 
-def _check(training: Mapping[str, Any]) -> None:
-    if training["max_steps"] == 0:
-        raise InputError("--max_steps cannot be 0", "give a number of steps, or leave it out for --num_train_epochs")
-
-
-def _require_pinned_code(model: ModelSettings) -> None:
-    """Code from a repository may run only at a commit that the user has looked at.
-
-    A folder does not change by itself.
-    """
+def _require_pinned_code(model: ModelSettings, problems: _Problems) -> None:
+    """Refuse code that the user cannot have looked at: of no certain commit, and in no folder."""
     name = model.model_name_or_path or model.config_name
-    in_folder = name is not None and Path(name).is_dir()
-    if model.trust_remote_code and not in_folder and not re.fullmatch(r"[0-9a-f]{40}", model.revision):
-        raise InputError(
-            "--trust_remote_code needs --revision with a full commit id",
-            "read the code at that commit first; it will run with your rights",
-        )
+    pinned = re.fullmatch(r"[0-9a-f]{40}", model.revision) or (name is not None and Path(name).is_dir())
+    problems.refuse(
+        model.trust_remote_code and not pinned,
+        "--trust_remote_code needs --revision with a full commit id",
+        "read the code at that commit first; it will run with your rights",
+    )
 
 
 def refuse_idle(recipe: Recipe, typed: frozenset[str]) -> None:
     """Refuse what an evaluation would silently leave aside, unless it comes from the run's own record."""
     groups = groups_of(recipe)
-    takes = {**groups["options"], **groups["data"], **groups["model"]}
-    used = {name for name, option in takes.items() if not option.training_only}
+    takes = [option for group in ("options", "data", "model") for option in groups[group].values()]
+    used = {option.name for option in takes if not option.training_only}
     for name in sorted(typed - used - {"per_device_eval_batch_size", "seed"}):
         alike = {f"eval_{name}", name.replace("train", "eval")} & used
         hint = f"--{alike.pop()} is its like for evaluation" if alike else "lmtasks evaluate --help shows what does"
@@ -293,9 +281,8 @@ def fingerprint(request: Request) -> str:
 
 
 def as_record(request: Request) -> dict[str, Any]:
-    """What ``run.json`` keeps of a request: what was set, but for what only memory can hold."""
+    """The part of a request that ``run.json`` keeps: all that was set and matters, but for what only memory holds."""
     settings = {**vars(request.data), **vars(request.model)}
-    # What only memory can hold, and what does not change what a run is.
     left_out = {name for name, option in options_of(DataSettings).items() if option.python_only} | HOW_TO_TOKENISE
     return {
         "recipe": request.recipe.name,

@@ -1,4 +1,4 @@
-"""What every run can be told besides its recipe's own options: data, model, output, training.
+"""Settings of every run, besides its recipe's own options: data, model, output, training.
 
 Names and meaning are those of transformers' ``run_mlm.py`` and ``run_clm.py`` where these have
 the flag, and of ``TrainingArguments`` for training.
@@ -58,7 +58,7 @@ HOW_TO_TOKENISE = frozenset({"overwrite_cache", "preprocessing_num_workers"})
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """Which model and tokenizer."""
+    """The model and the tokenizer."""
 
     model_name_or_path: str | None = option(None, help="checkpoint to start from: Hub id or folder", aliases=["model"])
     revision: str = option("main", help="branch, tag or commit of the model", aliases=["model_revision"])
@@ -81,7 +81,7 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSettings:
-    """What a run leaves behind."""
+    """The results that a run leaves behind."""
 
     output_dir: str | None = option(None, help="folder of the run; runs/RECIPE when not given")
     overwrite_output_dir: bool = option(False, help="replace an earlier run in that folder")

@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from lmtasks.api import Option
+from lmtasks.api.options import alternatives_of
 from lmtasks.errors import InputError, nearest
 
 REFUSED = {
@@ -52,7 +53,7 @@ def training_options() -> dict[str, Option]:
         field.name: Option(
             name=field.name,
             type=_KINDS.get(field.name) or _readable(hints[field.name]),
-            default=_default(field),
+            default=field.default if field.default_factory is dataclasses.MISSING else field.default_factory(),
             help=str(field.metadata.get("help", "")),
             limits=_LIMITS.get(field.name, {}),
         )
@@ -62,29 +63,15 @@ def training_options() -> dict[str, Option]:
 
 
 def _readable(kind: Any) -> Any:
-    """The type with the enums, which TrainingArguments reads from text, as text."""
-    alternatives = typing.get_args(kind) or (kind,)
-    origin = typing.get_origin(kind)
-    if origin in (list, dict, typing.Literal):
-        return kind
-    plain = [part if _is_plain(part) else str for part in alternatives]
-    return typing.Union[tuple(dict.fromkeys(plain))]  # noqa: UP007  (a union of a computed list)
-
-
-def _is_plain(kind: Any) -> bool:
-    plain = kind in (bool, int, float, str, list, dict, type(None))
-    return plain or typing.get_origin(kind) in (list, dict, typing.Literal)
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    """The type with text for the classes, enums above all, that TrainingArguments reads from text."""
+    own = [part if part.__module__ in ("builtins", "typing") else str for part in alternatives_of(kind)]
+    return typing.Union[tuple(dict.fromkeys(own))]  # noqa: UP007  (a union of a computed list)
 
 
 def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) -> TrainingArguments:
     """The arguments of one run.
 
     Args:
-        values: fields that the user or the recipe set.
         output_dir: folder of the run; the Trainer writes to ``checkpoints`` in it.
         steps: optimiser steps of the run, for a log line every twentieth.
 
@@ -114,7 +101,7 @@ def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) 
 
 
 def refused(error: Exception) -> InputError:
-    """What transformers has against the arguments, in a line."""
+    """The objection of transformers to the arguments, in a line."""
     text = " ".join(str(error).split())
     if wrong := re.fullmatch(r"(\S+) is not a valid (\w+), please select one of \[(.*)\]", text):
         word, kind, listed = wrong.groups()

@@ -38,19 +38,17 @@ class World:
             group.barrier()
 
     def broadcast(self, value: Any) -> Any:
-        """What the main process has, in all; needs torch's process group where there are several."""
-        if self.size == 1:
-            return value
+        """The main process's value, in all; needs torch's process group where there are several."""
         values = [value]
-        _require_group().broadcast_object_list(values)
+        if self.size > 1:
+            _group(required=True).broadcast_object_list(values)
         return values[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process has, by rank, in all."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        _require_group().all_gather_object(values, value)
+        """The values of all processes, by rank, in all."""
+        values: list[Any] = [value] * self.size
+        if self.size > 1:
+            _group(required=True).all_gather_object(values, value)
         return values
 
 
@@ -58,14 +56,11 @@ ALONE = World()
 """The world of a single process."""
 
 
-def _group() -> Any:
+def _group(*, required: bool = False) -> Any:
     """``torch.distributed`` where a process group is up; whoever has not imported it has none."""
     distributed = sys.modules.get("torch.distributed")
-    return distributed if distributed and distributed.is_available() and distributed.is_initialized() else None
-
-
-def _require_group() -> Any:
-    group = _group()
-    if group is None:
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        return distributed
+    if required:
         raise RuntimeError("the processes of this world cannot talk yet: there is no process group")
-    return group
+    return None

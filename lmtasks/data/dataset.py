@@ -11,12 +11,7 @@ from lmtasks.api import Examples
 
 
 class ExampleDataset(Dataset[dict[str, Any]]):
-    """Examples with the seed from which their collator draws: (seed, epoch, example id).
-
-    Args:
-        examples: the split.
-        seed: the run's seed.
-    """
+    """Examples with the seed from which their collator draws: (seed of the run, epoch, example id)."""
 
     def __init__(self, examples: Examples, seed: int) -> None:
         self.examples = examples
@@ -33,5 +28,5 @@ class ExampleDataset(Dataset[dict[str, Any]]):
         return {**self.examples.example(int(index)), "seed": seed}
 
     def start_epoch(self, epoch: int) -> None:
-        """From here on draw for this epoch."""
+        """Seeds from here on are for this epoch."""
         self._epoch[0] = epoch

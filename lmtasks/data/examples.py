@@ -36,7 +36,7 @@ class EncodedCorpus:
     medium: str
 
     def notes(self) -> Iterator[str]:
-        """What a person should know before training on them."""
+        """Warnings for a person who is about to train on them."""
         if self.train is not None:
             yield from self.train.notes("training")
         yield from self.evaluation.notes("held-out")
@@ -54,11 +54,9 @@ def encode_corpus(request: Request, corpus: Corpus, processor: Any, config: Pret
     """The splits of a corpus as the recipe wants them.
 
     Raises:
-        InputError: nothing to evaluate on, nothing to predict in the training data, or what cannot be encoded.
+        InputError: nothing to predict in the training data, or what cannot be encoded.
     """
     data, medium = request.data, request.recipe.medium or TEXT
-    if corpus.evaluation is None:
-        raise InputError("there is nothing to evaluate on", "add --validation_file or --dataset")
     request.recipe.views(processor, request.options)  # their options are checked now, used at the end
     train, duplicates, empty = None, 0, corpus.evaluation.blank
     if corpus.train is not None:
@@ -96,11 +94,8 @@ def layout_of(request: Request, processor: Any) -> Blocks | Layout:
 def one_example(request: Request, processor: Any, examples: Examples, name: str) -> Batch:
     """A batch of the longest example that has a target, as the recipe collates it for evaluation.
 
-    Args:
-        name: what to call the split, "training".
-
     Raises:
-        InputError: no example has one.
+        InputError: no example of the split of that name has one.
     """
     collate = request.recipe.collator(processor, request.options, False)
     dataset = ExampleDataset(examples, EVALUATION_SEED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import random
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lmtasks.errors import InputError, nearest
@@ -39,12 +39,12 @@ def sample_documents(name: str) -> list[str]:
     Raises:
         InputError: no such corpus, or this Python was installed without its library's sources.
     """
-    if name not in _READERS:
+    if name not in SAMPLES:
         raise InputError(
             f"no embedded corpus '{name}'{nearest(name, SAMPLES)}", "the embedded corpora are " + ", ".join(SAMPLES)
         )
     # Copies of a document would leak from training into evaluation.
-    return list(dict.fromkeys(_READERS[name]()))
+    return list(dict.fromkeys(_topics_and_modules()))
 
 
 def _topics_and_modules() -> Iterator[str]:
@@ -58,7 +58,7 @@ def _topics_and_modules() -> Iterator[str]:
 
 
 def _topics() -> Iterator[str]:
-    """What ``help('TOPIC')`` shows: the language reference in pieces."""
+    """The language reference in pieces, as ``help('TOPIC')`` shows them."""
     # Imported by name: typeshed does not say what the module holds.
     try:
         topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
@@ -91,6 +91,3 @@ def _no_sources(place: str) -> InputError:
         f"the embedded corpus needs the sources of Python's standard library, and there are none in {place}",
         "give your own text with --train_file or --dataset_name",
     )
-
-
-_READERS: Mapping[str, Callable[[], Iterator[str]]] = {"python": _topics_and_modules}

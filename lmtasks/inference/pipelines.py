@@ -1,4 +1,4 @@
-"""What lmtasks does to the pipelines of transformers, and asks of them, to answer many texts fast and right."""
+"""Changes to the pipelines of transformers, and a question to them, to answer many texts fast and right."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from transformers import FillMaskPipeline, GenerationMixin, Pipeline, PreTrained
 from transformers.pipelines.base import pad_collate_fn
 
 from lmtasks.api import Batch
+from lmtasks.models.agreement import agree
 from lmtasks.models.lm_head import Head, separate_head
 
 
@@ -25,14 +26,11 @@ def take_prepared(pipeline: Pipeline) -> None:
 
 
 class MasksOnly:
-    """Spares a fill-mask pipeline the logits that it would throw away.
+    """A fill-mask pipeline's way of answering from now on, without the logits that it would throw away.
 
     It reads those of the masks alone, but the projection to the vocabulary is half the work of a small model,
     and its logits are nearly all that comes back from a GPU. Only for batches: the answer to a single text
     stays the pipeline's to the last digit.
-
-    Args:
-        pipeline: what it makes of a batch goes through here from now on.
     """
 
     def __init__(self, pipeline: FillMaskPipeline) -> None:
@@ -87,19 +85,14 @@ def keep_first_space(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.decode = decoded
 
 
-# --- padding ---
-
-
 def disturbed_by_padding(pipeline: Pipeline, shorter: Batch, longer: Batch) -> bool:
     """Whether a text gets other logits beside a longer one than alone.
 
     Some models have no mask (FNet), count positions from the left (the decoder of BART), or lose the mask when they
     generate (XLNet). What their pipelines answer then depends on the other texts of the batch.
 
-    Args:
-        pipeline: one that fills masks, whose logits are compared, or one that generates: those of the first new
-            tokens. What others read of their inputs is not known here; they count as not disturbed.
-        shorter, longer: texts as the pipeline prepares them.
+    Of a pipeline that fills masks their logits are compared, of one that generates those of the first new tokens.
+    What others read of their inputs is not known here; they count as not disturbed.
     """
     generate = getattr(type(pipeline.model), "generate", None)
     if isinstance(pipeline, FillMaskPipeline):
@@ -109,17 +102,16 @@ def disturbed_by_padding(pipeline: Pipeline, shorter: Batch, longer: Batch) -> b
     else:
         return False
     together = pad_collate_fn(pipeline.tokenizer, pipeline.feature_extractor)([shorter, longer])
-    return not alike(logits(pipeline, shorter), logits(pipeline, together), torch.finfo(pipeline.model.dtype).eps)
+    # Half of the digits have to be right: what is computed layer after layer keeps no more.
+    half = math.sqrt(torch.finfo(pipeline.model.dtype).eps)
+    return not agree(logits(pipeline, together), logits(pipeline, shorter), spread=half, overall=True)
 
 
 def _of_masks(pipeline: Pipeline, inputs: Batch) -> torch.Tensor:
     """Logits of the masks of the first text, [masks, vocabulary]."""
     outputs = pipeline.forward(inputs)
-    if "mask_logits" in outputs:
-        found: torch.Tensor = outputs["mask_logits"][0]
-        return found
-    places = (outputs["input_ids"][0] == pipeline.tokenizer.mask_token_id).nonzero()[:, 0]
-    logits: torch.Tensor = outputs["logits"][0, places]
+    masked = outputs["input_ids"][0] == pipeline.tokenizer.mask_token_id
+    logits: torch.Tensor = outputs["mask_logits"][0] if "mask_logits" in outputs else outputs["logits"][0, masked]
     return logits
 
 
@@ -128,40 +120,21 @@ def _of_new_tokens(pipeline: Pipeline, inputs: Batch) -> torch.Tensor:
 
     The first comes from the text, the second from what the model keeps of it (GIT loses the places only there).
     """
-    read = {name: value.to(pipeline.model.device) for name, value in inputs.items() if torch.is_tensor(value)}
-    if isinstance(pipeline, TextGenerationPipeline):
-        read = {name: value for name, value in read.items() if name in ("input_ids", "attention_mask")}
+    names = ("input_ids", "attention_mask") if isinstance(pipeline, TextGenerationPipeline) else inputs
+    device = pipeline.model.device
+    read = {name: value.to(device) for name, value in inputs.items() if name in names and torch.is_tensor(value)}
     last = int(read[pipeline.model.main_input_name][0, -1])
-    settings = {
-        "do_sample": False,
-        "num_beams": 1,
-        "num_return_sequences": 1,
-        "min_new_tokens": 2,
-        "max_new_tokens": 2,
+    output = pipeline.model.generate(
+        **read,
+        do_sample=False,
+        num_beams=1,
+        num_return_sequences=1,
+        min_new_tokens=2,
+        max_new_tokens=2,
         # The same first token whatever the rounding, or the second could be about another text.
-        "prefix_allowed_tokens_fn": lambda text, ids: [last],
-        "pad_token_id": pipeline.tokenizer.pad_token_id,
-        "output_logits": True,
-        "return_dict_in_generate": True,
-    }
-    with torch.no_grad():
-        output = pipeline.model.generate(**read, **settings)
+        prefix_allowed_tokens_fn=lambda text, ids: [last],
+        pad_token_id=pipeline.tokenizer.pad_token_id,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
     return torch.stack([logits[0] for logits in output.logits])
-
-
-def alike(logits: torch.Tensor, others: torch.Tensor, eps: float) -> bool:
-    """Whether two ways to compute the same logits agree as well as the precision lets them.
-
-    Half of the digits have to be right: other shapes are multiplied in another order, layer after layer. It is the mean
-    square of the differences that counts, against the spread of the logits; of many, one is always farther off.
-
-    Args:
-        logits, others: of one shape. What is no number in either tells nothing; without any, they are alike.
-        eps: of the precision that they were computed in, which may be lower than the one that they are given in.
-    """
-    one, other = logits.cpu().double(), others.cpu().double()
-    told = one.isfinite() & other.isfinite()
-    if told.sum() < 2:
-        return True
-    apart = (one - other)[told].square().mean().sqrt()
-    return bool(apart <= math.sqrt(eps) * one[told].std())

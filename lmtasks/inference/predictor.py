@@ -14,15 +14,8 @@ from typing import Any
 
 import torch
 import transformers
-from torch.utils.data import Dataset
-from transformers import (
-    AutoConfig,
-    FeatureExtractionMixin,
-    FillMaskPipeline,
-    GenerationConfig,
-    Pipeline,
-    PreTrainedTokenizerBase,
-)
+from torch.utils.data import Subset
+from transformers import AutoConfig, FillMaskPipeline, GenerationConfig, Pipeline, PreTrainedTokenizerBase
 from transformers.pipelines.base import ChunkPipeline, PipelineException
 
 from lmtasks.api import Batch, Recipe, resolve
@@ -45,7 +38,7 @@ def predict(
     revision: str = "main",
     **arguments: Any,
 ) -> Any:
-    """What the recipe's pipeline answers.
+    """The answers of the recipe's pipeline.
 
     Args:
         run_or_model: run folder, model folder or Hub id.
@@ -75,8 +68,7 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: 
     """
     if wanted:
         return catalog.recipe(wanted)
-    record = read_record(name)
-    if record:
+    if record := read_record(name):
         if record.get("status") != "done":
             raise InputError(f"the run in '{name}' is not finished", "finish it with --resume_from_checkpoint true")
         return recorded_recipe(record, catalog)
@@ -94,21 +86,13 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: 
 
 
 class Predictor:
-    """A model that answers.
+    """A model that answers: that of a run folder, a model folder or a Hub id, in the way of the recipe's pipeline."""
 
-    Args:
-        name: run folder, model folder or Hub id.
-        recipe: gives pipeline and prompts.
-        revision: branch, tag or commit of a model on the Hub.
-
-    Attributes:
-        one_by_one: whether several texts are answered one by one, because padding would change the answers;
-            None as long as there was nothing to pad.
-    """
+    one_by_one: bool | None = None
+    """Whether several texts are answered one by one, because padding would change the answers; None: not known yet."""
 
     def __init__(self, name: str, recipe: Recipe, revision: str = "main") -> None:
         self.recipe = recipe
-        self.one_by_one: bool | None = None
         require_safetensors(name)
         with found_or_explained("model", name):
             self.pipeline = _pipeline(name, recipe, revision)
@@ -131,9 +115,8 @@ class Predictor:
         self._check(arguments)
         processor = self.tokenizer or self.pipeline.feature_extractor
         prompts = [self.recipe.prompt(processor, text) for text in ([texts] if isinstance(texts, str) else texts)]
-        for prompt in prompts:
-            if not prompt.strip():
-                raise InputError("there is an empty text", "give a text in quotes")
+        if not all(prompt.strip() for prompt in prompts):
+            raise InputError("there is an empty text", "give a text in quotes")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}", "it is the number of texts at once, 1 or more")
         try:
@@ -150,20 +133,24 @@ class Predictor:
                 "shorten the text; when generating, lower --max_new_tokens",
             ) from error
         except (PipelineException, ValueError, TypeError) as error:
-            raise InputError(f"{self.recipe.pipeline}: {first_line(error)}", self._hint()) from error
+            example = f"for example: lmtasks predict OUT '{self.recipe.example}'"
+            raise InputError(f"{self.recipe.pipeline}: {first_line(error)}", example) from error
 
     def _many(self, prompts: list[str], batch_size: int, arguments: dict[str, Any]) -> list[Any]:
         """The pipeline's answers to several prompts, in their order."""
         if isinstance(self.pipeline, ChunkPipeline):  # it makes several inputs of one text
             return list(self.pipeline(prompts, batch_size=batch_size, **arguments))
         prepared = self._prepared(prompts, arguments)
-        lengths = [self._length(inputs) for inputs in prepared]
+        main = self.pipeline.model.main_input_name
+        # In tokens, or what else the model takes; 0 where the pipeline calls them otherwise.
+        lengths = [value.shape[-1] if torch.is_tensor(value := inputs.get(main)) else 0 for inputs in prepared]
         if batch_size > 1 and self._disturbed_by_padding(prepared, lengths):
             batch_size = 1
         order = _order(lengths, batch_size)
         answers: list[Any] = [None] * len(prompts)
         # A dataset, unlike a list, is answered text by text, so that it can be told how far it is.
-        answered = self.pipeline(_Texts(prepared, order), batch_size=batch_size, **arguments)
+        texts: Subset[Batch] = Subset(prepared, order)  # type: ignore[arg-type]
+        answered = self.pipeline(texts, batch_size=batch_size, **arguments)
         with stage("predicting", len(prompts), "texts") as progress:
             for done, (number, answer) in enumerate(zip(order, answered, strict=True), 1):
                 answers[number] = answer
@@ -171,9 +158,8 @@ class Predictor:
         return answers
 
     def _prepared(self, prompts: list[str], arguments: dict[str, Any]) -> list[Batch]:
-        """What the pipeline makes of each prompt for the model."""
-        more, _, _ = self.pipeline._sanitize_parameters(**arguments)
-        parameters = {**self.pipeline._preprocess_params, **more}
+        """The model's inputs that the pipeline makes of each prompt."""
+        parameters = {**self.pipeline._preprocess_params, **self.pipeline._sanitize_parameters(**arguments)[0]}
         prepared = []
         with stage("tokenising" if self.tokenizer else "reading", len(prompts), "texts") as progress:
             for done, prompt in enumerate(prompts, 1):
@@ -185,66 +171,34 @@ class Predictor:
     def _disturbed_by_padding(self, prepared: Sequence[Batch], lengths: Sequence[int]) -> bool:
         """Whether texts of these lengths may not share a batch; measured once."""
         known = set(lengths) - {0}
-        if len(known) < 2:
-            return False
-        if self.one_by_one is None:
+        if len(known) > 1 and self.one_by_one is None:
             shortest, longest = (prepared[lengths.index(length)] for length in (min(known), max(known)))
             self.one_by_one = disturbed_by_padding(self.pipeline, shortest, longest)
             if self.one_by_one:
                 say("padding would change the answers: the texts are answered one by one")
-        return self.one_by_one
-
-    def _length(self, inputs: Batch) -> int:
-        """Tokens, or what else the model takes, of a prepared text; 0 where the pipeline calls them otherwise."""
-        values = inputs.get(self.pipeline.model.main_input_name)
-        return values.shape[-1] if isinstance(values, torch.Tensor) else 0
+        return len(known) > 1 and bool(self.one_by_one)
 
     def _too_long(self, prompts: list[str], error: Exception) -> bool:
         """Whether a text was too long for the model, which failed with an error of its own."""
-        if self.tokenizer is None:
-            return False
-        if isinstance(error, IndexError):
-            # Beyond its last position a model of learned positions looks up what is not there.
-            return True
+        # Beyond its last position a model of learned positions looks up what is not there.
+        if self.tokenizer is None or isinstance(error, IndexError):
+            return self.tokenizer is not None
         # Token types by position, which BERT's family has, fail otherwise on the way there.
         usable = usable_length(self.pipeline.model.config, self.recipe, self.tokenizer)
         return usable is not None and any(len(self.tokenizer(prompt)["input_ids"]) > usable for prompt in prompts)
 
-    def _hint(self) -> str:
-        return f"for example: lmtasks predict OUT '{self.recipe.example}'"
-
     def _check(self, arguments: Iterable[str]) -> None:
-        known = self._known()
+        """Refuse what is no parameter of the pipeline or, if it generates, of generation."""
+        parameters = inspect.signature(self.pipeline._sanitize_parameters).parameters.values()
+        known = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
+        if self.generates:
+            known |= GenerationConfig().to_dict().keys()
         for name in arguments:
             if name not in known:
                 raise InputError(
                     f"{self.recipe.pipeline} takes no '{name}'{nearest(name, known)}",
                     "it takes the pipeline's arguments",
                 )
-
-    def _known(self) -> set[str]:
-        """What the pipeline takes: its own parameters and, if it generates, those of generation."""
-        parameters = inspect.signature(self.pipeline._sanitize_parameters).parameters.values()
-        named = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
-        return named | set(GenerationConfig().to_dict()) if self.generates else named
-
-
-class _Texts(Dataset[Batch]):
-    """Prepared texts in another order.
-
-    Args:
-        prepared: inputs of the model, text by text.
-        order: their numbers.
-    """
-
-    def __init__(self, prepared: Sequence[Batch], order: Sequence[int]) -> None:
-        self.prepared, self.order = prepared, order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, place: int) -> Batch:
-        return self.prepared[self.order[place]]
 
 
 def _order(lengths: Sequence[int], batch_size: int) -> list[int]:
@@ -263,23 +217,13 @@ def _order(lengths: Sequence[int], batch_size: int) -> list[int]:
 
 def _pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
     """The pipeline that the recipe names, with the model and its processing class."""
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    weights = {"use_safetensors": True}
     if ":" not in recipe.pipeline:
-        return transformers.pipeline(
-            recipe.pipeline,
-            model=name,
-            revision=revision,
-            trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
-        )
-    model = resolve(recipe.model_class).from_pretrained(
-        name, revision=revision, trust_remote_code=False, use_safetensors=True
-    )
-    processor = resolve(recipe.processor).from_pretrained(name, revision=revision, trust_remote_code=False)
-    own: Pipeline = resolve(recipe.pipeline)(model=model, **{_role(processor): processor})
+        return transformers.pipeline(recipe.pipeline, model=name, **source, model_kwargs=weights)
+    model = resolve(recipe.model_class).from_pretrained(name, **source, **weights)
+    processor = resolve(recipe.processor).from_pretrained(name, **source)
+    kinds = {"tokenizer": PreTrainedTokenizerBase, "feature_extractor": transformers.FeatureExtractionMixin}
+    role = next((role for role, kind in kinds.items() if isinstance(processor, kind)), "processor")
+    own: Pipeline = resolve(recipe.pipeline)(model=model, **{role: processor})
     return own
-
-
-def _role(processor: Any) -> str:
-    """What pipelines call a processing class of this kind."""
-    kinds = {PreTrainedTokenizerBase: "tokenizer", FeatureExtractionMixin: "feature_extractor"}
-    return next((role for kind, role in kinds.items() if isinstance(processor, kind)), "processor")

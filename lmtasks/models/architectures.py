@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from contextlib import AbstractContextManager
 from fnmatch import fnmatch
-from typing import Any
 
 import torch
 import transformers
@@ -13,12 +12,12 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lmtasks.api import Architecture, Recipe, resolve
-from lmtasks.models.forward import in_mode
+from lmtasks.models.forward import measuring
 from lmtasks.models.pad_to_multiple import fill_up
 from lmtasks.registry.catalog import Catalog, load_catalog
 
 _registered: dict[str, Architecture] = {}
-"""What was declared about model types; transformers keeps its Auto classes for the whole process, too."""
+"""Declarations by model type; transformers keeps its Auto classes for the whole process, too."""
 
 
 def register_architectures(catalog: Catalog | None = None) -> None:
@@ -36,13 +35,13 @@ def register_architectures(catalog: Catalog | None = None) -> None:
 
 
 def architecture_of(config: PretrainedConfig) -> Architecture:
-    """What was declared about the model type of a configuration; nothing is, about most."""
+    """The declaration of a configuration's model type; an empty one for most."""
     return _registered.get(config.model_type) or Architecture(model_type=config.model_type)
 
 
 def with_gradients(model: PreTrainedModel) -> AbstractContextManager[None]:
-    """While this is open the model is in the mode that it has gradients in: evaluation, without chance, if it can."""
-    return in_mode(model, training=architecture_of(model.config).reversible)
+    """While this is open there are gradients, in the mode that the model has them in: evaluation if it can."""
+    return measuring(model, training=architecture_of(model.config).reversible, gradients=True)
 
 
 def _register(architecture: Architecture) -> None:
@@ -52,17 +51,12 @@ def _register(architecture: Architecture) -> None:
     config = resolve(architecture.config) if architecture.config else known
     if config is None:
         raise ValueError("transformers has no such model type, and the declaration names no configuration")
-    if known is not None and known.__name__ != config.__name__:
-        raise ValueError(f"transformers already has this model type, as {known.__name__}")
     if known is None:
         AutoConfig.register(architecture.model_type, config)
+    elif known.__name__ != config.__name__:
+        raise ValueError(f"transformers already has this model type, as {known.__name__}")
     for auto, reference in architecture.models.items():
         getattr(transformers, auto).register(config, resolve(reference), exist_ok=True)
-
-
-def settings_of_fresh(architecture: Architecture, recipe: Recipe) -> dict[str, Any]:
-    """What the configuration of a model to make has beside the defaults of its type."""
-    return {**architecture.fresh, **(architecture.causal if recipe.attention == "causal" else {})}
 
 
 def takes(recipe: Recipe, config: type[PretrainedConfig]) -> bool:
@@ -74,15 +68,13 @@ def takes(recipe: Recipe, config: type[PretrainedConfig]) -> bool:
     mapping = getattr(model_class, "_model_mapping", None)
     if mapping is not None:
         return config in mapping
-    own = getattr(model_class, "config_class", None)
-    return own is None or issubclass(config, own)
+    return issubclass(config, getattr(model_class, "config_class", None) or PretrainedConfig)
 
 
 def adapted(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
     """The model, taking what recipes give although its architecture would not, and learning what it can."""
     architecture = architecture_of(model.config)
-    multiple = architecture.multiple(model.config)
-    if multiple > 1:
+    if (multiple := architecture.multiple(model.config)) > 1:
         fill_up(model, multiple)
     idle = architecture.idle.get(recipe.model_class.partition(":")[2], ())
     for name, parameter in model.named_parameters():

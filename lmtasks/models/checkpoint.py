@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,7 @@ class LoadedModel:
         model: float32 weights, on the CPU.
         new_weights: names of the weights that the checkpoint did not have.
         grown: rows added to the embeddings for the tokenizer's tokens.
-        unused: names of the checkpoint's weights that the model has no place for, sorted: those of parts
-            that it lacks as a whole, such as a pooler or another task's head, and with
-            ``--allow_new_weights`` any others.
+        unused: names of the checkpoint's weights that the model has no place for, sorted.
     """
 
     model: PreTrainedModel
@@ -44,10 +43,7 @@ class LoadedModel:
 def load_model(
     settings: ModelSettings, recipe: Recipe, config: PretrainedConfig, processor: Any, seed: int
 ) -> LoadedModel:
-    """The checkpoint's model, or a fresh one with weights drawn from the seed.
-
-    Args:
-        processor: the processing class; a tokenizer decides about the size of the embeddings.
+    """The checkpoint's model, or a fresh one with weights drawn from the seed; its embeddings fit a tokenizer.
 
     Raises:
         InputError: no weights or damaged ones; or, without ``--allow_new_weights``, some that are
@@ -77,20 +73,19 @@ def load_model(
             f"the weights in '{name}' do not fit its config.json: {key} is {list(saved)}, not {list(wanted)}",
             "take weights and configuration from the same model",
         )
-    missing = tuple(sorted(report["missing_keys"]))
-    if missing and not settings.allow_new_weights:
-        raise InputError(
-            f"'{name}' lacks {len(missing)} of the model's weights, such as {missing[0]}",
-            "--allow_new_weights starts these from random numbers",
-        )
-    unused = tuple(sorted(report["unexpected_keys"]))
+    missing, unused = (tuple(sorted(report[kind])) for kind in ("missing_keys", "unexpected_keys"))
     if not settings.allow_new_weights:
-        _require_place(model, unused, name)
+        _require_weights(model, missing, unused, name)
     return LoadedModel(adapted(model, recipe), missing, _grow(model, processor), unused)
 
 
-def _require_place(model: PreTrainedModel, unused: tuple[str, ...], checkpoint: str) -> None:
-    """Refuse to leave out weights without which the model computes something else than was trained."""
+def _require_weights(model: PreTrainedModel, missing: Sequence[str], unused: Sequence[str], checkpoint: str) -> None:
+    """Refuse a model that computes something else than was trained, without some weights or with new ones."""
+    if missing:
+        raise InputError(
+            f"'{checkpoint}' lacks {len(missing)} of the model's weights, such as {missing[0]}",
+            "--allow_new_weights starts these from random numbers",
+        )
     inside = [name for name in unused if _belongs_inside(model, name)]
     if inside:
         raise InputError(
@@ -102,9 +97,8 @@ def _require_place(model: PreTrainedModel, unused: tuple[str, ...], checkpoint: 
 def _belongs_inside(model: PreTrainedModel, name: str) -> bool:
     """Whether a weight without a place in the model belongs to a part that the model computes with.
 
-    What it lacks tells: a whole module at the top, such as a pooler or another task's head, is none
-    of this task's business. A layer, a module in a layer, or a parameter of a module that is there
-    had its share in what was trained.
+    A whole module at the top, such as a pooler or another task's head, is none of this task's business.
+    A layer, a module in a layer, or a parameter of a module that is there had its share in what was trained.
     """
     base: torch.nn.Module = model.base_model
     # Checkpoints of a base model lack the prefix of their names.
@@ -151,7 +145,6 @@ def _grow(model: PreTrainedModel, tokenizer: Any) -> int:
     # Not every model has its table where others have (Perceiver).
     rows = getattr(model.get_input_embeddings(), "weight", None)
     rows = model.config.get_text_config().vocab_size if rows is None else rows.shape[0]
-    if len(tokenizer) <= rows:
-        return 0
-    model.resize_token_embeddings(len(tokenizer))
-    return int(len(tokenizer) - rows)
+    if len(tokenizer) > rows:
+        model.resize_token_embeddings(len(tokenizer))
+    return max(0, len(tokenizer) - int(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from lmtasks.api import Recipe, resolve
 from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError, first_line, nearest
-from lmtasks.models.architectures import architecture_of, settings_of_fresh, takes
+from lmtasks.models.architectures import architecture_of, takes
+from lmtasks.models.forward import MODEL_FAILURES, first_position, position_tables
 from lmtasks.models.load_errors import found_or_explained
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.registry.support import package_of
@@ -38,7 +40,9 @@ def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
             )
     else:
         config = _default_config(str(settings.model_type))
-    made = {} if settings.model_name_or_path else settings_of_fresh(architecture_of(config), recipe)
+    declared = architecture_of(config)
+    causal = declared.causal if recipe.attention == "causal" else {}
+    made = {} if settings.model_name_or_path else {**declared.fresh, **causal}
     if made or settings.config_overrides:
         written = type(config).get_config_dict(name)[0] if name else {}
         config = _overridden(config, settings.config_overrides or "", {**made, **written})
@@ -47,26 +51,21 @@ def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
 
 
 def _default_config(model_type: str) -> PretrainedConfig:
-    if model_type not in CONFIG_MAPPING:
-        known, package = list(CONFIG_MAPPING.keys()), package_of(model_type)
-        if package:
-            raise InputError(f"model type '{model_type}' is in the package {package}", f"pip install {package}")
-        raise InputError(
-            f"unknown model type '{model_type}'{nearest(model_type, known)}",
-            "transformers or a plugin must have it, such as roberta, modernbert, gpt2, llama",
-        )
-    return AutoConfig.for_model(model_type)
+    if model_type in CONFIG_MAPPING:
+        return AutoConfig.for_model(model_type)
+    if package := package_of(model_type):
+        raise InputError(f"model type '{model_type}' is in the package {package}", f"pip install {package}")
+    raise InputError(
+        f"unknown model type '{model_type}'{nearest(model_type, CONFIG_MAPPING.keys())}",
+        "transformers or a plugin must have it, such as roberta, modernbert, gpt2, llama",
+    )
 
 
 def _overridden(config: PretrainedConfig, overrides: str, written: dict[str, Any]) -> PretrainedConfig:
     """The configuration with ``a=1,b=2``, each in the type that its default has.
 
-    Args:
-        config: as it is without them.
-        written: the fields that its file spells out; none for a model type's defaults.
-
-    It is made anew from these, so that fields which follow from others follow: the kinds of the
-    layers from their number, the size of a head from that of the model.
+    It is made anew from these and from what is ``written`` in its file, so that fields which follow from others
+    follow: the kinds of the layers from their number, the size of a head from that of the model.
     """
     values: dict[str, Any] = {}
     for pair in re.split(r",(?![^\[]*\])", overrides) if overrides else ():  # not within a list
@@ -87,39 +86,30 @@ def _overridden(config: PretrainedConfig, overrides: str, written: dict[str, Any
         # Its first line names the field, its second says what is wrong with it.
         raise InputError(f"--config_overrides: {' '.join(str(error).split())}", "choose another value") from error
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise InputError(f"--config_overrides: {_first_line(error)}", "check the values against each other") from error
-
-
-def _first_line(error: BaseException) -> str:
-    """What went wrong, without the library's own preamble."""
-    return first_line(error.__cause__ or error)
+        # The cause, if there is one, has no preamble of the library's.
+        reason = first_line(error.__cause__ or error)
+        raise InputError(f"--config_overrides: {reason}", "check the values against each other") from error
 
 
 def _typed(key: str, text: str, default: Any) -> Any:
+    """The value that a text stands for, of the type of the default."""
     if isinstance(default, (list, tuple)):
-        return _typed_list(key, text)
-    if isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise InputError(f"--config_overrides: '{key}' must be true or false, got '{text}'", f"write {key}=true")
-        return text.lower() == "true"
-    for kind in (float,) if isinstance(default, float) else (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    if isinstance(default, (int, float)):
-        raise InputError(f"--config_overrides: '{key}' must be a number, got '{text}'", f"its default is {default}")
-    return None if text.lower() == "none" else text
-
-
-def _typed_list(key: str, text: str) -> list[Any]:
-    try:
-        values = json.loads(text)
-    except ValueError:
-        values = None
-    if not isinstance(values, list):
-        raise InputError(f"--config_overrides: '{key}' must be a list, got '{text}'", f"write {key}=[1,2,3]")
-    return values
+        wanted, hint = "a list", f"write {key}=[1,2,3]"
+        with suppress(ValueError):
+            if isinstance(values := json.loads(text), list):
+                return values
+    elif isinstance(default, bool):
+        wanted, hint = "true or false", f"write {key}=true"
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+    else:
+        wanted, hint = "a number", f"its default is {default}"
+        for kind in (float,) if isinstance(default, float) else (int, float):
+            with suppress(ValueError):
+                return kind(text)
+        if not isinstance(default, (int, float)):
+            return None if text.lower() == "none" else text
+    raise InputError(f"--config_overrides: '{key}' must be {wanted}, got '{text}'", hint)
 
 
 def _require_class(config: PretrainedConfig, name: str, recipe: Recipe) -> None:
@@ -127,9 +117,8 @@ def _require_class(config: PretrainedConfig, name: str, recipe: Recipe) -> None:
     auto = recipe.model_class.partition(":")[2]
     if reason := architecture_of(config).refused.get(auto):
         raise InputError(f"{recipe.name} cannot train '{name}': {reason}", "choose another model")
-    if takes(recipe, type(config)):
-        return
-    if _is_remote(config) and auto in (getattr(config, "auto_map", None) or {}):
+    remote = _is_remote(config) and auto in (getattr(config, "auto_map", None) or {})
+    if remote or takes(recipe, type(config)):
         return
     others = [other.name for other in load_catalog().recipes.values() if takes(other, type(config))]
     hint = f"lmtasks run {others[0]} takes it" if others else _what_it_is(config)
@@ -142,7 +131,7 @@ def _is_remote(config: PretrainedConfig) -> bool:
 
 
 def _what_it_is(config: PretrainedConfig) -> str:
-    """What a model is that no installed recipe takes, as far as transformers knows."""
+    """The kind of a model that no installed recipe takes, as far as transformers knows."""
     known = getattr(transformers.AutoModel, "_model_mapping", None) or {}
     kinds = getattr(known[type(config)], "input_modalities", "text") if type(config) in known else "text"
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
@@ -152,16 +141,13 @@ def _what_it_is(config: PretrainedConfig) -> str:
 
 
 def _fresh(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:
+    automatic = hasattr(model_class, "from_config")
+    remote = {"trust_remote_code": _is_remote(config)}
     try:
-        model: PreTrainedModel = (
-            model_class.from_config(config, trust_remote_code=_is_remote(config))
-            if hasattr(model_class, "from_config")
-            else model_class(config)
-        )
-    # A configuration that does not add up surfaces as whatever the model's code trips over.
-    except (ImportError, ValueError, TypeError, ZeroDivisionError, RuntimeError, AssertionError) as error:
+        model: PreTrainedModel = model_class.from_config(config, **remote) if automatic else model_class(config)
+    except (ImportError, ZeroDivisionError, *MODEL_FAILURES) as error:  # it does not add up
         raise InputError(
-            f"no {config.model_type} model can be made of this configuration: {_first_line(error)}",
+            f"no {config.model_type} model can be made of this configuration: {first_line(error.__cause__ or error)}",
             "check --config_overrides",
         ) from error
     return model.float()
@@ -179,7 +165,12 @@ def fit_to_tokenizer(config: PretrainedConfig, tokenizer: Any) -> PretrainedConf
         if hasattr(part, "vocab_size"):
             part.vocab_size = max(len(tokenizer), *(index + 1 for index in tokenizer.all_special_ids))
         for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk"):
-            _fit_role(part, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id", None))
+            name = f"{role}_token_id"
+            index = getattr(tokenizer, name, None)
+            # Where the tokenizer has none, a type that insists on having one keeps its default.
+            with suppress(StrictDataclassError) if index is None else nullcontext():
+                if hasattr(part, name):
+                    setattr(part, name, index)
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = tokenizer.pad_token_id  # as in T5's family
     return config
@@ -194,17 +185,6 @@ def _text_parts(config: PretrainedConfig) -> list[PretrainedConfig]:
     return [config.get_text_config(), *(part for part in inner if size and getattr(part, "vocab_size", None) == size)]
 
 
-def _fit_role(config: PretrainedConfig, name: str, index: int | None) -> None:
-    """Set the id of a special token, or leave the default where the type insists on having one."""
-    if not hasattr(config, name):
-        return
-    try:
-        setattr(config, name, index)
-    except StrictDataclassError:
-        if index is not None:
-            raise
-
-
 def usable_length(config: PretrainedConfig, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Most tokens that an input may have, or None when nothing says.
 
@@ -212,22 +192,10 @@ def usable_length(config: PretrainedConfig, recipe: Recipe, tokenizer: PreTraine
     """
     limits = [length for name in LENGTHS if isinstance(length := getattr(config, name, None), int) and length > 0]
     limits += filter(None, [architecture_of(config).length(config)])
-    limits += [
-        table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
-        for table in _position_tables(config, recipe)
-    ]
+    with torch.device("meta"):
+        tables = position_tables(_fresh(resolve(recipe.model_class), config))
+    limits += [table.num_embeddings - first_position(table) for table in tables]
     # Tokenizers without a limit say 10^30.
     if tokenizer.model_max_length < 10**9:
         limits.append(tokenizer.model_max_length)
     return min(limits, default=None)
-
-
-def _position_tables(config: PretrainedConfig, recipe: Recipe) -> list[torch.nn.Embedding]:
-    """The learned position embeddings, read off a model without weights."""
-    with torch.device("meta"):
-        model = _fresh(resolve(recipe.model_class), config)
-    return [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Embedding) and name.endswith("position_embeddings")
-    ]

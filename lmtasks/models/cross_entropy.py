@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import log_softmax, nll_loss
 
-Sums = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
+Sums = tuple[Tensor, Tensor, dict[str, Tensor]]
 """Sum of the losses in nats, number of targets, and further sums by name."""
 
 PIECE = 1 << 22
@@ -30,20 +31,13 @@ class ProjectedTotal(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        features: torch.Tensor,
-        labels: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        label_smoothing: float,
-    ) -> torch.Tensor:
-        """The sum in float32, unsmoothed; see :func:`lmtasks.token_sums`.
+        ctx: Any, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None, label_smoothing: float
+    ) -> Tensor:
+        """The sum in float32; only the gradient is smoothed, see :func:`lmtasks.token_sums`.
 
         Args:
-            features: [tokens, size].
-            labels: int64 [tokens], every one of them a target.
+            features, labels: [tokens, size] and int64 [tokens], every one of them a target.
             weight, bias: of the layer, [vocabulary, size] and [vocabulary].
-            label_smoothing: only the gradient knows of it.
         """
         device = features.device.type
         kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
@@ -61,7 +55,7 @@ class ProjectedTotal(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of features, weight and bias, each written in place."""
         features, labels, weight, bias, normaliser = ctx.saved_tensors
         wanted = ctx.needs_input_grad
@@ -77,7 +71,7 @@ class ProjectedTotal(torch.autograd.Function):
                 if ctx.label_smoothing:
                     slope.sub_(ctx.label_smoothing / len(weight))
                 slope = slope.mul_(upstream).to(ctx.kind)
-                add = torch.Tensor.add_ if tokens.start else torch.Tensor.copy_
+                add = Tensor.add_ if tokens.start else Tensor.copy_
                 if of_features is not None:
                     of_features[tokens] += slope @ weight[words].to(ctx.kind)
                 if of_weight is not None:
@@ -97,22 +91,20 @@ def _pieces(vocabulary: int, count: int) -> Iterator[tuple[slice, slice]]:
             yield slice(first, min(first + words, vocabulary)), slice(start, start + tokens)
 
 
-def _logits(
-    features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, words: slice, kind: torch.dtype
-) -> torch.Tensor:
+def _logits(features: Tensor, weight: Tensor, bias: Tensor | None, words: slice, kind: torch.dtype) -> Tensor:
     """The logits of some tokens for some words of the vocabulary, float32 [tokens, words]."""
     part = None if bias is None else bias[words].to(kind)
     return torch.nn.functional.linear(features.to(kind), weight[words].to(kind), part).float()
 
 
-def _places(labels: torch.Tensor, words: slice) -> tuple[torch.Tensor, torch.Tensor]:
+def _places(labels: Tensor, words: slice) -> tuple[Tensor, Tensor]:
     """Where among some words the labels are, [tokens, 1], and whether they are there at all."""
     places = labels - words.start
     inside = (places >= 0) & (places < words.stop - words.start)
     return places.clamp(0, words.stop - words.start - 1)[:, None], inside
 
 
-def token_sums(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> Sums:
+def token_sums(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Sums:
     """The sums for logits [tokens, vocabulary] and labels [tokens]; -100 is no target.
 
     Args:
@@ -127,24 +119,15 @@ def token_sums(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: floa
     """
     likelihoods = log_softmax(logits.float(), -1)
     losses = nll_loss(likelihoods, labels, ignore_index=-100, reduction="none")
-    targets = (labels != -100).sum()
+    targets = labels != -100
     if torch.is_grad_enabled():
-        pull = _pull(likelihoods, losses, labels) * label_smoothing if label_smoothing else 0.0
-        return losses.sum() + pull, targets, {}
+        total = losses.sum()
+        if label_smoothing:
+            # Not times zero: what a model says where there is no target need not be a number.
+            uniform = torch.where(targets, -likelihoods.mean(-1), 0.0)
+            smoothed = label_smoothing * (uniform - losses).sum()
+            total = total + (smoothed - smoothed.detach())
+        return total, targets.sum(), {}
     # float64 keeps the figure independent of how the examples were batched; on the CPU, because
     # some accelerators have no float64.
-    return losses.cpu().double().sum(), targets, {"correct": (logits.argmax(-1) == labels).sum()}
-
-
-def _pull(likelihoods: torch.Tensor, losses: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Zero, with the gradient by which a wholly smoothed loss differs from the plain one.
-
-    Args:
-        likelihoods: log p, [tokens, vocabulary].
-        losses: -log p(label), [tokens]; 0 where there is no target.
-        labels: [tokens].
-    """
-    # Not times zero: what a model says where there is no target need not be a number.
-    uniform = torch.where(labels != -100, -likelihoods.mean(-1), 0.0)
-    difference = (uniform - losses).sum()
-    return difference - difference.detach()
+    return losses.cpu().double().sum(), targets.sum(), {"correct": (logits.argmax(-1) == labels).sum()}

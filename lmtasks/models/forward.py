@@ -1,4 +1,4 @@
-"""The two modes of a model, training and evaluation, and how one is left as it was found."""
+"""The forward pass of any model: in which mode it runs, what it leaves behind, what it may fail with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+MODEL_FAILURES = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""Kinds of whatever a model's own code trips over when it is given something that it was not made for.
+
+It is anybody's code, and narrows nothing down. Only calls of a model belong under it: our own mistakes look the same.
+"""
 
 
 @contextmanager
@@ -20,9 +26,29 @@ def in_mode(model: torch.nn.Module, *, training: bool = False) -> Iterator[None]
         model.train(before)
 
 
+@contextmanager
+def measuring(model: torch.nn.Module, *, training: bool = False, gradients: bool = False) -> Iterator[None]:
+    """While this is open the model is in that mode, with gradients or without; nothing random is used up."""
+    # Only where it is: otherwise every GPU of the machine would be taken into use.
+    used = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    with in_mode(model, training=training), torch.set_grad_enabled(gradients), torch.random.fork_rng(used):
+        yield
+
+
 def without_cache(model: torch.nn.Module) -> dict[str, bool]:
-    """What tells the model not to keep keys and values for a next token, if it would.
+    """Input that tells the model not to keep keys and values for a next token, if it would.
 
     Nobody reads them, and some models change them in place, which gradients cannot take (RWKV).
     """
     return {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+
+
+def position_tables(model: torch.nn.Module) -> list[torch.nn.Embedding]:
+    """The learned position embeddings."""
+    named = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    return [module for module in named if isinstance(module, torch.nn.Embedding)]
+
+
+def first_position(table: torch.nn.Embedding) -> int:
+    """The position of a first token: RoBERTa's family counts from its padding id on."""
+    return 0 if table.padding_idx is None else table.padding_idx + 1

@@ -10,35 +10,32 @@ are wanted. That this gives the same logits is measured before training.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from lmtasks.api import Batch
 from lmtasks.errors import first_line
+from lmtasks.models.agreement import agree
 from lmtasks.models.cross_entropy import ProjectedTotal, Sums, token_sums
-from lmtasks.models.forward import in_mode, without_cache
+from lmtasks.models.forward import MODEL_FAILURES, in_mode, without_cache
 
 EVERYWHERE = "the head runs on every position"
-"""What is told where it cannot be separated, before the reason."""
+"""Note where it cannot be separated, before the reason."""
 
 PIECE = 1 << 23
 """Logits that exist at once; 32 MiB in float32."""
 
 
 def separate_head(model: PreTrainedModel, inputs: Batch) -> str | None:
-    """Teach the model to run its head on its own, if its logits stay the same.
+    """Teach the model to run its head on its own, if its logits for a batch without labels stay the same.
 
     Its forward pass then takes ``targets``, see :meth:`Head.sums`; everything else is as before. Nothing
     of this is saved with the model.
-
-    Args:
-        inputs: an example batch without labels, to compare logits on.
 
     Returns:
         None, or why it is not possible; the model is then as it was.
@@ -49,18 +46,17 @@ def separate_head(model: PreTrainedModel, inputs: Batch) -> str | None:
     # call nothing so (Llama 4): there, the largest part is it.
     largest = max(model.children(), key=lambda part: sum(one.numel() for one in part.parameters()), default=None)
     candidates = (model.base_model, getattr(model.base_model, "decoder", None), largest)
-    bodies = [body for place, body in enumerate(candidates) if body is not model and body not in candidates[:place]]
+    bodies = dict.fromkeys(body for body in candidates if body not in (model, None))
     reason = "it has no body apart from its head"
-    with in_mode(model):
-        for body in filter(None, bodies):
+    with in_mode(model), torch.no_grad():
+        for body in bodies:
             head = Head(model, body)
             try:
                 head.learn(inputs)
-            except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                return None
+            except MODEL_FAILURES as error:
                 head.remove()
                 reason = first_line(error)
-            else:
-                return None
     return reason
 
 
@@ -70,38 +66,22 @@ def separated(model: torch.nn.Module) -> bool:
 
 
 class _Stopped(Exception):  # noqa: N818  (it is no error)
-    """The forward pass has come to the end of the body."""
+    """The forward pass has come as far as it is needed."""
 
 
 class Head:
-    """What a model does with hidden states.
-
-    Args:
-        model: its forward pass, and that of its body, go through here from now on.
-        body: the module in it that makes hidden states.
-    """
+    """The work of a model on the hidden states of its body; the forward pass of both goes through here from now on."""
 
     def __init__(self, model: PreTrainedModel, body: torch.nn.Module) -> None:
         self.model, self.body = model, body
         self._model_forward, self._body_forward = model.forward, self.body.forward
-        self._stop = False
-        self._output: Any = None
-        self._states: torch.Tensor | None = None
         self._extra = without_cache(model)
-        self._scores: torch.Tensor | None = None
+        self._run_body: Callable[..., Any] = self._body_forward
+        self._output: Any = None
         self.last: torch.nn.Linear | None = None
-        self._features: torch.Tensor | None = None
-        self._stop_at_last = False
         self.vocabulary = 0
-        layer = model.get_output_embeddings()
-        self._watches: list[RemovableHandle] = []
-        if type(layer) is torch.nn.Linear:
-            self._watches += [
-                layer.register_forward_pre_hook(self._stop_before),
-                layer.register_forward_hook(self._see),
-            ]
         model.forward = _in_place_of(self._model_forward, self._forward)
-        self.body.forward = _in_place_of(self._body_forward, self._through_body)
+        self.body.forward = _in_place_of(self._body_forward, lambda *given, **more: self._run_body(*given, **more))
         model.lmtasks_head = self
 
     def remove(self) -> None:
@@ -111,37 +91,30 @@ class Head:
             if module.forward != forward:  # it was not the class's own
                 module.forward = forward
         del self.model.lmtasks_head
-        for watch in self._watches:
-            watch.remove()
 
     def learn(self, inputs: Batch) -> None:
-        """Find the head's last layer, and compare its logits with the model's own.
-
-        Raises:
-            ValueError: they differ.
-        """
-        with torch.no_grad():
-            expected = self._model_forward(**inputs).logits.flatten(0, 1)
-            states = self.hidden(inputs).flatten(0, 1)
+        """Find the head's last layer, and raise a ValueError if its logits are not the model's own."""
+        layer, scores = self.model.get_output_embeddings(), []
+        plain = type(layer) is torch.nn.Linear
+        expected = self._model_forward(**inputs).logits.flatten(0, 1)
+        states = self.hidden(inputs).flatten(0, 1)
+        with layer.register_forward_hook(lambda *seen: scores.append(seen[-1])) if plain else nullcontext():
             logits = self.logits(states, inputs)
-            # The linear layer whose output is the logits, with nothing done to it after.
-            if self._scores is not None and torch.equal(self._scores.flatten(0, -2), logits):
-                self.last = self.model.get_output_embeddings()
-            if logits.shape != expected.shape or not _same(logits, expected):
-                raise ValueError("its head gives other logits on its own")
-            # Every other position, backwards: a head that looks at neighbours or places would notice.
-            if not _same(self.logits(states.flip(0)[::2], inputs), expected.flip(0)[::2]):
-                raise ValueError("its head does more than one position at a time")
+        # The linear layer whose output is the logits, with nothing done to it after.
+        if scores and torch.equal(scores[-1].flatten(0, -2), logits):
+            self.last = layer
+        if not agree(logits, expected, spread=1e-4):
+            raise ValueError("its head gives other logits on its own")
+        # Every other position, backwards: a head that looks at neighbours or places would notice.
+        if not agree(self.logits(states.flip(0)[::2], inputs), expected.flip(0)[::2], spread=1e-4):
+            raise ValueError("its head does more than one position at a time")
         self.vocabulary = logits.shape[-1]
-        self._output = self._scores = None
+        self._output = None
 
     def sums(self, inputs: Batch, targets: torch.Tensor, label_smoothing: float) -> Sums:
         """Sum of the losses, number of targets and, without gradients, number of right guesses.
 
-        Args:
-            inputs: what the model takes.
-            targets: int64 [examples, length], what the logits at a position should say; -100 is no target.
-            label_smoothing: see :func:`lmtasks.token_sums`.
+        The arguments are those of :func:`lmtasks.target_sums`.
         """
         # A model that fills up its inputs has states of what it added.
         hidden = self.hidden({**inputs, **self._extra})[:, : targets.shape[1]]
@@ -149,90 +122,74 @@ class Head:
         wanted = targets != -100
         states, labels = hidden[wanted], targets[wanted]
         if torch.is_grad_enabled() and self.last is not None:
-            features = self._with(output, self.features, states, inputs)
+            features = self._features(self.last, states, inputs, output)
             total: torch.Tensor = ProjectedTotal.apply(  # type: ignore[no-untyped-call]
                 features, labels, self.last.weight, self.last.bias, label_smoothing
             )
             return total, wanted.sum(), {}
 
         def of_piece(states: torch.Tensor, labels: torch.Tensor) -> Sums:
-            return token_sums(self._with(output, self.logits, states, inputs), labels, label_smoothing)
+            return token_sums(self.logits(states, inputs, output), labels, label_smoothing)
 
         # On the way back the logits of a piece are made once more: no piece's logits outlive it.
-        run = partial(checkpoint, of_piece, use_reentrant=False) if torch.is_grad_enabled() else of_piece
-        parts = [run(states[piece], labels[piece]) for piece in self.pieces(len(labels))]
+        run = functools.partial(checkpoint, of_piece, use_reentrant=False) if torch.is_grad_enabled() else of_piece
+        rows = max(1, PIECE // self.vocabulary)
+        starts = range(0, max(len(labels), 1), rows)
+        parts = [run(states[start : start + rows], labels[start : start + rows]) for start in starts]
         totals, _, more = zip(*parts, strict=True)
         right = {name: torch.stack([sums[name] for sums in more]).sum() for name in more[0]}
         return torch.stack(totals).sum(), wanted.sum(), right
 
-    def _with(self, output: Any, compute: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
-        """What a method computes while the body is taken to have had that output."""
-        self._output = output
-        try:
-            return compute(*arguments)
-        finally:
-            self._output = self._scores = None
-
-    def pieces(self, count: int) -> Iterator[slice]:
-        """So many tokens, as many at a time as may have logits."""
-        rows = max(1, PIECE // self.vocabulary)
-        return (slice(start, start + rows) for start in range(0, max(count, 1), rows))
-
     def hidden(self, inputs: Batch) -> torch.Tensor:
-        """What the body makes of a batch, [examples, length, size]."""
-        self._stop = True
-        try:
-            self._model_forward(**inputs)
-        except _Stopped:
-            states: torch.Tensor = self._output["last_hidden_state"]
-            return states
-        finally:
-            self._stop = False
-        raise ValueError("it does not run its own body")
+        """The hidden states of a batch, [examples, length, size]."""
 
-    def logits(self, states: torch.Tensor, inputs: Batch) -> torch.Tensor:
-        """The logits [tokens, vocabulary] of hidden states [tokens, size]."""
-        self._states = states[None]
-        try:
-            logits: torch.Tensor = self._model_forward(**inputs).logits[0]
-            return logits
-        finally:
-            self._states = None
-
-    def features(self, states: torch.Tensor, inputs: Batch) -> torch.Tensor:
-        """What the last layer is given of hidden states [tokens, size], [tokens, size or another]."""
-        self._states, self._stop_at_last = states[None], True
-        try:
-            self._model_forward(**inputs)
-        except _Stopped:
-            assert self._features is not None  # it is what the exception is raised for
-            return self._features.flatten(0, -2)
-        finally:
-            self._states, self._stop_at_last, self._features = None, False, None
-        raise ValueError("its last layer was not used")
-
-    def _stop_before(self, layer: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        if self._stop_at_last:
-            self._features = inputs[0]
+        def stop(*arguments: Any, **inputs: Any) -> None:
+            self._output = self._body_forward(*arguments, **inputs)
             raise _Stopped
 
-    def _see(self, layer: torch.nn.Module, inputs: tuple[torch.Tensor], scores: torch.Tensor) -> None:
-        if self._states is not None:
-            self._scores = scores
+        with suppress(_Stopped):
+            self._with_body(stop, inputs)
+            raise ValueError("it does not run its own body")
+        states: torch.Tensor = self._output["last_hidden_state"]
+        return states
+
+    def logits(self, states: torch.Tensor, inputs: Batch, output: Any = None) -> torch.Tensor:
+        """The logits [tokens, vocabulary] of hidden states [tokens, size].
+
+        Args:
+            output: all that the body made of the inputs; what it made last when not given.
+        """
+        output = self._output if output is None else output
+        given = type(output)(**{**output, "last_hidden_state": states[None]})
+        logits: torch.Tensor = self._with_body(lambda *arguments, **inputs: given, inputs).logits[0]
+        return logits
+
+    def _with_body(self, run: Callable[..., Any], inputs: Batch) -> Any:
+        """The model's outputs with something else in place of its body."""
+        self._run_body = run
+        try:
+            return self._model_forward(**inputs)
+        finally:
+            self._run_body = self._body_forward
+
+    def _features(self, last: torch.nn.Linear, states: torch.Tensor, inputs: Batch, output: Any) -> torch.Tensor:
+        """The inputs [tokens, size or another] of the last layer, of hidden states [tokens, size]."""
+        features: list[torch.Tensor] = []
+
+        def stop(layer: torch.nn.Module, given: tuple[torch.Tensor]) -> None:
+            features.append(given[0].flatten(0, -2))
+            raise _Stopped
+
+        with last.register_forward_pre_hook(stop), suppress(_Stopped):
+            self.logits(states, inputs, output)
+        if not features:
+            raise ValueError("its last layer was not used")
+        return features[0]
 
     def _forward(self, *arguments: Any, **inputs: Any) -> Any:
         if "targets" not in inputs:
             return self._model_forward(*arguments, **inputs)
         return self.sums(inputs, inputs.pop("targets"), inputs.pop("label_smoothing", 0.0))
-
-    def _through_body(self, *arguments: Any, **inputs: Any) -> Any:
-        if self._states is not None:
-            return type(self._output)(**{**self._output, "last_hidden_state": self._states})
-        output = self._body_forward(*arguments, **inputs)
-        if self._stop:
-            self._output = output
-            raise _Stopped
-        return output
 
 
 def _in_place_of(method: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:
@@ -243,8 +200,3 @@ def _in_place_of(method: Callable[..., Any], replacement: Callable[..., Any]) ->
         return replacement(*arguments, **inputs)
 
     return forward
-
-
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether logits are equal but for the rounding of another shape."""
-    return torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-4 * float(other.float().std()))

@@ -1,4 +1,4 @@
-"""What goes wrong between a name that a person typed and the files it should stand for."""
+"""Failures between a name that a person typed and the files that it should stand for."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ def is_local(name: str) -> bool:
 
 @contextlib.contextmanager
 def found_or_explained(thing: str, name: str) -> Iterator[None]:
-    """Turn what the libraries say when ``name`` cannot be loaded into one line.
-
-    Args:
-        thing: "model", "tokenizer" or the like.
-        name: folder or Hub id.
+    """One line in place of what the libraries say when a folder or Hub id cannot be loaded.
 
     Raises:
         InputError: for a missing folder, damaged weights, an unknown or gated repository, no network.
@@ -35,14 +31,12 @@ def found_or_explained(thing: str, name: str) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        raise InputError(
-            f"the weights in '{name}' are damaged: {first_line(error)}", "download or copy them again"
-        ) from error
+        damage = f"the weights in '{name}' are damaged: {first_line(error)}"
+        raise InputError(damage, "download or copy them again") from error
     except (OSError, HFValidationError, StrictDataclassError, ValueError) as error:
         here = "" if Path(name).is_dir() else "no such folder here, and "
-        raise InputError(
-            f"cannot load {thing} '{name}': {here}{first_line(error)}", _hint(thing, name, error)
-        ) from error
+        failure = f"cannot load {thing} '{name}': {here}{first_line(error)}"
+        raise InputError(failure, _hint(thing, name, error)) from error
 
 
 def _hint(thing: str, name: str, error: BaseException) -> str:
@@ -50,13 +44,13 @@ def _hint(thing: str, name: str, error: BaseException) -> str:
         return f"'{name}' must hold tokenizer.json, or a tokenizer_config.json with its tokenizer_class and files"
     if is_local(name):
         return f"'{name}' must hold a config.json, the weights as safetensors and the tokenizer's or processor's files"
-    causes = (error, error.__cause__)
-    if any(isinstance(cause, HFValidationError) for cause in causes):
-        return "give an existing folder or an id such as roberta-base"
-    if any(isinstance(cause, GatedRepoError) for cause in causes):
-        return f"ask for access on the page of '{name}', then hf auth login"
-    if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
-        return "check --revision"
+    for kind, hint in (
+        (HFValidationError, "give an existing folder or an id such as roberta-base"),
+        (GatedRepoError, f"ask for access on the page of '{name}', then hf auth login"),
+        (RevisionNotFoundError, "check --revision"),
+    ):
+        if isinstance(error, kind) or isinstance(error.__cause__, kind):
+            return hint
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set: unset it, or give a folder"
     return "check the spelling and the network; hf auth login for a private repository"

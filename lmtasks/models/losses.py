@@ -12,22 +12,17 @@ from lmtasks.models.lm_head import separated
 
 
 def masked_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Sums:
-    """Cross-entropy in nats at the positions whose label is not -100.
+    """Cross-entropy in nats at the positions whose label is not -100, see :func:`lmtasks.token_sums`.
 
-    Args:
-        batch: what the model takes, ``labels``, and in training perhaps ``label_smoothing``.
-
-    Returns:
-        sum of the losses, number of targets, ``{"correct": targets guessed right}``.
+    The batch has what the model takes, ``labels``, and in training perhaps ``label_smoothing``.
     """
     return target_sums(model, batch, batch["labels"])
 
 
 def causal_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Sums:
-    """Cross-entropy in nats of every token given the ones before it.
+    """Cross-entropy in nats of every token given the ones before it, otherwise as :func:`masked_loss`.
 
-    ``labels`` are the tokens themselves, -100 where there is nothing to predict. Arguments and result
-    are those of :func:`masked_loss`.
+    ``labels`` are the tokens themselves, -100 where there is nothing to predict.
     """
     nothing = torch.full_like(batch["labels"][:, :1], -100)
     return target_sums(model, batch, torch.cat([batch["labels"][:, 1:], nothing], dim=1))
@@ -37,8 +32,7 @@ def target_sums(model: torch.nn.Module, batch: dict[str, Any], targets: torch.Te
     """The sums of a batch, with the head of the model run only where there are targets, if it can.
 
     Args:
-        batch: as for :func:`masked_loss`; its ``labels`` stay out of the model, which would compute a
-            loss of its own.
+        batch: as for :func:`masked_loss`; its ``labels`` stay out of the model, which would make a loss of its own.
         targets: int64 [examples, length], what the logits at a position should say; -100 is no target.
     """
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_smoothing")}

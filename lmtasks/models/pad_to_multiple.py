@@ -14,7 +14,7 @@ from lmtasks.api import Batch
 from lmtasks.models.forward import without_cache
 
 _FILLERS = {"attention_mask": 0, "token_type_ids": 0, "document_ids": -1, "labels": -100, "targets": -100}
-"""What is put after the end of each input that has a column for each token; ``input_ids`` get padding."""
+"""Fillers after the end of each input that has a column for each token; ``input_ids`` get padding."""
 
 
 def fill_up(model: PreTrainedModel, multiple: int) -> None:
@@ -31,7 +31,8 @@ def fill_up(model: PreTrainedModel, multiple: int) -> None:
         if ids is None or not (missing := -ids.shape[1] % multiple):
             return forward(self, *arguments, **inputs)
         # A cache would keep the padding, too.
-        outputs = forward(self, *arguments, **{**_longer(inputs, missing, _padding(self)), **without_cache(self)})
+        padding = int(getattr(self.config, "pad_token_id", None) or 0)
+        outputs = forward(self, *arguments, **{**_longer(inputs, missing, padding), **without_cache(self)})
         if getattr(outputs, "logits", None) is not None:
             outputs.logits = outputs.logits[:, : ids.shape[1]]
         return outputs
@@ -40,14 +41,10 @@ def fill_up(model: PreTrainedModel, multiple: int) -> None:
     model.forward = types.MethodType(filled, model)
 
 
-def _padding(model: PreTrainedModel) -> int:
-    return int(getattr(model.config, "pad_token_id", None) or 0)
-
-
 def _longer(inputs: Batch, missing: int, padding: int) -> Batch:
     """The inputs with so many more columns."""
     longer = dict(inputs)
-    if longer.get("attention_mask") is None:
+    if inputs.get("attention_mask") is None:
         longer["attention_mask"] = torch.ones_like(inputs["input_ids"])
     for name, filler in {**_FILLERS, "input_ids": padding}.items():
         if torch.is_tensor(longer.get(name)):

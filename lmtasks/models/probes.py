@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from lmtasks.api import Batch, Recipe
 from lmtasks.errors import InputError, first_line
 from lmtasks.models.architectures import architecture_of, with_gradients
-from lmtasks.models.forward import in_mode, without_cache
+from lmtasks.models.forward import MODEL_FAILURES, measuring, without_cache
 
 FIRST_LOSS = (0.5, 5.0)
 """Least and most that a fresh model's loss may be, as a multiple of what a uniform guess costs.
@@ -27,10 +27,8 @@ def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch, *, training: boo
     """One example through the model, and back from its earlier positions to its last token.
 
     Args:
-        model: the model to train.
-        recipe: says what a position may see.
         batch: one example of full length, as the recipe collates it.
-        training: whether it is to be trained. A trained one may have come to look at nothing, or at what is
+        training: whether the model is to be trained. A trained one may have come to look at nothing, or at what is
             clipped, and is measured all the same; one that sees the answer never is.
 
     Raises:
@@ -38,20 +36,28 @@ def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch, *, training: boo
             not, or sees only one side although it must see both.
     """
     if recipe.medium is not None:
-        _probe_loss(model, recipe, batch)
+        advice = "check that the model and its processing class belong together"
+        with _explained("an example", advice), measuring(model):
+            recipe.loss(model, batch)
         return
     # Isolation has a probe of its own; here every position must be able to see every other.
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "document_ids")}
-    try:
-        with with_gradients(model), _nothing_zero(model), torch.random.fork_rng():
-            looks_ahead = _looks_ahead(model, inputs)
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"the model fails on a block of {batch['input_ids'].shape[1]} tokens: {first_line(error)}",
-            "try a smaller --block_size; check that tokenizer and model belong together",
-        ) from error
-    if recipe.attention and batch["input_ids"].shape[1] > 1 and (training or looks_ahead):
+    length = inputs["input_ids"].shape[1]
+    advice = "try a smaller --block_size; check that tokenizer and model belong together"
+    with _explained(f"a block of {length} tokens", advice), with_gradients(model), _nothing_zero(model):
+        logits, embedded = embedded_forward(model, inputs)
+        looks_ahead = length > 1 and reaches(logits[:, : length - 1], embedded, slice(length - 1, length))
+    if length > 1 and (training or looks_ahead):
         _check_attention(recipe, model, looks_ahead)
+
+
+@contextmanager
+def _explained(thing: str, advice: str) -> Iterator[None]:
+    """One line in place of what the model's code says."""
+    try:
+        yield
+    except MODEL_FAILURES as error:
+        raise InputError(f"the model fails on {thing}: {first_line(error)}", advice) from error
 
 
 @contextmanager
@@ -62,36 +68,13 @@ def _nothing_zero(model: PreTrainedModel) -> Iterator[None]:
     learned, nothing shows of before.
     """
     zero = [one for one in model.parameters() if not one.is_meta and not one.count_nonzero()]
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for one in zero:
-            one.copy_(0.02 * torch.randn(one.shape, generator=draw))
+    for one in zero:
+        torch.nn.init.normal_(one, std=0.02)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for one in zero:
-                one.zero_()
-
-
-def _looks_ahead(model: PreTrainedModel, inputs: Batch) -> bool:
-    """Whether what is said at a position depends on the last token."""
-    last = inputs["input_ids"].shape[1] - 1
-    with torch.enable_grad():
-        logits, embedded = embedded_forward(model, inputs)
-        return last > 0 and reaches(logits[:, :last], embedded, slice(last, last + 1))
-
-
-def _probe_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> None:
-    """One example that is no text through the model and the recipe's loss."""
-    try:
-        with in_mode(model), torch.no_grad():
-            recipe.loss(model, batch)
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"the model fails on an example: {first_line(error)}",
-            "check that the model and its processing class belong together",
-        ) from error
+        for one in zero:
+            torch.nn.init.zeros_(one)
 
 
 def embedded_forward(model: PreTrainedModel, inputs: Batch) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -112,29 +95,26 @@ def embedded_forward(model: PreTrainedModel, inputs: Batch) -> tuple[torch.Tenso
             seen.append(found)
 
     tables = [module for module in model.modules() if getattr(getattr(module, "weight", None), "ndim", 0) == 2]
-    hooks = [module.register_forward_hook(keep) for module in tables if not isinstance(module, torch.nn.Linear)]
-    try:
-        outputs: Any = model(**inputs, **without_cache(model))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return outputs.logits, seen
+    with ExitStack() as hooks:
+        for module in tables:
+            if not isinstance(module, torch.nn.Linear):
+                hooks.enter_context(module.register_forward_hook(keep))
+        return model(**inputs, **without_cache(model)).logits, seen
 
 
 def _same_ids(read: Any, ids: torch.Tensor) -> bool:
     """Whether a module reads the very tokens, perhaps with some more at the end."""
-    if not torch.is_tensor(read) or read.is_floating_point() or read.ndim != 2:
-        return False
-    return torch.equal(read[:, : ids.shape[1]], ids)
+    whole = torch.is_tensor(read) and not read.is_floating_point() and read.ndim == 2
+    return whole and torch.equal(read[:, : ids.shape[1]], ids)
 
 
 def reaches(logits: torch.Tensor, embedded: list[torch.Tensor], tokens: slice) -> bool:
     """Whether any of the logits depends on these tokens.
 
     A gradient answers exactly where a change of a token would drown in rounding: what a mask hides has a
-    gradient of zero, what is seen has not, however small the weights are. The weighting is arbitrary;
-    plain sums can cancel, those of a normalised layer do.
+    gradient of zero, what is seen has not, however small the weights are.
     """
+    # The weighting is arbitrary; plain sums can cancel, those of a normalised layer do.
     weighting = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits.device)
     weighted = (logits.float() * weighting).sum()
     if not embedded:
@@ -146,9 +126,11 @@ def reaches(logits: torch.Tensor, embedded: list[torch.Tensor], tokens: slice) -
 def _check_attention(recipe: Recipe, model: PreTrainedModel, looks_ahead: bool) -> None:
     kind = model.config.model_type
     if recipe.attention == "causal" and looks_ahead:
+        settings = json.dumps(dict(architecture_of(model.config).causal)).strip("{}")
+        own = f", make one of this with {settings} in its config.json" if settings else ""
         raise InputError(
             f"{recipe.name} cannot train this {kind} model: it sees the tokens that it should predict",
-            f"take a decoder such as gpt2 or llama{_made_decoder(model)}, or lmtasks run masked-lm for this model",
+            f"take a decoder such as gpt2 or llama{own}, or lmtasks run masked-lm for this model",
         )
     if recipe.attention == "bidirectional" and not looks_ahead:
         raise InputError(
@@ -157,32 +139,21 @@ def _check_attention(recipe: Recipe, model: PreTrainedModel, looks_ahead: bool) 
         )
 
 
-def _made_decoder(model: PreTrainedModel) -> str:
-    """How this very model would see no future, if its architecture knows a way."""
-    settings = json.dumps(dict(architecture_of(model.config).causal)).strip("{}")
-    return f", make one of this with {settings} in its config.json" if settings else ""
-
-
 def probe_padding(model: PreTrainedModel, recipe: Recipe, alone: Iterable[Batch], together: Batch) -> None:
-    """The losses of examples must be the same, whatever they are padded to.
+    """The losses of examples must be the same, whatever they are padded to, or there is an InputError.
 
     Args:
-        model: the model to train.
-        recipe: whose loss it is.
         alone: examples of different lengths, each in a batch of its own, as the recipe collates them for evaluation.
         together: the same ones in one batch.
-
-    Raises:
-        InputError: they are not.
     """
     try:
-        with in_mode(model), torch.no_grad(), torch.random.fork_rng():
+        with measuring(model):
             apart = sum(float(recipe.loss(model, batch)[0]) for batch in alone)
             padded = float(recipe.loss(model, together)[0])
         # A loss that is no number tells nothing about padding, and is told of where it matters.
         alike = math.isclose(apart, padded, rel_tol=1e-4) or not math.isfinite(apart + padded)
         reason = "" if alike else "its losses depend on the padding"
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+    except MODEL_FAILURES as error:
         reason = f"it cannot take padding ({first_line(error)})"
     if reason:
         how, advice = "line by line", "leave --line_by_line out: blocks are of one length"
@@ -194,61 +165,44 @@ def probe_padding(model: PreTrainedModel, recipe: Recipe, alone: Iterable[Batch]
 def probe_first_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> tuple[float, float | None]:
     """The loss of a freshly made model before its first step, which must be about that of a guess.
 
-    Whoever knows nothing gives each of the V entries of the vocabulary the same chance, and pays ln V
-    nats for each target. A fresh model knows nothing. If it pays far less, its logits see the answer;
-    if it pays far more, it starts sure of something that is wrong, and the first steps of training go
-    into unlearning that.
+    A fresh model knows nothing, and so gives each of the V entries of the vocabulary the same chance, at ln V nats
+    for each target. If it pays far less, its logits see the answer; if it pays far more, it starts sure of something
+    that is wrong, and the first steps of training go into unlearning that.
 
-    What the guess costs is measured, too: it is the recipe's loss when all logits are equal. This is
-    ln V with V the number of logits at a position, whatever size the configuration claims. Where the
-    model has no logits there is no such guess, and the loss must only be finite.
-
-    Args:
-        model: fresh, not from a checkpoint. Its mode and the random state are left as they are.
-        recipe: whose loss it is.
-        batch: one example or more, as the recipe collates them. Without targets, both losses are 0.
+    The guess is measured, too, as the recipe's loss when all logits are equal: the V of a configuration need not be
+    that of the logits. Where the model has no logits there is no such guess, and the loss must only be finite.
 
     Returns:
-        mean loss and that of the uniform guess, in nats per target; None for a model without logits.
+        mean loss and that of the uniform guess, in nats per target, 0 without any; None for a model without logits.
 
     Raises:
         InputError: the loss is not finite, or not within ``FIRST_LOSS`` times the guess's.
     """
-    with in_mode(model):
-        loss = _mean_loss(model, recipe, batch)
-        equal = _EqualLogits()
-        hook = model.register_forward_hook(equal)
-        try:
-            guess = _mean_loss(model, recipe, batch)
-        finally:
-            hook.remove()
+    with_logits = False
+
+    def equal(module: torch.nn.Module, inputs: Any, outputs: Any) -> None:
+        nonlocal with_logits
+        if getattr(outputs, "logits", None) is not None:
+            outputs.logits, with_logits = torch.zeros_like(outputs.logits), True
+
+    loss = _mean_loss(model, recipe, batch)
+    with model.register_forward_hook(equal):
+        guess = _mean_loss(model, recipe, batch)
     least, most = FIRST_LOSS
     # Where a guess costs nothing, there are no targets or the loss is none that has such a scale.
-    off = equal.made and guess > 0 and not least * guess <= loss <= most * guess
+    off = with_logits and guess > 0 and not least * guess <= loss <= most * guess
     if off or not math.isfinite(loss):
-        costs = f", where a uniform guess costs {guess:.2f}" if equal.made else ""
+        costs = f", where a uniform guess costs {guess:.2f}" if with_logits else ""
         raise InputError(
             f"the new model starts at a loss of {loss:.2f} nats{costs}",
             "its weights start too large, or its logits see the answer:"
             " check --config_overrides, such as initializer_range",
         )
-    return loss, guess if equal.made else None
+    return loss, guess if with_logits else None
 
 
 def _mean_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> float:
     """Nats per target, 0 without targets."""
-    with torch.random.fork_rng(), torch.no_grad():
+    with measuring(model):
         total, count = recipe.loss(model, batch)[:2]
     return float(total) / max(int(count), 1)
-
-
-class _EqualLogits:
-    """A forward hook: the model's outputs with logits that prefer nothing, if there are any."""
-
-    made = False
-
-    def __call__(self, module: torch.nn.Module, inputs: Any, outputs: Any) -> Any:
-        if getattr(outputs, "logits", None) is not None:
-            outputs.logits = torch.zeros_like(outputs.logits)
-            self.made = True
-        return outputs

@@ -1,4 +1,4 @@
-"""The processing class of a run: what makes the model's inputs of documents. For text it is a tokenizer."""
+"""The processing class of a run, which makes the model's inputs of documents; for text it is a tokenizer."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from lmtasks.api import TOKENIZER, resolve
+from lmtasks.api import TOKENIZER
 from lmtasks.config.request import Request
 from lmtasks.errors import InputError
-from lmtasks.models.load_errors import found_or_explained
-from lmtasks.models.tokenizer import add_tokens, load_tokenizer, require_tokens, train_tokenizer
+from lmtasks.models.tokenizer import add_tokens, from_pretrained, load_tokenizer, require_tokens, train_tokenizer
 from lmtasks.progress import say
 
 
 def load_processor(request: Request, config: PretrainedConfig) -> Any:
     """The processing class that was named, else the model's own, else the recipe's for a model from scratch.
-
-    Args:
-        config: of the model.
 
     Raises:
         InputError: not found, or not what the recipe needs.
@@ -30,11 +26,7 @@ def load_processor(request: Request, config: PretrainedConfig) -> Any:
         return recipe.new_processor(config, request.options)
     if recipe.processor == TOKENIZER:
         return load_tokenizer(str(name), settings, recipe)
-    revision = settings.revision if name == settings.model_name_or_path else "main"
-    with found_or_explained("processing class", str(name)):
-        return resolve(recipe.processor).from_pretrained(
-            name, revision=revision, trust_remote_code=settings.trust_remote_code
-        )
+    return from_pretrained("processing class", recipe.processor, str(name), settings)
 
 
 def train_processor(request: Request, texts: Iterable[list[str]]) -> PreTrainedTokenizerBase:

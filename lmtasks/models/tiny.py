@@ -28,7 +28,7 @@ SIZES = {
     "max_position_embeddings|n_positions|max_sequence_length|max_seq_len|seq_length|n_ctx": 128,
     "q_lora_rank|kv_lora_rank|o_lora_rank": 16,
 }
-"""What numbers are called, whatever stands before it, and how large they are at most; the first that fits counts."""
+"""Names of numbers, whatever stands before them, and how large these are at most; the first that fits counts."""
 
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 
@@ -36,8 +36,7 @@ LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 def shrunk(config: PretrainedConfig) -> PretrainedConfig:
     """A configuration like this one, with tens of thousands of parameters.
 
-    Raises:
-        ValueError, TypeError, ...: whatever its class says to numbers that do not fit together.
+    Its class may raise whatever it says to numbers that do not fit together.
     """
     values = config.to_dict()
     for name in ("transformers_version", "architectures", "model_type", "dtype", "id2label", "label2id"):
@@ -76,7 +75,7 @@ def _small(name: str, value: Any) -> Any:
 
 
 def _layers(values: dict[str, Any]) -> dict[str, Any]:
-    """What is said layer by layer, for one layer of each kind, and for two where there is only one kind."""
+    """The values that are told layer by layer, for one layer of each kind; for two where there is only one kind."""
     counted = next((name for name in LAYERS if isinstance(values.get(name), int)), None)
     number = values[counted] if counted else 0
     lists = {
@@ -85,7 +84,7 @@ def _layers(values: dict[str, Any]) -> dict[str, Any]:
     if not counted or not lists:
         return {}
     kinds = list(zip(*(map(repr, value) for value in lists.values()), strict=True))
-    first = sorted({kind: place for place, kind in reversed(list(enumerate(kinds)))}.values())
+    first = sorted(kinds.index(kind) for kind in set(kinds))
     kept = first if len(first) > 1 else [0, 1]
     small: dict[str, Any] = {name: [value[place] for place in kept] for name, value in lists.items()}
     small[counted] = len(kept)

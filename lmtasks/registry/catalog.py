@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -59,7 +58,11 @@ class Catalog:
         package, _, recipe = name.rpartition(":")
         if package:
             return self._in_package(package, recipe)
-        self._refuse_several(name)
+        if owners := [plugin for plugin in self.plugins if name in plugin.recipes]:
+            raise InputError(
+                f"recipe '{name}' is in several packages: {' and '.join(plugin.title for plugin in owners)}",
+                f"say which: {' or '.join(f'{plugin.distribution}:{name}' for plugin in owners)}",
+            )
         self._refuse_broken(name, [plugin for plugin in self.plugins if name in (plugin.entry_point, *plugin.claims)])
         raise InputError(f"unknown recipe '{name}'{nearest(name, self.recipes)}", self._elsewhere())
 
@@ -98,25 +101,15 @@ class Catalog:
                 f"'{typed}' is a file, and only commands take those",
                 "in Python, import it and give lmtasks.run the Recipe",
             )
-        if name in plugin.recipes:
-            return _within(self.recipes, plugin, name)
-        own = ", ".join(plugin.recipes)
+        names = list(plugin.recipes)
+        if name in names or (len(names) == 1 and not name):
+            return _within(self.recipes, plugin, name or names[0])
+        own = ", ".join(names)
         if name:
-            raise InputError(f"'{path}' has no recipe '{name}'{nearest(name, plugin.recipes)}", f"it has {own}")
-        if len(plugin.recipes) != 1:
-            raise InputError(
-                f"'{path}' has several recipes: {own}" if own else f"'{path}' has no recipe",
-                f"say which: {typed}:{next(iter(plugin.recipes))}" if own else "it brings architectures only",
-            )
-        return _within(self.recipes, plugin, next(iter(plugin.recipes)))
-
-    def _refuse_several(self, name: str) -> None:
-        owners = [plugin for plugin in self.plugins if name in plugin.recipes]
-        if owners:
-            raise InputError(
-                f"recipe '{name}' is in several packages: {' and '.join(plugin.title for plugin in owners)}",
-                f"say which: {' or '.join(f'{plugin.distribution}:{name}' for plugin in owners)}",
-            )
+            raise InputError(f"'{path}' has no recipe '{name}'{nearest(name, names)}", f"it has {own}")
+        if not names:
+            raise InputError(f"'{path}' has no recipe", "it brings architectures only")
+        raise InputError(f"'{path}' has several recipes: {own}", f"say which: {typed}:{names[0]}")
 
     def _refuse_broken(self, name: str, plugins: Iterable[Plugin]) -> None:
         for plugin in plugins:
@@ -187,7 +180,7 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, others: Iterable[Plugin
 
 
 def _refuse_named(plugin: Plugin, reason: str) -> None:
-    """What somebody named is there to be used, so its failure is the command's."""
+    """A plugin that somebody named is there to be used, so its failure is the command's."""
     if plugin.kind == "file":
         raise InputError(f"'{plugin.distribution}' cannot be used: {reason}", "mend the file, or name another")
     if plugin.kind == "module":
@@ -207,20 +200,19 @@ def _refuse_taken(plugin: Plugin, others: Iterable[Plugin]) -> None:
                 raise BrokenPluginError(f"recipe '{recipe}' already belongs to {other.name}")
 
 
-def _named(plugins: Iterable[Plugin]) -> dict[str, Recipe]:
+def _named(plugins: Sequence[Plugin]) -> dict[str, Recipe]:
     """Each recipe under its own name, or under ``package:recipe`` where that is taken."""
-    owners = Counter(name for plugin in plugins for name in plugin.recipes)
-    builtin = {name for plugin in plugins if plugin.distribution == BUILTIN for name in plugin.recipes}
     recipes: dict[str, Recipe] = {}
     for plugin in plugins:
         for name, recipe in plugin.recipes.items():
-            if owners[name] == 1 or plugin.distribution == BUILTIN:
+            others = [other for other in plugins if name in other.recipes and other is not plugin]
+            if not others or plugin.distribution == BUILTIN:
                 recipes[name] = recipe
                 continue
             full = f"{plugin.distribution}:{name}"
             recipes[full] = recipe
-            others = [other.title for other in plugins if name in other.recipes and other is not plugin]
-            why = "is built in" if name in builtin else f"is also in {' and '.join(others)}"
+            is_built_in = any(other.distribution == BUILTIN for other in others)
+            why = "is built in" if is_built_in else f"is also in {' and '.join(other.title for other in others)}"
             plugin.taken += (f"recipe '{name}' {why}; this one is {full}",)
     return recipes
 
@@ -243,32 +235,19 @@ def recorded(record: Mapping[str, Any]) -> tuple[str, str]:
         return "", f"{origin['package']}:{name}" if "package" in origin else name
     if source in current().named:
         return source, f"{source}:{name}"
-    if "file" not in origin:
-        _require_known_module(name, source)
-    elif file_of(source) is None:  # what is published has no paths
-        raise InputError(
-            f"the recipe '{name}' of this run is in a file of its author's", "name yours: --recipe FILE.py"
-        )
-    elif not is_known(source):
-        raise InputError(
-            f"the recipe '{name}' of this run is in '{source}', which was not used here before",
-            f"if you trust it, name it: --recipe {source}",
-        )
+    place = "" if "file" in origin else location(source)
+    where = hint = ""
+    if "file" in origin and file_of(source) is None:  # what is published has no paths
+        where, hint = "a file of its author's", "name yours: --recipe FILE.py"
+    elif "file" not in origin and not place:
+        where = f"the module '{source}', which is not found here"
+        hint = "start lmtasks where it can be imported, or set PYTHONPATH"
+    elif not is_known(source, place):
+        at, flag = (f" ({place})", "--plugin") if place else ("", "--recipe")
+        where, hint = f"'{source}'{at}, which was not used here before", f"if you trust it, name it: {flag} {source}"
+    if where:
+        raise InputError(f"the recipe '{name}' of this run is in {where}", hint)
     return source, f"{source}:{name}"
-
-
-def _require_known_module(recipe: str, module: str) -> None:
-    place = location(module)
-    if not place:
-        raise InputError(
-            f"the recipe '{recipe}' of this run is in the module '{module}', which is not found here",
-            "start lmtasks where it can be imported, or set PYTHONPATH",
-        )
-    if not is_known(module, place):
-        raise InputError(
-            f"the recipe '{recipe}' of this run is in '{module}' ({place}), which was not used here before",
-            f"if you trust it, name it: --plugin {module}",
-        )
 
 
 def recorded_recipe(record: Mapping[str, Any], catalog: Catalog) -> Recipe:

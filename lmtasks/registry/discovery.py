@@ -24,11 +24,7 @@ LONGEST = 300
 
 
 def installed(entry_points: Iterable[metadata.EntryPoint] | None = None) -> list[Plugin]:
-    """The plugins of installed packages: lmtasks' own first, so that nobody can take their names.
-
-    Args:
-        entry_points: instead of those that are installed.
-    """
+    """The plugins of installed packages: lmtasks' own first, so that nobody can take their names."""
     found = _entry_points() if entry_points is None else [_source(entry_point) for entry_point in entry_points]
     return sorted(found, key=lambda plugin: (plugin.distribution != BUILTIN, plugin.distribution, plugin.entry_point))
 
@@ -146,6 +142,23 @@ def _free_name(path: str) -> str:
         if spec is None or spec.origin == path:
             return name
     return f"lmtasks_file_{zlib.crc32(path.encode()):08x}"
+
+
+def version_of(package: str) -> str:
+    """The version of a package that is installed; empty when it is not."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def unmet(distribution: str) -> list[tuple[str, str, str]]:
+    """Requirements of a package that are there in another version: name, version, and what is asked for."""
+    from packaging.requirements import Requirement
+
+    asked = [each for each in map(Requirement, metadata.requires(distribution) or ()) if not each.marker]
+    found = [(each.name, version_of(each.name), each.specifier) for each in asked]
+    return [(name, there, str(want)) for name, there, want in found if there and not want.contains(there, True)]
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Which plugins count: what the environment and the flags of a command say.
+"""The plugins that count: what the environment and the flags of a command say.
 
 Light: ``lmtasks list`` asks here before it knows whether it needs a catalog at all.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ BUILTIN = "lmtasks"
 
 
 class Selection(NamedTuple):
-    """What a command said about plugins.
+    """The choice of plugins that a command makes.
 
     Args:
         named: modules and files that are plugins for this command, though not installed as such.
@@ -27,13 +27,12 @@ class Selection(NamedTuple):
     builtins_only: bool = False
 
 
-_ALL = Selection()
-_selection: ContextVar[Selection] = ContextVar("lmtasks_selection")
+_selection: ContextVar[Selection] = ContextVar("lmtasks_selection", default=Selection())  # noqa: B039  (immutable)
 
 
 def current() -> Selection:
-    """What was said for the command that is being carried out."""
-    return _selection.get(_ALL)
+    """The choice of the command that is being carried out."""
+    return _selection.get()
 
 
 @contextmanager
@@ -61,30 +60,19 @@ def remember(source: str, location: str = "") -> None:
     """
     if is_known(source, location):
         return
-    file = os.path.join(cache_home(), "named")
-    try:
-        os.makedirs(os.path.dirname(file), exist_ok=True)
-        with open(file, "a", encoding="utf-8") as handle:
-            handle.write(f"{_line(source, location)}\n")
-    except OSError:  # then it will have to be named again
-        return
+    with suppress(OSError):  # then it will have to be named again
+        os.makedirs(cache_home(), exist_ok=True)
+        with open(os.path.join(cache_home(), "named"), "a", encoding="utf-8") as handle:
+            handle.write(f"{source}\t{location}".rstrip("\t") + "\n")
 
 
 def is_known(source: str, location: str = "") -> bool:
     """Whether this person ever named the file, or the module when it was the one at that location."""
-    return _line(source, location) in _known()
-
-
-def _line(source: str, location: str) -> str:
-    return f"{source}\t{location}" if location else source
-
-
-def _known() -> list[str]:
     try:
         with open(os.path.join(cache_home(), "named"), encoding="utf-8") as handle:
-            return handle.read().splitlines()
+            return f"{source}\t{location}".rstrip("\t") in handle.read().splitlines()
     except (OSError, UnicodeDecodeError):
-        return []
+        return False
 
 
 def cache_home() -> str:
@@ -103,7 +91,8 @@ def why_skipped(distribution: str, entry_point: str) -> str:
     allowed = allowed_packages()
     if allowed is not None and package not in allowed:
         return "not in LMTASKS_PLUGINS"
-    if {package, normal(entry_point), normal(f"{distribution}:{entry_point}")} & disabled_plugins():
+    disabled = _names(os.environ.get("LMTASKS_DISABLE_PLUGINS", ""))
+    if {package, normal(entry_point), normal(f"{distribution}:{entry_point}")} & disabled:
         return "in LMTASKS_DISABLE_PLUGINS"
     return ""
 
@@ -114,19 +103,9 @@ def allowed_packages() -> set[str] | None:
     return None if allowed is None else _names(allowed)
 
 
-def disabled_plugins() -> set[str]:
-    """Packages, entry points, or ``package:entry-point``, that do not count."""
-    return _names(os.environ.get("LMTASKS_DISABLE_PLUGINS", ""))
-
-
 def traces() -> bool:
     """Whether to tell what is found, loaded and skipped."""
     return os.environ.get("LMTASKS_TRACE_PLUGINS", "").lower() not in ("", "0", "false")
-
-
-def identity() -> tuple[object, ...]:
-    """Something that changes with what counts."""
-    return os.environ.get("LMTASKS_PLUGINS"), os.environ.get("LMTASKS_DISABLE_PLUGINS"), current()
 
 
 def file_of(word: str) -> tuple[str, str] | None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+import traceback
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from importlib import metadata
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -20,7 +20,7 @@ import pluggy
 
 from lmtasks.api import API_VERSION, HEAVY, Architecture, Recipe, hookspecs
 from lmtasks.errors import nearest
-from lmtasks.registry.discovery import reason_of
+from lmtasks.registry.discovery import reason_of, unmet
 from lmtasks.registry.enabled_plugins import BUILTIN, normal
 from lmtasks.registry.plugin import BrokenPluginError, Plugin
 
@@ -52,7 +52,6 @@ def load(manager: pluggy.PluginManager, plugin: Plugin, known: Container[int], *
         with redirect_stdout(sys.stderr), _without_heavy(light and plugin.kind == "package") as refused:
             module = plugin.get()
             if not refused:
-                _register(manager, plugin, module)
                 _ask(manager, plugin, module, known)
     except HeavyImportError:
         pass
@@ -69,13 +68,10 @@ def load(manager: pluggy.PluginManager, plugin: Plugin, known: Container[int], *
         raise HeavyImportError(f"imports {refused[0]} at its top")
 
 
-def _register(manager: pluggy.PluginManager, plugin: Plugin, module: Any) -> None:
+def _ask(manager: pluggy.PluginManager, plugin: Plugin, module: Any, known: Container[int]) -> None:
     if other := manager.get_name(module):
         raise BrokenPluginError(f"its module '{plugin.module}' is already that of {other}")
     manager.register(module, plugin.name)
-
-
-def _ask(manager: pluggy.PluginManager, plugin: Plugin, module: Any, known: Container[int]) -> None:
     try:
         hooks = _require_hooks_well_spelt(module)
         recipes = [*_answers(manager, "lmtasks_recipes", plugin)]
@@ -83,11 +79,9 @@ def _ask(manager: pluggy.PluginManager, plugin: Plugin, module: Any, known: Cont
             values = {id(value): value for value in vars(module).values() if isinstance(value, Recipe)}
             recipes = [recipe for identity, recipe in values.items() if identity not in known]
         plugin.claims = tuple(answer.name for answer in recipes if isinstance(answer, Recipe))
-        plugin.recipes = _checked("lmtasks_recipes", recipes, Recipe, lambda recipe: recipe.name)
+        plugin.recipes = _checked("lmtasks_recipes", recipes, Recipe, "name")
         architectures = _answers(manager, "lmtasks_architectures", plugin)
-        plugin.architectures = _checked(
-            "lmtasks_architectures", architectures, Architecture, lambda architecture: architecture.model_type
-        )
+        plugin.architectures = _checked("lmtasks_architectures", architectures, Architecture, "model_type")
     except BaseException:
         manager.unregister(name=plugin.name)
         raise
@@ -114,26 +108,20 @@ def _answers(manager: pluggy.PluginManager, hook: str, plugin: Plugin) -> Iterat
             yield from implementation.function()
 
 
-def _checked(
-    hook: str, answers: Iterable[Any], kind: type[Declaration], name: Callable[[Declaration], str]
-) -> dict[str, Declaration]:
+def _checked(hook: str, answers: Iterable[Any], kind: type[Declaration], key: str) -> dict[str, Declaration]:
     checked: dict[str, Declaration] = {}
     for declaration in answers:
         if not isinstance(declaration, kind):
             raise BrokenPluginError(f"{hook} must return {kind.__name__} objects, got {declaration!r}")
-        _require_version(declaration.api_version)
-        if name(declaration) in checked:
-            raise BrokenPluginError(f"{hook} returns '{name(declaration)}' twice")
-        checked[name(declaration)] = declaration
+        if (version := declaration.api_version) != API_VERSION:
+            older = "lmtasks" if version > API_VERSION else "plugin"
+            written = f"written for version {version} of the contract, this lmtasks has {API_VERSION}"
+            raise BrokenPluginError(f"needs a newer {older}: {written}")
+        name = getattr(declaration, key)
+        if name in checked:
+            raise BrokenPluginError(f"{hook} returns '{name}' twice")
+        checked[name] = declaration
     return checked
-
-
-def _require_version(version: int) -> None:
-    if version != API_VERSION:
-        older = "lmtasks" if version > API_VERSION else "plugin"
-        raise BrokenPluginError(
-            f"needs a newer {older}: written for version {version} of the contract, this lmtasks has {API_VERSION}"
-        )
 
 
 class _Refusal(Loader, MetaPathFinder):
@@ -151,9 +139,6 @@ class _Refusal(Loader, MetaPathFinder):
         found = any(finder.find_spec(name, path, target) for finder in others)
         return ModuleSpec(name, self) if found else None
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return None  # an ordinary one
-
     def exec_module(self, module: ModuleType) -> None:
         self.refused.append(module.__name__)
         raise HeavyImportError(module.__name__)
@@ -161,7 +146,7 @@ class _Refusal(Loader, MetaPathFinder):
 
 @contextmanager
 def _without_heavy(light: bool) -> Iterator[list[str]]:
-    """What was refused meanwhile: a plugin may catch even that."""
+    """The imports that were refused meanwhile: a plugin may catch even that."""
     refusal = _Refusal()
     if light:
         sys.meta_path.insert(0, refusal)
@@ -181,12 +166,9 @@ def _forget(package: str, before: Container[str]) -> None:
 
 def _line_in(plugin: Plugin, error: BaseException) -> str:
     """The line of a person's own file in which it happened."""
-    line, trace = 0, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == plugin.distribution:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f" (line {line})" if line else ""
+    steps = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in steps if frame.f_code.co_filename == plugin.distribution]
+    return f" (line {lines[-1]})" if lines else ""
 
 
 def _wanted(plugin: Plugin) -> str:
@@ -194,12 +176,7 @@ def _wanted(plugin: Plugin) -> str:
     if plugin.kind != "package":
         return ""
     try:
-        from packaging.requirements import Requirement
-
-        own = metadata.version(BUILTIN)
-        requirements = map(Requirement, metadata.requires(plugin.distribution) or ())
-        ours = [each.specifier for each in requirements if normal(each.name) == BUILTIN and not each.marker]
-        unmet = [str(each) for each in ours if not each.contains(own, prereleases=True)]
+        asked = (each for each in unmet(plugin.distribution) if normal(each[0]) == BUILTIN)
+        return next((f"; it asks for lmtasks {wanted}, this is {own}" for _, own, wanted in asked), "")
     except Exception:  # no metadata, or odd ones: then there is nothing to add
         return ""
-    return f"; it asks for lmtasks {unmet[0]}, this is {own}" if unmet else ""

@@ -59,12 +59,12 @@ class Plugin:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with it, each in one line."""
+        """All that is wrong with it, each in one line."""
         return (self.broken, *self.taken) if self.broken else self.taken
 
     @property
     def state(self) -> str:
-        """What came of it, for people."""
+        """The outcome of loading it, for people."""
         if self.broken:
             return f"BROKEN: {self.broken}"
         if self.slow:
@@ -78,12 +78,13 @@ class Plugin:
 
     @property
     def origin(self) -> dict[str, str]:
-        """What ``run.json`` keeps, so that the recipe is found again."""
+        """The place by which ``run.json`` finds the recipe again."""
         if self.kind == "package":
             return {"package": self.distribution, "version": self.version}
         return {self.kind: self.distribution}
 
     def as_json(self) -> dict[str, Any]:
-        """What a program may want to know."""
-        told = {name: value for name, value in vars(self).items() if name != "get"}
-        return {"name": self.name, **told, "recipes": [*self.recipes], "architectures": [*self.architectures]}
+        """All of it, for programs."""
+        own = {name: value for name, value in vars(self).items() if name != "get"}
+        told = {"name": self.name, "title": self.title, "state": self.state, "problems": self.problems}
+        return {**told, **own, "recipes": [*self.recipes], "architectures": [*self.architectures]}

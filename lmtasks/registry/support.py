@@ -1,4 +1,4 @@
-"""What is known about model types: whether each runs with a recipe, and how that was found out.
+"""The support of model types: whether each runs with a recipe, and how that was found out.
 
 It was measured beforehand, on tiny models of every type (``benchmarks/architectures.py``), so that the
 answer takes no torch. Of a version of transformers that was not measured, and of plugins, nothing is claimed.
@@ -20,7 +20,7 @@ from lmtasks.registry.catalog import Catalog
 FILE = Path(__file__).with_name("support.json")
 
 State = Literal["runs", "limited", "refused", "declared", "in a package"]
-"""What can be said of a type.
+"""The support of a type.
 
 - runs: a tiny model of it passed the checks of docs/testing.md;
 - limited: the same, but for what its notes say;
@@ -35,8 +35,6 @@ class Row:
     """One model type with one recipe.
 
     Args:
-        model_type: the type.
-        state: what can be said of it.
         notes: limits, or the reason; short lines.
         package: the plugin that brings it, where it is not in transformers.
     """
@@ -48,7 +46,7 @@ class Row:
 
     def line(self) -> str:
         """For people."""
-        about = "; ".join([*([self.package] if self.package else []), *self.notes])
+        about = "; ".join(filter(None, [self.package, *self.notes]))
         return f"{self.model_type:<28} {self.state:<13} {about}".rstrip()
 
     def as_json(self) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def recorded() -> dict[str, Any]:
 
 
 def rows(recipe: Recipe, catalog: Catalog) -> list[Row]:
-    """What is known about the types that the recipe can train, by name.
+    """The rows of the types that the recipe can train, by name.
 
     A recipe that was not measured has the rows of one that was, if it trains models of the same class.
     """
@@ -74,7 +72,8 @@ def rows(recipe: Recipe, catalog: Catalog) -> list[Row]:
     auto = recipe.model_class.partition(":")[2]
     for kind, architecture in catalog.architectures.items():
         if kind not in known and auto in architecture.models:
-            known[kind] = Row(kind, "declared", (), _owner(kind, catalog))
+            owner = next(plugin.distribution for plugin in catalog.plugins if kind in plugin.architectures)
+            known[kind] = Row(kind, "declared", (), owner)
     return [known[kind] for kind in sorted(known)]
 
 
@@ -82,10 +81,6 @@ def _row(row: Mapping[str, Any], catalog: Catalog) -> Row:
     package = row.get("package", "")
     there = not package or any(plugin.distribution == package for plugin in catalog.plugins if not plugin.problems)
     return Row(row["model_type"], row["state"] if there else "in a package", tuple(row.get("notes", ())), package)
-
-
-def _owner(kind: str, catalog: Catalog) -> str:
-    return next(plugin.distribution for plugin in catalog.plugins if kind in plugin.architectures)
 
 
 def package_of(kind: str) -> str:

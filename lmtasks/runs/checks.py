@@ -49,7 +49,7 @@ def check_model(
 
 
 def check_first_loss(model: PreTrainedModel, recipe: Recipe, example: Batch) -> str:
-    """What a fresh model pays before its first step, in words.
+    """The loss of a fresh model before its first step, in words.
 
     Raises:
         InputError: far from what a uniform guess costs.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 from lmtasks.artifacts.publish import push
@@ -32,23 +30,13 @@ def execute(prepared: Prepared, catalog: Catalog, world: World = ALONE) -> Run:
         return _execute(prepared, catalog, world)
     request, folder = prepared.request, prepared.folder
     overwrite, resume = request.output.overwrite_output_dir, request.training.get("resume_from_checkpoint")
-    with _full_disk_explained(), reserved(folder):
-        require_usable(folder, prepared.asked, overwrite=overwrite, resume=resume)
-        if overwrite:
-            clear(folder)
-        return _execute(prepared, catalog, world)
-
-
-@contextmanager
-def _full_disk_explained() -> Iterator[None]:
-    """A full disk is nobody's bug.
-
-    Raises:
-        RunError: instead of the error of whichever library wrote last.
-    """
     try:
-        yield
-    except OSError as error:
+        with reserved(folder):
+            require_usable(folder, prepared.asked, overwrite=overwrite, resume=resume)
+            if overwrite:
+                clear(folder)
+            return _execute(prepared, catalog, world)
+    except OSError as error:  # of whichever library wrote last
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise RunError(f"the disk is full: {error.strerror}", "free some space, then resume or start again") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,7 +31,8 @@ def figures_of(model: torch.nn.Module, request: Request, processor: Any, example
                 progress.update,
             )
 
-    named = _named(figures("evaluating", examples))
+    plain = figures("evaluating", examples)
+    named = {f"eval_{name}" if name in PLAIN else name: value for name, value in plain.items()}
     if not isinstance(examples, Packed):
         return named
     for view, blocks in request.recipe.views(processor, request.options).items():
@@ -41,8 +41,3 @@ def figures_of(model: torch.nn.Module, request: Request, processor: Any, example
         named |= {f"{view}_{name}": value for name, value in seen.items()}
         named[f"{view}_log_likelihood"] = -seen["loss"] * seen["targets"]
     return named
-
-
-def _named(figures: Mapping[str, float]) -> dict[str, float]:
-    """The figures under the names that go into files."""
-    return {f"eval_{name}" if name in PLAIN else name: value for name, value in figures.items()}

@@ -27,8 +27,6 @@ class Data:
         request: with what had to be fitted to the model.
         config: of the model, fitted to the processing class where the model is to be made.
         processor: the processing class; for text a tokenizer.
-        corpus: the documents.
-        encoded: their examples.
         notes: decisions that were taken for the user.
     """
 
@@ -111,10 +109,9 @@ def _fit_length(request: Request, config: PretrainedConfig, processor: Any) -> t
 
 
 def _model_notes(loaded: LoadedModel) -> Iterator[str]:
-    """What is worth knowing about the model."""
-    if loaded.new_weights:
-        yield f"{len(loaded.new_weights)} weights are new: {', '.join(loaded.new_weights[:3])}"
-    if loaded.unused:
-        yield f"{len(loaded.unused)} weights of the checkpoint have no use here: {', '.join(loaded.unused[:3])}"
+    """Notes on what became of the weights of a checkpoint."""
+    for names, what in ((loaded.new_weights, "are new"), (loaded.unused, "of the checkpoint have no use here")):
+        if names:
+            yield f"{len(names)} weights {what}: {', '.join(names[:3])}"
     if loaded.grown:
         yield f"embeddings grown by {loaded.grown} rows for the tokenizer's tokens"

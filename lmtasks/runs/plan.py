@@ -31,14 +31,14 @@ WORDS = {"tail": "tokens left over"}
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do.
+    """A run in numbers, before it begins.
 
     Args:
         block_size: tokens of an example; None where examples are no blocks of text.
         vocabulary: tokens of the tokenizer; None where there is none.
         peak_memory: estimate in bytes: weights, gradients, optimiser and what the backward pass keeps.
         notes: decisions that were taken for the user.
-        writes: what will be written.
+        writes: the run folder, and the repository if it is to be published.
     """
 
     recipe: str
@@ -100,7 +100,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         InputError: there is less than one batch to train on.
     """
     arguments = training_arguments(request.training, folder, 0)
-    encoded, model, notes = loaded.data.encoded, loaded.model, list(loaded.notes)
+    encoded, model = loaded.data.encoded, loaded.model
     train = encoded.train
     assert train is not None  # a run has training data
     steps = total_steps(len(train), arguments)
@@ -109,8 +109,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
             f"there are {len(train)} examples, less than one batch, and --dataloader_drop_last drops it",
             "lower --per_device_train_batch_size",
         )
-    if request.starts_small:
-        notes.append("no --model given: a small one from scratch, to look around with")
+    small = ["no --model given: a small one from scratch, to look around with"] if request.starts_small else []
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     return Plan(
         recipe=f"{request.recipe.name}: {request.recipe.summary}",
@@ -119,7 +118,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         evaluation={**encoded.evaluation.sizes(), "duplicates": encoded.duplicates},
         block_size=train.blocks.size if isinstance(train, Packed) else None,
         model=request.model.model_name_or_path or f"new {model.config.model_type}",
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=model.num_parameters(),
         vocabulary=vocabulary(loaded.data.processor),
         epochs=round(steps * batch / len(train), 2),
         steps=steps,
@@ -128,7 +127,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         precision="bfloat16 where safe" if arguments.bf16 else "float16 where safe" if arguments.fp16 else "float32",
         peak_memory=peak_memory(model, request.recipe, loaded.example, arguments.train_batch_size),
         output_dir=str(folder),
-        notes=tuple(notes),
+        notes=(*loaded.notes, *small),
         writes=(str(folder), *([request.output.hub_model_id or folder.name] if request.output.push_to_hub else ())),
     )
 

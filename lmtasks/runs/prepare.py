@@ -29,7 +29,6 @@ class Prepared:
     Args:
         data: the request, with what had to be fitted, and its examples.
         asked: fingerprint of the request as it came.
-        arguments: of the Trainer.
     """
 
     data: Data
@@ -41,7 +40,7 @@ class Prepared:
 
     @property
     def request(self) -> Request:
-        """What is carried out."""
+        """The request as it is carried out."""
         return self.data.request
 
     @property
@@ -51,13 +50,13 @@ class Prepared:
 
     @property
     def train_dataset(self) -> ExampleDataset:
-        """What the Trainer trains on."""
+        """The examples to train on."""
         assert self.data.encoded.train is not None  # a run has training data
         return ExampleDataset(self.data.encoded.train, self.request.seed)
 
     @property
     def eval_dataset(self) -> ExampleDataset:
-        """What is evaluated, with the masks that every run has."""
+        """The examples held out, with the masks that every run has."""
         return ExampleDataset(self.data.encoded.evaluation, EVALUATION_SEED)
 
     @property

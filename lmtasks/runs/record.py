@@ -8,9 +8,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
 from lmtasks.api import EVALUATION_SEED
 from lmtasks.artifacts.model_card import write_card
 from lmtasks.artifacts.run_folder import RECORD, write_json
@@ -24,8 +21,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
     """``run.json`` as it stands before training."""
     request, plan = prepared.request, prepared.plan
     recipe = request.recipe
-    known = catalog.name_of(recipe)
-    owner = catalog.owner(known) if known else None
+    owner = catalog.owner(known) if (known := catalog.name_of(recipe)) else None
     starter = recipe.starter
     return {
         "status": "running",
@@ -49,12 +45,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         **as_record(request),
         "request": prepared.asked,
         "seeds": {"seed": request.seed, "split": request.data.split_seed, "evaluation": EVALUATION_SEED},
-        "versions": {
-            "lmtasks": metadata.version("lmtasks"),
-            "transformers": transformers.__version__,
-            "torch": torch.__version__,
-            "datasets": metadata.version("datasets"),
-        },
+        "versions": {name: metadata.version(name) for name in ("lmtasks", "transformers", "torch", "datasets")},
         "example": recipe.example if recipe.medium or (starter and starter.texts) else None,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -67,11 +58,11 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 def write_results(folder: Path, record: dict[str, Any], trained: Trained, eval_metrics: Mapping[str, float]) -> None:
     """Write the results, the card and, last of all, that the run is done."""
-    write_json(folder / "train_results.json", trained.metrics)
-    write_json(folder / "eval_results.json", eval_metrics)
-    write_json(folder / "all_results.json", {**trained.metrics, **eval_metrics})
+    metrics = {**trained.metrics, **eval_metrics}
+    for name, part in (("train", trained.metrics), ("eval", eval_metrics), ("all", metrics)):
+        write_json(folder / f"{name}_results.json", part)
     trained.state.save_to_json(str(folder / "trainer_state.json"))
     # The status is written last: a folder that says "done" is complete.
-    record |= {"status": "done", "metrics": {**trained.metrics, **eval_metrics}}
+    record |= {"status": "done", "metrics": metrics}
     write_card(folder, record)
     write_record(folder, record)

@@ -17,9 +17,7 @@ class Run:
     """A finished run.
 
     Args:
-        output_dir: the run folder.
         metrics: ``eval_loss``, ``perplexity``, ``bits_per_byte``, ``accuracy``, ``train_runtime``, ...
-        plan: what was planned.
         perplexity_name: what the perplexity is, in the recipe's words.
         started_small: the recipe's own small model was trained, because nobody named one.
         url: where it was published, if it was.
@@ -34,7 +32,7 @@ class Run:
     url: str | None = None
 
     def predict(self, texts: str | list[str], **arguments: Any) -> Any:
-        """What the pipeline answers to a text, or to several; see :func:`lmtasks.predict`."""
+        """The pipeline's answers to a text, or to several; see :func:`lmtasks.predict`."""
         return self._predictor.predict(texts, **arguments)
 
     @cached_property

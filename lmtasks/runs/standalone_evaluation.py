@@ -49,10 +49,8 @@ def evaluate_as(
 ) -> tuple[dict[str, float], str]:
     """As :func:`evaluate`, with the name of the perplexity that was measured."""
     speak(World.current().is_main)
-    values = {
-        **(read_yaml(config) if config else {}),
-        **{name: value for name, value in values.items() if value is not None},
-    }
+    given = {name: value for name, value in values.items() if value is not None}
+    values = {**(read_yaml(config) if config else {}), **given}
     catalog = load_catalog()
     register_architectures(catalog)
     name = str(run_or_model)
@@ -68,7 +66,8 @@ def evaluate_as(
     check = partial(_require_data_of_run, name, record) if record and not typed & OTHER_TEXT else lambda data: None
     loaded = load(replace(request, sample=sample), training=False, check_data=check)
     request, data = loaded.data.request, loaded.data
-    figures = figures_of(loaded.model.to(_device()), request, data.processor, data.encoded.evaluation)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    figures = figures_of(loaded.model.to(device or "cpu"), request, data.processor, data.encoded.evaluation)
     return figures, chosen.perplexity_name(request.options)
 
 
@@ -86,8 +85,3 @@ def _require_data_of_run(name: str, record: Mapping[str, Any], data: Data) -> No
             f"the {medium} that the run in '{name}' held out is no longer there as it was",
             f"name the {medium} to evaluate on: --validation_file FILE",
         )
-
-
-def _device() -> torch.device:
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator or torch.device("cpu")

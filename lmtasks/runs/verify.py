@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from accelerate.utils import send_to_device
 from transformers import PreTrainedModel
 
 from lmtasks.api import resolve
@@ -29,17 +30,16 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
     saved = adapted(saved, request.recipe)
     if "document_ids" in batch:
         isolate(saved, request.recipe)
-    with in_mode(model), torch.no_grad():
-        device = next(model.parameters()).device
-        batch = {name: value.to(device) for name, value in batch.items()}
-        with fixed_chance():
-            ours = request.recipe.loss(model, batch)
-        with fixed_chance():
-            theirs = request.recipe.loss(saved.to(device).eval(), batch)
+    device = next(model.parameters()).device
+    batch, losses = send_to_device(batch, device), []
+    for one in (model, saved.to(device)):
+        with in_mode(one), torch.no_grad(), fixed_chance():
+            losses.append(request.recipe.loss(one, batch)[0].cpu().double())
+    ours, theirs = losses
     # The same weights on the same device; a wrong one moves the loss of a model that knows little by very little.
-    if not torch.isclose(ours[0].cpu().double(), theirs[0].cpu().double(), rtol=1e-5):
+    if not torch.isclose(ours, theirs, rtol=1e-5):
         raise RunError(
-            f"the model saved in '{prepared.folder}' is not the one that was trained: loss {float(theirs[0]):.4f}"
-            f" instead of {float(ours[0]):.4f} on one example",
+            f"the model saved in '{prepared.folder}' is not the one that was trained: loss {float(theirs):.4f}"
+            f" instead of {float(ours):.4f} on one example",
             "do not use it; the last checkpoint in checkpoints/ may be good. Please report this",
         )

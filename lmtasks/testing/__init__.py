@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 from lmtasks.testing.proof import Check, CheckFailed, Outcome, Proof
 
 if TYPE_CHECKING:
-    from lmtasks.testing.architectures import check_architecture, prove
+    from lmtasks.testing.battery import check_architecture, check_recipe, checks, prove
     from lmtasks.testing.plugins import installed
-    from lmtasks.testing.recipes import check_recipe
 
 __all__ = [
     "Check",
@@ -34,28 +33,14 @@ __all__ = [
     "prove",
 ]
 
-_HOMES = {
-    "check_architecture": "architectures",
-    "check_recipe": "recipes",
-    "installed": "plugins",
-    "prove": "architectures",
-}
-"""The module that each heavy name lives in."""
-
-
-def checks() -> dict[str, Check]:
-    """Every check by name, in the order in which they are run."""
-    from lmtasks.testing.battery import BATTERY
-
-    return dict(BATTERY)
-
 
 def __getattr__(name: str) -> Any:
     """Import a heavy name on first use."""
     import importlib
 
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"lmtasks.testing.{_HOMES[name]}"), name)
+    if name in __all__:
+        home = "plugins" if name == "installed" else "battery"
+        return getattr(importlib.import_module(f"lmtasks.testing.{home}"), name)
     raise AttributeError(f"module 'lmtasks.testing' has no attribute '{name}'")
 
 

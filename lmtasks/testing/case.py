@@ -14,11 +14,11 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import lmtasks
-from lmtasks.api import EVALUATION_SEED, Architecture, Batch, Collate, Example, Examples, Recipe, options_of
+from lmtasks.api import EVALUATION_SEED, Architecture, Batch, Collate, Example, Recipe, options_of
 from lmtasks.config.request import Request, configure
-from lmtasks.data.corpus import Corpus, load_corpus
+from lmtasks.data.corpus import load_corpus
 from lmtasks.data.dataset import ExampleDataset
-from lmtasks.data.examples import EncodedCorpus, encode_corpus
+from lmtasks.data.examples import EncodedCorpus, encode_corpus, one_example
 from lmtasks.data.text.packing import Packed
 from lmtasks.errors import InputError
 from lmtasks.models.architectures import architecture_of
@@ -36,28 +36,24 @@ Oracle = Callable[[torch.nn.Module, Batch], tuple[torch.Tensor, int]]
 
 @dataclass(frozen=True)
 class Case:
-    """What checks get.
+    """The subject of checks.
 
     Args:
         title: what is examined, for people.
-        recipe: the recipe.
         configured: gives the configuration of a tiny model, fitted to the tokenizer.
-        tokenized: gives a tiny tokenizer.
+        tokenizer: gives a tiny one.
         folder: for whatever has to be written.
         make: gives the model with its first weights; the same object every time.
         values: options of the recipe, by name.
         architecture: what is examined together with the recipe, if it is an architecture.
-        oracle: (model, batch) to sum and number of the losses as they should be; None for cross-entropy.
-        unmoved: patterns of parameters that training may leave where they are.
-        text: what the pipeline is asked.
-        predict: arguments of the pipeline.
-        module: where the recipe is declared.
+
+    All others are as for :func:`lmtasks.testing.check_recipe`.
     """
 
     title: str
     recipe: Recipe
     configured: Callable[[], PretrainedConfig]
-    tokenized: Callable[[], PreTrainedTokenizerBase]
+    tokenizer: Callable[[], PreTrainedTokenizerBase]
     folder: Path
     make: Callable[[], PreTrainedModel]
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -70,67 +66,55 @@ class Case:
 
     # --- text ---
 
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tiny tokenizer."""
-        return self.tokenized()
-
-    @cached_property
-    def data(self) -> dict[str, Any]:
-        """The corpus, as :func:`lmtasks.run` takes it."""
-        return {"train_dataset": corpus(60), "eval_dataset": corpus(12, seed=1)}
-
     @cached_property
     def request(self) -> Request:
-        """What a run would be asked for."""
+        """The request of a run."""
         return configure(self.recipe, self.request_values)
 
     @property
     def request_values(self) -> dict[str, Any]:
-        """What a run would be told: model, tokenizer, data, and the recipe's options."""
-        start = str(self.folder / "start")
-        return {"config_name": start, "tokenizer_name": start, **self.data, **self.values}
+        """Model, tokenizer, data and the recipe's options, as :func:`lmtasks.run` takes them."""
+        start, data = str(self.folder / "start"), {"train_dataset": corpus(60), "eval_dataset": corpus(12, seed=1)}
+        return {"config_name": start, "tokenizer_name": start, **data, **self.values}
 
     @cached_property
-    def corpus(self) -> Corpus:
-        """The corpus, loaded."""
-        return load_corpus(self.request.data)
-
-    @property
-    def options(self) -> Any:
-        """The recipe's options."""
-        return self.request.options
-
-    @property
-    def texts(self) -> EncodedCorpus:
-        """The corpus as the recipe wants it."""
-        return self._texts()
-
-    @cached_property
-    def _texts(self) -> Callable[[], EncodedCorpus]:
-        return once(lambda: encode_corpus(self.request, self.corpus, self.tokenizer, self.configured()))
+    def texts(self) -> Callable[[], EncodedCorpus]:
+        """Gives the corpus as the recipe wants it."""
+        return once(
+            lambda: encode_corpus(self.request, load_corpus(self.request.data), self.tokenizer(), self.configured())
+        )
 
     def packed(self, training: bool) -> Packed:
         """A split of it."""
-        packed = self.texts.train if training else self.texts.evaluation
+        packed = self.texts().train if training else self.texts().evaluation
         assert isinstance(packed, Packed)  # only recipes about text become cases
         return packed
-
-    def examples(self, count: int = 4, *, training: bool = True, seed: int = SEED, epoch: int = 0) -> list[Example]:
-        """The first examples of a split."""
-        return examples_of(self.packed(training), count, seed if training else EVALUATION_SEED, epoch)
-
-    def collate(self, training: bool = True) -> Collate:
-        """A collator of the recipe, newly made."""
-        return self.recipe.collator(self.tokenizer, self.options, training)
 
     def dataset(self, training: bool) -> ExampleDataset:
         """A split as the Trainer gets it."""
         return ExampleDataset(self.packed(training), SEED if training else EVALUATION_SEED)
 
-    def batch(self, count: int = 4, *, training: bool = True) -> Batch:
+    def examples(self, count: int = 4, *, training: bool = True) -> list[Example]:
+        """The first examples of a split."""
+        dataset = self.dataset(training)
+        return [dataset[number] for number in range(min(count, len(dataset)))]
+
+    def collate(self, training: bool = True) -> Collate:
+        """A collator of the recipe, newly made."""
+        return self.recipe.collator(self.tokenizer(), self.request.options, training)
+
+    def batch(self, *, training: bool = True) -> Batch:
         """The first examples of a split as one batch."""
-        return self.collate(training)(self.examples(count, training=training))
+        return self.collate(training)(self.examples(training=training))
+
+    def splits(self, count: int = 4) -> Iterator[tuple[Collate, list[Example]]]:
+        """Training and evaluation: a new collator and the first examples of each."""
+        for training in (True, False):
+            yield self.collate(training), self.examples(count, training=training)
+
+    def example(self) -> Batch:
+        """One whole block with a target, as the runner's own probes get it."""
+        return one_example(self.request, self.tokenizer(), self.texts().evaluation, "tiny")
 
     def having(self, **values: Any) -> Case:
         """The same with other options.
@@ -142,7 +126,7 @@ class Case:
             raise Inapplicable(f"the recipe has no option {' or '.join(values)}")
         other = replace(self, values={**self.values, **values})
         try:
-            _ = other.texts
+            other.texts()
         except InputError as refusal:
             raise Inapplicable(f"the recipe refuses {', '.join(values)}: {refusal.message}") from refusal
         return other
@@ -153,7 +137,7 @@ class Case:
         Raises:
             Inapplicable: the recipe has blocks of one length only, so nothing is ever padded.
         """
-        return self if getattr(self.options, "line_by_line", False) else self.having(line_by_line=True)
+        return self if getattr(self.request.options, "line_by_line", False) else self.having(line_by_line=True)
 
     def lengths(self) -> Iterator[Case]:
         """The case, and the same with examples of all lengths if the recipe has these."""
@@ -179,32 +163,16 @@ class Case:
                 model.get_input_embeddings().weight[model.config.pad_token_id] = 0
         return model
 
-    @property
-    def run(self) -> Run:
-        """A short run of it all, by :func:`lmtasks.run`."""
-        return self._run()
-
-    @cached_property
-    def _run(self) -> Callable[[], Run]:
-        return once(lambda: self.trained({"output_dir": str(self.folder / "run")}))
-
-    def trained(self, values: Mapping[str, Any]) -> Run:
-        """A finished run; a very short one of this case, where the values say nothing else."""
+    def trained(self, folder: Path, **values: Any) -> Run:
+        """A finished run in a folder; a very short one of this case, where the values say nothing else."""
         self.make()  # what is wrong with the model is told where it is made
-        short = {
-            "max_steps": 3,
-            "per_device_train_batch_size": 4,
-            "learning_rate": 1e-3,
-            "use_cpu": True,
-            "bf16": False,
-        }
-        done = lmtasks.run(self.recipe, **{**self.request_values, **short, **values})
+        short = {"max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
+        values = {"output_dir": str(folder), "use_cpu": True, "bf16": False, **short, **values}
+        done = lmtasks.run(self.recipe, **{**self.request_values, **values})
         assert isinstance(done, Run)  # a plan is for dry runs
         return done
 
 
-def examples_of(examples: Examples, count: int, seed: int, epoch: int = 0) -> list[Example]:
-    """The first examples of a text, for an epoch."""
-    dataset = ExampleDataset(examples, seed)
-    dataset.start_epoch(epoch)
-    return [dataset[number] for number in range(min(count, len(examples)))]
+def inputs_of(batch: Batch) -> Batch:
+    """A batch as the model itself gets it."""
+    return {name: value for name, value in batch.items() if name != "labels"}

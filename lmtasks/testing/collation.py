@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from lmtasks.api import Batch, BlockOptions, Blocks, Example, options_of
+from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import InputError
-from lmtasks.testing.case import Case, examples_of
+from lmtasks.testing.case import Case
 from lmtasks.testing.proof import Fault, Inapplicable, check
 from lmtasks.testing.set_up import chance_kept
 
@@ -30,43 +31,39 @@ TOKENS = ("input_ids", "labels", "decoder_input_ids")
 @check("recipe")
 def blocks_have_the_size_that_was_asked_for(case: Case) -> None:
     """``preprocess`` gives Blocks, and no example, special tokens included, is longer than ``block_size``."""
-    blocks = case.recipe.preprocess(case.tokenizer, case.options)
+    options = case.request.options
+    blocks = case.recipe.preprocess(case.tokenizer(), options)
     if not isinstance(blocks, Blocks):
         raise Fault(f"preprocess gives {type(blocks).__name__}", "return lmtasks.Blocks, best options.blocks(...)")
-    if not isinstance(case.options, BlockOptions):
+    if not isinstance(options, BlockOptions):
         return
-    for training in (True, False):
-        longest = case.batch(8, training=training)["input_ids"].shape[1]
-        if longest > case.options.block_size:
+    for collate, examples in case.splits(8):
+        longest = collate(examples)["input_ids"].shape[1]
+        if longest > options.block_size:
             raise Fault(
-                f"examples have {longest} tokens in a batch, block_size is {case.options.block_size}",
+                f"examples have {longest} tokens in a batch, block_size is {options.block_size}",
                 "take the size from options.block_size, and leave room in it for what the collator adds",
             )
 
 
-@check("recipe")
+@check("recipe", advice="put all of them into input_ids or labels; shorten in preprocess, never in the collator")
 def tokens_are_kept(case: Case) -> None:
     """Every token of an example is in its batch, as input or as label; none is cut off."""
-    for training in (True, False):
-        collate = case.collate(training)
-        for epoch in range(4):
-            example = _all_different(case, epoch)
-            batch = collate([dict(example)])
+    for collate, examples in case.splits():
+        for example in examples:
+            ids = _all_different(case, example)
+            batch = collate([{**example, "input_ids": ids}])
             there = Counter(token for name in TOKENS if name in batch for token in batch[name].flatten().tolist())
-            if lost := Counter(np.asarray(example["input_ids"]).tolist()) - there:
-                raise Fault(
-                    f"{lost.total()} of the {len(example['input_ids'])} tokens of an example are not in its batch",
-                    "put all of them into input_ids or labels; shorten in preprocess, never in the collator",
-                )
+            if lost := Counter(ids.tolist()) - there:
+                raise Fault(f"{lost.total()} of the {len(ids)} tokens of an example are not in its batch")
 
 
-def _all_different(case: Case, epoch: int) -> Example:
-    """An example in which no token of the text comes twice."""
-    blocks, example = case.packed(True).blocks, case.examples(1, epoch=epoch)[0]
-    words = np.setdiff1d(np.arange(len(case.tokenizer)), case.tokenizer.all_special_ids)
-    body = np.random.default_rng(epoch).permutation(words)[: len(example["input_ids"]) - blocks.size + blocks.body]
-    ids = np.concatenate([blocks.start, body, blocks.end])
-    return {**example, "input_ids": ids.astype(example["input_ids"].dtype)}
+def _all_different(case: Case, example: Example) -> np.ndarray[Any, Any]:
+    """As many ids as the example has, among which no token of the text comes twice."""
+    ids, blocks = example["input_ids"], case.packed(True).blocks
+    words = np.setdiff1d(np.arange(len(case.tokenizer())), case.tokenizer().all_special_ids)
+    body = np.random.default_rng(example["seed"]).permutation(words)[: len(ids) - blocks.size + blocks.body]
+    return np.concatenate([blocks.start, body, blocks.end]).astype(ids.dtype)
 
 
 @check("recipe")
@@ -75,16 +72,16 @@ def views_score_every_token_once(case: Case) -> str:
     told = []
     for options in _options_with_views(case):
         texts = options.packed(False)
-        for name, blocks in options.recipe.views(options.tokenizer, options.options).items():
-            recut = texts.recut(blocks)
-            examples = examples_of(recut, len(recut), 0)
+        for name, blocks in options.recipe.views(options.tokenizer(), options.request.options).items():
+            recut = ExampleDataset(texts.recut(blocks), 0)
+            examples = [recut[number] for number in range(len(recut))]
             scored = sum(_scored_tokens(example, blocks) for example in examples)
             if scored != len(texts.used):
                 raise Fault(
                     f"the view '{name}' scores {scored} of {len(texts.used)} tokens",
                     "let `stride` be at most the tokens of a block, and refuse others with InputError in `views`",
                 )
-            _require_scored_only(options, name, _scored(examples)[:8])
+            _require_scored_only(options, name, [example for example in examples if "scored" in example][:8])
             told.append(name)
     if not told:
         raise Inapplicable("the recipe has no views")
@@ -96,10 +93,6 @@ def _scored_tokens(example: Example, blocks: Blocks) -> int:
     first, last = len(blocks.start), len(example["input_ids"]) - len(blocks.end)
     scored = example.get("scored", slice(first, last))
     return int(min(scored.stop, last) - max(scored.start, first))
-
-
-def _scored(examples: list[Example]) -> list[Example]:
-    return [example for example in examples if "scored" in example]
 
 
 def _require_scored_only(case: Case, view: str, examples: list[Example]) -> None:
@@ -116,7 +109,7 @@ def _require_scored_only(case: Case, view: str, examples: list[Example]) -> None
 
 def _options_with_views(case: Case) -> Iterator[Case]:
     """The case with each option that asks for views of its own."""
-    block = getattr(case.options, "block_size", 32)
+    block = getattr(case.request.options, "block_size", 32)
     tries: list[dict[str, Any]] = [{}]
     for name, option in options_of(case.recipe.options).items():
         if option.is_switch:
@@ -126,26 +119,22 @@ def _options_with_views(case: Case) -> Iterator[Case]:
     for values in tries:
         with contextlib.suppress(Inapplicable, InputError):
             other = case.having(**values)
-            if other.recipe.views(other.tokenizer, other.options):
+            if other.recipe.views(other.tokenizer(), other.request.options):
                 yield other
 
 
 # --- repeatable ---
 
 
-@check("recipe")
+@check("recipe", advice="work on copies: {**example, ...}, ids.copy()")
 def examples_stay_as_they_are(case: Case) -> None:
     """Collating examples changes none of them: they are used again in the next epoch."""
-    for training in (True, False):
-        examples = case.examples(training=training)
+    for collate, examples in case.splits():
         before = copy.deepcopy(examples)
-        case.collate(training)(examples)
-        for one, other in zip(before, examples, strict=True):
-            for name in {*one, *other}:
-                if name not in one or name not in other or not np.array_equal(one[name], other[name]):
-                    raise Fault(
-                        f"the collator changes '{name}' of its examples", "work on copies: {**example, ...}, ids.copy()"
-                    )
+        collate(examples)
+        changed = [differing(one, other) for one, other in zip(before, examples, strict=True)]
+        if name := next(filter(None, changed), None):
+            raise Fault(f"the collator changes '{name}' of its examples")
 
 
 @check("recipe")
@@ -178,29 +167,27 @@ def _require_repeatable(case: Case, *, training: bool) -> None:
 @contextlib.contextmanager
 def _elsewhere(seed: int) -> Iterator[None]:
     """Another state of every global generator, another time, and both as they were afterwards."""
-    clocks = {name: mock.Mock(side_effect=_shifted(getattr(time, name), seed)) for name in ("time", "time_ns")}
-    with chance_kept(), mock.patch.multiple(time, **clocks):
+    now, now_ns, later = time.time, time.time_ns, seed * 86_400
+    with chance_kept(), mock.patch.multiple(time, time=lambda: now() + later, time_ns=lambda: now_ns() + later):
         for reseed in (random.seed, np.random.seed, torch.manual_seed):
             reseed(seed)
         yield
 
 
-def _shifted(clock: Any, days: int) -> Any:
-    return lambda: clock() + days * 86_400
-
-
 def differing(one: Batch, other: Batch) -> str | None:
-    """The first thing in which two batches differ."""
+    """The first thing in which two batches, or two examples, differ."""
     if one.keys() != other.keys():
         return min(one.keys() ^ other.keys())
     return next((name for name, value in one.items() if not _equal(value, other[name])), None)
 
 
 def _equal(one: Any, other: Any) -> bool:
-    return torch.equal(one, other) if torch.is_tensor(one) and torch.is_tensor(other) else bool(one == other)
+    if torch.is_tensor(one) and torch.is_tensor(other):
+        return torch.equal(one, other)
+    return np.array_equal(one, other) if np.ndarray in (type(one), type(other)) else bool(one == other)
 
 
-@check("recipe")
+@check("recipe", advice="give all of example['seed'] to numpy.random.default_rng, not a part of it")
 def epochs_differ(case: Case) -> str:
     """Where training draws anything, every epoch, every seed of a run and every example draws otherwise."""
     collate, examples = case.collate(), case.examples(8)
@@ -213,28 +200,20 @@ def epochs_differ(case: Case) -> str:
     if not any(moved.values()):
         return "nothing is drawn"
     if idle := [name for name, change in moved.items() if not change]:
-        raise Fault(
-            f"what is drawn does not depend on the {idle[0]}",
-            "give all of example['seed'] to numpy.random.default_rng, not a part of it",
-        )
+        raise Fault(f"what is drawn does not depend on the {idle[0]}")
     return "epoch, seed and example are drawn from"
 
 
-@check("recipe")
+@check("recipe", advice="make each example from its own ids, length and seed; pad on the right, like lmtasks.stack")
 def neighbours_do_not_matter(case: Case) -> None:
     """An example is collated alike alone and in company, in whatever order, up to its padding."""
     for texts in case.lengths():
-        for training in (True, False):
-            collate, examples = texts.collate(training), texts.examples(6, training=training)
+        for collate, examples in texts.splits(6):
             together, turned = collate(examples), collate(examples[::-1])
             for row, example in enumerate(examples):
                 alone = collate([example])
-                for batch, place in ((together, row), (turned, len(examples) - 1 - row)):
-                    if name := _differing_row(alone, batch, place):
-                        raise Fault(
-                            f"'{name}' of an example depends on the examples beside it",
-                            "make each example from its own ids, length and seed; pad on the right, like lmtasks.stack",
-                        )
+                if name := _differing_row(alone, together, row) or _differing_row(alone, turned, -1 - row):
+                    raise Fault(f"'{name}' of an example depends on the examples beside it")
 
 
 def _differing_row(alone: Batch, batch: Batch, row: int) -> str | None:
@@ -243,13 +222,12 @@ def _differing_row(alone: Batch, batch: Batch, row: int) -> str | None:
         if not torch.is_tensor(value) or not value.dim():
             continue
         expected = alone.get(name)
-        if expected is None:
-            # What says where padding is comes with padding only; of the example itself it says yes everywhere.
-            expected = torch.ones_like(alone["input_ids"]) if name.endswith("attention_mask") else None
+        if expected is None and name.endswith("attention_mask"):
+            # It comes with padding only; of the example itself it says yes everywhere.
+            expected = torch.ones_like(alone["input_ids"])
         if expected is None:
             return name
-        part = value[row][tuple(slice(size) for size in expected.shape[1:])]
-        if not torch.equal(part, expected[0]):
+        if not torch.equal(value[row][tuple(slice(size) for size in expected.shape[1:])], expected[0]):
             return name
     return min(alone.keys() - batch.keys(), default=None)
 
@@ -260,9 +238,8 @@ def _differing_row(alone: Batch, batch: Batch, row: int) -> str | None:
 @check("recipe")
 def padding_is_no_target(case: Case) -> None:
     """Where examples are padded, the label is -100."""
-    texts = case.ragged()
-    for training in (True, False):
-        batch = texts.batch(6, training=training)
+    for collate, examples in case.ragged().splits(6):
+        batch = collate(examples)
         mask, labels = batch.get("attention_mask"), batch["labels"]
         if mask is None:
             raise Fault(
@@ -273,35 +250,28 @@ def padding_is_no_target(case: Case) -> None:
             raise Fault("padding has labels", "set labels to -100 where attention_mask is 0")
 
 
-@check("recipe")
+@check("recipe", advice="label no position whose token is in tokenizer.all_special_ids")
 def special_tokens_are_no_targets(case: Case) -> None:
     """A model that sees both sides is never asked for a special token: it could tell by the place alone."""
     if case.recipe.attention != "bidirectional":
         raise Inapplicable("only where positions see both sides; elsewhere the end of a document is learned")
-    special = set(case.tokenizer.all_special_ids)
-    for training in (True, False):
-        asked = set(case.recipe.targets(case.batch(16, training=training)).tolist())
-        if asked & special:
-            tokens = case.tokenizer.convert_ids_to_tokens(sorted(asked & special))
-            raise Fault(
-                f"special tokens are targets: {', '.join(tokens)}",
-                "label no position whose token is in tokenizer.all_special_ids",
-            )
+    special = set(case.tokenizer().all_special_ids)
+    for collate, examples in case.splits(16):
+        if asked := special.intersection(case.recipe.targets(collate(examples)).tolist()):
+            tokens = case.tokenizer().convert_ids_to_tokens(sorted(asked))
+            raise Fault(f"special tokens are targets: {', '.join(tokens)}")
 
 
-@check("recipe")
+@check("recipe", advice="put tokenizer.mask_token_id into input_ids where there is a label")
 def answers_are_hidden(case: Case) -> None:
     """A model that sees both sides does not find its targets in its input, but for a small share."""
     if case.recipe.attention != "bidirectional":
         raise Inapplicable("only where positions see both sides")
-    for training in (True, False):
-        batch = case.batch(16, training=training)
+    for collate, examples in case.splits(16):
+        batch = collate(examples)
         if batch["labels"].shape != batch["input_ids"].shape:
             raise Inapplicable("labels are not those of the input's positions")
         asked = batch["labels"] != -100
         seen = float((batch["input_ids"][asked] == batch["labels"][asked]).float().mean())
         if seen > 0.5:
-            raise Fault(
-                f"{seen:.0%} of the targets stand in the input as they are",
-                "put tokenizer.mask_token_id into input_ids where there is a label",
-            )
+            raise Fault(f"{seen:.0%} of the targets stand in the input as they are")

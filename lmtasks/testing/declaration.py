@@ -11,14 +11,13 @@ from typing import Any
 from lmtasks.api import HEAVY, BlockOptions, Option, convert, options_of
 from lmtasks.config.request import ALWAYS, ELSEWHERE, configure, groups_of
 from lmtasks.config.training_arguments import REFUSED, training_arguments, training_options
-from lmtasks.data.examples import encode_corpus
 from lmtasks.data.sample import SAMPLES
 from lmtasks.errors import InputError, first_line
 from lmtasks.models.config import load_config
 from lmtasks.models.tokenizer import require_tokens
 from lmtasks.registry.catalog import load_catalog
-from lmtasks.testing.case import Case, examples_of
-from lmtasks.testing.proof import Fault, Inapplicable, check
+from lmtasks.testing.case import Case
+from lmtasks.testing.proof import Fault, Inapplicable, blamed, check
 
 COMMAND = ("config", "json", "help", "help_all", "plugin", "no_plugins")
 """Flags of the command itself."""
@@ -32,10 +31,8 @@ def import_is_light(case: Case) -> None:
     """Importing the module that declares the recipe imports neither torch nor anything else that takes a second."""
     module = case.module or _module(case)
     code = f"import sys, {module}; print(*sorted({set(HEAVY)!r} & sys.modules.keys()))"
-    paths = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
-    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     if done.returncode:
         raise Fault(
             f"'{module}' cannot be imported on its own: {done.stderr.strip().splitlines()[-1]}",
@@ -61,23 +58,18 @@ def _module(case: Case) -> str:
 @check("recipe")
 def options_are_documented(case: Case) -> None:
     """Every option says what it does, has a default that it would accept, and a name that nothing else has."""
-    own = _own_options(case)
     taken = _taken(case)
-    for name, option in own.items():
+    for name, option in _own_options(case).items():
         if not option.help.strip() or "\n" in option.help or option.help.rstrip().endswith("."):
             raise Fault(
                 f"--{name} has the help {option.help!r}",
                 "say in one line, without a full stop, what it does: option(default, help=...)",
             )
-        for spelling in (name, *option.aliases):
-            if spelling in taken:
-                raise Fault(
-                    f"--{spelling} is already {taken[spelling]}", "call the option, or its alias, something else"
-                )
-        try:
+        if clashes := [spelling for spelling in (name, *option.aliases) if spelling in taken]:
+            told = f"--{clashes[0]} is already {taken[clashes[0]]}"
+            raise Fault(told, "call the option, or its alias, something else")
+        with blamed("its own default is refused: ", "change the default, or its range", InputError):
             accepted = convert(option, option.default)
-        except InputError as error:
-            raise Fault(f"its own default is refused: {error.message}", "change the default, or its range") from error
         if accepted != option.default:
             raise Fault(f"--{name} makes {accepted!r} of its default {option.default!r}", "write it in its own type")
 
@@ -105,53 +97,47 @@ def tokenizer_spec_is_complete(case: Case) -> None:
     spec = case.recipe.tokenizer
     if spec is None:
         raise Inapplicable("the recipe says nothing about training a tokenizer")
-    if strangers := [
-        word for word in spec.template.split() if word != "$A" and word not in spec.special_tokens.values()
-    ]:
+    if strangers := [word for word in spec.template.split() if word not in ("$A", *spec.special_tokens.values())]:
         raise Fault(f"the template has {strangers[0]}, no special token", "add it to special_tokens, or correct it")
     if missing := [role for role in case.recipe.required_tokens if role not in spec.special_tokens]:
         raise Fault(
             f"required_tokens has {missing[0]}, the TokenizerSpec has none",
             f"add it: special_tokens={{'{missing[0]}': '<{missing[0].removesuffix('_token')}>', ...}}",
         )
-    require_tokens(case.tokenizer, "the tiny tokenizer", case.recipe)
+    tokenizer = case.tokenizer()
+    require_tokens(tokenizer, "the tiny tokenizer", case.recipe)
     for token in (*spec.special_tokens.values(), *case.recipe.extra_tokens):
-        ids = case.tokenizer(token, add_special_tokens=False)["input_ids"]
+        ids = tokenizer(token, add_special_tokens=False)["input_ids"]
         if len(ids) != 1:
             raise Fault(f"{token!r} is {len(ids)} tokens", "name it in special_tokens or extra_tokens, spelt the same")
 
 
-@check("recipe")
+@check(
+    "recipe",
+    advice="give the option a range, ge=, gt=, lt=, le=; or raise InputError(message, hint) in preprocess"
+    " where it depends on other options",
+)
 def options_hold_or_refuse(case: Case) -> str:
     """Every value that an option accepts, up to its limits, makes batches, or is refused with InputError."""
+    case.texts()  # what is wrong whatever the options say is told as it is
     tried = 0
     for name, option in _own_options(case).items():
         for value in _values(option):
             tried += 1
             try:
-                _batches(case, {name: value})
-            except InputError:
+                for collate, examples in case.having(**{name: value}).splits(2):
+                    collate(examples)
+            except (InputError, Inapplicable):
                 continue
             except Exception as error:
                 raise Fault(
-                    f"--{name} {value} is accepted, and then fails with {type(error).__name__}: {first_line(error)}",
-                    "give the option a range, ge=, gt=, lt=, le=; or raise InputError(message, hint) in preprocess"
-                    " where it depends on other options",
+                    f"--{name} {value} is accepted, and then fails with {type(error).__name__}: {first_line(error)}"
                 ) from error
     return f"{tried} values tried"
 
 
-def _batches(case: Case, values: dict[str, Any]) -> None:
-    """Make a batch for training and one for evaluation with these options."""
-    request = configure(case.recipe, {**case.request_values, **values})
-    texts = encode_corpus(request, case.corpus, case.tokenizer, case.configured())
-    for training, split in ((True, texts.train), (False, texts.evaluation)):
-        assert split is not None  # the corpus has both
-        case.recipe.collator(case.tokenizer, request.options, training)(examples_of(split, 2, 0))
-
-
 def _values(option: Option) -> Iterator[Any]:
-    """What to try: every word, both of yes and no, and numbers around and at the limits."""
+    """Values to try: every word, both of yes and no, and numbers around and at the limits."""
     if option.is_switch:
         yield from (True, False)
     yield from option.choices
@@ -171,12 +157,10 @@ def starter_is_valid(case: Case) -> None:
     if starter is None:
         raise Inapplicable("the recipe has no starter")
     advice = "correct Starter(...); a variant of a recipe with other options needs a starter of its own, or None"
-    try:
+    with blamed("the starter cannot be run: ", advice, InputError):
         request = configure(case.recipe, {})
         load_config(request.model, case.recipe)
         training_arguments(request.training, case.folder / "starter", 1)
-    except InputError as error:
-        raise Fault(f"the starter cannot be run: {error.message}", advice) from error
     if starter.sample not in SAMPLES:
         raise Fault(f"there is no embedded text '{starter.sample}'", f"take one of {', '.join(SAMPLES)}")
     if wrong := [text for text in starter.texts if not isinstance(text, str) or not text.strip()]:

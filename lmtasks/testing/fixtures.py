@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lmtasks import Architecture, Catalog, Recipe, Run
+    from lmtasks.testing.case import Case
 
 
 @pytest.fixture
@@ -31,25 +33,23 @@ def lmtasks_tokenizer() -> Callable[[Recipe], PreTrainedTokenizerBase]:
 
 
 @pytest.fixture
-def lmtasks_model() -> Iterator[Callable[..., PreTrainedModel]]:
-    """``lmtasks_model(RECIPE)`` or ``lmtasks_model(RECIPE, "gpt2")``: a tiny model, always with the same weights."""
-    from contextlib import ExitStack
-
+def _lmtasks_case() -> Iterator[Callable[..., Case]]:
+    """The case of a recipe and a model, until the test ends."""
     from lmtasks.testing.set_up import case_of
 
     with ExitStack() as stack:
+        yield lambda recipe, model=None: stack.enter_context(case_of(recipe, model))
 
-        def make(recipe: Recipe, model: str | Architecture | None = None) -> PreTrainedModel:
-            return stack.enter_context(case_of(recipe, model)).model()
 
-        yield make
+@pytest.fixture
+def lmtasks_model(_lmtasks_case: Callable[..., Case]) -> Callable[..., PreTrainedModel]:
+    """``lmtasks_model(RECIPE)`` or ``lmtasks_model(RECIPE, "gpt2")``: a tiny model, always with the same weights."""
+    return lambda *what: _lmtasks_case(*what).model()
 
 
 @pytest.fixture
 def lmtasks_catalog() -> Iterator[Callable[..., Catalog]]:
     """``lmtasks_catalog(recipes=[...], architectures=[...])``: they count as installed until the test ends."""
-    from contextlib import ExitStack
-
     from lmtasks.testing.plugins import installed
 
     with ExitStack() as stack:
@@ -57,17 +57,12 @@ def lmtasks_catalog() -> Iterator[Callable[..., Catalog]]:
 
 
 @pytest.fixture
-def lmtasks_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+def lmtasks_run(tmp_path: Path, _lmtasks_case: Callable[..., Case]) -> Callable[..., Run]:
     """``lmtasks_run(RECIPE, max_steps=20)``: a finished run of a tiny model in ``tmp_path``, with any options."""
-    from contextlib import ExitStack
 
-    from lmtasks.testing.set_up import case_of
+    def run(recipe: Recipe, model: str | Architecture | None = None, **values: Any) -> Run:
+        number = len(list(tmp_path.glob("run*")))
+        folder = tmp_path / (f"run-{number + 1}" if number else "run")
+        return _lmtasks_case(recipe, model).trained(folder, **values)
 
-    with ExitStack() as stack:
-
-        def run(recipe: Recipe, model: str | Architecture | None = None, **values: Any) -> Run:
-            case = stack.enter_context(case_of(recipe, model))
-            number = len(list(tmp_path.glob("run*")))
-            return case.trained({"output_dir": str(tmp_path / (f"run-{number + 1}" if number else "run")), **values})
-
-        yield run
+    return run

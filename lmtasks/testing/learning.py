@@ -12,31 +12,24 @@ from transformers import PreTrainedModel
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.errors import InputError
 from lmtasks.models.document_mask import isolate, probe_isolation
-from lmtasks.models.probes import probe
-from lmtasks.testing.building import example_of
+from lmtasks.models.probes import probe, reaches
 from lmtasks.testing.case import SEED, Case
-from lmtasks.testing.proof import Fault, Inapplicable, check
-from lmtasks.testing.sums import padding_does_not_matter, same, still, sums
+from lmtasks.testing.proof import Fault, Inapplicable, blamed, check
+from lmtasks.testing.sums import apart, padding_does_not_matter, same, still, sums, vector
 from lmtasks.training.trainer import train
 
 STEPS = 150
 """Steps in which a small batch must be learned."""
 
 
-def trained(case: Case, texts: Case, model: PreTrainedModel, **arguments: Any) -> list[dict[str, Any]]:
-    """Train the model with the runner's own Trainer, in place; what it has logged at each step."""
-    chosen = {"use_cpu": True, "logging_steps": 1, "save_strategy": "no", "seed": SEED, "report_to": "none"}
-    done = train(
-        model,
-        case.recipe,
-        case.tokenizer,
-        training_arguments({**chosen, "lr_scheduler_type": "constant", **arguments}, case.folder / "training", 1),
-        texts.dataset(True),
-        texts.dataset(False),
-        (texts.collate(True), texts.collate(False)),
-        case.folder / "log.jsonl",
-        None,
-    )
+def trained(case: Case, texts: Case, model: PreTrainedModel, size: int, **arguments: Any) -> list[dict[str, Any]]:
+    """Train the model in place, with the runner's own Trainer and batches of a size; the log line of each step."""
+    arguments |= {"per_device_train_batch_size": size, "lr_scheduler_type": "constant", "seed": SEED}
+    arguments |= {"use_cpu": True, "logging_steps": 1, "save_strategy": "no", "report_to": "none"}
+    settings = training_arguments(arguments, case.folder / "training", 1)
+    datasets = texts.dataset(True), texts.dataset(False)
+    collators = texts.collate(True), texts.collate(False)
+    done = train(model, case.recipe, case.tokenizer(), settings, *datasets, collators, case.folder / "log.jsonl", None)
     return [line for line in done.state.log_history if "loss" in line]
 
 
@@ -45,42 +38,35 @@ def attention_is_as_declared(case: Case) -> None:
     """A causal model sees nothing of what comes after a position, a bidirectional one sees some of it; measured."""
     if case.recipe.attention is None:
         raise Inapplicable("the recipe does not declare what a position may see")
-    example = example_of(case)
-    try:
+    advice = "change that, model_class, or the mask that model or collator make"
+    example = case.example()
+    with blamed("", f"the recipe declares attention='{case.recipe.attention}': {advice}", InputError):
         probe(case.model(), case.recipe, example)
-    except InputError as error:
-        raise Fault(
-            error.message,
-            f"the recipe declares attention='{case.recipe.attention}': change that, model_class,"
-            " or the mask that model or collator make",
-        ) from error
 
 
-@check("recipe")
+@check(
+    "recipe",
+    advice="keep the document_ids that lmtasks.stack puts into the batch, and make no target of the first token"
+    " of a document where the token before it is asked for it",
+)
 def documents_stay_isolated(case: Case) -> None:
     """With ``isolate_documents``, the loss of one document does not feel the tokens of another in its block."""
     isolated = case.having(isolate_documents=True)
     model = case.model()
     try:
         isolate(model, case.recipe)
-        example = example_of(isolated)
-        probe_isolation(model, case.recipe, example)
+        probe_isolation(model, case.recipe, isolated.example())
     except InputError as refusal:
         raise Inapplicable(refusal.message) from refusal
     for example in isolated.examples(8):
-        numbers = torch.as_tensor(example["document_ids"])
-        first = int((numbers == 0).sum())
+        first = int((example["document_ids"] == 0).sum())
         batch = isolated.collate()([example])
-        if first == len(numbers) or batch["labels"].shape != batch["input_ids"].shape:
+        if first == len(example["document_ids"]) or batch["labels"].shape != batch["input_ids"].shape:
             continue
         batch["labels"][:, :first] = -100
-        if not case.recipe.targets(batch).numel():
-            continue
-        if _feels(case, model, batch, first):
+        if case.recipe.targets(batch).numel() and _feels(case, model, batch, first):
             raise Fault(
-                "the loss of the second document in a block depends on the first, in spite of --isolate_documents",
-                "keep the document_ids that lmtasks.stack puts into the batch, and make no target of the first token"
-                " of a document where the token before it is asked for it",
+                "the loss of the second document in a block depends on the first, in spite of --isolate_documents"
             )
 
 
@@ -92,8 +78,7 @@ def _feels(case: Case, model: PreTrainedModel, batch: dict[str, Any], first: int
         total, _, _ = sums(case, model, batch)
     finally:
         hook.remove()
-    gradients = torch.autograd.grad(total, seen, allow_unused=True)
-    return any(gradient is not None and bool(gradient[:, :first].count_nonzero()) for gradient in gradients)
+    return reaches(total, seen, slice(first))
 
 
 @check("recipe", "architecture")
@@ -103,68 +88,53 @@ def accumulation_does_not_matter(case: Case) -> None:
     with contextlib.suppress(Exception):  # what padding does has a check of its own
         padding_does_not_matter(case)
         texts = case.ragged()
-    ways = {}
+    start, ways = vector(case.make().parameters()), {}
+    plain_steps = {"max_steps": 2, "optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 1e9}
     for size, batches in ((1, 4), (4, 1), (2, 2)):
         model = still(case.model())
-        lines = trained(
-            case,
-            texts,
-            model,
-            per_device_train_batch_size=size,
-            gradient_accumulation_steps=batches,
-            max_steps=2,
-            optim="sgd",
-            learning_rate=0.1,
-            max_grad_norm=1e9,
-        )
-        weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-        ways[f"{size}×{batches}"] = lines, weights
-    (first, (lines, weights)), *others = ways.items()
+        lines = trained(case, texts, model, size, gradient_accumulation_steps=batches, **plain_steps)
+        figures = {f"{name} of step {line['step']}": line[name] for line in lines for name in ("loss", "grad_norm")}
+        ways[f"{size}×{batches}"] = figures, vector(model.parameters()) - start
+    (first, (figures, moved)), *others = ways.items()
     advice = "return sums, count with `targets` what the loss counts, and keep no state between batches"
-    for way, (other_lines, other_weights) in others:
-        for step, (one, other) in enumerate(zip(lines, other_lines, strict=True), 1):
-            for name in ("loss", "grad_norm"):
-                if not same(one[name], other[name], 1e-3):
-                    told = (
-                        f"{name} of step {step} is {one[name]:.4f} with {first} batches, {other[name]:.4f} with {way}"
-                    )
-                    raise Fault(told, advice)
-        moved = float((weights - _weights(case)).norm())
-        if float((weights - other_weights).norm()) > 1e-3 * moved:
+    for way, (other, other_moved) in others:
+        for name, value in figures.items():
+            if not same(value, other[name], 1e-3):
+                raise Fault(f"{name} is {value:.4f} with {first} batches, {other[name]:.4f} with {way}", advice)
+        if apart(other_moved, moved) > 1e-3:
             raise Fault(f"after two steps the weights are not the same with {first} and {way} batches", advice)
 
 
-def _weights(case: Case) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in case.make().parameters()])
-
-
-@check("recipe", "architecture")
+@check(
+    "recipe",
+    "architecture",
+    advice="let the loss depend on them, without detach; freeze or remove what is not used; if it is right so,"
+    " name them in unmoved=[...], * stands for anything",
+)
 def parameters_move(case: Case) -> str | None:
     """After three steps of training every parameter that is trained has changed, but those named in ``unmoved``."""
     model = case.model()
     before = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
-    trained(case, case, model, per_device_train_batch_size=4, max_steps=3, learning_rate=1e-2)
+    trained(case, case, model, 4, max_steps=3, learning_rate=1e-2)
     stuck = [name for name, value in model.named_parameters() if name in before and torch.equal(value, before[name])]
-    wrong = [name for name in stuck if not any(fnmatch(name, pattern) for pattern in case.unmoved)]
-    if wrong:
-        raise Fault(
-            f"{len(wrong)} of {len(before)} parameters have not moved in three steps: {', '.join(wrong[:5])}",
-            "let the loss depend on them, without detach; freeze or remove what is not used; if it is right so,"
-            " name them in unmoved=[...], * stands for anything",
-        )
+    if wrong := [name for name in stuck if not any(fnmatch(name, pattern) for pattern in case.unmoved)]:
+        raise Fault(f"{len(wrong)} of {len(before)} parameters have not moved in three steps: {', '.join(wrong[:5])}")
     return f"these do not move: {', '.join(stuck)}" if stuck else None
 
 
-@check("recipe")
+@check(
+    "recipe",
+    advice="see that the gradient flows, that labels do not change from call to call, and that inputs tell of them",
+)
 def small_batch_is_learned(case: Case) -> str:
     """Four examples, always the same, are learned by heart: their loss halves within 150 steps."""
     model, batch = still(case.model()), case.batch()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
-    first = last = float("inf")
+    losses: list[float] = []
     for step in range(1, STEPS + 1):
         total, count, _ = sums(case, model, batch)
-        last = float(total.detach()) / max(count, 1)
-        first = last if step == 1 else first
+        losses.append(float(total.detach()) / max(count, 1))
+        first, last = losses[0], losses[-1]
         if last < first / 2:
             return f"{first:.2f} to {last:.2f} nats in {step} steps"
         if not total.requires_grad:
@@ -172,7 +142,4 @@ def small_batch_is_learned(case: Case) -> str:
         optimiser.zero_grad()
         (total / count).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    raise Fault(
-        f"four examples cannot be learned: their loss goes from {first:.2f} to {last:.2f} nats in {step} steps",
-        "see that the gradient flows, that labels do not change from call to call, and that inputs tell of them",
-    )
+    raise Fault(f"four examples cannot be learned: their loss goes from {first:.2f} to {last:.2f} nats in {step} steps")

@@ -34,25 +34,11 @@ def installed(
         InputError: they make no plugin.
     """
     name = f"lmtasks_in_memory_{next(_number)}"
-    sys.modules[name] = _module(name, list(recipes), list(architectures))
+    module = sys.modules[name] = ModuleType(name)
+    own, others = list(recipes), list(architectures)
+    vars(module).update(lmtasks_recipes=hookimpl(lambda: own), lmtasks_architectures=hookimpl(lambda: others))
     try:
         with selected([*current().named, name], builtins_only=builtins_only):
             yield load_catalog()
     finally:
         del sys.modules[name]
-
-
-def _module(name: str, recipes: list[Recipe], architectures: list[Architecture]) -> ModuleType:
-    """A module with both hooks."""
-    module = ModuleType(name)
-
-    @hookimpl
-    def lmtasks_recipes() -> list[Recipe]:
-        return recipes
-
-    @hookimpl
-    def lmtasks_architectures() -> list[Architecture]:
-        return architectures
-
-    vars(module).update(lmtasks_recipes=lmtasks_recipes, lmtasks_architectures=lmtasks_architectures)
-    return module

@@ -1,16 +1,17 @@
-"""What a check is and says: the registry, the proof that all outcomes make, and the error that lists what failed."""
+"""Checks and their outcomes: the registry, the proof that all outcomes make, and the error that lists failures."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from lmtasks.errors import Interrupted, LmtasksError, first_line, nearest
+from lmtasks.errors import InputError, Interrupted, LmtasksError, first_line, nearest
 
 Subject = Literal["recipe", "architecture"]
 State = Literal["ok", "failed", "skipped"]
@@ -20,16 +21,25 @@ Thing = TypeVar("Thing")
 
 
 class Fault(Exception):  # noqa: N818  (a finding, raised by a check)
-    """What a check has found.
+    """A finding of a check.
 
     Args:
         message: what is wrong, with the numbers.
-        advice: what to do about it.
+        advice: what to do about it; that of the check when not given.
     """
 
-    def __init__(self, message: str, advice: str) -> None:
+    def __init__(self, message: str, advice: str = "") -> None:
         super().__init__(message)
         self.message, self.advice = message, advice
+
+
+@contextlib.contextmanager
+def blamed(told: str, advice: str, kind: type[Exception] = Exception) -> Iterator[None]:
+    """A fault in place of any error of this kind: these words, what the error says, and the advice."""
+    try:
+        yield
+    except kind as error:
+        raise Fault(told + (error.args[0] if kind is InputError else first_line(error)), advice) from error
 
 
 class Inapplicable(Exception):  # noqa: N818  (nothing is wrong)
@@ -38,7 +48,7 @@ class Inapplicable(Exception):  # noqa: N818  (nothing is wrong)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check.
+    """The result of one check.
 
     Args:
         state: ok, failed, or skipped because it has nothing to say here.
@@ -63,12 +73,14 @@ class Check:
         run: raises :class:`Fault` or :class:`Inapplicable`; may return what is worth knowing.
         subjects: whether it judges recipes, architectures, or both.
         gate: whether nothing after it can be answered once it has failed.
+        advice: what to do when it fails, where that is always the same.
     """
 
     name: str
     run: Run
     subjects: frozenset[Subject]
     gate: bool = False
+    advice: str = ""
 
     @property
     def summary(self) -> str:
@@ -80,12 +92,12 @@ CHECKS: dict[str, Check] = {}
 """Every check whose module was imported; ``lmtasks.testing.checks()`` gives all, in order."""
 
 
-def check(*subjects: Subject, gate: bool = False) -> Callable[[Function], Function]:
+def check(*subjects: Subject, gate: bool = False, advice: str = "") -> Callable[[Function], Function]:
     """Register a check under the name of its function, with hyphens."""
 
     def register(function: Function) -> Function:
         name = function.__name__.replace("_", "-")
-        CHECKS[name] = Check(name, function, frozenset(subjects), gate)
+        CHECKS[name] = Check(name, function, frozenset(subjects), gate, advice)
         return function
 
     return register
@@ -103,18 +115,13 @@ class Proof:
     subject: str
     checks: Mapping[str, Outcome]
 
-    @classmethod
-    def of_fault(cls, subject: str, name: str, fault: Fault) -> Proof:
-        """A proof that comes to nothing but this."""
-        return cls(subject, {name: Outcome("failed", fault.message, fault.advice)})
-
     @property
     def failed(self) -> dict[str, Outcome]:
         """The outcomes of the checks that failed."""
         return {name: outcome for name, outcome in self.checks.items() if outcome.state == "failed"}
 
     def lines(self) -> list[str]:
-        """What failed and what to do, for people."""
+        """The failures and what to do about each, for people."""
         failed = self.failed
         told = [f"{self.subject}: {len(failed)} of {len(self.checks)} checks failed"]
         for name, outcome in failed.items():
@@ -149,41 +156,39 @@ class CheckFailed(AssertionError):  # noqa: N818  (the name tells what happened)
         return tuple(dict.fromkeys(name for proof in self.proofs for name in proof.failed))
 
 
-def examine(case: Any, checks: Iterable[Check], skip: Mapping[str, str], only: Iterable[str]) -> Proof:
-    """The outcome of each check, in their order. What runs meanwhile prints nothing.
-
-    Args:
-        skip: checks to leave out, by name, each with the reason.
-        only: the only checks to run, by name; all when there are none.
+def examine(
+    case: Any, subject: Subject, checks: Mapping[str, Check], skip: Mapping[str, str], only: Iterable[str]
+) -> Proof:
+    """The outcome of each check of a subject, in their order. What runs meanwhile prints nothing.
 
     Raises:
         ValueError: there is no check of a name in ``skip`` or ``only``.
     """
     for name in (*skip, *only):
-        if name not in CHECKS:
-            raise ValueError(f"there is no check '{name}'{nearest(name, CHECKS)}")
+        if name not in checks:
+            raise ValueError(f"there is no check '{name}'{nearest(name, checks)}")
     outcomes: dict[str, Outcome] = {}
     closed = ""
-    for check in checks:
-        name = check.name
-        if only and name not in only:
+    for name, check in checks.items():
+        if subject not in check.subjects or (only and name not in only):
             continue
-        if name in skip or closed:
-            outcomes[name] = Outcome("skipped", f"left out: {skip[name]}" if name in skip else f"not reached: {closed}")
-            continue
-        with contextlib.redirect_stderr(io.StringIO()):
-            outcomes[name] = _outcome(check, case)
-        if check.gate and outcomes[name].state == "failed":
-            closed = f"{name} failed"
+        if name in skip:
+            outcomes[name] = Outcome("skipped", f"left out: {skip[name]}")
+        elif closed:
+            outcomes[name] = Outcome("skipped", f"not reached: {closed} failed")
+        else:
+            with contextlib.redirect_stderr(io.StringIO()):
+                outcomes[name] = _outcome(check, case)
+            closed = name if check.gate and outcomes[name].state == "failed" else ""
     return Proof(case.title, outcomes)
 
 
 def _outcome(check: Check, case: Any) -> Outcome:
-    """What a check says. Whatever a plugin's code raises is a finding."""
+    """The outcome of a check. Whatever a plugin's code raises is a finding."""
     try:
         return Outcome("ok", check.run(case) or "")
     except Fault as fault:
-        return Outcome("failed", fault.message, fault.advice)
+        return Outcome("failed", fault.message, fault.advice or check.advice)
     except Inapplicable as reason:
         return Outcome("skipped", str(reason))
     except Interrupted:
@@ -198,14 +203,13 @@ def _outcome(check: Check, case: Any) -> Outcome:
 def _place(error: BaseException) -> str:
     """Where it was raised: the last line of code that belongs to no library."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _of_library(frame.filename)]
+    own = [frame for frame in frames if not _of_library(Path(frame.filename))]
     frame = (own or frames)[-1]
     return f"({Path(frame.filename).name}, line {frame.lineno})"
 
 
-def _of_library(path: str) -> bool:
-    ours = Path(path).is_relative_to(Path(__file__).parents[1])
-    return ours or "site-packages" in path or not path.endswith(".py")
+def _of_library(path: Path) -> bool:
+    return path.is_relative_to(Path(__file__).parents[1]) or "site-packages" in path.parts or path.suffix != ".py"
 
 
 def once(make: Callable[[], Thing]) -> Callable[[], Thing]:
@@ -213,18 +217,16 @@ def once(make: Callable[[], Thing]) -> Callable[[], Thing]:
 
     If it cannot be made, that is a finding of the first check that asks; the others cannot be answered.
     """
-    made: list[tuple[Thing | None, Exception | None]] = []
+    reasons: list[Exception] = []
 
+    @cache
     def get() -> Thing:
-        if not made:
-            try:
-                made.append((make(), None))
-            except Exception as error:
-                made.append((None, error))
-                raise
-        thing, reason = made[0]
-        if reason is not None:
-            raise Inapplicable(f"not reached: {first_line(reason)}")
-        return thing  # type: ignore[return-value]  # no error: there is a thing
+        if reasons:
+            raise Inapplicable(f"not reached: {first_line(reasons[0])}")
+        try:
+            return make()
+        except Exception as error:
+            reasons.append(error)
+            raise
 
     return get

@@ -15,7 +15,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.api import Architecture, BlockOptions, Recipe
 from lmtasks.config.settings import ModelSettings
@@ -40,10 +40,7 @@ def case_of(
     """A case in a folder that is gone afterwards, as are all traces in the state of random numbers.
 
     Args:
-        model: model type, architecture, or configuration; the recipe's own starter's when None.
-        tokenizer: trained on the spot when None.
-        options: of the recipe.
-        more: fields of :class:`Case`.
+        more: fields of :class:`Case`; all others as for :func:`lmtasks.testing.check_recipe`.
 
     Raises:
         InputError: the recipe is about something else than text, of which the kit has none.
@@ -53,55 +50,56 @@ def case_of(
             f"the kit proves recipes about text, and {recipe.name} is about {recipe.medium.name}",
             "plugins/lmtasks-masked-speech has tests of the same rules to learn from",
         )
-    with tempfile.TemporaryDirectory(prefix="lmtasks-") as place, _leaving_no_trace(place):
+    with (
+        tempfile.TemporaryDirectory(prefix="lmtasks-") as place,
+        chance_kept(),
+        mock.patch.dict(os.environ, XDG_CACHE_HOME=place),  # nobody's own cache grows
+    ):
         folder = Path(place)
 
+        @once
         def tokenized() -> PreTrainedTokenizerBase:
             own = tokenizer or tokenizer_for(recipe)
             own.save_pretrained(folder / "start")
             return own
 
+        @once
         def configured() -> PretrainedConfig:
-            config = fit_to_tokenizer(_config(recipe, model), own())
+            config = fit_to_tokenizer(_config(recipe, model), tokenized())
             config.save_pretrained(folder / "start")
             return config
 
-        own, config = once(tokenized), once(configured)
+        @once
+        def make() -> PreTrainedModel:
+            return load_model(ModelSettings(), recipe, copy.deepcopy(configured()), tokenized(), SEED).model
+
         blocks = {"block_size": BLOCK} if issubclass(recipe.options, BlockOptions) else {}
         yield Case(
-            title=recipe.name if model is None else f"{_type_of(model)} with {recipe.name}",
+            title=recipe.name if model is None else f"{getattr(model, 'model_type', model)} with {recipe.name}",
             recipe=recipe,
-            configured=config,
-            tokenized=own,
+            configured=configured,
+            tokenizer=tokenized,
             folder=folder,
-            make=once(lambda: load_model(ModelSettings(), recipe, copy.deepcopy(config()), own(), SEED).model),
+            make=make,
             values={**blocks, **(options or {})},
             architecture=model if isinstance(model, Architecture) else None,
             **more,
         )
 
 
-def _type_of(model: str | Architecture | PretrainedConfig) -> str:
-    return model if isinstance(model, str) else model.model_type
-
-
 def _config(recipe: Recipe, model: str | Architecture | PretrainedConfig | None) -> PretrainedConfig:
     """A tiny configuration for what was asked for."""
-    catalog = load_catalog()
-    known = catalog.architectures
-    register(known.values())
+    register(load_catalog().architectures.values())
     if isinstance(model, PretrainedConfig):
         return copy.deepcopy(model)
     if isinstance(model, Architecture):
         if reasons := register([model]):
             raise Fault(reasons[0], "see that config and models name classes that can be imported, and fit together")
-        return tiny_config(model.model_type, recipe)
-    if model is not None:
-        return tiny_config(model, recipe)
-    settings = recipe.starter.model if recipe.starter else {}
+        model = model.model_type
+    settings = recipe.starter.model if recipe.starter and model is None else {}
     if "model_type" in settings:
-        return tiny_config(str(settings["model_type"]), recipe, overrides=str(settings.get("config_overrides", "")))
-    return tiny_config(usual_type(recipe), recipe)
+        return tiny_config(str(settings["model_type"]), recipe, str(settings.get("config_overrides", "")))
+    return tiny_config(usual_type(recipe) if model is None else model, recipe)
 
 
 def register(architectures: Iterable[Architecture]) -> list[str]:
@@ -113,19 +111,9 @@ def register(architectures: Iterable[Architecture]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _leaving_no_trace(place: str) -> Iterator[None]:
-    """Nobody's cache grows, and random numbers go on afterwards as if nothing had happened."""
-    with chance_kept(), mock.patch.dict(os.environ, XDG_CACHE_HOME=place):
-        yield
-
-
-@contextlib.contextmanager
 def chance_kept() -> Iterator[None]:
-    """Whatever is drawn while this is open, every global generator goes on afterwards as if nothing had been."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
+    """Global generators of random numbers that go on afterwards as if nothing had been drawn while this is open."""
+    with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as afterwards:
+        afterwards.callback(random.setstate, random.getstate())
+        afterwards.callback(np.random.set_state, np.random.get_state())
+        yield

@@ -1,4 +1,4 @@
-"""What checks work on: a tiny text, a tokenizer trained on it, and the shapes of tiny models."""
+"""Material of the checks: a tiny text, a tokenizer trained on it, and the shapes of tiny models."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,16 +15,13 @@ from lmtasks.api import Batch, resolve
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.errors import InputError
 from lmtasks.models.lm_head import EVERYWHERE, separate_head
-from lmtasks.testing.case import Case
+from lmtasks.testing.case import Case, inputs_of
 from lmtasks.testing.proof import Fault, Inapplicable, check
 from lmtasks.training.rehearsal import rehearse
 
-ROUNDING = 1e-4
-"""Relative difference of two sums in float32 that are the same but for the order of their terms."""
-
 
 def sums(case: Case, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int, dict[str, Any]]:
-    """What the recipe's loss says of a batch.
+    """Sum, count and further sums that the recipe's loss gives for a batch.
 
     Raises:
         Fault: it does not say a sum, a count and perhaps further sums.
@@ -33,10 +31,9 @@ def sums(case: Case, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor
     if not isinstance(said, tuple) or len(said) not in (2, 3):
         raise Fault(f"loss returns {type(said).__name__}, no pair and no triple", advice)
     total, count, *more = said
-    if not torch.is_tensor(total) or total.numel() != 1:
-        raise Fault(f"the loss is {_shape(total)}, no scalar tensor", advice)
-    if not torch.is_tensor(count) or count.numel() != 1:
-        raise Fault(f"the count is {_shape(count)}, no scalar tensor", advice)
+    for name, value in (("loss", total), ("count", count)):
+        if not torch.is_tensor(value) or value.numel() != 1:
+            raise Fault(f"the {name} is {_shape(value)}, no scalar tensor", advice)
     return total, int(count), dict(*more)
 
 
@@ -44,8 +41,8 @@ def _shape(value: Any) -> str:
     return f"a tensor {list(value.shape)}" if torch.is_tensor(value) else f"a {type(value).__name__}"
 
 
-def same(one: float, other: float, tolerance: float = ROUNDING) -> bool:
-    """Whether two figures are equal but for rounding."""
+def same(one: float, other: float, tolerance: float = 1e-4) -> bool:
+    """Whether two figures are equal but for rounding, as sums in float32 of the same terms in another order are."""
     return math.isclose(one, other, rel_tol=tolerance, abs_tol=1e-6)
 
 
@@ -81,10 +78,8 @@ def _compare(case: Case, texts: Case, advice: str) -> None:
         if count != targets:
             raise Fault(f"{len(examples)} examples have {targets} targets, their batch {count} ({when})", advice)
         if not same(total.item(), expected):
-            told = (
-                f"the losses of {len(examples)} examples add up to {expected:.4f}, their batch has {total.item():.4f}"
-            )
-            raise Fault(f"{told} ({when})", advice)
+            told = f"the losses of {len(examples)} examples add up to {expected:.4f}"
+            raise Fault(f"{told}, their batch has {total.item():.4f} ({when})", advice)
 
 
 def _of_all_lengths(case: Case) -> list[Any]:
@@ -96,8 +91,8 @@ def _of_all_lengths(case: Case) -> list[Any]:
 @check("recipe")
 def count_is_that_of_the_targets(case: Case) -> None:
     """The number of targets that the loss returns is that of ``targets``, by which the runner divides."""
-    for training in (True, False):
-        batch = case.batch(training=training)
+    for collate, examples in case.splits():
+        batch = collate(examples)
         with torch.no_grad():
             count = sums(case, case.model(), batch)[1]
         found = case.recipe.targets(batch)
@@ -118,7 +113,7 @@ def count_is_that_of_the_targets(case: Case) -> None:
 @check("recipe", "architecture")
 def loss_is_the_cross_entropy(case: Case) -> None:
     """Loss and gradient are those of the cross-entropy at all labels, computed here from the model's plain logits."""
-    oracle = case.oracle or _cross_entropy_of(case)
+    oracle = case.oracle or partial(_cross_entropy, case)
     for texts in case.lengths():
         model, batch = case.stirred(), texts.collate()(_of_all_lengths(texts))
         total, count, _ = sums(case, model, batch)
@@ -130,37 +125,47 @@ def loss_is_the_cross_entropy(case: Case) -> None:
                 "sum -log p over every label that is not -100, as lmtasks.token_sums does;"
                 " a loss that is meant to be another needs check_recipe(oracle=...)",
             )
-        if (apart := _apart(model, total, expected)) > 1e-3:
+        if (difference := _gradients_apart(model, total, expected)) > 1e-3:
             raise Fault(
-                f"the gradient of the loss is not that of its value: they differ by {apart:.1%}",
+                f"the gradient of the loss is not that of its value: they differ by {difference:.1%}",
                 "let the gradient flow through the whole loss: no detach, no scaling, no torch.no_grad",
             )
 
 
-def _apart(model: torch.nn.Module, total: torch.Tensor, expected: torch.Tensor) -> float:
-    """How far two gradients are apart, as a share of the second."""
+def _gradients_apart(model: torch.nn.Module, total: torch.Tensor, expected: torch.Tensor) -> float:
+    """How far the gradients of two figures are apart, as a share of the second."""
+    return apart(_gradient(model, total), _gradient(model, expected)) if total.requires_grad else 1.0
+
+
+def _gradient(model: torch.nn.Module, total: torch.Tensor) -> torch.Tensor:
+    """The gradient of a figure at all parameters that are trained, as one vector."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not total.requires_grad:
-        return 1.0
-    ours, theirs = (
-        torch.cat(
-            [part.flatten() for part in torch.autograd.grad(one, trained, allow_unused=True, materialize_grads=True)]
-        )
-        for one in (total, expected)
-    )
-    return float((ours - theirs).norm() / theirs.norm().clamp(min=1e-12))
+    model.zero_grad()
+    total.backward()  # type: ignore[no-untyped-call]
+    return vector(torch.zeros_like(one) if one.grad is None else one.grad for one in trained)
+
+
+def vector(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    """All numbers in a row."""
+    return torch.cat([part.detach().flatten() for part in parts])
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    """How far two vectors are apart, as a share of the second."""
+    return float((one - other).norm() / other.norm().clamp(min=1e-12))
 
 
 def plain_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """What the model itself says, [examples, length, vocabulary], in float32."""
-    logits: torch.Tensor = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+    """The model's own logits, [examples, length, vocabulary], in float32."""
+    logits: torch.Tensor = model(**inputs_of(batch)).logits
     return logits.float()
 
 
-def aligned(logits: torch.Tensor, labels: torch.Tensor, ahead: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and labels of the targets, where a logit speaks of its own position (0) or of the next (1)."""
+def _cross_entropy_at(logits: torch.Tensor, labels: torch.Tensor, ahead: int, smoothing: float = 0.0) -> torch.Tensor:
+    """The sum over all labels, where a logit speaks of its own position (0) or of the next (1)."""
     said, asked = logits[:, : logits.shape[1] - ahead], labels[:, ahead:]
-    return said[asked != -100], asked[asked != -100]
+    wanted = asked != -100  # elsewhere logits may be no numbers
+    return cross_entropy(said[wanted], asked[wanted], reduction="sum", label_smoothing=smoothing)
 
 
 def alignment(case: Case, model: torch.nn.Module, batch: Batch) -> int | None:
@@ -173,36 +178,35 @@ def alignment(case: Case, model: torch.nn.Module, batch: Batch) -> int | None:
         if logits.shape[:2] != labels.shape:
             return None
         total = float(sums(case, model, batch)[0])
-        tried = [float(cross_entropy(*aligned(logits, labels, ahead), reduction="sum")) for ahead in (0, 1)]
+        tried = [float(_cross_entropy_at(logits, labels, ahead)) for ahead in (0, 1)]
     nearest = min((0, 1), key=lambda ahead: abs(tried[ahead] - total))
     return nearest if same(total, tried[nearest]) else None
 
 
-def _cross_entropy_of(case: Case) -> Callable[[torch.nn.Module, Batch], tuple[torch.Tensor, int]]:
+def _cross_entropy(case: Case, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
     """The sum over all labels, each asked of the position that the recipe asks."""
-
-    def oracle(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
-        logits, labels = plain_logits(model, batch), batch["labels"]
-        if logits.shape[:2] != labels.shape:
-            raise Fault(
-                f"the labels are {list(labels.shape)}, the logits {list(logits.shape)}: there is no cross-entropy",
-                "make one label for each logit, or say what is right: oracle=(model, batch) -> (sum, count)",
-            )
-        usual = 1 if case.recipe.attention == "causal" else 0
-        found = alignment(case, model, batch)
-        said, asked = aligned(logits, labels, usual if found is None else found)
-        return cross_entropy(said, asked, reduction="sum"), len(asked)
-
-    return oracle
+    logits, labels = plain_logits(model, batch), batch["labels"]
+    if logits.shape[:2] != labels.shape:
+        raise Fault(
+            f"the labels are {list(labels.shape)}, the logits {list(logits.shape)}: there is no cross-entropy",
+            "make one label for each logit, or say what is right: oracle=(model, batch) -> (sum, count)",
+        )
+    ahead = alignment(case, model, batch)
+    if ahead is None:
+        ahead = 1 if case.recipe.attention == "causal" else 0
+    return _cross_entropy_at(logits, labels, ahead), int((labels[:, ahead:] != -100).sum())
 
 
-@check("recipe")
+@check(
+    "recipe",
+    advice="shift once: either labels are the tokens of their own places and the loss looks ahead, as"
+    " lmtasks.causal_loss does, or they are shifted and the loss does not",
+)
 def targets_are_the_text(case: Case) -> None:
-    """What is asked of a position is the text's own token there, or the next one where the recipe is causal."""
+    """The target of a position is the text's own token there, or the next one where the recipe is causal."""
     model = case.model()
-    for training in (True, False):
-        examples = case.examples(training=training)
-        batch = case.collate(training)(examples)
+    for collate, examples in case.splits():
+        batch = collate(examples)
         ahead = alignment(case, model, batch)
         if ahead is None:
             raise Inapplicable("the loss is no cross-entropy of labels at the logits' positions")
@@ -214,14 +218,12 @@ def targets_are_the_text(case: Case) -> None:
             row, place = wrong.nonzero()[0].tolist()
             raise Fault(
                 f"position {place} of an example is asked for token {int(asked[row, place])}, {what} is"
-                f" {int(right[row, place])}",
-                "shift once: either labels are the tokens of their own places and the loss looks ahead, as"
-                " lmtasks.causal_loss does, or they are shifted and the loss does not",
+                f" {int(right[row, place])}"
             )
 
 
 def _right_tokens(case: Case, batch: Batch, examples: list[Any]) -> tuple[torch.Tensor, str]:
-    """What the logits of each position should say, -100 where nobody knows; and what that is."""
+    """The token that each position should be asked for, -100 where nobody knows; and what that is called."""
     ids: torch.Tensor = batch["decoder_input_ids" if "decoder_input_ids" in batch else "input_ids"]
     if ids.shape != batch["labels"].shape:
         raise Inapplicable("labels are not those of the input's positions")
@@ -240,25 +242,18 @@ def _right_tokens(case: Case, batch: Batch, examples: list[Any]) -> tuple[torch.
 @check("recipe", "architecture")
 def fast_head_is_the_plain_head(case: Case) -> str | None:
     """Where the head runs on targets only, loss, count and gradient stay those of the plain model."""
-    model, batch = case.stirred(), case.batch()
-    quick = case.stirred()
-    if reason := separate_head(quick, {name: value for name, value in batch.items() if name != "labels"}):
+    model, quick, batch = case.stirred(), case.stirred(), case.batch()
+    if reason := separate_head(quick, inputs_of(batch)):
         return f"{EVERYWHERE}: {reason}"
-    results = []
-    for one in (model, quick):
-        total, count, _ = sums(case, one, batch)
-        total.backward()  # type: ignore[no-untyped-call]
-        gradients = [parameter.grad for parameter in one.parameters() if parameter.requires_grad]
-        whole = torch.cat([part.flatten() for part in gradients if part is not None])
-        results.append((total.item(), count, whole))
-    (plain, targets, theirs), (fast, count, ours) = results
-    if count != targets or not same(plain, fast) or ours.shape != theirs.shape:
+    plain, targets, _ = sums(case, model, batch)
+    fast, count, _ = sums(case, quick, batch)
+    if count != targets or not same(plain.item(), fast.item()):
         raise Fault(
-            f"with its head on the targets only, the model has a loss of {fast:.4f} for {count} targets,"
-            f" otherwise {plain:.4f} for {targets}",
+            f"with its head on the targets only, the model has a loss of {fast.item():.4f} for {count} targets,"
+            f" otherwise {plain.item():.4f} for {targets}",
             "hand all of the batch but labels to the model, best through lmtasks.target_sums",
         )
-    if float((ours - theirs).norm()) > 1e-3 * float(theirs.norm()):
+    if apart(_gradient(quick, fast), _gradient(model, plain)) > 1e-3:
         raise Fault(
             "with its head on the targets only, the model has another gradient",
             "compute logits from the hidden states alone; a head that looks at other positions or keeps state cannot",
@@ -283,25 +278,21 @@ def label_smoothing_is_heeded_or_refused(case: Case) -> str | None:
             f"label smoothing changes the loss that is published, {plain.item():.4f} to {smoothed.item():.4f}",
             "let it change the gradient only, as lmtasks.token_sums does: smoothed figures compare with no others",
         )
-    ahead = None if case.oracle else alignment(case, model, batch)
-    if ahead is None:
-        return None
-    expected = cross_entropy(
-        *aligned(plain_logits(model, batch), batch["labels"], ahead), reduction="sum", label_smoothing=strength
-    )
-    if (apart := _apart(model, smoothed, expected)) > 1e-3:
-        raise Fault(
-            f"the gradient with label smoothing is not that of the smoothed cross-entropy: they differ by {apart:.1%}",
-            "pass batch['label_smoothing'] on to lmtasks.token_sums or target_sums",
-        )
+    if case.oracle is None and (ahead := alignment(case, model, batch)) is not None:
+        expected = _cross_entropy_at(plain_logits(model, batch), batch["labels"], ahead, strength)
+        if (difference := _gradients_apart(model, smoothed, expected)) > 1e-3:
+            raise Fault(
+                "the gradient with label smoothing is not that of the smoothed cross-entropy:"
+                f" they differ by {difference:.1%}",
+                "pass batch['label_smoothing'] on to lmtasks.token_sums or target_sums",
+            )
     return None
 
 
 @check("recipe")
 def metrics_get_their_sums(case: Case) -> None:
     """Every metric exists, and every sum that it asks for is one that the loss gives, and adds up over batches."""
-    model, collate = case.stirred(), case.collate(training=False)
-    examples = case.examples(4, training=False)
+    model, (_, (collate, examples)) = case.stirred(), case.splits()
     with torch.no_grad():
         _, _, together = sums(case, model, collate(examples))
         alone = [sums(case, model, collate([example]))[2] for example in examples]

@@ -13,8 +13,8 @@ from lmtasks.models.architectures import takes
 from lmtasks.models.lm_head import EVERYWHERE
 from lmtasks.registry.catalog import Catalog
 from lmtasks.registry.support import Row, State
-from lmtasks.testing.architectures import prove
-from lmtasks.testing.proof import Outcome, Proof
+from lmtasks.testing.battery import prove
+from lmtasks.testing.proof import Proof
 from lmtasks.testing.set_up import register
 from lmtasks.testing.specimens import tiny_config, tokenizer_for
 
@@ -24,7 +24,7 @@ LIMITING = {
     "batched-answers-are-the-same": "asked again or among others, it answers otherwise",
     "texts-share-a-batch": "predict answers one text at a time: its answers depend on the padding",
 }
-"""What it means for a user when a check fails without which a model can still be trained, and asked."""
+"""Limits for a user when a check fails without which a model can still be trained, and asked."""
 
 
 def types_of(recipe: Recipe, catalog: Catalog) -> list[str]:
@@ -57,34 +57,30 @@ def survey(recipe: Recipe, catalog: Catalog, kinds: Iterable[str] = ()) -> Itera
     for kind in wanted or known:
         package = owners.get(kind, "lmtasks")
         architecture = catalog.architectures.get(kind, Architecture(model_type=kind))
-        yield _surveyed(recipe, architecture, tokenizer, "" if package == "lmtasks" else package)
+        state, notes, proof = _surveyed(recipe, architecture, tokenizer)
+        yield Row(kind, state, tuple(notes), "" if package == "lmtasks" else package), proof
 
 
 def _surveyed(
-    recipe: Recipe, architecture: Architecture, tokenizer: PreTrainedTokenizerBase, package: str
-) -> tuple[Row, Proof | None]:
-    kind = architecture.model_type
+    recipe: Recipe, architecture: Architecture, tokenizer: PreTrainedTokenizerBase
+) -> tuple[State, list[str], Proof | None]:
     if reason := architecture.refused.get(recipe.model_class.partition(":")[2]):
-        return Row(kind, "refused", (reason,), package), None
+        return "refused", [reason], None
     try:
-        proof = prove(tiny_config(kind, recipe), recipe, tokenizer)
+        proof = prove(tiny_config(architecture.model_type, recipe), recipe, tokenizer)
     # What a configuration of somebody else's says to numbers that do not suit it may be anything.
     except Exception as error:
-        return Row(kind, "refused", (f"no tiny model of it can be made: {first_line(error)}",), package), None
-    state, notes = _judged(proof, architecture)
-    return Row(kind, state, tuple(notes), package), proof
+        return "refused", [f"no tiny model of it can be made: {first_line(error)}"], None
+    return *_judged(proof, architecture), proof
 
 
 def _judged(proof: Proof, architecture: Architecture) -> tuple[State, list[str]]:
-    """What a proof comes to, in words."""
+    """The state that a proof comes to, and its reasons in words."""
     failed = dict(proof.failed)
     limits = [architecture.limits] if architecture.limits else []
     limits += dict.fromkeys(LIMITING[name] for name in [*failed] if name in LIMITING and failed.pop(name))
     if failed:
         return "refused", [f"{name}: {outcome.reason}" for name, outcome in failed.items()]
-    limits += [outcome.reason for outcome in proof.checks.values() if _is_limit(outcome)]
+    passed = [outcome.reason for outcome in proof.checks.values() if outcome.state == "ok"]
+    limits += [reason for reason in passed if reason.startswith(EVERYWHERE)]
     return ("limited" if limits else "runs"), limits
-
-
-def _is_limit(outcome: Outcome) -> bool:
-    return outcome.state == "ok" and outcome.reason.startswith(EVERYWHERE)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel
 from transformers.pipelines import SUPPORTED_TASKS
 
 from lmtasks.artifacts.run_folder import save_into
@@ -18,7 +15,7 @@ from lmtasks.errors import InputError, first_line
 from lmtasks.inference.predictor import Predictor
 from lmtasks.models.checkpoint import load_model
 from lmtasks.testing.case import Case
-from lmtasks.testing.proof import Fault, check
+from lmtasks.testing.proof import Fault, blamed, check
 from lmtasks.testing.sums import plain_logits, same
 from lmtasks.training.evaluation import evaluate_model
 
@@ -27,8 +24,6 @@ STATE = (
     " switches in the configuration; other buffers must follow from the configuration alone"
 )
 TIES = "name weights that are one in _tied_weights_keys, and set tie_word_embeddings in the configuration"
-
-PROMPT = "the old fox <mask> over the quick dog"
 
 
 @check("recipe", "architecture")
@@ -60,29 +55,19 @@ def saved_is_what_was_trained(case: Case) -> None:
     """After its weights have moved, a saved and loaded model gives the same logits, and shares what was shared."""
     model, batch = case.stirred(), case.batch(training=False)
     folder = case.folder / "saved"
-    folder.mkdir(exist_ok=True)
-    try:
-        save_into(folder, model, case.tokenizer)
-    except Exception as error:
-        raise Fault(f"the model cannot be saved: {first_line(error)}", TIES) from error
-    try:
-        loaded = _loaded(case, str(folder))
-        with torch.no_grad():
-            ours, theirs = plain_logits(model, batch), plain_logits(loaded, batch)
-    except Exception as error:
-        raise Fault(f"the saved model cannot be loaded and used: {first_line(error)}", f"{STATE}; {TIES}") from error
+    with blamed("the model cannot be saved: ", TIES):
+        save_into(folder, model, case.tokenizer())
+    with blamed("the saved model cannot be loaded and used: ", f"{STATE}; {TIES}"), torch.no_grad():
+        config = transformers.AutoConfig.from_pretrained(folder)
+        settings = ModelSettings(model_name_or_path=str(folder))
+        # Another seed: what is not loaded must not come out right by chance.
+        loaded = load_model(settings, case.recipe, config, case.tokenizer(), seed=1).model.eval()
+        ours, theirs = plain_logits(model, batch), plain_logits(loaded, batch)
     if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(ours.std())):
         apart = float((ours - theirs).abs().max())
         raise Fault(f"the loaded model gives other logits than the one that was saved, by up to {apart:.3g}", STATE)
     if lost := _shared(model) - _shared(loaded):
         raise Fault(f"{' and '.join(sorted(next(iter(lost))))} were one weight, and are two after loading", TIES)
-
-
-def _loaded(case: Case, folder: str) -> PreTrainedModel:
-    config = transformers.AutoConfig.from_pretrained(folder)
-    # Another seed: what is not loaded must not come out right by chance.
-    loaded = load_model(ModelSettings(model_name_or_path=folder), case.recipe, config, case.tokenizer, seed=1)
-    return loaded.model.eval()
 
 
 def _shared(model: torch.nn.Module) -> set[frozenset[str]]:
@@ -96,11 +81,10 @@ def _shared(model: torch.nn.Module) -> set[frozenset[str]]:
 @check("recipe")
 def run_works(case: Case) -> str:
     """``lmtasks.run`` takes the recipe through: prepare, train, evaluate, save, compare what was saved."""
-    metrics = case.run.metrics
-    wrong = [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
-    if wrong:
+    metrics = case.trained(case.folder / "run").metrics
+    if wrong := [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]:
         raise Fault(f"the run ends with {wrong[0]} = {metrics[wrong[0]]}", "see that loss and metrics stay finite")
-    name = case.recipe.perplexity_name(case.options)
+    name = case.recipe.perplexity_name(case.request.options)
     if not isinstance(name, str) or not name:
         raise Fault(f"perplexity_name gives {name!r}", "give words for people, such as 'perplexity'")
     return f"loss {metrics['eval_loss']:.2f} nats after three steps"
@@ -118,14 +102,13 @@ def pipeline_answers(case: Case) -> None:
             f"the pipeline '{task}' is not for models of {name}" if made_for else f"there is no pipeline '{task}'",
             f"name another: {', '.join(others) or 'one of your own, module:Class'}",
         )
-    _answered(case, _predictor(case))
+    _answered(case, 1)
 
 
 @check("recipe", "architecture")
 def batched_answers_are_the_same(case: Case) -> None:
     """A text is answered alike alone and among several."""
-    predictor = _predictor(case)
-    alone, both = _answered(case, predictor), _answered(case, predictor, copies=2)
+    _, (alone, both) = _answered(case, 1, 2)
     if not isinstance(both, list) or len(both) != 2:
         raise Fault(f"the pipeline gives {both!r:.200} for two texts", "let it answer each text")
     one, other = case.recipe.answers(alone), case.recipe.answers(both[0])
@@ -137,25 +120,25 @@ def batched_answers_are_the_same(case: Case) -> None:
         )
 
 
-@check("recipe", "architecture")
+@check(
+    "recipe",
+    "architecture",
+    advice="let the model heed attention_mask and count positions from it, with padding on either side",
+)
 def texts_share_a_batch(case: Case) -> None:
     """Texts of different length are answered in one batch: padding does not change the logits behind the answers."""
-    predictor = _predictor(case)
-    _answered(case, predictor, copies=2)
+    predictor, _ = _answered(case, 2)
     if predictor.one_by_one:
-        raise Fault(
-            "padding changes the answers, so texts are answered one by one",
-            "let the model heed attention_mask and count positions from it, with padding on either side",
-        )
+        raise Fault("padding changes the answers, so texts are answered one by one")
 
 
 @check("recipe")
 def prompt_and_answers_are_text(case: Case) -> None:
     """``prompt`` makes a text of a text, and ``answers`` makes lines of what the pipeline gives."""
-    prompt = case.recipe.prompt(case.tokenizer, _text(case))
+    prompt = case.recipe.prompt(case.tokenizer(), _text(case))
     if not isinstance(prompt, str) or not prompt.strip():
         raise Fault(f"prompt gives {prompt!r} for {_text(case)!r}", "give the text that the pipeline gets")
-    output = _answered(case, _predictor(case))
+    _, (output,) = _answered(case, 1)
     lines = case.recipe.answers(output)
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise Fault(f"answers gives {lines!r:.200}", "give a list of lines, each a str")
@@ -163,40 +146,25 @@ def prompt_and_answers_are_text(case: Case) -> None:
 
 def _text(case: Case) -> str:
     texts = case.recipe.starter.texts if case.recipe.starter else ()
-    return case.text or (texts[0] if texts else PROMPT)
+    return case.text or (texts[0] if texts else "the old fox <mask> over the quick dog")
 
 
-def _predictor(case: Case) -> Predictor:
-    """A model with moved weights, saved and behind its pipeline."""
+def _answered(case: Case, *copies: int) -> tuple[Predictor, list[Any]]:
+    """A predictor with moved weights, and its answers: to the text, or for 2 to the text and two of it in a row."""
     folder = case.folder / "answering"
     if not folder.exists():
-        folder.mkdir()
-        save_into(folder, case.stirred(), case.tokenizer)
-    with _explained(case):
-        return Predictor(str(folder), case.recipe)
-
-
-def _answered(case: Case, predictor: Predictor, copies: int = 1) -> Any:
-    """What the pipeline says to the text; or to two at once, the text and so many copies of it in a row."""
+        save_into(folder, case.stirred(), case.tokenizer())
     text = _text(case)
-    starter = case.recipe.starter.predict if case.recipe.starter else {}
-    with _explained(case):
-        arguments = {**({"max_new_tokens": 4} if predictor.generates else {}), **starter, **case.predict}
-        if predictor.generates:
-            arguments = {**arguments, "do_sample": False, "max_new_tokens": min(arguments["max_new_tokens"], 8)}
-        asked = text if copies == 1 else [text, " ".join([text] * copies)]
-        return predictor.predict(asked, **arguments)
-
-
-@contextmanager
-def _explained(case: Case) -> Iterator[None]:
-    """What goes wrong on the way to an answer, in words for who wrote the recipe or the model."""
     try:
-        yield
+        predictor = Predictor(str(folder), case.recipe)
+        arguments = {**(case.recipe.starter.predict if case.recipe.starter else {}), **case.predict}
+        if predictor.generates:
+            arguments |= {"do_sample": False, "max_new_tokens": min(arguments.get("max_new_tokens", 4), 8)}
+        asked = [text if one == 1 else [text, " ".join([text] * one)] for one in copies]
+        return predictor, [predictor.predict(one, **arguments) for one in asked]
     except Exception as error:
-        told = f"{type(error).__name__}: {first_line(error)}"
         advice = "see that model_class, pipeline and prompt belong together; text=... and predict={...} say what to ask"
         if not isinstance(error, InputError) and not case.make().can_generate():
             advice += "; a model for a pipeline that generates inherits from transformers.GenerationMixin"
-        asked = f"the pipeline '{case.recipe.pipeline}' does not answer {_text(case)!r}"
-        raise Fault(f"{asked}: {told}", advice) from error
+        told = f"{type(error).__name__}: {first_line(error)}"
+        raise Fault(f"the pipeline '{case.recipe.pipeline}' does not answer {text!r}: {told}", advice) from error

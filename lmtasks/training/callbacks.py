@@ -26,9 +26,7 @@ class EpochCallback(TrainerCallback):
     def __init__(self, dataset: ExampleDataset) -> None:
         self.dataset = dataset
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         """``state.epoch`` is a fraction in mid-epoch; its whole part is the epoch."""
         self.dataset.start_epoch(int(state.epoch or 0))
 
@@ -39,9 +37,7 @@ class ScheduleCallback(TrainerCallback):
     def __init__(self, before_step: BeforeStep) -> None:
         self.before_step = before_step
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         """Tell how many steps are done, those before a resumption included."""
         self.before_step(state.global_step)
 
@@ -56,8 +52,8 @@ class CheckpointCallback(TrainerCallback):
     def __init__(self, processor: Any) -> None:
         self.processor = processor
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """After the Trainer has written ``checkpoint-N``."""
+    def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        """Add to ``checkpoint-N``, which the Trainer has just written."""
         if state.is_world_process_zero:
             self.processor.save_pretrained(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
@@ -67,71 +63,51 @@ class LogCallback(TrainerCallback):
 
     Args:
         path: the log file, appended to.
-        per_step: for the rate that is shown, in
-        unit: such as "tokens".
+        per_step: how many of the unit a step takes, for the rate that is shown.
     """
 
     def __init__(self, path: Path, per_step: int, unit: str = "tokens") -> None:
-        self.path = path
-        self.per_step, self.unit = per_step, unit
-        self.progress: Progress | None = None
+        self.path, self.per_step, self.unit = path, per_step, unit
         self.note = ""
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         """Open the progress display."""
-        if state.is_world_process_zero:
-            self.progress = Progress("training", state.max_steps, "steps")
+        self.progress = Progress("training", state.max_steps, "steps")
         self.began, self.first = time.monotonic(), state.global_step
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         """Advance the progress display."""
-        if self.progress is not None:
-            elapsed = max(time.monotonic() - self.began, 1e-9)
-            rate = (state.global_step - self.first) * self.per_step / elapsed
-            self.progress.update(state.global_step, f"{self.note}{rate:,.0f} {self.unit}/s")
+        elapsed = max(time.monotonic() - self.began, 1e-9)
+        rate = (state.global_step - self.first) * self.per_step / elapsed
+        self.progress.update(state.global_step, f"{self.note}{rate:,.0f} {self.unit}/s")
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         """Close the progress display."""
-        if self.progress is not None:
-            self.progress.close()
+        self.progress.close()
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, *_: Any, logs: dict[str, Any], **__: Any) -> None:
         """Append to the log; refuse to go on with numbers that are none.
 
         Raises:
             RunError: loss or gradient norm is not finite.
         """
-        logs = logs or {}
         if "loss" in logs:
             self.note = f"loss {logs['loss']:.3f}, "
         if state.is_world_process_zero:
+            # JSON has no number for what is not finite.
+            said = {name: value if _is_finite(value) else str(value) for name, value in logs.items()}
             with self.path.open("a") as file:
-                file.write(json.dumps({"step": state.global_step, **_sayable(logs)}) + "\n")
+                file.write(json.dumps({"step": state.global_step, **said}) + "\n")
         for name in ("loss", "grad_norm", "train_loss"):
-            if not math.isfinite(logs.get(name, 0.0)):
+            if not _is_finite(logs.get(name)):
                 raise RunError(
                     f"training diverged: {name} is {logs[name]} at step {state.global_step}",
                     "lower --learning_rate or raise --warmup_steps",
                 )
 
 
-def _sayable(logs: dict[str, Any]) -> dict[str, Any]:
-    """The entries with words for the floats that JSON has no number for."""
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in logs.items()
-    }
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 class SignalCallback(TrainerCallback):
@@ -157,7 +133,7 @@ class SignalCallback(TrainerCallback):
         self.received = number
         signal.signal(number, self._previous[number])
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Only between steps is there a state that can be resumed exactly."""
         if self.received is not None:
             control.should_save = control.should_training_stop = True

@@ -30,11 +30,8 @@ USUAL = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 
 def kept_memory(device: torch.device) -> Iterator[None]:
     """Freed memory is kept for the next block of its size; at the end it goes back to the kernel.
 
-    For the whole process, and only where the training is on a CPU and the C library is glibc with nothing about its
+    For the whole process, and only where the device is a CPU and the C library is glibc with nothing about its
     allocator in the environment: whoever has chosen something there wants it so.
-
-    Args:
-        device: that of the training.
     """
     chosen = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
     if device.type != "cpu" or platform.libc_ver()[0] != "glibc" or chosen:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Subset
 
 from lmtasks.api import EVALUATION_SEED, Batch, Collate, Examples, Recipe, resolve
@@ -33,9 +34,6 @@ def evaluate_model(
 
     Args:
         model: evaluated where its weights are, in evaluation mode; its mode is restored.
-        recipe: gives loss, targets and metrics.
-        dataset: what to evaluate on.
-        collate: the recipe's collator for evaluation.
         batch_size: has no influence on the figures.
         progress: called with the number of examples done.
 
@@ -52,7 +50,8 @@ def evaluate_model(
     with in_mode(model), torch.no_grad(), fixed_chance():
         for batch in _batches(model, dataset, collate, batch_size, world):
             total, targets, *more = recipe.loss(model, batch)
-            rows.append({"loss": float(total), "targets": int(targets)} | _numbers(more))
+            further: dict[str, Any] = {name: value.tolist() for sums in more for name, value in sums.items()}
+            rows.append({"loss": float(total), "targets": int(targets), **further})
             unigram += _surprise(frequencies, recipe.targets(batch))
             done += len(next(iter(batch.values())))
             progress(int(done))
@@ -81,12 +80,7 @@ def _batches(
     # A generator of its own: a loader draws a number when it starts, and training must not notice.
     loader: DataLoader[Any] = DataLoader(share, batch_size=batch_size, collate_fn=collate, generator=torch.Generator())
     for batch in loader:
-        yield {name: value.to(device) for name, value in batch.items()}
-
-
-def _numbers(more: list[Any]) -> dict[str, float]:
-    """The further sums of a loss, if it has any."""
-    return {name: value.tolist() for sums in more for name, value in sums.items()}
+        yield send_to_device(batch, device)
 
 
 def _surprise(frequencies: np.ndarray[Any, np.dtype[np.float64]], targets: torch.Tensor) -> float:
@@ -97,7 +91,7 @@ def _surprise(frequencies: np.ndarray[Any, np.dtype[np.float64]], targets: torch
 
 
 def _frequencies(examples: Examples) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """How frequent each token is among those of the evaluated text that could be targets, float64 [vocabulary].
+    """The frequency of each token among those of the evaluated text that could be targets, float64 [vocabulary].
 
     It is the best that a unigram model can know: the baseline is fitted to the very text that it is
     measured on, so beating it means something. What is no text has no tokens, and so no baseline.
@@ -109,7 +103,7 @@ def _frequencies(examples: Examples) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _possible_targets(packed: Packed, end: int) -> Places:
-    """How often each token is before a place of the stream where it could be a target, int64 [vocabulary].
+    """Counts of each token before the places of the stream where it could be a target, int64 [vocabulary].
 
     That a token is none by where a block begins, or by how masks are drawn, is chance. Never are those
     that the recipe says, and what begins a document that sees nothing before it: it is given, not told.

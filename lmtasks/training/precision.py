@@ -18,13 +18,9 @@ NARROW = 256
 
 
 def with_precision(training: Mapping[str, Any], model: PreTrainedModel) -> dict[str, Any]:
-    """The training arguments with ``bf16`` decided, and what else it takes.
+    """The training arguments, by name, with ``bf16`` decided where it is None, and what else it takes.
 
-    The same model on the same hardware always gets the same answer: a run can be repeated.
-
-    Args:
-        training: ``TrainingArguments`` by name; ``bf16`` may be None.
-        model: its width decides, and the hardware.
+    The width of the model decides, and the hardware, which always give the same answer: a run can be repeated.
     """
     asked = training.get("bf16")
     on_cpu = bool(training.get("use_cpu")) or not torch.accelerator.is_available()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-import math
 import tempfile
 
 import torch
+from accelerate.utils import send_to_device
+from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel, TrainingArguments
 
 from lmtasks.api import Batch, Collate, Recipe
@@ -25,7 +26,7 @@ def rehearse(
     collate: Collate,
     steps: int,
 ) -> None:
-    """Build what the arguments ask for once, elsewhere, so that what cannot be is refused while nothing is written.
+    """Build once, elsewhere, all that the arguments ask for.
 
     Args:
         collate: the recipe's collator for training.
@@ -44,15 +45,7 @@ def rehearse(
         there = copy.copy(arguments)
         there.output_dir = elsewhere
         try:
-            trainer = RecipeTrainer(
-                recipe=recipe,
-                eval_collate=collate,
-                model=model,
-                args=there,
-                data_collator=collate,
-                train_dataset=dataset,
-                eval_dataset=dataset,
-            )
+            trainer = RecipeTrainer(model, there, collate, dataset, dataset, recipe=recipe, eval_collate=collate)
             trainer.create_optimizer_and_scheduler(steps)
             trainer.get_train_dataloader()
         except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
@@ -60,11 +53,7 @@ def rehearse(
 
 
 def _require_rows(recipe: Recipe, dataset: ExampleDataset, collate: Collate) -> None:
-    """See that examples can be taken out of a batch, as several processes must at the end of an epoch.
-
-    Raises:
-        InputError: some tensor does not have one row for each example.
-    """
+    """See that examples can be taken out of a batch, as several processes must at the end of an epoch."""
     batch = collate([dataset[0]] * 2)
     for name, value in batch.items():
         if torch.is_tensor(value) and (not value.ndim or len(value) != 2):
@@ -76,11 +65,7 @@ def _require_rows(recipe: Recipe, dataset: ExampleDataset, collate: Collate) -> 
 
 
 def _require_smoothing(model: PreTrainedModel, recipe: Recipe, dataset: ExampleDataset, collate: Collate) -> None:
-    """See the gradient of one example change when its labels are smoothed, and leave no trace.
-
-    Raises:
-        InputError: it does not change, or the loss fails on a batch that says ``label_smoothing``.
-    """
+    """See the gradient of one example change when its labels are smoothed, and leave no trace."""
     batches = (collate([dataset[number]]) for number in dataset.examples.longest_first())
     batch = next((batch for batch in batches if recipe.targets(batch).numel()), None)
     if batch is None:
@@ -94,12 +79,9 @@ def _require_smoothing(model: PreTrainedModel, recipe: Recipe, dataset: ExampleD
         raise InputError(
             f"{recipe.name} cannot train with --label_smoothing_factor: {first_line(error)}", advice
         ) from error
-    if _norm([one - other for one, other in zip(plain, smoothed, strict=True)]) <= 1e-4 * _norm(plain):
+    change = get_total_norm([one - other for one, other in zip(plain, smoothed, strict=True)])
+    if change <= 1e-4 * get_total_norm(plain):
         raise InputError(f"{recipe.name} takes no notice of --label_smoothing_factor", advice)
-
-
-def _norm(gradient: list[torch.Tensor]) -> float:
-    return math.sqrt(sum(float(part.square().sum()) for part in gradient))
 
 
 def _gradient(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> list[torch.Tensor]:
@@ -107,8 +89,7 @@ def _gradient(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> list[torc
 
     The parameters' own gradients, the model's mode and the random state are left as they are.
     """
-    device = next(model.parameters()).device
-    inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
+    inputs = send_to_device(batch, next(model.parameters()).device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with with_gradients(model), torch.random.fork_rng(devices=[]), torch.enable_grad():
         total = recipe.loss(model, inputs)[0]

@@ -38,18 +38,11 @@ REPEATED = "repeated"
 
 
 class RecipeTrainer(Trainer):
-    """The Trainer with a recipe's loss and lmtasks' evaluation.
+    """The Trainer, made with its own arguments, with a recipe's loss and lmtasks' evaluation."""
 
-    Args:
-        recipe: gives loss and targets.
-        eval_collate: the recipe's collator for evaluation.
-        Everything else as for the Trainer.
-    """
-
-    def __init__(self, *, recipe: Recipe, eval_collate: Collate, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.recipe = recipe
-        self.eval_collate = eval_collate
+    def __init__(self, *arguments: Any, recipe: Recipe, eval_collate: Collate, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.recipe, self.eval_collate = recipe, eval_collate
         self.loss_is_scaled_for_ga = True  # see compute_loss
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -116,7 +109,7 @@ class RecipeTrainer(Trainer):
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training comes to.
+    """The result of a training.
 
     Args:
         model: without the wrappers of several processes and of bfloat16: what is measured is what will be loaded.
@@ -157,7 +150,8 @@ def train(
     examples = train_dataset.examples
     examples_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     per_step = round(examples_per_step * examples.per_example)
-    log_callback = LogCallback(log, per_step, examples.unit)
+    logged = LogCallback(log, per_step, examples.unit)
+    told = [EpochCallback(train_dataset), ScheduleCallback(before_step), CheckpointCallback(processor), logged]
     with SignalCallback() as signals:
         trainer = RecipeTrainer(
             recipe=recipe,
@@ -167,13 +161,7 @@ def train(
             data_collator=collates[0],
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            callbacks=[
-                EpochCallback(train_dataset),
-                ScheduleCallback(before_step),
-                CheckpointCallback(processor),
-                log_callback,
-                signals,
-            ],
+            callbacks=[*told, signals],
         )
         try:
             with kept_memory(arguments.device):
@@ -190,9 +178,7 @@ def train(
             "the same command with --resume_from_checkpoint true goes on from there",
             signals.received,
         )
-    metrics = dict(output.metrics)
-    steps = trainer.state.global_step - log_callback.first
-    speed = f"train_{examples.unit.replace(' ', '_')}_per_second"
-    metrics[speed] = round(steps * per_step / metrics["train_runtime"], 1)
+    speed = round((trainer.state.global_step - logged.first) * per_step / output.metrics["train_runtime"], 1)
+    metrics = {**output.metrics, f"train_{examples.unit.replace(' ', '_')}_per_second": speed}
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     return Trained(model, metrics, trainer.state)

@@ -114,7 +114,7 @@ def test_the_hub_and_the_token_are_told_and_never_the_token_itself(
 def test_a_library_that_cannot_be_imported_is_broken_and_the_rest_is_told(
     lmtasks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(doctor.LIBRARIES, "no-such-library", "no_such_library")
+    monkeypatch.setattr(doctor, "LIBRARIES", (*doctor.LIBRARIES, "no-such-library"))
     outcome = lmtasks("doctor")
     assert outcome.code == 3
     reason = "no-such-library: ModuleNotFoundError: No module named 'no_such_library'"

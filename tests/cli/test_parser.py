@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from lmtasks.api import Option
-from lmtasks.cli.argv import loose, scalars, taken_switch, taken_values, underscored
+from lmtasks.cli.argv import loose, scalar, taken_switch, taken_values, underscored
 from lmtasks.cli.parser import Parser, add_options
 from lmtasks.errors import InputError
 
@@ -128,7 +128,7 @@ def test_switch_leaves_the_word_after_it_unless_it_is_a_truth_value() -> None:
     ],
 )
 def test_typed_word_is_a_number_a_truth_a_list_or_text(typed: str, expected: Any) -> None:
-    value = scalars({"name": typed})["name"]
+    value = scalar(typed)
     assert value == expected
     assert type(value) is type(expected)
 

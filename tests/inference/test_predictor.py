@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -19,8 +20,8 @@ from lmtasks import predict, progress
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.errors import InputError
-from lmtasks.inference.pipelines import alike
 from lmtasks.inference.predictor import Predictor, recipe_of
+from lmtasks.models.agreement import agree
 from lmtasks.registry.catalog import load_catalog
 
 CATALOG = load_catalog()
@@ -276,10 +277,11 @@ def test_what_a_precision_cannot_hold_is_no_disturbance(
 def test_half_of_the_digits_have_to_agree(apart: float, eps: float, same: bool) -> None:
     logits = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 3 + 5
     others = logits + 3 * apart * torch.randn(1000, generator=torch.Generator().manual_seed(1))
-    assert alike(logits, others, eps) is same
+    tolerance: dict[str, Any] = {"spread": math.sqrt(eps), "overall": True}
+    assert agree(others, logits, **tolerance) is same
     nothing = torch.full_like(logits, torch.nan)
-    assert alike(torch.cat([logits, nothing]), torch.cat([others, logits]), eps) is same
-    assert alike(nothing, logits, eps) is True
+    assert agree(torch.cat([others, logits]), torch.cat([logits, nothing]), **tolerance) is same
+    assert agree(logits, nothing, **tolerance) is True
 
 
 def test_a_model_that_generates_in_its_own_way_is_left_to_it(teller: Predictor) -> None:

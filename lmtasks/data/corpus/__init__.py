@@ -1,5 +1,7 @@
 """Documents from files, the Hub, memory or the built-in sample, as splits."""
 
-from lmtasks.data.corpus.load import TEXT, Corpus, Split, count_duplicates, load_corpus
+from lmtasks.data.corpus.duplicates import count_duplicates
+from lmtasks.data.corpus.load import TEXT, Corpus, load_corpus
+from lmtasks.data.corpus.split import Split
 
 __all__ = ["TEXT", "Corpus", "Split", "count_duplicates", "load_corpus"]

@@ -1,4 +1,4 @@
-"""Which column holds the text, and how its cells become strings."""
+"""The column that holds the text, and how its cells become strings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ def text_path(schema: pa.Schema, name: str | None, source: str) -> tuple[str, ..
     """The path of the text column: names of the column and of the fields inside it.
 
     Args:
-        schema: Arrow schema of the rows.
         name: what the user typed, such as ``answers.text``; None to guess: ``text``, else the only string column.
         source: name of the data for messages.
 
@@ -26,13 +25,16 @@ def text_path(schema: pa.Schema, name: str | None, source: str) -> tuple[str, ..
     """
     path = _guess(schema, source) if name is None else _descend(schema, name)
     if path is None:
-        known = [".".join(leaf) for leaf in _leaves(schema)]
+        known = list(_leaves(schema))
         raise InputError(
             f"no column '{name}' in {source}: it has {', '.join(known)}{nearest(str(name), known)}",
             "--text_column NAME; a dot reaches into a nested column",
         )
-    kind = _leaf_type(schema, path)
-    if not _is_text(kind) and not _is_json(kind):
+    kind = schema.field(path[0]).type
+    for field in path[1:]:
+        kind = _item_type(kind).field(field).type
+    # Datasets read values of several types from JSON; the row that is to blame is named later.
+    if not _is_text(kind) and getattr(kind, "extension_name", None) != "arrow.json":
         raise InputError(
             f"column '{'.'.join(path)}' of {source} holds {kind}, not text, from row 1 on", "--text_column NAME"
         )
@@ -41,28 +43,20 @@ def text_path(schema: pa.Schema, name: str | None, source: str) -> tuple[str, ..
 
 def holds_text(schema: pa.Schema, path: Sequence[str]) -> bool:
     """Whether a column holds text or nothing; one that is not there holds nothing."""
-    fields: Any = schema
-    for depth, name in enumerate(path, start=1):
-        if fields.get_field_index(name) < 0:
+    inner: Any = schema
+    for name in path:
+        if not isinstance(inner, pa.Schema | pa.StructType):
+            return bool(pa.types.is_null(inner))
+        if inner.get_field_index(name) < 0:
             return True
-        inner = _item_type(fields.field(name).type)
-        if pa.types.is_null(inner) or depth == len(path):
-            return pa.types.is_null(inner) or _is_text(inner)
-        if not pa.types.is_struct(inner):
-            return False
-        fields = inner
-    return False
+        inner = _item_type(inner.field(name).type)
+    return pa.types.is_null(inner) or _is_text(inner)
 
 
 def strings(array: pa.Array, path: Sequence[str]) -> pa.Array:
-    """The texts of one column.
+    """The texts of one column, null where any part of the cell is null.
 
-    Args:
-        array: the column, one cell per row.
-        path: fields to descend into; lists on the way, and of strings, are joined with a space.
-
-    Returns:
-        A string array of the same length, null where any part of the cell is null.
+    ``path`` has the fields to descend into; lists on the way, and of strings, are joined with a space.
     """
     kind = array.type
     if _is_list(kind):
@@ -87,6 +81,14 @@ def first_mixed(array: pa.Array) -> int | None:
     return None if position < 0 else int(position)
 
 
+def bad_row(path: Sequence[str], source: object, number: int, what: str) -> InputError:
+    """The error of a row, counting from 1, whose column does not hold text."""
+    return InputError(
+        f"row {number} of {source} has {what} in column '{'.'.join(path)}'",
+        "remove or repair such rows, or name another column with --text_column",
+    )
+
+
 def _joined(lists: pa.Array, values: pa.Array) -> pa.Array:
     """One string per list. ``values`` are the texts of all lists' items, without gaps."""
     # flatten() skipped the items of null lists, so the offsets are counted anew.
@@ -104,8 +106,7 @@ def _guess(schema: pa.Schema, source: str) -> tuple[str, ...]:
         return (texts[0],)
     why = f"{len(texts)} columns hold text" if texts else "no column holds plain text"
     raise InputError(
-        f"cannot tell which column of {source} is the text: {why} of {', '.join('.'.join(p) for p in _leaves(schema))}",
-        "--text_column NAME",
+        f"cannot tell which column of {source} is the text: {why} of {', '.join(_leaves(schema))}", "--text_column NAME"
     )
 
 
@@ -122,24 +123,17 @@ def _descend(fields: pa.Schema | pa.StructType, name: str) -> tuple[str, ...] | 
     return None
 
 
-def _leaves(fields: pa.Schema | pa.StructType) -> Iterator[tuple[str, ...]]:
+def _leaves(fields: pa.Schema | pa.StructType) -> Iterator[str]:
     for field in fields:
         inner = _item_type(field.type)
         if pa.types.is_struct(inner):
-            yield from ((field.name, *path) for path in _leaves(inner))
+            yield from (f"{field.name}.{leaf}" for leaf in _leaves(inner))
         else:
-            yield (field.name,)
-
-
-def _leaf_type(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
-    kind = schema.field(path[0]).type
-    for name in path[1:]:
-        kind = _item_type(kind).field(name).type
-    return kind
+            yield field.name
 
 
 def _item_type(kind: pa.DataType) -> pa.DataType:
-    """What a list holds, at any depth; any other type as it is."""
+    """The type of a list's items, at any depth; any other type as it is."""
     return _item_type(kind.value_type) if _is_list(kind) else kind
 
 
@@ -154,8 +148,3 @@ def _is_string(kind: pa.DataType) -> bool:
 def _is_text(kind: pa.DataType) -> bool:
     inner = _item_type(kind)
     return _is_string(inner) or (pa.types.is_dictionary(inner) and _is_string(inner.value_type))
-
-
-def _is_json(kind: pa.DataType) -> bool:
-    """Whether datasets read values of several types from JSON. The row that is to blame is named later."""
-    return getattr(kind, "extension_name", None) == "arrow.json"

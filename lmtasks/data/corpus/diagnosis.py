@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
 
+from lmtasks.data.corpus.columns import bad_row
 from lmtasks.data.corpus.fasta import FastaError, sequences
 from lmtasks.errors import InputError, first_line
 
@@ -32,10 +33,8 @@ def explain(name: Path, content: Path, kind: str, first: Path) -> None:
     Raises:
         InputError: names the file and the place in it.
     """
-    if kind == "parquet":
-        _explain_parquet(name, content)
-    elif kind == "arrow":
-        _explain_arrow(name, content)
+    if kind in ("parquet", "arrow"):
+        _explain_table(name, content, kind)
     elif kind == "fasta":
         _explain_fasta(name, content)
     else:
@@ -47,28 +46,24 @@ def explain(name: Path, content: Path, kind: str, first: Path) -> None:
 
 
 def explain_json_cell(name: Path, content: Path, path: Sequence[str]) -> None:
-    """Raises which row of a JSON file holds something else than text, if any does.
-
-    Raises:
-        InputError: names the row, counting from 1.
-    """
+    """Raises which row of a JSON file, counting from 1, holds something else than text, if any does."""
     for number, row in enumerate(_json_rows(content), start=1):
         if not _is_text_value(row, path):
-            raise InputError(
-                f"row {number} of {name} has a value that is not text in column '{'.'.join(path)}'",
-                "remove or repair such rows, or name another column with --text_column",
-            )
+            raise bad_row(path, name, number, "a value that is not text")
 
 
-def table_schema(content: Path, kind: str) -> pa.Schema:
-    """Columns of a parquet or arrow file."""
+def table(content: Path, kind: str) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+    """Columns and rows of a parquet or arrow file."""
     if kind == "parquet":
-        return pa.parquet.read_schema(content)
-    with pa.memory_map(str(content)) as source:
-        try:
-            return pa.ipc.open_stream(source).schema
-        except pa.ArrowInvalid:
-            return pa.ipc.open_file(source).schema
+        parquet = pa.parquet.ParquetFile(content)
+        return parquet.schema_arrow, parquet.iter_batches()
+    source = pa.memory_map(str(content))
+    try:
+        stream = pa.ipc.open_stream(source)
+        return stream.schema, stream
+    except pa.ArrowInvalid:
+        file = pa.ipc.open_file(source)
+        return file.schema, map(file.get_batch, range(file.num_record_batches))
 
 
 def csv_schema(name: Path, content: Path, kind: str) -> pa.Schema:
@@ -86,27 +81,44 @@ def csv_schema(name: Path, content: Path, kind: str) -> pa.Schema:
         head = next(_csv_chunks(content, kind))
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError, StopIteration) as error:
         _explain_encoding(name, content)
-        raise _csv_error(name, error) from error
+        raise empty(name) if isinstance(error, StopIteration) else _csv_error(name, error) from error
     if not len(head):
-        raise _empty(name, "has a header and no rows")
+        raise empty(name, "has a header and no rows")
     return pa.Schema.from_pandas(head, preserve_index=False)
+
+
+def csv_options(kind: str) -> dict[str, Any]:
+    """Options for pandas, the same for loading and for a search of what is wrong, so that the same files fail.
+
+    Left alone, pandas reads ``NA`` and ``None`` as nothing.
+    """
+    return {"sep": "\t" if kind == "tsv" else ",", "encoding": "utf-8-sig", "keep_default_na": False}
+
+
+def empty(name: Path, what: str = "is empty") -> InputError:
+    """The error of a file without a row."""
+    return InputError(f"{name} {what}", "leave it out, or give a file with text")
 
 
 def _explain_encoding(name: Path, content: Path) -> None:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    position = pending = 0
+    size = 0
     try:
         for block in _blocks(content):
-            # What the decoder keeps of an incomplete character counts into the next error's position.
-            pending = len(decoder.getstate()[0])
-            decoder.decode(block)
-            position += len(block)
-        pending = len(decoder.getstate()[0])
-        decoder.decode(b"", final=True)
+            size += len(block)
+            decoder.decode(block, final=not block)
     except UnicodeDecodeError as error:
-        raise _not_utf8(name, content, position - pending + error.start) from error
-    if position <= len(codecs.BOM_UTF8) and content.read_bytes() in (b"", codecs.BOM_UTF8):
-        raise _empty(name)
+        # Its object begins with what the decoder had kept of an incomplete character.
+        raise _not_utf8(name, content, size - len(error.object) + error.start) from error
+    if size <= len(codecs.BOM_UTF8) and content.read_bytes() in (b"", codecs.BOM_UTF8):
+        raise empty(name)
+
+
+def _blocks(content: Path) -> Iterator[bytes]:
+    """The bytes of a file, block by block; the last block is empty."""
+    with content.open("rb") as stream:
+        yield from iter(lambda: stream.read(_BLOCK), b"")
+    yield b""
 
 
 def _not_utf8(name: Path, content: Path, offset: int) -> InputError:
@@ -130,7 +142,8 @@ def _explain_json(name: Path, content: Path) -> None:
                 value = json.loads(line)
             except ValueError as error:
                 if first and (content.suffix.lower() == ".json" or line.lstrip().startswith("[")):
-                    return _explain_whole(name, content)
+                    _explain_whole(name, content)
+                    return
                 # The error counts lines within this one line; only its words and column mean something.
                 problem = f"{error.msg} in column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
                 raise _bad_line(name, number, problem) from error
@@ -138,17 +151,23 @@ def _explain_json(name: Path, content: Path) -> None:
                 raise _bad_line(name, number, f"a {type(value).__name__}, not an object")
             first = False
     if first:
-        raise _empty(name, "has no rows")
-    return None
+        raise empty(name, "has no rows")
+
+
+def _explain_whole(name: Path, content: Path) -> None:
+    try:
+        json.loads(content.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise _bad_line(name, error.lineno, error.msg) from error
 
 
 def _json_rows(content: Path) -> Iterator[Any]:
     with content.open(encoding="utf-8-sig") as lines:
-        if next(filter(str.strip, lines), "").lstrip().startswith("["):
-            lines.seek(0)
+        whole = next(filter(str.strip, lines), "").lstrip().startswith("[")
+        lines.seek(0)
+        if whole:
             yield from json.load(lines)
             return
-        lines.seek(0)
         try:
             yield from (json.loads(line) for line in lines if line.strip())
         except ValueError:
@@ -168,18 +187,11 @@ def _is_text_value(value: Any, path: Sequence[str]) -> bool:
     return isinstance(value, str)
 
 
-def _explain_whole(name: Path, content: Path) -> None:
-    try:
-        json.loads(content.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise _bad_line(name, error.lineno, error.msg) from error
-
-
 def _explain_csv(name: Path, content: Path, kind: str, first: Path) -> None:
     import pandas
 
-    expected = csv_schema(first, first, kind).names
-    missing = [column for column in expected if column not in csv_schema(name, content, kind).names]
+    expected, given = csv_schema(first, first, kind).names, csv_schema(name, content, kind).names
+    missing = [column for column in expected if column not in given]
     if missing:
         raise InputError(f"{name} lacks the column '{missing[0]}' of the other files", "give files of the same columns")
     try:
@@ -187,6 +199,13 @@ def _explain_csv(name: Path, content: Path, kind: str, first: Path) -> None:
             pass
     except pandas.errors.ParserError as error:
         raise _csv_error(name, error) from error
+
+
+def _csv_chunks(content: Path, kind: str, **options: Any) -> Iterator[Any]:
+    import pandas
+
+    with pandas.read_csv(content, chunksize=_CSV_HEAD, **options, **csv_options(kind)) as chunks:
+        yield from chunks
 
 
 def _explain_fasta(name: Path, content: Path) -> None:
@@ -199,47 +218,14 @@ def _explain_fasta(name: Path, content: Path) -> None:
         ) from error
 
 
-def _explain_parquet(name: Path, content: Path) -> None:
+def _explain_table(name: Path, content: Path, kind: str) -> None:
     try:
-        with pa.parquet.ParquetFile(content) as file:
-            rows = sum(batch.num_rows for batch in file.iter_batches())
+        _, batches = table(content, kind)
+        rows = sum(batch.num_rows for batch in batches)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(name, "parquet", error) from error
+        raise InputError(f"{name} is not a {kind} file, or damaged: {first_line(error)}", "fetch it again") from error
     if not rows:
-        raise _empty(name, "has no rows")
-
-
-def _explain_arrow(name: Path, content: Path) -> None:
-    try:
-        with pa.memory_map(str(content)) as source:
-            rows = sum(batch.num_rows for batch in _arrow_batches(source))
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(name, "arrow", error) from error
-    if not rows:
-        raise _empty(name, "has no rows")
-
-
-def _arrow_batches(source: pa.NativeFile) -> Iterator[pa.RecordBatch]:
-    try:
-        reader = pa.ipc.open_stream(source)
-    except pa.ArrowInvalid:
-        file = pa.ipc.open_file(source)
-        return (file.get_batch(index) for index in range(file.num_record_batches))
-    return iter(reader)
-
-
-def _csv_chunks(content: Path, kind: str, **options: Any) -> Iterator[Any]:
-    """Data frames; the same options as for loading, so that the same files fail."""
-    import pandas
-
-    options |= {"sep": "\t" if kind == "tsv" else ",", "encoding": "utf-8-sig", "keep_default_na": False}
-    with pandas.read_csv(content, chunksize=_CSV_HEAD, **options) as chunks:
-        yield from chunks
-
-
-def _blocks(content: Path) -> Iterator[bytes]:
-    with content.open("rb") as stream:
-        yield from iter(lambda: stream.read(_BLOCK), b"")
+        raise empty(name, "has no rows")
 
 
 def _bad_line(name: Path, number: int, problem: object) -> InputError:
@@ -247,17 +233,7 @@ def _bad_line(name: Path, number: int, problem: object) -> InputError:
 
 
 def _csv_error(name: Path, error: Exception) -> InputError:
-    if isinstance(error, StopIteration):
-        return _empty(name)
     return InputError(
         f"{name} cannot be read: {' '.join(str(error).split())}",
         "quote cells that contain the separator or a line break",
     )
-
-
-def _damaged(name: Path, kind: str, error: Exception) -> InputError:
-    return InputError(f"{name} is not a {kind} file, or damaged: {first_line(error)}", "fetch it again")
-
-
-def _empty(name: Path, what: str = "is empty") -> InputError:
-    return InputError(f"{name} {what}", "leave it out, or give a file with text")

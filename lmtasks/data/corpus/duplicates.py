@@ -23,7 +23,7 @@ _WINDOW = 1000
 
 
 def count_duplicates(train: Documents, evaluation: Documents) -> int:
-    """How many rows of the evaluation split have a text that the training split has too.
+    """The number of rows of the evaluation split whose text the training split has, too.
 
     The texts must be the same letter for letter, but for white space around them: a line break at the end does not
     count. Documents count whatever their length. Lines of a running text count from ``SHORTEST_LINE`` characters
@@ -36,13 +36,6 @@ def count_duplicates(train: Documents, evaluation: Documents) -> int:
 
     Reads both splits once, in bounded batches. Keeps 17 bytes for each evaluation row that may count, and nothing of
     the training rows.
-
-    Args:
-        train: the training split.
-        evaluation: the evaluation split.
-
-    Returns:
-        A number of rows, from 0 to ``len(evaluation)``.
     """
     shortest = 1 if evaluation.documents else SHORTEST_LINE
     keys = np.concatenate([np.zeros(0, np.int64), *_keys(evaluation, shortest)])
@@ -68,7 +61,7 @@ def _keys(split: Documents, shortest: int) -> Iterator[npt.NDArray[np.int64]]:
 
 
 def _stripped(text: memoryview) -> memoryview:
-    """What ``str.strip`` leaves of a text in UTF-8."""
+    """A text in UTF-8 without the white space around it, as ``str.strip`` leaves it."""
     text = text[_SPACES.match(text).end() :]  # type: ignore[union-attr]
     while last := _SPACE_AT_END.search(text[-_WINDOW:]):
         text = text[: last.start() - min(len(text), _WINDOW)]

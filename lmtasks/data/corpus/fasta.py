@@ -21,15 +21,11 @@ _AT_ONCE = 4 << 20
 _LONGEST = 2**31 - 1
 """Residues of one sequence: what a string of Arrow can hold."""
 
-_RESIDUES = re.compile(r"[A-Za-z*.-]*")
+_NO_RESIDUE = re.compile(r"[^A-Za-z*.-]")
 
 
 class FastaError(ValueError):
-    """A line that no FASTA file has.
-
-    Args:
-        line: its number, counting from 1.
-    """
+    """A line that no FASTA file has; its number counts from 1."""
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(problem)
@@ -74,7 +70,8 @@ def sequences(file: Path) -> Iterator[str]:
             elif (text := "".join(line.split())) and not line.startswith(";"):
                 if parts is None:
                     raise FastaError(number, "no header, a line that begins with '>', comes before it")
-                _check(number, text)
+                if odd := _NO_RESIDUE.search(text):
+                    raise FastaError(number, f"{odd[0]!r} is no residue")
                 parts.append(text)
                 size += len(text)
                 if size > _LONGEST:
@@ -82,12 +79,6 @@ def sequences(file: Path) -> Iterator[str]:
         if parts is None:
             raise FastaError(max(1, number), "there is no header, a line that begins with '>'")
         yield _joined(parts)
-
-
-def _check(number: int, text: str) -> None:
-    end = _RESIDUES.match(text).end()  # type: ignore[union-attr]
-    if end < len(text):
-        raise FastaError(number, f"{text[end]!r} is no residue")
 
 
 def _joined(parts: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Data files: which ones a list of files, globs and folders means, and their rows."""
+"""Data files: those that a list of files, globs and folders means, and their rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,57 +17,41 @@ import pyarrow as pa
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.arrow.arrow import Arrow
 from datasets.packaged_modules.csv.csv import Csv
-from datasets.packaged_modules.json.json import JsonConfig
 from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.table import CastError
 
+from lmtasks.api import ReadSettings
 from lmtasks.data.corpus.columns import text_path
 from lmtasks.data.corpus.compression import COMPRESSED, unpacked
-from lmtasks.data.corpus.diagnosis import csv_schema, explain, explain_json_cell, table_schema
+from lmtasks.data.corpus.diagnosis import csv_options, csv_schema, empty, explain, explain_json_cell, table
 from lmtasks.data.corpus.fasta import Fasta
 from lmtasks.data.corpus.plain_text import PlainText
 from lmtasks.data.corpus.strict_json import NotTextError, StrictJson
 from lmtasks.errors import InputError
 
-_FORMATS = {
-    ".txt": "text",
-    ".raw": "text",
-    ".md": "text",
-    ".json": "json",
-    ".jsonl": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".fasta": "fasta",
-    ".fa": "fasta",
-    ".faa": "fasta",
+_BUILDERS: Mapping[str, tuple[type[datasets.DatasetBuilder], Sequence[str]]] = {
+    "text": (PlainText, (".txt", ".raw", ".md")),
+    "json": (StrictJson, (".json", ".jsonl")),
+    "csv": (Csv, (".csv",)),
+    "tsv": (Csv, (".tsv",)),
+    "parquet": (Parquet, (".parquet",)),
+    "arrow": (Arrow, (".arrow",)),
+    "fasta": (Fasta, (".fasta", ".fa", ".faa")),
 }
-_SUPPORTED = ", ".join(name.lstrip(".") for name in _FORMATS)
+"""The builder of each format, and the ends of its files' names."""
+
+_FORMATS = {suffix: kind for kind, (_, suffixes) in _BUILDERS.items() for suffix in suffixes}
 SUFFIXES = tuple(name + compressed for compressed in ("", *COMPRESSED) for name in _FORMATS)
-_BUILDERS = {
-    "text": PlainText,
-    "json": StrictJson,
-    "csv": Csv,
-    "tsv": Csv,
-    "parquet": Parquet,
-    "arrow": Arrow,
-    "fasta": Fasta,
-}
-# Newer versions of datasets take some JSON files for logs of coding agents.
-_NO_TRACES = {"parse_agent_traces": False} if hasattr(JsonConfig, "parse_agent_traces") else {}
-# Left by save_to_disk.
-SAVED_FOLDER_FILES = ("dataset_dict.json", "state.json")
 
 
 @dataclass(frozen=True)
-class DataFile:
+class _DataFile:
     """A file that a user named.
 
     Args:
         name: the path as the user knows it.
         content: the path to read: ``name``, or its uncompressed copy.
-        format: one of text, json, csv, tsv, parquet, arrow, fasta.
+        format: a key of :data:`_BUILDERS`.
     """
 
     name: Path
@@ -82,8 +66,6 @@ def find_files(names: Sequence[str], flag: str, suffixes: Sequence[str] = SUFFIX
     exists is taken literally even if its name looks like a glob.
 
     Args:
-        names: the values.
-        flag: for messages.
         suffixes: how the names of the files that are taken from a folder may end.
 
     Raises:
@@ -96,35 +78,25 @@ def find_files(names: Sequence[str], flag: str, suffixes: Sequence[str] = SUFFIX
     return list(found.values())
 
 
-def load_files(
-    files: Sequence[Path], *, text_column: str | None, sample_by: str
-) -> tuple[datasets.Dataset, str | None, bool]:
-    """The rows of data files.
-
-    Args:
-        files: what :func:`find_files` found.
-        text_column: as typed; decides nothing here unless formats are mixed.
-        sample_by: what a row of a text file is.
-
-    Returns:
-        The rows, the text column to look for in them, and whether each row is a document.
+def load_files(files: Sequence[Path], data: ReadSettings) -> tuple[datasets.Dataset, str | None, bool]:
+    """The rows of data files, the text column to look for in them, and whether each row is a document.
 
     Raises:
         InputError: names the file that cannot be read, and where in it.
     """
-    groups: dict[str, list[DataFile]] = {}
+    groups: dict[str, list[_DataFile]] = {}
     for file in map(_open, files):
         groups.setdefault(file.format, []).append(file)
-    documents = "text" not in groups or sample_by != "line"
+    documents = "text" not in groups or data.sample_by != "line"
     if len(groups) == 1:
         ((kind, members),) = groups.items()
-        return _read(kind, members, text_column, sample_by), text_column, documents
+        return _read(kind, members, data), data.text_column, documents
     if not documents:
         raise InputError(
             "text files read by line cannot be mixed with files of documents: " + describe(files),
             "--sample_by paragraph or --sample_by document",
         )
-    parts = [_text_only(kind, members, text_column, sample_by) for kind, members in groups.items()]
+    parts = [_text_only(kind, members, data) for kind, members in groups.items()]
     return datasets.concatenate_datasets(parts), "text", True
 
 
@@ -133,25 +105,9 @@ def text_options(sample_by: str) -> dict[str, Any]:
     return {"keep_linebreaks": True, "sample_by": sample_by, "encoding": "utf-8-sig"}
 
 
-def _open(file: Path) -> DataFile:
-    """The file with its format, uncompressed if need be.
-
-    Raises:
-        InputError: unreadable, empty, of an unknown kind, or not compressed as its name says.
-    """
-    suffixes = [suffix.lower() for suffix in file.suffixes]
-    kind = _FORMATS.get(_format_suffix(suffixes))
-    if kind is None:
-        raise InputError(
-            f"unknown kind of data file: {file}", f"the name must end in one of {_SUPPORTED}; .gz .xz .zst too"
-        )
-    # "::" joins archives and their members wherever datasets reads a path.
-    if "::" in str(file.absolute()):
-        raise InputError(f"the name of a data file cannot hold '::': {file}", "rename it")
-    content = unpacked(file)
-    if content.stat().st_size == 0:
-        raise InputError(f"{file} is empty", "leave it out, or give a file with text")
-    return DataFile(file, content, kind)
+def is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` made a folder."""
+    return any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
 
 
 def describe(files: Sequence[Path]) -> str:
@@ -159,10 +115,22 @@ def describe(files: Sequence[Path]) -> str:
     return files[0].name if len(files) == 1 else f"{len(files)} files"
 
 
-def _format_suffix(suffixes: Sequence[str]) -> str:
-    if suffixes and suffixes[-1] in COMPRESSED:
-        suffixes = suffixes[:-1]
-    return suffixes[-1] if suffixes else ""
+def _open(file: Path) -> _DataFile:
+    """The file with its format, uncompressed if need be."""
+    plain = Path(file.stem) if file.suffix.lower() in COMPRESSED else file
+    kind = _FORMATS.get(plain.suffix.lower())
+    if kind is None:
+        supported = ", ".join(name.lstrip(".") for name in _FORMATS)
+        raise InputError(
+            f"unknown kind of data file: {file}", f"the name must end in one of {supported}; .gz .xz .zst too"
+        )
+    # "::" joins archives and their members wherever datasets reads a path.
+    if "::" in str(file.absolute()):
+        raise InputError(f"the name of a data file cannot hold '::': {file}", "rename it")
+    content = unpacked(file)
+    if content.stat().st_size == 0:
+        raise empty(file)
+    return _DataFile(file, content, kind)
 
 
 def _expand(name: str, flag: str, suffixes: Sequence[str]) -> list[Path]:
@@ -182,10 +150,14 @@ def _expand(name: str, flag: str, suffixes: Sequence[str]) -> list[Path]:
 
 
 def _files_in(folder: Path, flag: str, suffixes: Sequence[str]) -> list[Path]:
-    if any((folder / file).is_file() for file in SAVED_FOLDER_FILES):
+    if is_saved(folder):
         raise InputError(f"--{flag}: {folder} was made by save_to_disk", f"--dataset_name {folder}")
-    files = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
-    files = sorted(file for file in files if _is_data(file.relative_to(folder), suffixes))
+    files = sorted(
+        file
+        for file in (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+        if file.name.lower().endswith(tuple(suffixes))
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
     if not files:
         known = ", ".join(suffix.lstrip(".") for suffix in suffixes if suffix.count(".") == 1)
         raise InputError(f"--{flag}: no data files in the folder {folder}", f"it may hold {known}")
@@ -193,13 +165,8 @@ def _files_in(folder: Path, flag: str, suffixes: Sequence[str]) -> list[Path]:
 
 
 def _with_content(files: list[Path]) -> list[Path]:
-    """Without the empty ones, which nobody asked for by name, unless there are no others."""
+    """The files but the empty ones, which nobody asked for by name, unless there are no others."""
     return [file for file in files if file.stat().st_size] or files
-
-
-def _is_data(file: Path, suffixes: Sequence[str]) -> bool:
-    hidden = any(part.startswith(".") for part in file.parts)
-    return not hidden and file.name.lower().endswith(tuple(suffixes))
 
 
 def _neighbour(path: Path) -> str:
@@ -210,10 +177,10 @@ def _neighbour(path: Path) -> str:
     return f", did you mean '{path.with_name(close[0])}'?" if close else ""
 
 
-def _read(kind: str, files: Sequence[DataFile], text_column: str | None, sample_by: str) -> datasets.Dataset:
+def _read(kind: str, files: Sequence[_DataFile], data: ReadSettings) -> datasets.Dataset:
     """All rows of files of one format, in their order."""
     try:
-        return _prepared(_BUILDERS[kind], files, _options(kind, files, text_column, sample_by))
+        return _prepared(_BUILDERS[kind][0], files, _options(kind, files, data))
     except (datasets.exceptions.DatasetGenerationError, ValueError, pa.ArrowException, OSError, InputError) as error:
         # Datasets hides the file and the cause, so look for them; what has no such cause is no user's mistake.
         cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
@@ -221,7 +188,7 @@ def _read(kind: str, files: Sequence[DataFile], text_column: str | None, sample_
             explain(file.name, file.content, kind, files[0].content)
             if kind == "json":
                 # Older versions of datasets fail on mixed types before the path is known.
-                path = cause.path if isinstance(cause, NotTextError) else (text_column or "text").split(".")
+                path = cause.path if isinstance(cause, NotTextError) else (data.text_column or "text").split(".")
                 explain_json_cell(file.name, file.content, path)
         if isinstance(cause, InputError):
             raise cause from None
@@ -233,8 +200,8 @@ def _read(kind: str, files: Sequence[DataFile], text_column: str | None, sample_
         raise
 
 
-def _prepared(builder: type[datasets.DatasetBuilder], files: Sequence[DataFile], options: Any) -> datasets.Dataset:
-    """Reads files into the cache of datasets, unless they are there already.
+def _prepared(builder: type[datasets.DatasetBuilder], files: Sequence[_DataFile], options: Any) -> datasets.Dataset:
+    """The rows of files, read into the cache of datasets unless they are there already.
 
     Not through ``load_dataset``: it takes names for patterns, tells the Hub about every load, even of local
     files, which stalls where there is no network, and tells states of a file apart by time alone.
@@ -254,41 +221,30 @@ def _prepared(builder: type[datasets.DatasetBuilder], files: Sequence[DataFile],
     return prepared.as_dataset("train")
 
 
-def _options(kind: str, files: Sequence[DataFile], text_column: str | None, sample_by: str) -> dict[str, Any]:
+def _options(kind: str, files: Sequence[_DataFile], data: ReadSettings) -> dict[str, Any]:
     """Options of the builder of a format."""
     if kind == "text":
-        return text_options(sample_by)
+        return text_options(data.sample_by)
     if kind == "fasta":
         return {}
     if kind == "json":
-        return {"text_column": text_column, "source": _names(files)} | _NO_TRACES
+        # Datasets takes some JSON files for logs of coding agents.
+        return {"text_column": data.text_column, "source": _names(files), "parse_agent_traces": False}
     if kind in ("csv", "tsv"):
-        return _csv_options(files[0], text_column)
+        schema = csv_schema(files[0].name, files[0].content, kind)
+        text_path(schema, data.text_column, files[0].name.name)
+        # Left alone, pandas reads a piece of a text column that looks like numbers as such: 007 becomes 7.
+        strings = dict.fromkeys(schema.names, datasets.Value("string"))
+        return {**csv_options(kind), "features": datasets.Features(strings)}
     # Every file is looked at: datasets would turn numbers in the text column of a later file into text.
-    paths = [text_path(table_schema(file.content, kind), text_column, file.name.name) for file in files]
+    paths = [text_path(table(file.content, kind)[0], data.text_column, file.name.name) for file in files]
     return {"columns": [paths[0][0]]} if kind == "parquet" else {}
 
 
-def _csv_options(file: DataFile, text_column: str | None) -> dict[str, Any]:
-    """Options of the CSV builder that keep every cell as it is written.
-
-    Left alone, pandas reads ``NA`` and ``None`` as nothing, and a piece of a text column that looks like
-    numbers as numbers: ``007`` becomes ``7``.
-    """
-    schema = csv_schema(file.name, file.content, file.format)
-    text_path(schema, text_column, file.name.name)
-    return {
-        "sep": "\t" if file.format == "tsv" else ",",
-        "encoding": "utf-8-sig",
-        "keep_default_na": False,
-        "features": datasets.Features({name: datasets.Value("string") for name in schema.names}),
-    }
-
-
-def _text_only(kind: str, files: Sequence[DataFile], text_column: str | None, sample_by: str) -> datasets.Dataset:
+def _text_only(kind: str, files: Sequence[_DataFile], data: ReadSettings) -> datasets.Dataset:
     """Rows with nothing but a string column ``text``, so that those of several formats can be joined."""
-    rows = _read(kind, files, text_column, sample_by)
-    path = text_path(rows.features.arrow_schema, None if kind in ("text", "fasta") else text_column, _names(files))
+    rows = _read(kind, files, data)
+    path = text_path(rows.features.arrow_schema, None if kind in ("text", "fasta") else data.text_column, _names(files))
     value = rows.features[path[0]]
     if len(path) > 1 or not isinstance(value, datasets.Value):
         raise InputError(
@@ -296,10 +252,9 @@ def _text_only(kind: str, files: Sequence[DataFile], text_column: str | None, sa
             "can be mixed only where the text is a plain column",
             "train on one format at a time",
         )
-    rows = rows.select_columns([path[0]])
-    rows = rows if path[0] == "text" else rows.rename_column(path[0], "text")
+    rows = rows.select_columns([path[0]]).rename_columns({path[0]: "text"})
     return rows if value.dtype == "string" else rows.cast_column("text", datasets.Value("string"))
 
 
-def _names(files: Sequence[DataFile]) -> str:
+def _names(files: Sequence[_DataFile]) -> str:
     return describe([file.name for file in files])

@@ -17,7 +17,7 @@ from datasets.packaged_modules.text.text import Text
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from lmtasks.config.settings import DataSettings
-from lmtasks.data.corpus.files import SAVED_FOLDER_FILES, text_options
+from lmtasks.data.corpus.files import is_saved, text_options
 from lmtasks.errors import InputError, first_line
 
 _TABLES = (Arrow, Csv, Json, Parquet)
@@ -27,10 +27,6 @@ def load_named(data: DataSettings, *, medium: str = "text") -> tuple[dict[str, d
     """All splits of ``--dataset_name``, and whether their rows are documents.
 
     A folder made by ``save_to_disk``, a folder of data files, or a dataset of the Hub, tried in this order.
-
-    Args:
-        data: the settings.
-        medium: what they should hold, for messages.
 
     Raises:
         InputError: no such folder, dataset, configuration or revision; unreadable; or the Hub is out of reach.
@@ -46,7 +42,7 @@ def load_named(data: DataSettings, *, medium: str = "text") -> tuple[dict[str, d
 def _load_folder(folder: Path, data: DataSettings, medium: str) -> tuple[dict[str, datasets.Dataset], bool]:
     if data.dataset_revision is not None:
         raise InputError(f"--dataset_revision is for the Hub, and {folder} is a folder", "leave --dataset_revision out")
-    if not any((folder / file).is_file() for file in SAVED_FOLDER_FILES):
+    if not is_saved(folder):
         # The absolute path: a folder called "text" or "json" is not the builder of that name.
         return _load_builder(str(folder.resolve()), data, medium)
     if data.dataset_config_name is not None:
@@ -81,16 +77,12 @@ def _load_builder(name: str, data: DataSettings, medium: str) -> tuple[dict[str,
     except (DatasetGenerationError, UnicodeDecodeError, pa.ArrowException) as error:
         cause = error.__cause__ or error
         if isinstance(cause, ImportError):
-            raise InputError(
-                f"the dataset '{name}' cannot be read: {first_line(cause)}",
-                "install that package, or name files with --train_file",
-            ) from error
-        if not isinstance(cause, (ValueError, pa.ArrowException)):
+            what, hint = f"the dataset '{name}'", "install that package, or name files with --train_file"
+        elif isinstance(cause, (ValueError, pa.ArrowException)):
+            what, hint = f"the files of the dataset '{name}'", "name the good ones with --train_file"
+        else:
             raise
-        raise InputError(
-            f"the files of the dataset '{name}' cannot be read: {first_line(cause)}",
-            "name the good ones with --train_file",
-        ) from error
+        raise InputError(f"{what} cannot be read: {first_line(cause)}", hint) from error
     return dict(splits), not (isinstance(builder, Text) and data.sample_by == "line")
 
 
@@ -103,11 +95,10 @@ def _builder(name: str, data: DataSettings, medium: str) -> datasets.DatasetBuil
     except (ValueError, RuntimeError) as error:
         if not str(error).startswith(("BuilderConfig ", "Config name is missing", "Dataset scripts are no longer")):
             raise
+        script = isinstance(error, RuntimeError)
         raise InputError(
             f"cannot load the dataset '{name}': {' '.join(str(error).split())}",
-            "--dataset_revision refs/convert/parquet"
-            if isinstance(error, RuntimeError)
-            else "--dataset_config_name NAME",
+            "--dataset_revision refs/convert/parquet" if script else "--dataset_config_name NAME",
         ) from error
     if isinstance(builder, Text):
         # Only now is it known that the data are text files, which are read the way --train_file reads them.
@@ -118,7 +109,7 @@ def _builder(name: str, data: DataSettings, medium: str) -> datasets.DatasetBuil
 
 
 def unavailable(name: str, error: Exception) -> InputError:
-    """What to tell a user whose dataset the Hub, or the disk, did not give."""
+    """The error of a dataset that the Hub, or the disk, did not give."""
     if Path(name).is_dir():
         return InputError(f"no data files in the folder {name}", f"--train_file {name}")
     if isinstance(error, ConnectionError) and datasets.config.HF_HUB_OFFLINE:

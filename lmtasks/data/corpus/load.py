@@ -5,16 +5,14 @@ What the documents are is the :class:`~lmtasks.api.medium.Medium`'s business; te
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import datasets
 import numpy as np
 import numpy.typing as npt
 
-from lmtasks.api import Medium, ReadSettings
+from lmtasks.api import Medium
 from lmtasks.config.settings import DataSettings
 from lmtasks.data.corpus.columns import text_path
 from lmtasks.data.corpus.duplicates import count_duplicates
@@ -26,19 +24,13 @@ from lmtasks.data.corpus.split_slices import held_out, take
 from lmtasks.data.sample import SAMPLES, sample_documents
 from lmtasks.errors import InputError
 
-__all__ = ["TEXT", "Corpus", "Split", "count_duplicates", "load_corpus"]
-
-# What run_mlm.py and run_clm.py hold out when nobody says how much: 5 %.
-_DEFAULT_SHARE = 0.05
+_TRAINING = ("dataset_name", "train_file", "train_dataset")
+_EVALUATION = ("validation_split", "validation_file", "eval_dataset")
 
 _OF_TEXT = {"sample_by": "line", "preprocessing_num_workers": 1, "overwrite_cache": False}
-"""Settings that mean nothing for another medium, and what they are when nobody has set them."""
+"""Settings that mean nothing for another medium, and their values when nobody has set them."""
 
 Flags = npt.NDArray[np.bool_]
-
-
-def _files_of_text(files: Sequence[Path], data: ReadSettings) -> tuple[datasets.Dataset, str | None, bool]:
-    return load_files(files, text_column=data.text_column, sample_by=data.sample_by)
 
 
 def _text_column(rows: datasets.Dataset, name: str | None, source: str) -> tuple[datasets.Dataset, tuple[str, ...]]:
@@ -46,36 +38,28 @@ def _text_column(rows: datasets.Dataset, name: str | None, source: str) -> tuple
     return rows.select_columns([column[0]]), column
 
 
-def _rows_with_text(rows: datasets.Dataset, column: tuple[str, ...], source: str) -> Flags:
-    flags = text_flags(rows, column, source)
-    if not flags.any():
-        raise InputError(f"{source} holds nothing but white space in {len(flags)} rows", "give data with text")
-    return flags
-
-
 TEXT = Medium(
     name="text",
     suffixes=SUFFIXES,
-    files=_files_of_text,
+    files=load_files,
     items=of_strings,
     select=_text_column,
-    filled=_rows_with_text,
+    filled=text_flags,
     duplicates=count_duplicates,
 )
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a run trains and evaluates on.
+    """The data of a run.
 
     Args:
-        train: the training split; None when only data for evaluation were named.
-        evaluation: the evaluation split.
+        train: None when only data for evaluation were named.
         source: short words for people: "wiki.txt", "3 files", "squad, train[:5000]", "in-memory data".
     """
 
     train: Split | None
-    evaluation: Split | None
+    evaluation: Split
     source: str
 
 
@@ -89,20 +73,10 @@ class _Source:
     column: str | None
 
 
-@dataclass(frozen=True)
-class _Selection:
-    """The rows that a split expression selects from a source."""
-
-    rows: datasets.Dataset
-    column: tuple[str, ...]
-    documents: bool
-    words: str
-
-
 def load_corpus(
     data: DataSettings, *, medium: Medium = TEXT, sample: str | None = None, evaluation_only: bool = False
 ) -> Corpus:
-    """Loads the data that the settings name, and checks all of it.
+    """The data that the settings name, all of it checked.
 
     Evaluation is on ``validation_file``, ``validation_split`` or ``eval_dataset`` where given, and otherwise on a
     share of the training rows (``test_size``, ``validation_split_percentage``, else 5 %), chosen by ``split_seed``.
@@ -111,34 +85,29 @@ def load_corpus(
     ``--validation_split validation`` asks for it.
 
     Args:
-        data: the settings.
-        medium: what the documents are.
         sample: the embedded corpus to use when the settings name no data; a key of ``lmtasks.data.sample.SAMPLES``.
         evaluation_only: load no training data if the settings name data for evaluation. This matters for
             ``dataset_name`` with ``validation_split`` only, which for a run mean training on that dataset too.
-
-    Returns:
-        The corpus. ``train`` is None if the settings name data for evaluation and none for training.
 
     Raises:
         InputError: no data, contradictory settings, or data that cannot be read or hold nothing.
     """
     _check(data, medium, sample)
-    training = None if evaluation_only and _names_evaluation(data) else _training_source(data, medium, sample)
+    training = None if evaluation_only and _given(data, *_EVALUATION) else _training_source(data, medium, sample)
     evaluation = _evaluation_source(data, medium, training)
-    selected = None if training is None else _select(training, medium, data.train_split, "train_split")
+    selected, words = (None, "") if training is None else _select(training, medium, data.train_split, "train_split")
     if evaluation is None:
         if selected is None:
             raise _no_data()
-        return Corpus(*_divided(selected, medium, _share(data), data.split_seed), source=selected.words)
+        return Corpus(*_divided(selected, words, medium, data), source=words)
     expression = _evaluation_split(data, evaluation)
     if evaluation is training and expression == data.train_split:
         raise InputError(f"--train_split and --validation_split are both {expression}", "name another split for one")
-    measured = _select(evaluation, medium, expression, "validation_split")
+    measured, measured_words = _select(evaluation, medium, expression, "validation_split")
     return Corpus(
-        train=None if selected is None else _whole(selected, medium),
-        evaluation=_whole(measured, medium),
-        source=(selected or measured).words,
+        train=None if selected is None else _whole(selected, words, medium),
+        evaluation=_whole(measured, measured_words, medium),
+        source=words or measured_words,
     )
 
 
@@ -147,13 +116,12 @@ def _check(data: DataSettings, medium: Medium, sample: str | None) -> None:
     for name, usual in _OF_TEXT.items():
         if medium is not TEXT and getattr(data, name) != usual:
             raise InputError(f"--{name} is about text, and this is about {medium.name}", f"leave --{name} out")
-    _at_most_one(data, "dataset_name", "train_file", "train_dataset")
-    _at_most_one(data, "validation_file", "eval_dataset")
-    _at_most_one(data, "test_size", "validation_split_percentage")
+    for names in (_TRAINING, ("validation_file", "eval_dataset"), ("test_size", "validation_split_percentage")):
+        if len(given := _given(data, *names)) > 1:
+            raise InputError(f"{' and '.join(f'--{name}' for name in given)} exclude each other", "give one of them")
     if data.dataset_name is None:
-        for name in ("dataset_config_name", "dataset_revision"):
-            if getattr(data, name) is not None:
-                raise InputError(f"--{name} needs --dataset_name", f"add --dataset_name, or leave --{name} out")
+        for name in _given(data, "dataset_config_name", "dataset_revision"):
+            raise InputError(f"--{name} needs --dataset_name", f"add --dataset_name, or leave --{name} out")
     if data.validation_split is not None and not _has_splits(data):
         raise InputError(
             f"--validation_split {data.validation_split} needs data with named splits",
@@ -161,14 +129,13 @@ def _check(data: DataSettings, medium: Medium, sample: str | None) -> None:
         )
     if data.validation_split is not None and data.validation_file is not None:
         raise InputError("--validation_split and --validation_file both name the evaluation data", "give one of them")
-    if sample is None and not _names_training(data) and not _names_evaluation(data):
+    if sample is None and not _given(data, *_TRAINING, *_EVALUATION):
         raise _no_data()
 
 
-def _at_most_one(data: DataSettings, *names: str) -> None:
-    given = [name for name in names if getattr(data, name) is not None]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(f'--{name}' for name in given)} exclude each other", "give one of them")
+def _given(data: DataSettings, *names: str) -> list[str]:
+    """The names of those settings that somebody made."""
+    return [name for name in names if getattr(data, name) is not None]
 
 
 def _has_splits(data: DataSettings) -> bool:
@@ -177,58 +144,38 @@ def _has_splits(data: DataSettings) -> bool:
     return data.dataset_name is not None or isinstance(data.train_dataset, datasets.DatasetDict)
 
 
-def _names_training(data: DataSettings) -> bool:
-    return any(value is not None for value in (data.dataset_name, data.train_file, data.train_dataset))
-
-
-def _names_evaluation(data: DataSettings) -> bool:
-    return any(value is not None for value in (data.validation_split, data.validation_file, data.eval_dataset))
-
-
 def _training_source(data: DataSettings, medium: Medium, sample: str | None) -> _Source | None:
-    if data.dataset_name is not None:
-        return _named_source(data, medium)
-    if data.train_dataset is not None:
-        return _memory_source(data.train_dataset, "train_dataset", medium, data.text_column)
-    if data.train_file is not None:
-        return _file_source(data.train_file, "train_file", medium, data)
-    if _names_evaluation(data) or sample is None:
-        return None
-    rows = in_memory(sample_documents(sample), "sample", TEXT)
-    return _Source(rows, documents=True, words=SAMPLES[sample], column=None)
+    source = _source(data, medium, *_TRAINING)
+    if source is not None or sample is None or _given(data, *_EVALUATION):
+        return source
+    return _Source(in_memory(sample_documents(sample), "sample", TEXT), True, SAMPLES[sample], None)
 
 
 def _evaluation_source(data: DataSettings, medium: Medium, training: _Source | None) -> _Source | None:
-    if data.eval_dataset is not None:
-        return _memory_source(data.eval_dataset, "eval_dataset", medium, data.text_column)
     if data.validation_file is not None:
         _refuse_training_files(data, medium)
-        return _file_source(data.validation_file, "validation_file", medium, data)
-    if data.validation_split is None:
-        return None
-    if training is not None:
-        return training
-    # Only the evaluation split was asked for, of data that hold several.
-    if data.dataset_name is not None:
-        return _named_source(data, medium)
-    return _memory_source(data.train_dataset, "train_dataset", medium, data.text_column)
+    source = _source(data, medium, "validation_file", "eval_dataset")
+    if source is not None or data.validation_split is None:
+        return source
+    # Where training data were not asked for, they are the ones that hold several splits.
+    return training or _source(data, medium, *_TRAINING)
 
 
-def _named_source(data: DataSettings, medium: Medium) -> _Source:
-    splits, documents = load_named(data, medium=medium.name)
-    return _Source(splits, documents, str(data.dataset_name), data.text_column)
-
-
-def _memory_source(value: Any, name: str, medium: Medium, column: str | None) -> _Source:
-    # A list has no columns, so a name given for other data's column does not apply to it.
-    column = None if isinstance(value, (list, tuple)) else column
-    return _Source(in_memory(value, name, medium), documents=True, words="in-memory data", column=column)
-
-
-def _file_source(names: list[str], flag: str, medium: Medium, data: DataSettings) -> _Source:
-    files = find_files(names, flag, medium.suffixes)
-    rows, column, documents = medium.files(files, data)
-    return _Source({"train": rows}, documents, describe(files), column)
+def _source(data: DataSettings, medium: Medium, *names: str) -> _Source | None:
+    """The data that the one of these settings names that somebody made."""
+    for name in _given(data, *names):
+        value = getattr(data, name)
+        if name == "dataset_name":
+            splits, documents = load_named(data, medium=medium.name)
+            return _Source(splits, documents, value, data.text_column)
+        if name.endswith("_file"):
+            files = find_files(value, name, medium.suffixes)
+            rows, column, documents = medium.files(files, data)
+            return _Source({"train": rows}, documents, describe(files), column)
+        # A list has no columns, so a name given for other data's column does not apply to it.
+        column = None if isinstance(value, (list, tuple)) else data.text_column
+        return _Source(in_memory(value, name, medium), True, "in-memory data", column)
+    return None
 
 
 def _refuse_training_files(data: DataSettings, medium: Medium) -> None:
@@ -250,38 +197,34 @@ def _evaluation_split(data: DataSettings, source: _Source) -> str:
     raise InputError(f"eval_dataset has several splits: {', '.join(source.splits)}", "--validation_split NAME")
 
 
-def _select(source: _Source, medium: Medium, expression: str, flag: str) -> _Selection:
+def _select(source: _Source, medium: Medium, expression: str, flag: str) -> tuple[Split, str]:
+    """The rows that a split expression selects, not yet looked at, and words for them."""
     words = source.words if expression == "train" else f"{source.words}, {expression}"
     rows, column = medium.select(take(source.splits, expression, flag, source.words), source.column, source.words)
-    return _Selection(rows, column, source.documents, words)
+    return Split(rows, column, source.documents), words
 
 
-def _whole(selection: _Selection, medium: Medium) -> Split:
+def _whole(split: Split, words: str, medium: Medium) -> Split:
     """All rows that hold something, and the line breaks between lines of text."""
-    flags = medium.filled(selection.rows, selection.column, selection.words)
-    return _split(selection, np.ones_like(flags), flags)
+    filled = medium.filled(split.rows, split.column, words)
+    return _part(split, np.ones_like(filled), filled)
 
 
-def _divided(selection: _Selection, medium: Medium, share: float, seed: int) -> tuple[Split, Split]:
+def _divided(split: Split, words: str, medium: Medium, data: DataSettings) -> tuple[Split, Split]:
     """The training part and the part held out, both in the order of the data."""
-    flags = medium.filled(selection.rows, selection.column, selection.words)
+    filled = medium.filled(split.rows, split.column, words)
+    # What run_mlm.py and run_clm.py hold out when nobody says how much: 5 %.
+    share = 0.05 if data.validation_split_percentage is None else data.validation_split_percentage / 100
+    share = share if data.test_size is None else data.test_size
     # Blank documents are nobody's, and must not use up the share of those that are held out.
-    chosen = held_out(flags, documents=selection.documents, share=share, seed=seed, medium=medium.name)
-    return _split(selection, ~chosen, flags), _split(selection, chosen, flags)
+    chosen = held_out(filled, documents=split.documents, share=share, seed=data.split_seed, medium=medium.name)
+    return _part(split, ~chosen, filled), _part(split, chosen, filled)
 
 
-def _split(selection: _Selection, part: Flags, filled: Flags) -> Split:
-    keep = part & filled if selection.documents else part
+def _part(split: Split, part: Flags, filled: Flags) -> Split:
+    keep = part & filled if split.documents else part
     chosen = None if keep.all() else np.packbits(keep)
-    blank = int(np.count_nonzero(part) - np.count_nonzero(keep))
-    return Split(selection.rows, selection.column, selection.documents, blank, chosen)
-
-
-def _share(data: DataSettings) -> float:
-    if data.test_size is not None:
-        return data.test_size
-    percentage = data.validation_split_percentage
-    return _DEFAULT_SHARE if percentage is None else percentage / 100
+    return replace(split, blank=int(np.count_nonzero(part) - np.count_nonzero(keep)), chosen=chosen)
 
 
 def _no_data() -> InputError:

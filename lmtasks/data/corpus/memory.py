@@ -14,13 +14,8 @@ from lmtasks.errors import InputError
 def in_memory(value: Any, name: str, medium: Medium) -> dict[str, datasets.Dataset]:
     """Splits of a DatasetDict; a Dataset or a list of strings becomes one split, ``train``.
 
-    Args:
-        value: what the user gave.
-        name: of the argument, for messages.
-        medium: what the strings of a list are.
-
     Raises:
-        InputError: anything else, or a list with an item that is not text.
+        InputError: anything else, or a list with an item that is none of the medium; calls the value by the name.
     """
     if isinstance(value, datasets.DatasetDict):
         return dict(value)

@@ -5,6 +5,7 @@ The text builder of ``datasets`` holds a long line several times over, some of t
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +21,6 @@ from lmtasks.errors import InputError
 _AT_ONCE = 4 << 20
 """Bytes."""
 
-_MARK = b"\xef\xbb\xbf"
 _RETURN = re.compile(rb"\r")
 _BREAK = re.compile(rb"\r\n?|\n")
 
@@ -49,7 +49,7 @@ def _rows(file: str, lines: bool) -> Iterator[pa.Array]:
         InputError: a row that Arrow cannot hold.
     """
     text = pa.memory_map(file).read_buffer()
-    place = len(_MARK) if text.slice(0, min(len(text), len(_MARK))).to_pybytes() == _MARK else 0
+    place = len(codecs.BOM_UTF8) if bytes(memoryview(text)[:3]) == codecs.BOM_UTF8 else 0
     while place < len(text):
         last = _BREAK.search(text, min(place + _AT_ONCE, len(text))) if lines else None
         end = last.end() if last else len(text)
@@ -67,7 +67,7 @@ def _rows(file: str, lines: bool) -> Iterator[pa.Array]:
 
 
 def _ends(text: pa.Buffer) -> npt.NDArray[np.int64]:
-    """Where each line ends."""
+    """The places where the lines end."""
     data = np.frombuffer(text, np.uint8)
     starts = range(0, len(data), _AT_ONCE)
     ends = np.concatenate([np.flatnonzero(data[start : start + _AT_ONCE] == ord("\n")) + start + 1 for start in starts])

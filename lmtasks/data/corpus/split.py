@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lmtasks.data.corpus.columns import first_mixed, strings
+from lmtasks.data.corpus.columns import bad_row, first_mixed, strings
 from lmtasks.errors import InputError
 
 BATCH_BYTES = min(os.cpu_count() or 1, 32) << 15
@@ -35,7 +35,7 @@ class Split:
         column: path of that column, such as ``("answers", "text")``.
         documents: True: every row is a document. False: rows are lines of a running text, line breaks included.
         blank: how many rows were left out because they hold nothing.
-        chosen: which of the rows belong to the split, uint8 ``[rows / 8]``: one bit each, as ``numpy.packbits`` makes
+        chosen: whether each row belongs to the split, uint8 ``[rows / 8]``: one bit each, as ``numpy.packbits`` makes
             them; None for all of them.
     """
 
@@ -50,7 +50,7 @@ class Split:
         return len(self.rows) if self.chosen is None else int(np.unpackbits(self.chosen).sum())
 
     def numbers(self) -> npt.NDArray[np.int64]:
-        """Which of the rows belong to the split, in order."""
+        """The numbers of the rows that belong to the split, in order."""
         every = len(self.rows)
         return np.arange(every) if self.chosen is None else np.flatnonzero(_bits(self.chosen, 0, every))
 
@@ -78,8 +78,7 @@ class Split:
     def fingerprint(self) -> str:
         """32 hex digits for the text of all rows, their order, and whether they are documents or lines.
 
-        Where the text comes from, and how many blank rows were left out, makes no difference. Reads all texts on
-        first use, as they lie in memory.
+        Where the text comes from, and how many blank rows were left out, makes no difference.
         """
         kind = b"documents" if self.documents else b"lines"
         # Apart, both are the same however the rows are batched; together they say where each row ends.
@@ -107,18 +106,20 @@ def text_flags(rows: datasets.Dataset, column: tuple[str, ...], source: str) -> 
     Reads everything once: a bad row must stop the run here, not hours later.
 
     Raises:
-        InputError: a null or a value that is not text; names the first such row, counting from 1.
+        InputError: no row does, or one has a null or a value that is not text; names the first such row.
     """
     flags = np.zeros(len(rows), np.bool_)
     seen = 0
     for array in _arrays(rows, column, _READ_ROWS, source):
         if (invalid := _first_invalid(array)) is not None:
-            raise _bad_row(column, source, seen + invalid, "text that is not valid UTF-8")
+            raise bad_row(column, source, seen + invalid + 1, "text that is not valid UTF-8")
         if array.null_count:
-            raise _bad_row(column, source, seen + pc.index(array.is_null(), True).as_py(), "no text (null)")
+            raise bad_row(column, source, seen + pc.index(array.is_null(), True).as_py() + 1, "no text (null)")
         blank = pc.or_(pc.equal(pc.binary_length(array), 0), pc.utf8_is_space(array))
         flags[seen : seen + len(array)] = ~blank.to_numpy(zero_copy_only=False)
         seen += len(array)
+    if not flags.any():
+        raise InputError(f"{source} holds nothing but white space in {len(flags)} rows", "give data with text")
     return flags
 
 
@@ -136,7 +137,7 @@ def _arrays(
             # Rows that somebody selected from a dataset are a chunk each.
             chunk = cells.chunk(0) if cells.num_chunks == 1 else pa.concat_arrays(cells.chunks)
             if isinstance(chunk, pa.ExtensionArray) and (mixed := first_mixed(chunk)) is not None:
-                raise _bad_row(column, source, seen + mixed, "a value that is not text")
+                raise bad_row(column, source, seen + mixed + 1, "a value that is not text")
             kept = None if chosen is None else _bits(chosen, seen, len(chunk))
             seen += len(chunk)
             if kept is not None and not kept.all():  # what is kept whole need not be copied
@@ -168,24 +169,14 @@ def _sizes(cells: Any) -> npt.NDArray[np.int64]:
 
 def _first_invalid(array: pa.Array) -> int | None:
     """Index of the first string that is not UTF-8, if any: readers of JSON and parquet do not look."""
+    if _is_utf8(array):
+        return None
+    return next((index for index in range(len(array)) if not _is_utf8(array.slice(index, 1))), None)
+
+
+def _is_utf8(array: pa.Array) -> bool:
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
-        valid = (_is_utf8(cell.as_buffer()) for cell in array)
-        return next((index for index, is_utf8 in enumerate(valid) if not is_utf8), None)
-    return None
-
-
-def _is_utf8(cell: pa.Buffer | None) -> bool:
-    try:
-        cell is None or bytes(cell).decode()
-    except UnicodeDecodeError:
         return False
     return True
-
-
-def _bad_row(column: tuple[str, ...], source: str, index: int, what: str) -> InputError:
-    return InputError(
-        f"row {index + 1} of {source} has {what} in column '{'.'.join(column)}'",
-        "remove or repair such rows, or name another column with --text_column",
-    )

@@ -20,13 +20,13 @@ def take(splits: Mapping[str, datasets.Dataset], expression: str, flag: str, sou
     Args:
         splits: rows by name of the split.
         expression: such as ``train``, ``train[:5000]``, ``train[10%:20%]+test``.
-        flag: the flag that gave the expression, and
-        source: the name of the data; both for messages.
+        flag, source: that gave the expression, and the name of the data; for messages.
 
     Raises:
         InputError: not such an expression, an unknown split, or no row selected.
     """
-    for name in _names(expression):
+    for part in expression.split("+"):
+        name = re.split(r"[\[(]", part, maxsplit=1)[0].strip()
         if name not in splits:
             raise InputError(
                 f"unknown split '{name}' in {source}: it has {', '.join(splits)}{nearest(name, splits)}",
@@ -49,21 +49,17 @@ def take(splits: Mapping[str, datasets.Dataset], expression: str, flag: str, sou
 def held_out(
     has_text: npt.NDArray[np.bool_], *, documents: bool, share: float, seed: int, medium: str = "text"
 ) -> npt.NDArray[np.bool_]:
-    """Which rows are held out for evaluation; the same for the same arguments.
+    """The rows that are held out for evaluation, one flag per row; the same for the same arguments.
 
     Documents are held out one by one. Lines are not: a single line torn from its neighbours is no
     text, and its neighbours, which stay in the training part, would give it away. So lines are cut into
     even stretches of consecutive lines, at most 100, and whole stretches are held out.
 
     Args:
-        has_text: one flag per row, False for blank rows.
-        medium: what the rows hold, for messages.
+        has_text: one flag per row, False for blank rows; blank documents are never held out.
         documents: whether each row is a document.
-        share: the share to hold out, between 0 and 1; at least one unit is.
-        seed: of the choice.
-
-    Returns:
-        One flag per row; False for blank documents. Both parts have at least one unit that is not blank.
+        share: between 0 and 1; of documents, or stretches, that are not blank, either part has at least one.
+        medium: what the rows hold, for messages.
 
     Raises:
         InputError: fewer than two documents, or stretches of lines, that are not blank.
@@ -86,14 +82,9 @@ def held_out(
 
 
 def _stretches(rows: int) -> npt.NDArray[np.int64]:
-    """How many rows each stretch has."""
+    """The number of rows of each stretch."""
     count = min(rows, _STRETCHES)
     return np.diff(-(-np.arange(count + 1) * rows // max(count, 1)))
-
-
-def _names(expression: str) -> list[str]:
-    """The splits that an expression names, before its slices are looked at."""
-    return [re.split(r"[\[(]", part, maxsplit=1)[0].strip() for part in expression.split("+")]
 
 
 def _parse(expression: str, flag: str) -> datasets.ReadInstruction:

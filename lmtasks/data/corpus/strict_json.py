@@ -20,11 +20,7 @@ from lmtasks.errors import InputError
 
 
 class NotTextError(InputError):
-    """A batch whose text column holds something else.
-
-    Args:
-        path: of the text column, for a search of the row that is to blame.
-    """
+    """A batch whose text column holds something else; ``path`` is for a search of the row that is to blame."""
 
     def __init__(self, path: tuple[str, ...], source: str, kind: str) -> None:
         super().__init__(
@@ -35,12 +31,7 @@ class NotTextError(InputError):
 
 @dataclass
 class StrictJsonConfig(JsonConfig):
-    """Options of the builder.
-
-    Args:
-        text_column: as typed; None to guess.
-        source: name of the files for messages.
-    """
+    """Options of the builder: the column as typed, None to guess, and a name of the files for messages."""
 
     text_column: str | None = None
     source: str = "the JSON files"
@@ -59,11 +50,13 @@ class StrictJson(Json):
         path = self._path = self._path or self._find(pa_table.schema, encoded)
         if path in encoded:
             raise NotTextError(path, self.config.source, "values of several types")
-        if any(path[: len(steps)] == steps for steps in encoded):
-            cells = pa_table[path[0]].to_pylist() if path[0] in pa_table.column_names else [None] * len(pa_table)
-            texts = pa.chunked_array([[self._text(cell, path[1:]) for cell in cells]], pa.string())
+        if path[0] not in pa_table.column_names:
+            texts = pa.nulls(len(pa_table), pa.string())
+        elif any(path[: len(steps)] == steps for steps in encoded):
+            texts = pa.array([self._text(cell, path[1:]) for cell in pa_table[path[0]].to_pylist()], pa.string())
         elif holds_text(pa_table.schema, path):
-            texts = _texts(pa_table, path)
+            chunks = [strings(chunk, path[1:]).cast(pa.string()) for chunk in pa_table[path[0]].chunks]
+            texts = pa.chunked_array(chunks, pa.string())
         else:
             raise NotTextError(path, self.config.source, str(pa_table.schema.field(path[0]).type))
         return pa.table({".".join(path): texts})
@@ -79,7 +72,7 @@ class StrictJson(Json):
         return text_path(pa.schema(plain), None, self.config.source)
 
     def _text(self, value: Any, path: Sequence[str]) -> str | None:
-        """What :func:`lmtasks.data.corpus.columns.strings` does, for one cell of objects of several shapes."""
+        """The text of one cell of objects of several shapes, joined as in :func:`.columns.strings`."""
         if path and isinstance(value, str):
             value = json.loads(value)
         if isinstance(value, list):
@@ -90,10 +83,3 @@ class StrictJson(Json):
         if value is None or (isinstance(value, str) and not path):
             return value
         raise NotTextError(self._path or (), self.config.source, type(value).__name__)
-
-
-def _texts(table: pa.Table, path: tuple[str, ...]) -> pa.ChunkedArray:
-    if path[0] not in table.column_names:
-        return pa.chunked_array([pa.nulls(len(table), pa.string())])
-    chunks = [strings(chunk, path[1:]).cast(pa.string()) for chunk in table[path[0]].chunks]
-    return pa.chunked_array(chunks, pa.string())

@@ -27,8 +27,6 @@ class Packed:
     """One split as examples: places in its stream.
 
     Args:
-        stream: the tokens.
-        blocks: how they are cut.
         stretches: int64 [stretches], where in the stream each begins that is cut on its own: lines, or all tokens.
         end: where the last of them ends.
         most: only so many of the first examples; all when None.
@@ -60,7 +58,7 @@ class Packed:
         return self.tokens - len(self.used)
 
     unit = "tokens"
-    """What its size is told in."""
+    """The unit of its size."""
 
     @property
     def total(self) -> float:
@@ -91,7 +89,7 @@ class Packed:
         }
 
     def notes(self, name: str) -> Iterator[str]:
-        """What a person should know before training on the text of that name."""
+        """Warnings for a person who is about to train on the text of that name."""
         if self.unknown_share > 0.001:
             yield f"{self.unknown_share:.1%} of the {name} tokens are unknown to the tokenizer"
 
@@ -104,7 +102,7 @@ class Packed:
         return digest.hexdigest()
 
     def places(self, index: int) -> tuple[int, int, int]:
-        """Where in the stream an example begins, where its scored part begins, and where it ends.
+        """The places in the stream where an example begins, where its scored part begins, and where it ends.
 
         The first two are the same, but for examples that overlap.
         """
@@ -117,8 +115,8 @@ class Packed:
             window = max(0, -((first + body - 1 - index) // step))
         else:
             group = int(np.searchsorted(self._counted, index, side="right")) - 1
-            bounds = self._bounds(group * _AT_ONCE, _AT_ONCE)
-            counts = np.cumsum(self._windows(bounds))
+            bounds, windows = self._group(group)
+            counts = np.cumsum(windows)
             number = index - int(self._counted[group])
             stretch = int(np.searchsorted(counts, number, side="right"))
             first, last = bounds[stretch : stretch + 2]
@@ -131,13 +129,13 @@ class Packed:
         """One example; see :data:`lmtasks.api.recipe.Example`."""
         start, scored, end = self.places(index)
         blocks = self.blocks
-        example: dict[str, Any] = {"input_ids": np.concatenate([blocks.start, self.stream.ids[start:end], blocks.end])}
-        example["input_ids"] = example["input_ids"].astype(np.int32)
+        frame = (len(blocks.start), len(blocks.end))
+        ids = np.concatenate([blocks.start, self.stream.ids[start:end], blocks.end])
+        example: dict[str, Any] = {"input_ids": ids.astype(np.int32)}
         if blocks.isolate and not blocks.line_by_line:
             numbers = np.searchsorted(self.stream.documents, np.arange(start, end), side="right")
-            example["document_ids"] = np.pad(numbers - numbers[0], (len(blocks.start), len(blocks.end)), mode="edge")
+            example["document_ids"] = np.pad(numbers - numbers[0], frame, mode="edge")
         if blocks.words and self.stream.words is not None:
-            frame = (len(blocks.start), len(blocks.end))
             example["word_starts"] = np.pad(self.stream.words[start:end], frame, constant_values=True)
         if blocks.stride is not None or blocks.one_by_one:
             first = scored - start + len(blocks.start)
@@ -168,25 +166,25 @@ class Packed:
 
     @cached_property
     def _counted(self) -> Places:
-        """How many examples are before each group of ``_AT_ONCE`` stretches, and how many in all."""
-        groups = range(0, len(self.stretches), _AT_ONCE)
-        return np.cumsum([0, *(self._windows(self._bounds(group, _AT_ONCE)).sum() for group in groups)])
+        """The number of examples before each group of ``_AT_ONCE`` stretches, and of all."""
+        groups = range(-(-len(self.stretches) // _AT_ONCE))
+        return np.cumsum([0, *(self._group(group)[1].sum() for group in groups)])
 
     def _bounds(self, stretch: int, count: int) -> Places:
-        """Where so many stretches begin, and where the last of them ends."""
+        """The places where so many stretches begin, and where the last of them ends."""
         bounds = self.stretches[stretch : stretch + count + 1]
         return bounds if len(bounds) > count else np.append(bounds, self.end)
 
-    def _windows(self, bounds: Places) -> Places:
-        """How many examples the stretches between these places have: one every ``_step`` tokens."""
+    def _group(self, group: int) -> tuple[Places, Places]:
+        """The bounds of a group's stretches, and how many examples each has: one every ``_step`` tokens."""
+        bounds = self._bounds(group * _AT_ONCE, _AT_ONCE)
         lengths = np.diff(bounds)
-        return np.where(lengths > 0, 1 + np.maximum(0, -((self.blocks.body - lengths) // self._step)), 0)
+        return bounds, np.where(lengths > 0, 1 + np.maximum(0, -((self.blocks.body - lengths) // self._step)), 0)
 
     def _lengths(self) -> Iterator[tuple[int, Places]]:
         """Group by group the number of the first example, and the tokens of each."""
         for group, number in enumerate(self._counted[:-1].tolist()):
-            bounds = self._bounds(group * _AT_ONCE, _AT_ONCE)
-            counts = self._windows(bounds)
+            bounds, counts = self._group(group)
             lengths = np.full(counts.sum(), self.blocks.body)
             lengths[np.cumsum(counts)[counts > 0] - 1] = (np.diff(bounds) - (counts - 1) * self._step)[counts > 0]
             yield number, lengths[: max(0, len(self) - number)]

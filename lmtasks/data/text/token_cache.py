@@ -10,6 +10,7 @@ another block size uses the same tokens.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -37,14 +38,14 @@ KEPT_FOR = 30 * 24 * 3600
 RECORDED_EVERY = 5.0
 """Seconds of work that are lost at most when a process is killed."""
 
-_ARRAYS = {"ids": np.int32, "documents": np.int64, "words": np.bool_}
+_ARRAYS: Mapping[str, Any] = {"ids": np.dtype(np.int32), "documents": np.dtype(np.int64), "words": np.dtype(np.bool_)}
 
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What reading an entry raises whose files are not what they should be."""
+"""Errors of reading an entry whose files are not what they should be."""
 
 
 def cache_folder() -> Path:
-    """Where tokenised text is kept: ``tokens`` in lmtasks' folder of the user's cache."""
+    """The place of tokenised text: ``tokens`` in lmtasks' folder of the user's cache."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(home, "lmtasks", "tokens")
 
@@ -63,14 +64,10 @@ def key_of(split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks) -> 
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "split_special_tokens": tokenizer.split_special_tokens,
         "blocks": [blocks.document_start, blocks.document_end, blocks.line_by_line, blocks.words],
-        "code": [_source(module) for module in (blocks_module, segmentation, stream_module)],
+        "code": [inspect.getsource(module) for module in (blocks_module, segmentation, stream_module)],
         "versions": [metadata.version(name) for name in ("transformers", "tokenizers", "regex")],
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _source(module: Any) -> str:
-    return hashlib.blake2b(Path(module.__file__).read_bytes(), digest_size=16).hexdigest()
 
 
 def load(key: str) -> Stream | None:
@@ -148,7 +145,7 @@ def _write(folder: Path, read: Callable[[int], Iterable[Stream]]) -> None:
     with ExitStack() as stack:
         files = {name: stack.enter_context((folder / name).open("ab")) for name in _ARRAYS}
         for name, kind in _ARRAYS.items():
-            files[name].truncate(done[name] * np.dtype(kind).itemsize)
+            files[name].truncate(done[name] * kind.itemsize)
         counts, recorded = done, time.monotonic()
         try:
             for piece in read(int(done["rows"])):
@@ -167,15 +164,11 @@ def _write(folder: Path, read: Callable[[int], Iterable[Stream]]) -> None:
 
 
 def _so_far(folder: Path) -> dict[str, Any]:
-    """What an interrupted process has written: counts, and how many items of each file."""
-    try:
+    """The counts of an interrupted process, and how many items of each file it has written."""
+    with suppress(*_DAMAGED):
         done: dict[str, Any] = json.loads((folder / "so_far.json").read_text())
-        if all(
-            (folder / name).stat().st_size >= done[name] * np.dtype(kind).itemsize for name, kind in _ARRAYS.items()
-        ):
+        if all((folder / name).stat().st_size >= done[name] * kind.itemsize for name, kind in _ARRAYS.items()):
             return {**done, **{name: int(done[name]) for name in ("rows", "bytes", "unknown")}}
-    except _DAMAGED:
-        pass
     return {"rows": 0, "bytes": 0, "unknown": 0, "unit": "documents", **dict.fromkeys(_ARRAYS, 0)}
 
 
@@ -223,30 +216,18 @@ def _put(folder: Path, place: Path, fresh: bool) -> None:
     something new when it is deleted.
     """
     with tempfile.TemporaryDirectory(dir=place.parent, prefix="old-", ignore_cleanup_errors=True) as away:
-        if fresh or not _is_whole(place):
+        if fresh or load(place.name) is None:
             with suppress(OSError):
                 place.rename(Path(away, "replaced"))
-            try:
+            with suppress(OSError):  # another process may be faster, with the same tokens
                 folder.rename(place)
                 return
-            except OSError:  # another process was faster, with the same tokens
-                pass
         folder.rename(Path(away, "unwanted"))
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        _opened(folder)
-    except _DAMAGED:
-        return False
-    return True
 
 
 def _forget_old(home: Path) -> None:
     """Delete what nobody has used for a month."""
     for entry in home.iterdir():
-        try:
+        with suppress(OSError):  # another process may do the same
             if time.time() - entry.stat().st_mtime > KEPT_FOR:
                 shutil.rmtree(entry, ignore_errors=True)
-        except OSError:
-            continue

@@ -17,11 +17,10 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from lmtasks.api import Blocks
 from lmtasks.data.corpus import Split
 from lmtasks.data.corpus.split import BATCH_BYTES, utf8
-from lmtasks.data.text.word_boundaries import word_starts
+from lmtasks.data.text.word_boundaries import Flags, word_starts
 
 Integers = np.ndarray[Any, np.dtype[np.int32]]
 Places = np.ndarray[Any, np.dtype[np.int64]]
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 _Item = TypeVar("_Item")
 
@@ -67,25 +66,29 @@ class _Batch:
     """Texts that are tokenised together: rows of a split, or parts of a row.
 
     Args:
-        opens, closes: bool [texts], whether a row begins with the text, and whether it ends with it.
         rows: how many rows end here, those included that were left out.
+        first: of parts, whether the row begins here; None for rows.
     """
 
     texts: list[str]
-    opens: Flags
-    closes: Flags
     rows: int
+    first: bool | None = None
+
+    def edges(self) -> Flags:
+        """Whether a row begins with each text, and whether it ends with it, bool [texts, 2]."""
+        edges = np.full((len(self.texts), 2), self.first is None)
+        if self.first is not None:
+            edges[:1, 0], edges[-1:, 1] = self.first, self.rows > 0
+        return edges
 
 
 def read(
     split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, start: int = 0, workers: int = 1
 ) -> Iterator[Stream]:
-    """Tokenise a split, batch by batch of its rows.
+    """The tokens of a split, batch by batch of its rows.
 
     Args:
-        split: the text.
         tokenizer: called without special tokens; those come from ``blocks``.
-        blocks: how the recipe wants it.
         start: go on after so many rows.
         workers: processes for a tokenizer in Python; one in Rust uses all cores by itself.
 
@@ -112,7 +115,7 @@ def read(
 
 
 def _frame(tokens: tuple[int, ...], documents: Places, blocks: Blocks, unit: str) -> Stream:
-    """What stands before or after a running text, as a piece of the stream."""
+    """The tokens before or after a running text, as a piece of the stream."""
     words = np.ones(len(tokens), np.bool_) if blocks.words else None
     return Stream(np.asarray(tokens, np.int32), documents, words, 0, unit)
 
@@ -126,7 +129,7 @@ def _batches(split: Split, tokenizer: PreTrainedTokenizerBase, line_by_line: boo
         texts = array.to_pylist()
         if line_by_line:
             texts = [line for line in (text.rstrip("\r\n") for text in texts) if line.strip()]
-        yield _batch(texts, len(array))
+        yield _Batch(texts, len(array))
 
 
 def _in_parts(tokenizer: PreTrainedTokenizerBase, text: memoryview, line_by_line: bool) -> Iterator[_Batch]:
@@ -135,24 +138,16 @@ def _in_parts(tokenizer: PreTrainedTokenizerBase, text: memoryview, line_by_line
         while text and text[-1] in b"\r\n":
             text = text[:-1]
         if not any(window.strip() for window in _windows(text)):
-            yield _batch([], 1)
+            yield _Batch([], 1)
             return
     parts: list[str] = []
     first = True
     for part in parted(tokenizer, _windows(text)):
         if len(parts) == _PARTS:
-            yield _batch(parts, 0, first, False)
+            yield _Batch(parts, 0, first)
             parts, first = [], False
         parts.append(part)
-    yield _batch(parts, 1, first, True)
-
-
-def _batch(texts: list[str], rows: int, first: bool | None = None, last: bool | None = None) -> _Batch:
-    """A batch of rows, or, where it says whether they are the first and the last ones, of parts of one row."""
-    opens, closes = np.full(len(texts), first is None), np.full(len(texts), last is None)
-    opens[:1] |= bool(first)
-    closes[-1:] |= bool(last)
-    return _Batch(texts, opens, closes, rows)
+    yield _Batch(parts, 1, first)
 
 
 def _windows(text: memoryview) -> Iterator[str]:
@@ -291,21 +286,13 @@ def _framed(
     ids: Integers, lengths: Places, words: Flags | None, batch: _Batch, blocks: Blocks
 ) -> tuple[Integers, Places, Flags | None]:
     """Every document between the ids that start and end one; where each begins."""
-    start, end = np.asarray(blocks.document_start, np.int32), np.asarray(blocks.document_end, np.int32)
-    whole = len(start) * batch.opens + lengths + len(end) * batch.closes
-    lasts = np.cumsum(whole)
-    firsts = (lasts - whole)[batch.opens]
-    lasts = lasts[batch.closes] - len(end)
-    places = np.concatenate(
-        [np.add.outer(at, np.arange(len(frame))).ravel() for at, frame in ((firsts, start), (lasts, end))]
-    )
-    text = np.ones(int(whole.sum()), np.bool_)
-    text[places] = False
-    framed = np.empty(len(text), np.int32)
-    framed[text] = ids
-    framed[places] = np.concatenate([np.tile(start, len(firsts)), np.tile(end, len(lasts))])
-    if words is None:
-        return framed, firsts, None
-    starts = np.ones(len(text), np.bool_)
-    starts[text] = words
-    return framed, firsts, starts
+    frame = np.asarray([*blocks.document_start, *blocks.document_end], np.int32)
+    counts = len(blocks.document_start), len(blocks.document_end)
+    edges = batch.edges()
+    framed = np.repeat(edges, counts, axis=1)
+    ends = np.cumsum(lengths)
+    places = np.repeat(np.stack([ends - lengths, ends], axis=1), counts, axis=1)[framed]
+    whole = lengths + framed.sum(axis=1)
+    firsts = (np.cumsum(whole) - whole)[edges[:, 0]]
+    ids = np.insert(ids, places, np.broadcast_to(frame, framed.shape)[framed])
+    return ids, firsts, None if words is None else np.insert(words, places, True)

@@ -278,7 +278,7 @@ def test_an_interruption_within_a_long_row_begins_that_row_again(
 KILLED = """
 import os, signal, sys
 from lmtasks.data.text import token_cache as cache
-from lmtasks.data.corpus.load import split as corpus_split
+from lmtasks.data.corpus import split as corpus_split
 from test_token_cache import NUMBERS, WORDS
 from lmtasks.data.text.tokenize import read
 from transformers import AutoTokenizer
