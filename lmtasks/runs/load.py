@@ -85,7 +85,7 @@ def _load_data(request: Request, training: bool) -> Data:
     if training and corpus.train is None:
         raise InputError("a run needs training data", "add --train_file or --dataset")
     if processor is None and corpus.train is not None:
-        processor = train_processor(request, corpus.train.texts())
+        processor = train_processor(request, corpus.train.running_texts())
     if not request.model.model_name_or_path:
         config = fit_to_tokenizer(config, processor)
     request, notes = _fit_length(request, config, processor)

@@ -43,6 +43,9 @@ _BUILDERS: Mapping[str, tuple[type[datasets.DatasetBuilder], Sequence[str]]] = {
 _FORMATS = {suffix: kind for kind, (_, suffixes) in _BUILDERS.items() for suffix in suffixes}
 SUFFIXES = tuple(name + compressed for compressed in ("", *COMPRESSED) for name in _FORMATS)
 
+LAYOUT = 2
+"""Goes up whenever a file is read into other rows or columns, so that no old copy is taken for it."""
+
 
 @dataclass(frozen=True)
 class _DataFile:
@@ -211,7 +214,7 @@ def _prepared(builder: type[datasets.DatasetBuilder], files: Sequence[_DataFile]
     prepared = builder(
         dataset_name=builder.__name__.lower(),
         # Names a folder of the cache: another version of either may read the same file differently.
-        hash=f"{datasets.__version__}-{metadata.version('lmtasks')}",
+        hash=f"{datasets.__version__}-{metadata.version('lmtasks')}-{LAYOUT}",
         data_files=DataFilesDict({"train": DataFilesList(paths, states)}),
         # Rows in one piece of the file: for each piece the table that is read back keeps some kilobytes.
         writer_batch_size=1 << 16,

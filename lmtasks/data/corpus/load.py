@@ -19,7 +19,7 @@ from lmtasks.data.corpus.duplicates import count_duplicates
 from lmtasks.data.corpus.files import SUFFIXES, describe, find_files, load_files
 from lmtasks.data.corpus.hub_dataset import load_named
 from lmtasks.data.corpus.memory import in_memory, of_strings
-from lmtasks.data.corpus.split import Split, text_flags
+from lmtasks.data.corpus.split import Split, text_flags, without_begins
 from lmtasks.data.corpus.split_slices import held_out, take
 from lmtasks.data.sample import SAMPLES, sample_documents
 from lmtasks.errors import InputError
@@ -200,8 +200,9 @@ def _evaluation_split(data: DataSettings, source: _Source) -> str:
 def _select(source: _Source, medium: Medium, expression: str, flag: str) -> tuple[Split, str]:
     """The rows that a split expression selects, not yet looked at, and words for them."""
     words = source.words if expression == "train" else f"{source.words}, {expression}"
-    rows, column = medium.select(take(source.splits, expression, flag, source.words), source.column, source.words)
-    return Split(rows, column, source.documents), words
+    rows, begins = without_begins(take(source.splits, expression, flag, source.words))
+    rows, column = medium.select(rows, source.column, source.words)
+    return Split(rows, column, source.documents, begins=begins), words
 
 
 def _whole(split: Split, words: str, medium: Medium) -> Split:

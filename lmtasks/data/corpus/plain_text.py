@@ -18,6 +18,9 @@ from datasets.packaged_modules.text.text import Text
 
 from lmtasks.errors import InputError
 
+BEGINS = "text_begins"
+"""The column that says with which lines a text begins."""
+
 _AT_ONCE = 4 << 20
 """Bytes."""
 
@@ -28,6 +31,8 @@ _BREAK = re.compile(rb"\r\n?|\n")
 class PlainText(Text):
     """Yields lines with their breaks, or whole files; paragraphs as its parent does.
 
+    A column beside the lines says with which of them a file begins: files are texts of their own.
+
     Files are UTF-8, with or without a byte order mark. All kinds of line breaks become one.
     """
 
@@ -37,8 +42,10 @@ class PlainText(Text):
             return
         for shard, files in enumerate(files_iterables):
             for file in files:
-                for number, rows in enumerate(_rows(file, self.config.sample_by == "line")):
-                    yield Key(shard, number), pa.table({"text": rows})
+                lines = self.config.sample_by == "line"
+                for number, rows in enumerate(_rows(file, lines)):
+                    begins = {BEGINS: pa.array(np.arange(len(rows)) == (number and -1))} if lines else {}
+                    yield Key(shard, number), pa.table({"text": rows, **begins})
 
 
 def _rows(file: str, lines: bool) -> Iterator[pa.Array]:

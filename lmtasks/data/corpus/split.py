@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from itertools import pairwise
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmtasks.data.corpus.columns import bad_row, first_mixed, strings
+from lmtasks.data.corpus.plain_text import BEGINS
 from lmtasks.errors import InputError
 
 BATCH_BYTES = min(os.cpu_count() or 1, 32) << 15
@@ -37,6 +38,7 @@ class Split:
         blank: how many rows were left out because they hold nothing.
         chosen: whether each row belongs to the split, uint8 ``[rows / 8]``: one bit each, as ``numpy.packbits`` makes
             them; None for all of them.
+        begins: int64, the rows with which texts begin, where rows are lines: a file is a text of its own.
     """
 
     rows: datasets.Dataset
@@ -45,6 +47,7 @@ class Split:
     blank: int = 0
     # Not an index of rows: it takes 64 bits each, and Arrow hands such rows out one by one.
     chosen: npt.NDArray[np.uint8] | None = None
+    begins: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def __len__(self) -> int:
         return len(self.rows) if self.chosen is None else int(np.unpackbits(self.chosen).sum())
@@ -74,6 +77,36 @@ class Split:
         for array in self.arrays(batch_size=batch_size):
             yield array.to_pylist()
 
+    def running(self, start: int = 0) -> Iterator[tuple[int, pa.Array]]:
+        """The lines in order, in arrays as bounded as :meth:`arrays`, each with the number of the text that it is of.
+
+        Args:
+            start: leave out so many rows.
+        """
+        for array in self.arrays(start):
+            first, last = np.searchsorted(self.text_starts, [start, start + len(array)], side="right")
+            cuts = [0, *(self.text_starts[first:last] - start).tolist(), len(array)]
+            for number, (begin, end) in enumerate(pairwise(cuts), int(first) - 1):
+                if end > begin:
+                    yield number, array.slice(begin, end - begin)
+            start += len(array)
+
+    def running_texts(self) -> Iterator[list[str]]:
+        """As :meth:`texts`, but lines of one text that are read together are one."""
+        if self.documents:
+            yield from self.texts()
+        else:
+            yield from ([str(utf8(array), "utf-8")] for _, array in self.running())
+
+    @cached_property
+    def text_starts(self) -> npt.NDArray[np.int64]:
+        """The numbers, among the rows of the split, of the lines with which texts begin, int64 [texts]."""
+        if self.chosen is None:
+            return self.begins
+        kept = np.cumsum(_bits(self.chosen, 0, len(self.rows)), dtype=np.int64)
+        before = np.where(self.begins > 0, kept[self.begins - 1], 0)
+        return np.unique(before[before < len(self)])
+
     @cached_property
     def fingerprint(self) -> str:
         """32 hex digits for the text of all rows, their order, and whether they are documents or lines.
@@ -87,7 +120,19 @@ class Split:
             texts.update(utf8(array))
             lengths.update(pc.binary_length(array).to_numpy(zero_copy_only=False).astype("<i8").data)
         texts.update(lengths.digest())
+        if not self.documents:
+            texts.update(self.text_starts.astype("<i8").data)
         return texts.hexdigest()
+
+
+def without_begins(rows: datasets.Dataset) -> tuple[datasets.Dataset, npt.NDArray[np.int64]]:
+    """Rows without the column that says where texts begin, and the numbers of these rows; the first where none says."""
+    if BEGINS not in rows.column_names:
+        return rows, np.zeros(1, np.int64)
+    parts = rows.select_columns([BEGINS]).with_format("arrow").iter(_READ_ROWS)
+    flags = np.concatenate([np.zeros(0, np.bool_), *(part.column(0).to_numpy() for part in parts)])
+    flags[:1] = True  # what a slice leaves of a text
+    return rows.remove_columns(BEGINS), np.flatnonzero(flags)
 
 
 def utf8(array: pa.Array) -> memoryview:

@@ -71,7 +71,7 @@ def _check_request(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, 
             f"{type(tokenizer).__name__} does not say where in the text its tokens are, so words are unknown",
             "leave --mask_unit word out, or take a fast tokenizer (tokenizer.json)",
         )
-    if blocks.isolate and not split.documents and not blocks.line_by_line:
+    if blocks.isolate and not split.documents and not blocks.line_by_line and len(split.text_starts) < 2:
         raise InputError(
             f"the lines of the {name} text are one document, there is nothing to isolate",
             "--sample_by paragraph or --sample_by document says what a document is",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import codecs
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ from multiprocessing import get_all_start_methods, get_context
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import pyarrow.compute as pc
 import regex
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -32,10 +34,16 @@ _PARTS = max(1, BATCH_BYTES // LONGEST)
 
 # Between words, or, in scripts without spaces, around punctuation.
 _CANDIDATE = regex.compile(r"(?<=\S)(?=\s\S)|(?<=\S\s)(?=\S)|(?<=[\p{P}\p{S}])|(?=[\p{P}\p{S}])")
-_NEIGHBOURHOOD = 200
+_NEIGHBOURHOOD = 128
 """Characters to either side of a place by which it is known whether a text may be parted there."""
 
-_TRIES = 1000
+_SHIFT = 37
+"""Characters by which the left side is shorter when it is tried again; odd, because pairs are what is joined first."""
+
+_VARIED = 12
+"""Groups of three characters that a text has at least if it is no run."""
+
+_TRIES, _TRIES_OF_ROWS = 1000, 20
 
 
 @dataclass(frozen=True)
@@ -61,31 +69,59 @@ class Stream:
     unknown: int = 0
 
 
+class Part(NamedTuple):
+    """A part of a text whose parts have the tokens of the whole.
+
+    Args:
+        before: the end of the part before, which is read along: tokenizers look at what stands to the left.
+        skipped: tokens of that.
+        rows: how many rows end in the part; 0 where it ends in the middle of one.
+    """
+
+    text: str
+    before: str = ""
+    skipped: int = 0
+    rows: int = 0
+
+
 @dataclass(frozen=True)
 class _Batch:
-    """Texts that are tokenised together: rows of a split, or parts of a row.
+    """Texts that are tokenised together: rows, or parts of a text.
 
     Args:
         rows: how many rows end here, those included that were left out.
-        first: of parts, whether the row begins here; None for rows.
+        parts: what the texts are made of, where they are parts of one.
+        opens, closes: of parts, whether the text begins with the first and ends with the last of them.
     """
 
     texts: list[str]
     rows: int
-    first: bool | None = None
+    parts: Sequence[Part] = ()
+    opens: bool = False
+    closes: bool = False
 
+    @property
     def edges(self) -> Flags:
-        """Whether a row begins with each text, and whether it ends with it, bool [texts, 2]."""
-        edges = np.full((len(self.texts), 2), self.first is None)
-        if self.first is not None:
-            edges[:1, 0], edges[-1:, 1] = self.first, self.rows > 0
+        """Whether a document begins with each text, and whether it ends with it, bool [texts, 2]."""
+        edges = np.full((len(self.texts), 2), not self.parts)
+        if self.parts:
+            edges[0, 0], edges[-1, 1] = self.opens, self.closes
         return edges
+
+    @property
+    def bytes(self) -> int:
+        """UTF-8 bytes of the text."""
+        texts = [part.text for part in self.parts] or self.texts
+        return sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
 
 
 def read(
     split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, start: int = 0, workers: int = 1
 ) -> Iterator[Stream]:
     """The tokens of a split, batch by batch of its rows.
+
+    Lines of a running text are tokenised as one text: its ids are those of the tokenizer called on the whole, which
+    may join what stands to both sides of a line break, or treat the beginning of a text otherwise.
 
     Args:
         tokenizer: called without special tokens; those come from ``blocks``.
@@ -96,58 +132,75 @@ def read(
         pieces of the stream; ``documents`` count from the beginning of the piece. ``rows`` counts those that end in
         it: after a piece with any, reading may go on another time.
     """
-    apart = split.documents or blocks.line_by_line
     unit = "documents" if split.documents else "lines"
-    if not apart and not start:  # a running text is one document
-        yield _frame(blocks.document_start, np.zeros(1, np.int64), blocks, unit)
-    batches = _batches(split, tokenizer, blocks.line_by_line and not split.documents, start)
+    running = not split.documents and not blocks.line_by_line
+    batches = _running(split, tokenizer, start) if running else _batches(split, tokenizer, blocks.line_by_line, start)
     for batch, encoded in _all_encoded(batches, tokenizer, blocks.words, workers):
-        size = sum(len(text) if text.isascii() else len(text.encode()) for text in batch.texts)
-        ids, lengths = _joined(encoded)
-        words = _word_starts(batch.texts, encoded) if blocks.words else None
+        ids, lengths = _joined(encoded, batch.parts)
+        words = _word_starts(batch, encoded) if blocks.words else None
         unknown = 0 if tokenizer.unk_token_id is None else int((ids == tokenizer.unk_token_id).sum())
-        documents = np.zeros(0, np.int64)
-        if apart:
-            ids, documents, words = _framed(ids, lengths, words, batch, blocks)
-        yield Stream(ids, documents, words, batch.rows, unit, size, unknown)
-    if not apart:
-        yield _frame(blocks.document_end, np.zeros(0, np.int64), blocks, unit)
-
-
-def _frame(tokens: tuple[int, ...], documents: Places, blocks: Blocks, unit: str) -> Stream:
-    """The tokens before or after a running text, as a piece of the stream."""
-    words = np.ones(len(tokens), np.bool_) if blocks.words else None
-    return Stream(np.asarray(tokens, np.int32), documents, words, 0, unit)
+        ids, documents, words = _framed(ids, lengths, words, batch, blocks)
+        yield Stream(ids, documents, words, batch.rows, unit, batch.bytes, unknown)
 
 
 def _batches(split: Split, tokenizer: PreTrainedTokenizerBase, line_by_line: bool, start: int) -> Iterator[_Batch]:
     """The rows from one on; of lines that are on their own neither line breaks nor blank ones."""
+    lines = line_by_line and not split.documents
     for array in split.arrays(start):
-        if len(array) == 1 and len(utf8(array)) > LONGEST:
-            yield from _in_parts(tokenizer, utf8(array), line_by_line)
+        text = utf8(array)
+        if len(array) > 1 or len(text) <= LONGEST:
+            texts = array.to_pylist()
+            if lines:
+                texts = [line for line in (text.rstrip("\r\n") for text in texts) if line.strip()]
+            yield _Batch(texts, len(array))
             continue
-        texts = array.to_pylist()
-        if line_by_line:
-            texts = [line for line in (text.rstrip("\r\n") for text in texts) if line.strip()]
-        yield _Batch(texts, len(array))
-
-
-def _in_parts(tokenizer: PreTrainedTokenizerBase, text: memoryview, line_by_line: bool) -> Iterator[_Batch]:
-    """One long row, which is never in memory as a whole if its tokenizer allows."""
-    if line_by_line:
-        while text and text[-1] in b"\r\n":
+        while lines and text and text[-1] in b"\r\n":
             text = text[:-1]
-        if not any(window.strip() for window in _windows(text)):
+        if lines and not any(window.strip() for window in _windows(text)):
             yield _Batch([], 1)
-            return
-    parts: list[str] = []
-    first = True
-    for part in parted(tokenizer, _windows(text)):
-        if len(parts) == _PARTS:
-            yield _Batch(parts, 0, first)
-            parts, first = [], False
-        parts.append(part)
-    yield _Batch(parts, 1, first)
+            continue
+        windows: Iterator[tuple[str, Sequence[int]]] = ((window, ()) for window in _windows(text))
+        yield from _in_parts(parted(tokenizer, itertools.chain(windows, [("", (0,))])), opens=True)
+
+
+def _running(split: Split, tokenizer: PreTrainedTokenizerBase, start: int) -> Iterator[_Batch]:
+    """Running texts from a row on, which may be in the middle of one."""
+    opens = start in split.text_starts
+    before = "" if opens else _before(split, start)
+    for _, arrays in itertools.groupby(split.running(start), key=lambda piece: piece[0]):
+        windows = ((str(utf8(array), "utf-8"), np.cumsum(pc.utf8_length(array)).tolist()) for _, array in arrays)
+        yield from _in_parts(parted(tokenizer, windows, before), opens)
+        opens, before = True, ""
+
+
+def _before(split: Split, start: int) -> str:
+    """The end of a running text before a row, ``_NEIGHBOURHOOD`` characters if there are as many."""
+    first = max(int(split.text_starts[np.searchsorted(split.text_starts, start) - 1]), start - _NEIGHBOURHOOD)
+    text, rows = "", first
+    for array in split.arrays(first):
+        text = (text + str(utf8(array.slice(0, start - rows)), "utf-8"))[-_NEIGHBOURHOOD:]
+        rows += len(array)
+        if rows >= start:
+            break
+    return text
+
+
+def _in_parts(parts: Iterable[Part], opens: bool) -> Iterator[_Batch]:
+    """A text in batches of its parts; it is never in memory as a whole if its tokenizer allows."""
+    batch: list[Part] = []
+    uncounted = 0  # in the middle of a row nobody can go on, so rows count with the next part that ends one
+    for part in parts:
+        if len(batch) == _PARTS:
+            rows = uncounted + sum(one.rows for one in batch)
+            ends = batch[-1].rows > 0
+            yield _of_parts(batch, rows if ends else 0, opens)
+            batch, opens, uncounted = [], False, 0 if ends else rows
+        batch.append(part)
+    yield _of_parts(batch, uncounted + sum(one.rows for one in batch), opens, closes=True)
+
+
+def _of_parts(parts: list[Part], rows: int, opens: bool, closes: bool = False) -> _Batch:
+    return _Batch([part.before + part.text for part in parts], rows, parts, opens, closes)
 
 
 def _windows(text: memoryview) -> Iterator[str]:
@@ -155,36 +208,62 @@ def _windows(text: memoryview) -> Iterator[str]:
     return codecs.iterdecode((bytes(text[at : at + LONGEST]) for at in range(0, len(text), LONGEST)), "utf-8")
 
 
-def parted(tokenizer: PreTrainedTokenizerBase, windows: Iterable[str]) -> Iterator[str]:
-    """A text in parts of about ``LONGEST`` characters that have the same tokens apart as together.
+def parted(
+    tokenizer: PreTrainedTokenizerBase, windows: Iterable[tuple[str, Sequence[int]]], before: str = ""
+) -> Iterator[Part]:
+    """A text in parts of about ``LONGEST`` characters that have the tokens of the whole.
 
     Whether they do is tried, with what is near the place: tokenizers join and split by rules of their own. A text
-    that can be parted nowhere stays whole.
+    that can be parted nowhere stays whole. Ends of rows are tried first, for reading may go on there another time.
 
     Args:
-        windows: the text, piece by piece.
+        windows: the text, piece by piece, and the places in each, in characters, where rows end.
+        before: the end of what stands before it, where it is the rest of a text.
     """
-    text, tried = "", 0
-    for window in windows:
+    text, tried, skipped = "", 0, len(_encoded(tokenizer, [before])[0].ids) if before else 0
+    ends: list[int] = []
+    for window, places in windows:
+        ends += [len(text) + place for place in places]
         text += window
-        while (place := _seam(tokenizer, text, max(LONGEST, tried))) is not None:
-            yield text[:place]
-            text, tried = text[place:], 0
+        while (seam := _seam(tokenizer, text, max(LONGEST, tried), ends)) is not None:
+            place, tokens = seam
+            done = bisect.bisect_right(ends, place)
+            rows = done if done and ends[done - 1] == place else 0
+            yield Part(text[:place], before, skipped, rows)
+            before, skipped, text, tried = text[place - _NEIGHBOURHOOD : place], tokens, text[place:], 0
+            # Rows that end within a part that ends in the middle of one: with the part after it.
+            ends = [max(0, end - place) for end in (ends[done:] if rows else ends)]
         tried = len(text) - _NEIGHBOURHOOD
-    yield text
+    yield Part(text, before, skipped, len(ends))
 
 
-def _seam(tokenizer: PreTrainedTokenizerBase, text: str, earliest: int) -> int | None:
-    """The first place from there on where the text may be parted, if one of many will do."""
-    for match in itertools.islice(_CANDIDATE.finditer(text, earliest), _TRIES):
-        place = match.start()
+def _seam(tokenizer: PreTrainedTokenizerBase, text: str, earliest: int, ends: Sequence[int]) -> tuple[int, int] | None:
+    """The first place from there on where the text may be parted, if one of many will do.
+
+    Returns:
+        the place, and how many tokens the ``_NEIGHBOURHOOD`` before it has.
+    """
+    latest = len(text) - _NEIGHBOURHOOD  # beyond, it is tried again when more of the text is there
+    rows = ends[bisect.bisect_left(ends, earliest) : bisect.bisect_right(ends, latest)]
+    candidates = (match.start() for match in _CANDIDATE.finditer(text, earliest, max(earliest, latest)))
+    for place in itertools.chain(rows[:_TRIES_OF_ROWS], itertools.islice(candidates, _TRIES)):
         left, right = text[place - _NEIGHBOURHOOD : place], text[place : place + _NEIGHBOURHOOD]
-        if len(right) < _NEIGHBOURHOOD:
-            break  # tried again when more of the text is there
-        one, other, both = _encoded(tokenizer, [left, right, left + right])
-        if one.ids + other.ids == both.ids:
-            return place
+        # From a second place on as well: how a long run is divided depends on where it begins.
+        later = left[_SHIFT:]
+        if _is_run(later) or _is_run(right):
+            continue
+        alone, whole, alone_later, whole_later = (
+            encoded.ids for encoded in _encoded(tokenizer, [left, left + right, later, later + right])
+        )
+        after, after_later = whole[len(alone) :], whole_later[len(alone_later) :]
+        if whole == alone + after and whole_later == alone_later + after_later and after == after_later:
+            return place, len(alone)
     return None
+
+
+def _is_run(text: str) -> bool:
+    """Whether a text says little about what is near it: a line of dashes, empty lines, a few letters over and over."""
+    return len({text[at : at + 3] for at in range(len(text) - 2)}) < _VARIED
 
 
 def _all_encoded(
@@ -269,16 +348,20 @@ def _is_plain(tokenizer: PreTrainedTokenizerBase) -> bool:
     )
 
 
-def _joined(encoded: Sequence[_Encoded]) -> tuple[Integers, Places]:
+def _joined(encoded: Sequence[_Encoded], parts: Sequence[Part]) -> tuple[Integers, Places]:
     """The token ids of the texts in one array, and how many each text has."""
     rows = [text.ids for text in encoded]
+    if parts:
+        rows = [ids[part.skipped :] for ids, part in zip(rows, parts, strict=True)]
     lengths = np.fromiter(map(len, rows), np.int64, count=len(rows))
     return np.fromiter(itertools.chain.from_iterable(rows), np.int32, count=int(lengths.sum())), lengths
 
 
-def _word_starts(texts: list[str], encoded: Sequence[_Encoded]) -> Flags:
+def _word_starts(batch: _Batch, encoded: Sequence[_Encoded]) -> Flags:
     """Whether a word begins in each token, bool [tokens of all texts]."""
-    starts = [word_starts(text, tokens.offsets) for text, tokens in zip(texts, encoded, strict=True)]
+    starts = [word_starts(text, tokens.offsets) for text, tokens in zip(batch.texts, encoded, strict=True)]
+    if batch.parts:
+        starts = [flags[part.skipped :] for flags, part in zip(starts, batch.parts, strict=True)]
     return np.concatenate([np.zeros(0, np.bool_), *starts])
 
 
@@ -288,7 +371,7 @@ def _framed(
     """Every document between the ids that start and end one; where each begins."""
     frame = np.asarray([*blocks.document_start, *blocks.document_end], np.int32)
     counts = len(blocks.document_start), len(blocks.document_end)
-    edges = batch.edges()
+    edges = batch.edges
     framed = np.repeat(edges, counts, axis=1)
     ends = np.cumsum(lengths)
     places = np.repeat(np.stack([ends - lengths, ends], axis=1), counts, axis=1)[framed]

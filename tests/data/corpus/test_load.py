@@ -649,7 +649,7 @@ def split(rows: list[str], documents: bool = True) -> Split:
 def test_fingerprint_outlives_the_process() -> None:
     # A cache on disk is keyed by it: this value may change only on purpose.
     assert split(["one", "two\n", "é"]).fingerprint == "a123b5dd25266081150990b4b8f599d8"
-    assert split(["one", "two\n", "é"], documents=False).fingerprint == "8409d28c09b058d8a2749b2bab2bfd96"
+    assert split(["one", "two\n", "é"], documents=False).fingerprint == "277ab7dc1018871f243d41545f3cd0c9"
 
 
 def test_same_text_has_the_same_fingerprint_wherever_it_comes_from() -> None:
@@ -669,13 +669,29 @@ def test_same_text_has_the_same_fingerprint_wherever_it_comes_from() -> None:
     assert None not in splits
 
 
-def test_same_lines_have_the_same_fingerprint_in_one_file_and_in_two() -> None:
+def test_lines_of_two_files_are_two_texts_and_no_other_line_breaks_count() -> None:
     write("a.txt", "one\n\ntwo\n")
     write("b.txt", "one\r\n\r\n")
     write("c.txt", "two\n")
-    one, two = (load(validation_file=files).evaluation for files in (["a.txt"], ["b.txt", "c.txt"]))
-    assert one is not None and two is not None
-    assert one.fingerprint == two.fingerprint == split(["one\n", "\n", "two\n"], documents=False).fingerprint
+    write("d.txt", "one\r\n\r\ntwo\r\n")
+    files = (["a.txt"], ["d.txt"], ["b.txt", "c.txt"])
+    one, same, two = (load(validation_file=names).evaluation for names in files)
+    assert one.fingerprint == same.fingerprint == split(["one\n", "\n", "two\n"], documents=False).fingerprint
+    assert one.text_starts.tolist() == [0] and two.text_starts.tolist() == [0, 2]
+    assert one.fingerprint != two.fingerprint
+
+
+def test_a_text_begins_with_the_first_of_its_lines_that_belongs_to_the_split() -> None:
+    for number in range(4):
+        write(f"{number}.txt", "".join(f"line {line} of {number}\n" for line in range(10)))
+    corpus = load(train_file=[f"{number}.txt" for number in range(4)], test_size=0.4)
+    for part in (corpus.train, corpus.evaluation):
+        rows = [text for batch in part.texts() for text in batch]
+        files = [row.split()[-1] for row in rows]
+        begins = [place for place, file in enumerate(files) if place == 0 or file != files[place - 1]]
+        assert part.text_starts.tolist() == begins
+        texts = ["".join(text for text in rows if text.split()[-1] == file) for file in dict.fromkeys(files)]
+        assert [text for batch in part.running_texts() for text in batch] == texts
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class InBatches(Split):
 
 def split_of(documents: list[list[int]], *, is_documents: bool = True, at_once: int = 1000) -> Split:
     rows = datasets.Dataset.from_dict(
-        {"text": [" ".join(map(str, document)) for document in documents]},
+        {"text": [" ".join(map(str, document)) + "\n" * (not is_documents) for document in documents]},
         features=datasets.Features({"text": datasets.Value("string")}),
     )
     return InBatches(rows, ("text",), is_documents, at_once=at_once)
@@ -73,7 +73,7 @@ def streamed(documents: list[list[int]], blocks: Blocks, is_documents: bool) -> 
         return [[*first, *one, *last] for one in documents if one or is_documents]
     if is_documents:
         return [[token for one in documents for token in (*first, *one, *last)]]
-    return [[*first, *(token for one in documents for token in one), *last]]
+    return [[*first, *(token for one in documents for token in one), *last]] if documents else [[]]
 
 
 @given(
