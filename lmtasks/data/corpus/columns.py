@@ -102,12 +102,25 @@ def _guess(schema: pa.Schema, source: str) -> tuple[str, ...]:
     if "text" in schema.names:
         return ("text",)
     texts = [field.name for field in schema if _is_string(field.type)]
-    if len(texts) == 1:
+    # A record or a list that holds text may be meant as well: beside conversations, the only string is an id.
+    possible = [field.name for field in schema if _reaches_text(field.type)]
+    if len(texts) == len(possible) == 1:
         return (texts[0],)
-    why = f"{len(texts)} columns hold text" if texts else "no column holds plain text"
+    others = " and ".join(f"'{name}'" for name in possible if name not in texts)
+    why = {0: "no column holds plain text", 1: f"'{texts[0]}' holds text, {others} may as well," if texts else ""}
+    told = why.get(len(texts), f"{len(texts)} columns hold text")
     raise InputError(
-        f"cannot tell which column of {source} is the text: {why} of {', '.join(_leaves(schema))}", "--text_column NAME"
+        f"cannot tell which column of {source} is the text: {told} of {', '.join(_leaves(schema))}",
+        "--text_column NAME",
     )
+
+
+def _reaches_text(kind: pa.DataType) -> bool:
+    """Whether text is in a column, or somewhere inside of its lists and records."""
+    inner = _item_type(kind)
+    if pa.types.is_struct(inner):
+        return any(_reaches_text(field.type) for field in inner)
+    return _is_text(inner) or getattr(inner, "extension_name", None) == "arrow.json"
 
 
 def _descend(fields: pa.Schema | pa.StructType, name: str) -> tuple[str, ...] | None:

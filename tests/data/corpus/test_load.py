@@ -235,6 +235,16 @@ def test_objects_of_several_shapes() -> None:
     )
 
 
+@pytest.mark.parametrize("cell", [[{"from": "human", "value": "hi"}], {"body": "hi"}, ["hi", "ho"]])
+def test_the_only_string_is_no_guess_where_a_list_or_record_may_hold_the_text(cell: Any) -> None:
+    write("a.jsonl", lines({"id": "one", "conversations": cell}, {"id": "two", "conversations": cell}))
+    told = "'id' holds text, 'conversations' may as well, of id, conversations"
+    refused(f"cannot tell which column of a.jsonl is the text: {told}", validation_file=["a.jsonl"])
+    assert evaluated("a.jsonl", text_column="id") == ["one", "two"]
+    write("b.jsonl", lines({"body": "one", "n": [1, 2], "meta": {"score": 0.5}}))
+    assert evaluated("b.jsonl") == ["one"], "numbers are no text, however deep"
+
+
 def test_numbers_late_in_json_are_not_taken_for_text() -> None:
     rows = [{"text": "x" * 1000}] * 12_000
     good, number, text = {"text": "a"}, {"text": 5}, {"text": "5"}
@@ -349,7 +359,7 @@ def test_every_kind_of_string(kind: pa.DataType) -> None:
 
 
 def test_only_string_column_is_the_text() -> None:
-    rows = datasets.Dataset.from_dict({"id": [1], "body": ["a"], "tags": [["x"]]})
+    rows = datasets.Dataset.from_dict({"id": [1], "body": ["a"], "ranks": [[3]]})
     assert texts(load(eval_dataset=rows).evaluation) == ["a"]
     both = datasets.Dataset.from_dict({"title": ["t"], "text": ["a"]})
     assert texts(load(eval_dataset=both).evaluation) == ["a"]
