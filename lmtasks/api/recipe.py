@@ -138,7 +138,8 @@ class Recipe:
         pipeline: task name of ``transformers.pipeline`` that uses the result, or ``"module:Class"`` of a
             ``transformers.Pipeline`` of the recipe's own.
         attention: what a position may see; the runner proves it before training. None: not checked.
-        targets: batch to the ids of its targets, int [targets]; their number is the divisor.
+        targets: batch to the ids of its targets, int [targets]; their number is the divisor, and has to be known
+            before the first of several accumulated batches goes backwards: without the model.
         before_step: (model, options, steps done), called before every optimiser step, for what changes in the
             model as training goes on. All it knows is the number of steps, so a resumed run goes on alike.
         views: (tokenizer, options) to further ways of cutting the evaluation text, by name. The same text is

@@ -17,6 +17,7 @@ from lmtasks.errors import InputError
 RECORD = "run.json"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
+"""A folder of their own: so OUT is a clean model, and nobody's ``checkpoint-best`` is taken for one of ours."""
 
 ABOUT_THE_RUN = (RECORD, "README.md", "all_results.json", "train_results.json", "eval_results.json")
 """Files that a run leaves for whoever gets its model."""

@@ -201,7 +201,11 @@ def _refuse_taken(plugin: Plugin, others: Iterable[Plugin]) -> None:
 
 
 def _named(plugins: Sequence[Plugin]) -> dict[str, Recipe]:
-    """Each recipe under its own name, or under ``package:recipe`` where that is taken."""
+    """Each recipe under its own name, or under ``package:recipe`` where that is taken.
+
+    A name that two packages have belongs to neither, but for a built-in's: whoever installs a package must not change,
+    without knowing, what an old command means.
+    """
     recipes: dict[str, Recipe] = {}
     for plugin in plugins:
         for name, recipe in plugin.recipes.items():
