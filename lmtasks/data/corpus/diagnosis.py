@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -81,7 +82,7 @@ def csv_schema(name: Path, content: Path, kind: str) -> pa.Schema:
         head = next(_csv_chunks(content, kind))
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError, StopIteration) as error:
         _explain_encoding(name, content)
-        raise empty(name) if isinstance(error, StopIteration) else _csv_error(name, error) from error
+        raise empty(name) if isinstance(error, StopIteration) else _csv_error(name, error, kind) from error
     if not len(head):
         raise empty(name, "has a header and no rows")
     return pa.Schema.from_pandas(head, preserve_index=False)
@@ -92,7 +93,9 @@ def csv_options(kind: str) -> dict[str, Any]:
 
     Left alone, pandas reads ``NA`` and ``None`` as nothing.
     """
-    return {"sep": "\t" if kind == "tsv" else ",", "encoding": "utf-8-sig", "keep_default_na": False}
+    # A quotation mark in a tsv file is one: such files put nothing into quotes, and have no line breaks in cells.
+    how = {"sep": "\t", "quoting": csv.QUOTE_NONE} if kind == "tsv" else {"sep": ","}
+    return {**how, "encoding": "utf-8-sig", "keep_default_na": False}
 
 
 def empty(name: Path, what: str = "is empty") -> InputError:
@@ -198,7 +201,7 @@ def _explain_csv(name: Path, content: Path, kind: str, first: Path) -> None:
         for _ in _csv_chunks(content, kind):
             pass
     except pandas.errors.ParserError as error:
-        raise _csv_error(name, error) from error
+        raise _csv_error(name, error, kind) from error
 
 
 def _csv_chunks(content: Path, kind: str, **options: Any) -> Iterator[Any]:
@@ -232,8 +235,7 @@ def _bad_line(name: Path, number: int, problem: object) -> InputError:
     return InputError(f"{name}, line {number} is not JSON: {problem}", "repair or remove the line")
 
 
-def _csv_error(name: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{name} cannot be read: {' '.join(str(error).split())}",
-        "quote cells that contain the separator or a line break",
-    )
+def _csv_error(name: Path, error: Exception, kind: str) -> InputError:
+    quoted = "quote cells that contain the separator or a line break"
+    hint = "take tabs and line breaks out of the cells, or write csv" if kind == "tsv" else quoted
+    return InputError(f"{name} cannot be read: {' '.join(str(error).split())}", hint)

@@ -111,7 +111,6 @@ FORMATS: dict[str, bytes] = {
     "jsonl": lines({"id": 1, "text": "é one"}, {"id": 2, "text": "two\nlines"}).encode(),
     "json": json.dumps([{"text": "é one"}, {"text": "two\nlines"}], indent=1).encode(),
     "csv": 'id,text\n1,é one\n2,"two\nlines"\n'.encode(),
-    "tsv": 'id\ttext\n1\té one\n2\t"two\nlines"\n'.encode(),
     "parquet": parquet(TABLE),
     "arrow": arrow(TABLE),
 }
@@ -243,6 +242,15 @@ def test_the_only_string_is_no_guess_where_a_list_or_record_may_hold_the_text(ce
     assert evaluated("a.jsonl", text_column="id") == ["one", "two"]
     write("b.jsonl", lines({"body": "one", "n": [1, 2], "meta": {"score": 0.5}}))
     assert evaluated("b.jsonl") == ["one"], "numbers are no text, however deep"
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_a_line_of_a_tsv_file_is_a_row_whatever_quotes_are_in_it(packer: str) -> None:
+    cells = ['"Hello, he said', "Plain é", 'She said "bye"', "'", 'end"', '"x" y', "NA", "007"]
+    content = "id\ttext\n" + "".join(f"{number}\t{cell}\n" for number, cell in enumerate(cells))
+    assert evaluated(write(f"a.tsv{packer}", PACKERS[packer](content.encode()))) == cells
+    write("b.tsv", "id\ttext\n1\ta\tb\n")
+    refused("b.tsv", hint="take tabs and line breaks out of the cells", validation_file=["b.tsv"])
 
 
 def test_numbers_late_in_json_are_not_taken_for_text() -> None:
