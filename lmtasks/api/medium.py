@@ -146,7 +146,6 @@ class Layout(Protocol):
 
         Args:
             name: what to call the split, "training".
-            processor: the processing class.
             config: of the model.
 
         Raises:

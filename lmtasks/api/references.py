@@ -29,11 +29,7 @@ HEAVY = (
 
 @dataclass(frozen=True)
 class Deferred:
-    """A function named by string, imported when it is first called.
-
-    Raises:
-        ImportError: when it is called; there is no such function.
-    """
+    """A function named by string, imported when it is first called; ImportError then, where there is none."""
 
     reference: str
 

@@ -54,7 +54,6 @@ class Request:
     """A task for a recipe, checked as far as names and values go.
 
     Args:
-        options: instance of the recipe's options.
         training: ``TrainingArguments`` by name.
         given: names that the user set, rather than a default.
         sample: the embedded text to use, when no data was given.

@@ -6,13 +6,22 @@ import errno
 from functools import partial
 
 from lmtasks.artifacts.publish import push
-from lmtasks.artifacts.run_folder import LOG, checkpoint_to_resume, clear, require_usable, reserved, save_into
+from lmtasks.artifacts.run_folder import (
+    LOG,
+    RECORD,
+    checkpoint_to_resume,
+    clear,
+    require_usable,
+    reserved,
+    save_into,
+    write_json,
+)
 from lmtasks.config.world import ALONE, World
 from lmtasks.errors import RunError
 from lmtasks.registry.catalog import Catalog
 from lmtasks.runs.figures import figures_of
 from lmtasks.runs.prepare import Prepared
-from lmtasks.runs.record import new_record, write_record, write_results
+from lmtasks.runs.record import new_record, write_results
 from lmtasks.runs.result import Run
 from lmtasks.runs.verify import verify
 from lmtasks.training.trainer import Trained, train
@@ -46,7 +55,7 @@ def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:
     request, folder = prepared.request, prepared.folder
     record = new_record(prepared, catalog)
     if world.is_main:
-        write_record(folder, record)
+        write_json(folder / RECORD, record)
     trained = _train(prepared)
     figures = figures_of(trained.model, request, prepared.processor, prepared.data.encoded.evaluation)
     if world.is_main:

@@ -26,7 +26,6 @@ class Data:
     Args:
         request: with what had to be fitted to the model.
         config: of the model, fitted to the processing class where the model is to be made.
-        processor: the processing class; for text a tokenizer.
         notes: decisions that were taken for the user.
     """
 

@@ -51,11 +51,6 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
     }
 
 
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write ``run.json``."""
-    write_json(folder / RECORD, record)
-
-
 def write_results(folder: Path, record: dict[str, Any], trained: Trained, eval_metrics: Mapping[str, float]) -> None:
     """Write the results, the card and, last of all, that the run is done."""
     metrics = {**trained.metrics, **eval_metrics}
@@ -65,4 +60,4 @@ def write_results(folder: Path, record: dict[str, Any], trained: Trained, eval_m
     # The status is written last: a folder that says "done" is complete.
     record |= {"status": "done", "metrics": metrics}
     write_card(folder, record)
-    write_record(folder, record)
+    write_json(folder / RECORD, record)

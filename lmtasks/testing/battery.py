@@ -83,7 +83,6 @@ def prove(
     Args:
         model: model type, architecture, or the configuration of a tiny model. Of a type that no plugin declares
             ``tiny`` for, the default configuration is shrunk.
-        recipe: trains the model and asks it.
         more: ``options``, ``oracle``, ``text``, ``predict``; these and all others as for :func:`check_recipe`.
 
     Raises:

@@ -42,7 +42,6 @@ class Case:
         title: what is examined, for people.
         configured: gives the configuration of a tiny model, fitted to the tokenizer.
         tokenizer: gives a tiny one.
-        folder: for whatever has to be written.
         make: gives the model with its first weights; the same object every time.
         values: options of the recipe, by name.
         architecture: what is examined together with the recipe, if it is an architecture.

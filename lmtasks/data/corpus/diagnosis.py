@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
 
+from lmtasks.data.corpus import sound_json
 from lmtasks.data.corpus.columns import bad_row
 from lmtasks.data.corpus.fasta import FastaError, sequences
+from lmtasks.data.corpus.sound_json import bad_line
 from lmtasks.errors import InputError, first_line
 
 _BLOCK = 1 << 20
@@ -28,7 +30,6 @@ def explain(name: Path, content: Path, kind: str, first: Path) -> None:
     Args:
         name: the file as the user knows it.
         content: the path to read.
-        kind: its format.
         first: content of the first file of the same format, whose columns the others must have.
 
     Raises:
@@ -142,16 +143,16 @@ def _explain_json(name: Path, content: Path) -> None:
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
+                value = sound_json.loads(line)
             except ValueError as error:
                 if first and (content.suffix.lower() == ".json" or line.lstrip().startswith("[")):
                     _explain_whole(name, content)
                     return
                 # The error counts lines within this one line; only its words and column mean something.
                 problem = f"{error.msg} in column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-                raise _bad_line(name, number, problem) from error
+                raise bad_line(name, number, problem) from error
             if not isinstance(value, dict) and not (first and isinstance(value, list)):
-                raise _bad_line(name, number, f"a {type(value).__name__}, not an object")
+                raise bad_line(name, number, f"a {type(value).__name__}, not an object")
             first = False
     if first:
         raise empty(name, "has no rows")
@@ -159,9 +160,11 @@ def _explain_json(name: Path, content: Path) -> None:
 
 def _explain_whole(name: Path, content: Path) -> None:
     try:
-        json.loads(content.read_text(encoding="utf-8-sig"))
+        sound_json.loads(content.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise _bad_line(name, error.lineno, error.msg) from error
+        raise bad_line(name, error.lineno, error.msg) from error
+    except ValueError as error:
+        raise InputError(f"{name} cannot be read: {error}", "repair the file") from error
 
 
 def _json_rows(content: Path) -> Iterator[Any]:
@@ -229,10 +232,6 @@ def _explain_table(name: Path, content: Path, kind: str) -> None:
         raise InputError(f"{name} is not a {kind} file, or damaged: {first_line(error)}", "fetch it again") from error
     if not rows:
         raise empty(name, "has no rows")
-
-
-def _bad_line(name: Path, number: int, problem: object) -> InputError:
-    return InputError(f"{name}, line {number} is not JSON: {problem}", "repair or remove the line")
 
 
 def _csv_error(name: Path, error: Exception, kind: str) -> InputError:

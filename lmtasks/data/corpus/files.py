@@ -26,6 +26,7 @@ from lmtasks.data.corpus.compression import COMPRESSED, unpacked
 from lmtasks.data.corpus.diagnosis import csv_options, csv_schema, empty, explain, explain_json_cell, table
 from lmtasks.data.corpus.fasta import Fasta
 from lmtasks.data.corpus.plain_text import PlainText
+from lmtasks.data.corpus.sound_json import refuse_crashing
 from lmtasks.data.corpus.strict_json import NotTextError, StrictJson
 from lmtasks.errors import InputError
 
@@ -182,6 +183,8 @@ def _neighbour(path: Path) -> str:
 
 def _read(kind: str, files: Sequence[_DataFile], data: ReadSettings) -> datasets.Dataset:
     """All rows of files of one format, in their order."""
+    for file in files if kind == "json" else ():
+        refuse_crashing(file.name, file.content)
     try:
         return _prepared(_BUILDERS[kind][0], files, _options(kind, files, data))
     except (datasets.exceptions.DatasetGenerationError, ValueError, pa.ArrowException, OSError, InputError) as error:

@@ -78,11 +78,7 @@ class Split:
             yield array.to_pylist()
 
     def running(self, start: int = 0) -> Iterator[tuple[int, pa.Array]]:
-        """The lines in order, in arrays as bounded as :meth:`arrays`, each with the number of the text that it is of.
-
-        Args:
-            start: leave out so many rows.
-        """
+        """The lines from a row on, in arrays as bounded as :meth:`arrays`, each with the number of its text."""
         for array in self.arrays(start):
             first, last = np.searchsorted(self.text_starts, [start, start + len(array)], side="right")
             cuts = [0, *(self.text_starts[first:last] - start).tolist(), len(array)]

@@ -73,8 +73,7 @@ class Part(NamedTuple):
     """A part of a text whose parts have the tokens of the whole.
 
     Args:
-        before: the end of the part before, which is read along: tokenizers look at what stands to the left.
-        skipped: tokens of that.
+        before: the end of the part before, ``skipped`` tokens, read along: tokenizers look at what stands to the left.
         rows: how many rows end in the part; 0 where it ends in the middle of one.
     """
 
@@ -90,8 +89,7 @@ class _Batch:
 
     Args:
         rows: how many rows end here, those included that were left out.
-        parts: what the texts are made of, where they are parts of one.
-        opens, closes: of parts, whether the text begins with the first and ends with the last of them.
+        parts: of which the texts are made where they are parts of one, which ``opens`` and ``closes`` with them or not.
     """
 
     texts: list[str]
@@ -193,14 +191,11 @@ def _in_parts(parts: Iterable[Part], opens: bool) -> Iterator[_Batch]:
         if len(batch) == _PARTS:
             rows = uncounted + sum(one.rows for one in batch)
             ends = batch[-1].rows > 0
-            yield _of_parts(batch, rows if ends else 0, opens)
+            yield _Batch([part.before + part.text for part in batch], rows if ends else 0, batch, opens)
             batch, opens, uncounted = [], False, 0 if ends else rows
         batch.append(part)
-    yield _of_parts(batch, uncounted + sum(one.rows for one in batch), opens, closes=True)
-
-
-def _of_parts(parts: list[Part], rows: int, opens: bool, closes: bool = False) -> _Batch:
-    return _Batch([part.before + part.text for part in parts], rows, parts, opens, closes)
+    rows = uncounted + sum(one.rows for one in batch)
+    yield _Batch([part.before + part.text for part in batch], rows, batch, opens, closes=True)
 
 
 def _windows(text: memoryview) -> Iterator[str]:
@@ -238,11 +233,7 @@ def parted(
 
 
 def _seam(tokenizer: PreTrainedTokenizerBase, text: str, earliest: int, ends: Sequence[int]) -> tuple[int, int] | None:
-    """The first place from there on where the text may be parted, if one of many will do.
-
-    Returns:
-        the place, and how many tokens the ``_NEIGHBOURHOOD`` before it has.
-    """
+    """The first place from there on where the text may be parted, if any, and the number of tokens right before it."""
     latest = len(text) - _NEIGHBOURHOOD  # beyond, it is tried again when more of the text is there
     rows = ends[bisect.bisect_left(ends, earliest) : bisect.bisect_right(ends, latest)]
     candidates = (match.start() for match in _CANDIDATE.finditer(text, earliest, max(earliest, latest)))

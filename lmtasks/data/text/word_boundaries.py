@@ -24,7 +24,6 @@ def word_starts(text: str, offsets: list[tuple[int, int]]) -> Flags:
     """Whether a word begins in each token, bool [tokens].
 
     Args:
-        text: what was tokenised.
         offsets: first character of each token and the one after its last, as a fast tokenizer gives them.
 
     A token counts from its first character that is no space: " word" begins a word. Of several tokens

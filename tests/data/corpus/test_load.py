@@ -970,3 +970,55 @@ def test_other_failures_are_not_taken_for_bad_input(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", Path(write("cache", "not a folder")))
     with pytest.raises(OSError, match="cache"):
         load(validation_file=["a.jsonl"])
+
+
+DEEP = 600
+ODD_JSON = {
+    "null first": ("a.jsonl", 'null\n{"text": "a"}\n', "a.jsonl, line 1 is not JSON: a null, not an object"),
+    "null later": ("a.jsonl", '{"text": "a"}\n\nnull\n', "a.jsonl, line 3 is not JSON: a null, not an object"),
+    "null in a list": ("a.json", '[\n null,\n {"text": "a"}]', "a.json, line 2 is not JSON: a null, not an object"),
+    "deep lists": (
+        "a.jsonl",
+        '{"text": "a"}\n{"text": "b", "x": ' + "[" * DEEP + "]" * DEEP + "}\n",
+        "line 2 is not JSON",
+    ),
+    "deep objects": (
+        "a.jsonl",
+        '{"x":' * DEEP + "1" + "}" * DEEP + "\n",
+        "line 1 is not JSON: nested more than 500 deep",
+    ),
+    "a deep file": ("a.json", "[" * DEEP + "]" * DEEP, "a.json is nested more than 500 deep"),
+    "half a pair": (
+        "a.jsonl",
+        '{"text": "a"}\n{"text": "b \\ud83d c"}\n',
+        r"line 2 is not JSON: half a surrogate pair, \ud83d",
+    ),
+    "a key twice": (
+        "a.jsonl",
+        '{"text": "a", "m": 1, "m": 2}\n',
+        "line 1 is not JSON: the key 'm' twice in one object",
+    ),
+    "a huge number": (
+        "a.jsonl",
+        '{"text": "a", "x": 1e400}\n{"text": "b", "x": 1}\n',
+        "line 1 is not JSON: 1e400 is more",
+    ),
+    "half a pair in a file": (
+        "a.json",
+        '[\n{"text": "\\udc00"}\n]',
+        r"a.json cannot be read: half a surrogate pair, \udc00",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD_JSON)
+def test_json_that_readers_disagree_on_or_die_of_is_refused_by_its_line(case: str) -> None:
+    name, content, message = ODD_JSON[case]
+    write(name, content)
+    refused(message, validation_file=[name])
+
+
+def test_brackets_and_pairs_within_text_are_text() -> None:
+    brackets = "[{" * 1000 + '\\"' + "]}" * 3
+    write("a.jsonl", f'{{"text": "{brackets}"}}\n{{"text": "\\ud83d\\ude00 null", "x": {"[" * 400 + "]" * 400}}}\n')
+    assert evaluated("a.jsonl") == [brackets.replace("\\", ""), "😀 null"]
