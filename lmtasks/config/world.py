@@ -10,12 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, as torchrun and its like start them; a single one unless they did.
-
-    Args:
-        rank: number of this process, 0 to size - 1.
-        size: how many there are.
-    """
+    """The processes of a run, as torchrun and its like start them: this one is number ``rank``, from 0, of ``size``."""
 
     rank: int = 0
     size: int = 1

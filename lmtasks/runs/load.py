@@ -43,7 +43,6 @@ class Loaded:
 
     Args:
         example: a batch of one example, the longest with a target.
-        notes: what a person should know before training.
     """
 
     data: Data

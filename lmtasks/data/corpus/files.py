@@ -44,7 +44,7 @@ _BUILDERS: Mapping[str, tuple[type[datasets.DatasetBuilder], Sequence[str]]] = {
 _FORMATS = {suffix: kind for kind, (_, suffixes) in _BUILDERS.items() for suffix in suffixes}
 SUFFIXES = tuple(name + compressed for compressed in ("", *COMPRESSED) for name in _FORMATS)
 
-LAYOUT = 2
+LAYOUT = 3
 """Goes up whenever a file is read into other rows or columns, so that no old copy is taken for it."""
 
 
@@ -243,8 +243,15 @@ def _options(kind: str, files: Sequence[_DataFile], data: ReadSettings) -> dict[
         strings = dict.fromkeys(schema.names, datasets.Value("string"))
         return {**csv_options(kind), "features": datasets.Features(strings)}
     # Every file is looked at: datasets would turn numbers in the text column of a later file into text.
-    paths = [text_path(table(file.content, kind)[0], data.text_column, file.name.name) for file in files]
-    return {"columns": [paths[0][0]]} if kind == "parquet" else {}
+    schemas = [table(file.content, kind)[0] for file in files]
+    paths = [text_path(schema, data.text_column, file.name.name) for schema, file in zip(schemas, files, strict=True)]
+    columns = {path[0]: file.name.name for path, file in zip(paths, files, strict=True)}
+    if len(columns) > 1:
+        told = ", ".join(f"it is '{column}' in {name}" for column, name in columns.items())
+        raise InputError(f"the files have their text in columns of different names: {told}", "--text_column NAME")
+    # Of the one column only: datasets has no words for some types of others, such as maps.
+    features = datasets.Features.from_arrow_schema(pa.schema([schemas[0].field(paths[0][0])]))
+    return {"columns": [*columns], "features": features} if kind == "parquet" else {}
 
 
 def _text_only(kind: str, files: Sequence[_DataFile], data: ReadSettings) -> datasets.Dataset:

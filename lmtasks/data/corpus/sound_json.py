@@ -22,11 +22,7 @@ _NULL_FIRST = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*null\b")
 
 
 def refuse_crashing(name: Path, content: Path) -> None:
-    """Refuse a file that Arrow's reader of JSON would not survive: a null as the first row, or too deep a nesting.
-
-    Raises:
-        InputError: names the file and the line.
-    """
+    """Refuse, by its line, what Arrow's reader of JSON does not survive: a null as the first row, too deep nesting."""
     with content.open("rb") as file:
         first = next(filter(bytes.strip, file), b"").strip().removeprefix(codecs.BOM_UTF8)
         if first != b"null" and not (first.startswith(b"{") and first.endswith(b"}")):  # a row is not a line

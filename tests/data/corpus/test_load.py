@@ -1022,3 +1022,18 @@ def test_brackets_and_pairs_within_text_are_text() -> None:
     brackets = "[{" * 1000 + '\\"' + "]}" * 3
     write("a.jsonl", f'{{"text": "{brackets}"}}\n{{"text": "\\ud83d\\ude00 null", "x": {"[" * 400 + "]" * 400}}}\n')
     assert evaluated("a.jsonl") == [brackets.replace("\\", ""), "😀 null"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_files_with_their_text_in_other_columns_are_refused(kind: str) -> None:
+    make = {"parquet": parquet, "arrow": arrow}[kind]
+    write(f"a.{kind}", make(pa.table({"text": ["a"]})))
+    write(f"b.{kind}", make(pa.table({"body": ["b"]})))
+    told = f"it is 'text' in a.{kind}, it is 'body' in b.{kind}"
+    refused(told, hint="--text_column", validation_file=[f"a.{kind}", f"b.{kind}"])
+
+
+def test_a_map_beside_the_text_of_a_parquet_file_is_left_alone() -> None:
+    headers = pa.array([[("a", "1")], [("b", "2")]], pa.map_(pa.string(), pa.string()))
+    write("a.parquet", parquet(pa.table({"text": ["one", "two"], "headers": headers})))
+    assert evaluated("a.parquet") == ["one", "two"]
