@@ -17,7 +17,7 @@ from lmtasks.errors import InputError
 DEEPEST = 500
 """Lists and objects within each other; far beyond it Arrow's reader ends the whole process."""
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_NO_BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[^][{}"]+')
 _NULL_FIRST = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*null\b")
 
 
@@ -64,7 +64,7 @@ def _depth(text: bytes) -> int:
     """The number of lists and objects within each other, at the deepest place."""
     if text.count(b"[") + text.count(b"{") <= DEEPEST:
         return 0  # not deep enough to be looked at
-    signs = np.frombuffer(_STRING.sub(b"", text), np.uint8)
+    signs = np.frombuffer(_NO_BRACKETS.sub(b"", text), np.uint8)
     opened, closed = (np.isin(signs, np.frombuffer(pair, np.uint8)) for pair in (b"[{", b"]}"))
     return int(np.cumsum(opened.astype(np.int64) - closed).max(initial=0))
 
