@@ -16,10 +16,12 @@ class World:
     size: int = 1
 
     @classmethod
-    def current(cls) -> World:
-        """This process's world: that of torch's process group, or the one that its launcher has told it."""
+    def current(cls, *, talking: bool = False) -> World:
+        """This process's world: torch's process group, else what the launcher told; itself alone if ``talking``."""
         if group := _group():
             return cls(group.get_rank(), group.get_world_size())
+        if talking:  # without a group the others cannot be heard, and each does the whole work
+            return ALONE
         return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
     @property

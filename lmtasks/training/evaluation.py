@@ -44,7 +44,7 @@ def evaluate_model(
     Raises:
         RunError: the loss is not finite, or there is nothing to predict.
     """
-    world, frequencies = World.current(), _frequencies(dataset.examples)
+    world, frequencies = World.current(talking=True), _frequencies(dataset.examples)
     rows: list[dict[str, float]] = []
     unigram = done = 0.0
     with in_mode(model), torch.no_grad(), fixed_chance():

@@ -25,6 +25,7 @@ def test_a_launcher_tells_rank_and_size(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert World.current() == World(1, 3)
     assert not World.current().is_main
+    assert World.current(talking=True) == ALONE, "told of others, but without a group to hear them"
 
 
 @pytest.mark.parametrize("tell", [lambda world: world.broadcast(1), lambda world: world.gather(1)])
