@@ -203,3 +203,14 @@ def test_all_processes_write_into_the_folder_that_one_of_them_chose(
     assert done["output_dir"] == str(folder)
     saved = {path.name for path in (folder / "checkpoints" / "checkpoint-2").iterdir()}
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= saved
+
+
+def test_an_evaluation_that_two_processes_were_asked_for_gives_the_figures_of_one(
+    model_folders: dict[str, Path], text_file: Path
+) -> None:
+    words = ("evaluate", str(model_folders["llama"]), "--validation_file", str(text_file), "--block_size", "16")
+    alone = subprocess.run([sys.executable, "-m", "lmtasks", *words], capture_output=True, text=True, check=True)
+    together = two_processes(*words)
+    assert together.returncode == 0, together.stderr
+    assert "perplexity" in alone.stdout
+    assert set(alone.stdout.splitlines()) == set(together.stdout.splitlines())
