@@ -286,7 +286,7 @@ def test_registering_twice_is_no_error(retro: None) -> None:
     [
         (api.Architecture(model_type="retro-lost", config="no_such_package:Config"), "No module named"),
         (api.Architecture(model_type="bert", config="transformers:GPT2Config"), "already has this model type"),
-        (api.Architecture(model_type="retro-bare"), "no such model type"),
+        (api.Architecture(model_type="retro-bare", models={"AutoModel": "transformers:BertModel"}), "no such model type"),
     ],
 )
 def test_an_architecture_that_cannot_be_used_is_left_out_with_a_warning(
@@ -295,3 +295,11 @@ def test_an_architecture_that_cannot_be_used_is_left_out_with_a_warning(
     nothing: Any = MappingProxyType({})
     with pytest.warns(UserWarning, match=reason):
         api.register_architectures(api.Catalog(nothing, {architecture.model_type: architecture}, ()))
+
+
+def test_facts_about_a_model_type_of_another_version_of_transformers_are_no_fault(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    nothing: Any = MappingProxyType({})
+    api.register_architectures(api.Catalog(nothing, {"retro-bare": api.Architecture(model_type="retro-bare")}, ()))
+    assert not recwarn.list
