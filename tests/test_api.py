@@ -286,7 +286,7 @@ def test_registering_twice_is_no_error(retro: None) -> None:
     [
         (api.Architecture(model_type="retro-lost", config="no_such_package:Config"), "No module named"),
         (api.Architecture(model_type="bert", config="transformers:GPT2Config"), "already has this model type"),
-        (api.Architecture(model_type="retro-bare", models={"AutoModel": "transformers:BertModel"}), "no such model type"),
+        (api.Architecture(model_type="retro-bare", models={"AutoModel": "m:Model"}), "no such model type"),
     ],
 )
 def test_an_architecture_that_cannot_be_used_is_left_out_with_a_warning(
