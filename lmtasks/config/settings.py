@@ -24,7 +24,7 @@ class DataSettings:
     train_split: str = option("train", help='split to train on, slices allowed: "train[:5000]"')
     validation_split: str | None = option(None, help="split to evaluate on, instead of a share of the training split")
     train_file: list[str] | None = option(
-        None, help="files, globs or folders: txt, md, json, jsonl, csv, tsv, parquet, arrow, fasta; .gz .xz .zst too"
+        None, help="files, globs, folders, - for stdin: text, json, csv, tsv, parquet, arrow, fasta; .gz .xz .zst .bz2"
     )
     validation_file: list[str] | None = option(
         None, help="files to evaluate on, instead of a share of the training data"
@@ -34,7 +34,14 @@ class DataSettings:
         help="column that holds the text, or what else is learned from; nested ones as answers.text",
         aliases=["column"],
     )
+    text_template: str | None = option(None, help='text of a row, made of columns: "{title}: {answers.text}"')
+    chat: bool = option(False, help="rows are conversations, put into the tokenizer's own chat template")
     sample_by: Literal["line", "paragraph", "document"] = option("line", help="what a row of a text file is")
+    format: str | None = option(None, help="format of all files, whatever their names: text, json, csv, …")
+    encoding: str | None = option(None, help="encoding of the files, such as cp1252; UTF-8, or what they say")
+    csv_separator: str | None = option(None, help="what separates cells, such as ; or tab")
+    csv_quoting: Literal["minimal", "none"] | None = option(None, help="whether cells may be in quotation marks")
+    csv_header: bool | None = option(None, help="whether the first row names the columns")
     validation_split_percentage: float | None = option(
         None, help="share of the training data held out for evaluation, in percent", gt=0, lt=100
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -14,12 +15,13 @@ import numpy.typing as npt
 
 from lmtasks.api import Medium
 from lmtasks.config.settings import DataSettings
-from lmtasks.data.corpus.columns import text_path
-from lmtasks.data.corpus.duplicates import count_duplicates
-from lmtasks.data.corpus.files import SUFFIXES, describe, find_files, load_files
+from lmtasks.data.corpus.find import find_files
 from lmtasks.data.corpus.hub_dataset import load_named
-from lmtasks.data.corpus.memory import in_memory, of_strings
-from lmtasks.data.corpus.split import Split, text_flags, without_begins
+from lmtasks.data.corpus.medium import TEXT
+from lmtasks.data.corpus.memory import in_memory
+from lmtasks.data.corpus.read import describe
+from lmtasks.data.corpus.selection import made_of_columns
+from lmtasks.data.corpus.split import Split, without_begins
 from lmtasks.data.corpus.split_slices import held_out, take
 from lmtasks.data.sample import SAMPLES, sample_documents
 from lmtasks.errors import InputError
@@ -27,26 +29,15 @@ from lmtasks.errors import InputError
 _TRAINING = ("dataset_name", "train_file", "train_dataset")
 _EVALUATION = ("validation_split", "validation_file", "eval_dataset")
 
-_OF_TEXT = {"sample_by": "line", "preprocessing_num_workers": 1, "overwrite_cache": False}
+_OF_TEXT = {
+    **dict.fromkeys(("text_template", "format", "encoding", "csv_separator", "csv_quoting", "csv_header")),
+    **dict.fromkeys(("chat", "overwrite_cache"), False),
+    "sample_by": "line",
+    "preprocessing_num_workers": 1,
+}
 """Settings that mean nothing for another medium, and their values when nobody has set them."""
 
 Flags = npt.NDArray[np.bool_]
-
-
-def _text_column(rows: datasets.Dataset, name: str | None, source: str) -> tuple[datasets.Dataset, tuple[str, ...]]:
-    column = text_path(rows.features.arrow_schema, name, source)
-    return rows.select_columns([column[0]]), column
-
-
-TEXT = Medium(
-    name="text",
-    suffixes=SUFFIXES,
-    files=load_files,
-    items=of_strings,
-    select=_text_column,
-    filled=text_flags,
-    duplicates=count_duplicates,
-)
 
 
 @dataclass(frozen=True)
@@ -167,21 +158,29 @@ def _source(data: DataSettings, medium: Medium, *names: str) -> _Source | None:
         value = getattr(data, name)
         if name == "dataset_name":
             splits, documents = load_named(data, medium=medium.name)
-            return _Source(splits, documents, value, data.text_column)
+            splits, column = made_of_columns(splits, data, value)
+            return _Source(splits, documents, value, column)
         if name.endswith("_file"):
-            files = find_files(value, name, medium.suffixes)
+            files = _files(data, name, medium)
             rows, column, documents = medium.files(files, data)
             return _Source({"train": rows}, documents, describe(files), column)
-        # A list has no columns, so a name given for other data's column does not apply to it.
-        column = None if isinstance(value, (list, tuple)) else data.text_column
-        return _Source(in_memory(value, name, medium), True, "in-memory data", column)
+        splits = in_memory(value, name, medium)
+        # A list has no columns, so names given for other data's columns do not apply to it.
+        if isinstance(value, (list, tuple)):
+            return _Source(splits, True, "in-memory data", None)
+        splits, column = made_of_columns(splits, data, "in-memory data")
+        return _Source(splits, True, "in-memory data", column)
     return None
+
+
+def _files(data: DataSettings, flag: str, medium: Medium) -> list[Path]:
+    return find_files(getattr(data, flag) or [], flag, None if medium is TEXT else medium.suffixes, data.format)
 
 
 def _refuse_training_files(data: DataSettings, medium: Medium) -> None:
     """A file in both parts would make every score too good."""
-    training = {file.resolve() for file in find_files(data.train_file or [], "train_file", medium.suffixes)}
-    for file in find_files(data.validation_file or [], "validation_file", medium.suffixes):
+    training = {file.resolve() for file in _files(data, "train_file", medium)}
+    for file in _files(data, "validation_file", medium):
         if file.resolve() in training:
             raise InputError(
                 f"{file} is given for both training and evaluation",

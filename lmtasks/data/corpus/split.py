@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmtasks.data.corpus.columns import bad_row, first_mixed, strings
-from lmtasks.data.corpus.plain_text import BEGINS
+from lmtasks.data.corpus.formats.text import BEGINS
 from lmtasks.errors import InputError
 
 BATCH_BYTES = min(os.cpu_count() or 1, 32) << 15
