@@ -8,7 +8,9 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import datasets
 from datasets.data_files import get_data_patterns
@@ -134,7 +136,13 @@ def _standard_input(flag: str) -> Path:
     """What is read from standard input, as a file in the cache."""
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError(f"--{flag} - reads standard input, and nothing comes from there", "command | lmtasks …")
-    content = sys.stdin.buffer.read()
+    return _saved(sys.stdin.buffer)
+
+
+@lru_cache(maxsize=1)
+def _saved(stream: BinaryIO) -> Path:
+    """What a stream gives, which it does only once, in a file of the cache."""
+    content = stream.read()
     name = hashlib.blake2b(content, digest_size=16).hexdigest()
     file = Path(datasets.config.HF_DATASETS_CACHE, "lmtasks-input", name, "standard_input")
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -438,6 +438,14 @@ def test_lines_are_held_out_in_stretches() -> None:
     assert train == [row for row in rows if row not in set(evaluation)]
 
 
+@pytest.mark.parametrize(("share", "rows"), [(0.001, 20), (0.0037, 74), (0.05, 1000), (0.5, 10_000)])
+def test_the_share_of_lines_is_the_one_that_was_asked_for(share: float, rows: int) -> None:
+    write("a.txt", "".join(f"line {n}\n" for n in range(20_000)))
+    assert len(texts(load(train_file=["a.txt"], test_size=share).evaluation)) == pytest.approx(rows, rel=0.06), (
+        "stretches are whole"
+    )
+
+
 def test_held_out_lines_are_never_all_blank() -> None:
     write("a.txt", "one\n" + "\n" * 50 + "two\n")
     for seed in range(20):
