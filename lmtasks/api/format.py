@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lmtasks.api.medium import ReadSettings
+from lmtasks.api.recipe import API_VERSION
 from lmtasks.api.references import Reference, defer
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Format:
             What it raises as ValueError is told as a fault of the file.
         characters: whether such a file is nothing but characters: it is handed over in UTF-8 then, whatever
             ``--encoding`` it is in.
+        api_version: the version of this contract that it was written for.
 
     Raises:
         ValueError: a name or a suffix of the wrong shape.
@@ -56,6 +58,7 @@ class Format:
     suffixes: Sequence[str]
     read: Callable[[Path, Reading], Iterator[str | Mapping[str, Any] | pa.Table]] | Reference
     characters: bool = False
+    api_version: int = API_VERSION
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9]*", self.name):

@@ -42,6 +42,10 @@ class DataSettings:
     csv_separator: str | None = option(None, help="what separates cells, such as ; or tab")
     csv_quoting: Literal["minimal", "none"] | None = option(None, help="whether cells may be in quotation marks")
     csv_header: bool | None = option(None, help="whether the first row names the columns")
+    min_chars: int | None = option(None, help="documents of fewer characters are left out", ge=1)
+    max_chars: int | None = option(None, help="documents of more characters are left out", ge=1)
+    drop_duplicates: bool = option(False, help="documents that were there before, letter for letter, are left out")
+    filter: str | None = option(None, help="module:function that says of each document whether it is wanted")
     validation_split_percentage: float | None = option(
         None, help="share of the training data held out for evaluation, in percent", gt=0, lt=100
     )

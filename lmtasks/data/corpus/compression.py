@@ -21,8 +21,11 @@ _STREAMS = rb"\x1f\x8b|\xfd7zXZ\x00|\x28\xb5\x2f\xfd|BZh[1-9](?:1AY&|\x17\x72)"
 _BLOCK = 1 << 20
 
 
-def decompressed(file: Path) -> Iterator[bytes] | None:
+def decompressed(file: Path, *, archives: bool = False) -> Iterator[bytes] | None:
     """The bytes of a compressed file, block by block; None for one that is not compressed.
+
+    Args:
+        archives: whether the file may be one, as those of some formats are.
 
     Raises:
         InputError: an archive, or plain under the name of a compressed file; on the way: damaged or cut short.
@@ -30,7 +33,7 @@ def decompressed(file: Path) -> Iterator[bytes] | None:
     with file.open("rb") as stream:
         start = stream.read(8)
     for pattern, what in _ARCHIVES.items():
-        if re.match(pattern, start):
+        if re.match(pattern, start) and not archives:
             raise InputError(f"{file} is a {what}", "unpack it first")
     if re.match(_STREAMS, start):
         return _blocks(file, start)

@@ -46,7 +46,7 @@ def plain(file: Path, *, characters: bool, encoding: str | None) -> Path:
         InputError: unreadable, damaged, an archive, binary, or not in that encoding.
     """
     _require_readable(file)
-    blocks = decompressed(file)
+    blocks = decompressed(file, archives=not characters)
     path = file if blocks is None else _kept(file, "unpacked", blocks)
     if not path.stat().st_size:
         raise InputError(f"{file} is empty", "leave it out, or give a file with text")

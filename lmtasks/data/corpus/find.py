@@ -19,31 +19,21 @@ from lmtasks.api import Format
 from lmtasks.data.corpus.compression import COMPRESSED
 from lmtasks.errors import InputError, nearest
 from lmtasks.progress import say
-
-_TEXT = (
-    "txt text raw md rst org adoc tex log srt vtt"
-    " py pyi js mjs ts jsx tsx java kt scala c h cc cpp hpp cxx cs rs go rb php pl lua r jl hs ml swift m mm"
-    " sh bash sql html htm xml css scss yaml yml toml ini cfg diff patch"
-)
-"""Ends of the names of files that are text: prose, logs, subtitles, source code."""
-
-_HERE = "lmtasks.data.corpus.formats"
-
-BUILT_IN = (
-    Format(name="text", suffixes=[f".{end}" for end in _TEXT.split()], read=f"{_HERE}.text:read", characters=True),
-    Format(name="json", suffixes=(".json", ".jsonl", ".ndjson"), read=f"{_HERE}.json:read", characters=True),
-    Format(name="csv", suffixes=(".csv",), read=f"{_HERE}.csv:read_csv", characters=True),
-    Format(name="tsv", suffixes=(".tsv", ".tab"), read=f"{_HERE}.csv:read_tsv", characters=True),
-    Format(name="parquet", suffixes=(".parquet", ".pq"), read=f"{_HERE}.tables:read_parquet"),
-    Format(name="arrow", suffixes=(".arrow", ".feather", ".ipc"), read=f"{_HERE}.tables:read_arrow"),
-    # Its headers may be in any encoding, so it reads bytes.
-    Format(name="fasta", suffixes=(".fasta", ".fa", ".faa"), read=f"{_HERE}.fasta:read"),
-)
+from lmtasks.registry.catalog import load_catalog
+from lmtasks.registry.enabled_plugins import BUILTIN, Selection, current
 
 
 def formats() -> Mapping[str, Format]:
-    """The formats that are known, by name."""
-    return {known.name: known for known in BUILT_IN}
+    """The formats that are known, by name: those that are built in first."""
+    return _formats(current())[0]
+
+
+@lru_cache(maxsize=1)
+def _formats(selection: Selection) -> tuple[Mapping[str, Format], frozenset[str]]:
+    """The formats of a choice of plugins, and the names of those built in. Kept: a folder may have many files."""
+    catalog = load_catalog()
+    built_in = (name for plugin in catalog.plugins if plugin.distribution == BUILTIN for name in plugin.formats)
+    return catalog.formats, frozenset(built_in)
 
 
 def suffixes() -> tuple[str, ...]:
@@ -56,7 +46,7 @@ def format_of(file: Path, name: str | None = None) -> Format:
     """The format of a file: the one of that name, else what its own name says; text, where its name says nothing.
 
     Raises:
-        InputError: no such format, or nobody knows the end of the file's name.
+        InputError: no such format; or no format has the end of the file's name, or several of plugins have.
     """
     known = formats()
     if name is not None:
@@ -65,12 +55,17 @@ def format_of(file: Path, name: str | None = None) -> Format:
         return known[name]
     plain = Path(file.stem) if file.suffix.lower() in COMPRESSED else file
     suffix = plain.suffix.lower()
-    found = next((one for one in known.values() if suffix in one.suffixes), None)
-    if found is None and suffix:
+    found = [one for one in known.values() if suffix in one.suffixes]
+    # Nobody takes an end of names that is built in.
+    found = [one for one in found if one.name in _formats(current())[1]] or found
+    if len(found) > 1:
+        names = [one.name for one in found]
+        raise InputError(f"{_short(file)} may be {' or '.join(names)}", f"--format {names[0]}, or another of these")
+    if not found and suffix:
         raise InputError(
             f"unknown kind of data file: {_short(file)}", f"--format NAME reads it: one of {', '.join(known)}"
         )
-    return found or known["text"]
+    return found[0] if found else known["text"]
 
 
 def find_files(

@@ -7,7 +7,6 @@ import datasets
 from lmtasks.api import Medium
 from lmtasks.data.corpus.columns import UntoldError, text_path
 from lmtasks.data.corpus.duplicates import count_duplicates
-from lmtasks.data.corpus.find import suffixes
 from lmtasks.data.corpus.memory import of_strings
 from lmtasks.data.corpus.read import load_files
 from lmtasks.data.corpus.split import text_flags
@@ -23,7 +22,7 @@ def _text_column(rows: datasets.Dataset, name: str | None, source: str) -> tuple
 
 TEXT = Medium(
     name="text",
-    suffixes=suffixes(),
+    suffixes=(),  # those of the formats, which plugins have as well
     files=load_files,
     items=of_strings,
     select=_text_column,

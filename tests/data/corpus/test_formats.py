@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from lmtasks import InputError
 from lmtasks.config.settings import DataSettings
 from lmtasks.data.corpus import Corpus, load_corpus
+from lmtasks.registry.enabled_plugins import selected
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +110,15 @@ def test_each_kind_gives_the_right_text_or_says_what_to_type(case: str) -> None:
         assert right in refused(name)
     else:
         assert texts(name) == right
+
+
+def test_a_key_twice_on_the_way_to_the_text_is_refused_and_one_beside_it_is_not() -> None:
+    write("a.jsonl", '{"text": "a", "m": {"k": 1, "k": 2}, "text ": "\\"text\\""}\n')
+    assert texts("a.jsonl", text_column="text") == ["a"]
+    for name, content in (("a.jsonl", '{"a": {"text": "x", "text": "y"}}\n'), ("a.json", '[{"text": 1, "text": "y"}]')):
+        column = "a.text" if name == "a.jsonl" else "text"
+        assert "the key 'text' twice in one object" in refused(write(name, content), text_column=column)
+    assert "the key 'from' twice" in refused(write("b.jsonl", '{"messages": [{"from": 1, "from": 2}]}\n'), chat=True)
 
 
 # ---- csv and tsv
@@ -239,6 +250,60 @@ def test_a_file_rewritten_with_its_old_size_and_time_is_read_again() -> None:
 def test_paragraphs_end_at_lines_of_white_space() -> None:
     write("a.txt", "one\nmore\n \t\n\n  two\n\u3000\nthree\n\n\n")
     assert texts("a.txt", sample_by="paragraph") == ["one\nmore", "  two", "three"]
+
+
+OWN = """
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmtasks import Format, hookimpl
+
+
+def paragraphs(path, reading):
+    text = path.read_text()
+    if not text.startswith("OWN"):
+        raise ValueError("it does not begin with OWN")
+    yield from text.split("|")[1:]
+
+
+def records(path, reading):
+    yield from ({"id": n, "body": line} for n, line in enumerate(path.read_text().splitlines()))
+
+
+@hookimpl
+def lmtasks_formats():
+    return [
+        Format(name="own", suffixes=(".own", ".both"), read=paragraphs),
+        Format(name="records", suffixes=(".rec", ".both", ".csv"), read=records, characters=True),
+    ]
+"""
+
+
+@pytest.fixture
+def own_formats() -> Iterator[None]:
+    """Formats that somebody declares in a file and names for a command."""
+    write("own_formats.py", OWN)
+    with selected([str(Path("own_formats.py").absolute())]):
+        yield
+
+
+def test_formats_of_plugins(own_formats: None) -> None:
+    write("a.own", "OWN|one|two")
+    assert texts("a.own") == ["one", "two"]
+    write("d/b.rec", "three\nfour\n".encode("utf-16"))
+    assert texts("d") == ["three", "four"]
+    write("d/c.jsonl", '{"body": "five"}\n')
+    write("d/a.own.gz", gzip.compress(b"OWN|six"))
+    assert texts("d", text_column="body") == ["six", "three", "four", "five"]
+    assert texts(write("a.csv", "id,text\n1,built in\n")) == ["built in"]
+    assert texts("a.csv", format="records") == ["id,text", "1,built in"]
+
+
+def test_faults_of_files_of_a_plugins_format(own_formats: None) -> None:
+    assert "a.own cannot be read as own: it does not begin with OWN" in refused(write("a.own", "NOT"))
+    assert "a.own has no rows" in refused(write("a.own", "OWN"))
+    assert "a.both may be own or records" in refused(write("a.both", "OWN|x"))
+    assert texts("a.both", format="own") == ["x"]
 
 
 # ---- folders

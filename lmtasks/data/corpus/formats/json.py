@@ -1,7 +1,7 @@
 """JSON: objects one a line, or one value over the whole file; either under either name.
 
-Python's own reader: what others die of, a null for a row or lists a thousand deep, is an error there that knows its
-line, and numbers and text stay as they are written. Rows need not be alike.
+Rows need not be alike, and numbers and text stay as they are written. What a fast reader cannot make sense of goes to
+Python's own: what others die of, a null for a row or lists a thousand deep, is an error there that knows its line.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from lmtasks.api import Reading
 from lmtasks.errors import InputError
@@ -28,12 +31,32 @@ def read(file: Path, reading: Reading) -> Iterator[dict[str, Any]]:
         if _is_whole(beginning):
             yield from _of_whole(stream.read(), reading.name)
             return
+        settings = reading.settings
+        # Of keys within other values, only those on the way to the text matter, and then all are looked at.
+        inside = settings.chat or "." in f"{settings.text_column}{settings.text_template}"
         for number, line in enumerate(stream, start=1):
             if line.strip():
-                value = _value(line, reading.name, number)
+                value = _UNSURE if inside else _quick(line)
+                if value is _UNSURE:
+                    value = _value(line, reading.name, number)
                 if not isinstance(value, dict):
                     raise _bad(reading.name, number, f"a {_kind(value)}, not an object")
                 yield value
+
+
+_UNSURE = object()
+_decode = msgspec.json.Decoder().decode
+_quoted = lru_cache(1 << 12)(lambda name: json.dumps(name, ensure_ascii=False).encode())
+
+
+def _quick(line: bytes) -> Any:
+    """The value of a line, unless there is anything odd about it."""
+    try:
+        value = _decode(line)
+    except (ValueError, RecursionError):
+        return _UNSURE
+    # A name that stands there once is no key twice.
+    return value if isinstance(value, dict) and all(line.count(_quoted(name)) == 1 for name in value) else _UNSURE
 
 
 def _is_whole(beginning: list[bytes]) -> bool:
