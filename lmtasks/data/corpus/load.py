@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmtasks.api import Medium
+from lmtasks.config.evaluation_sets import UNNAMED, check_names, files_by_set
 from lmtasks.config.settings import DataSettings
 from lmtasks.data.corpus.columns import text_path
 from lmtasks.data.corpus.duplicates import count_duplicates
@@ -54,13 +55,25 @@ class Corpus:
     """The data of a run.
 
     Args:
-        train: None when only data for evaluation were named.
+        training: the splits to train on by source, whose name is empty where there is just one; none when only data
+            for evaluation were named.
+        evaluations: the evaluation sets by name, which is empty for one that nobody named.
         source: short words for people: "wiki.txt", "3 files", "squad, train[:5000]", "in-memory data".
     """
 
-    train: Split | None
-    evaluation: Split
+    training: Mapping[str, Split]
+    evaluations: Mapping[str, Split]
     source: str
+
+    @property
+    def train(self) -> Split | None:
+        """What is trained on, where that is of one source."""
+        return self.training.get(UNNAMED)
+
+    @property
+    def evaluation(self) -> Split:
+        """The first evaluation set, or the only one."""
+        return next(iter(self.evaluations.values()))
 
 
 @dataclass(frozen=True)
@@ -94,21 +107,25 @@ def load_corpus(
     """
     _check(data, medium, sample)
     training = None if evaluation_only and _given(data, *_EVALUATION) else _training_source(data, medium, sample)
-    evaluation = _evaluation_source(data, medium, training)
+    evaluations = _evaluation_sources(data, medium, training)
     selected, words = (None, "") if training is None else _select(training, medium, data.train_split, "train_split")
-    if evaluation is None:
+    if not evaluations:
         if selected is None:
             raise _no_data()
-        return Corpus(*_divided(selected, words, medium, data), source=words)
-    expression = _evaluation_split(data, evaluation)
-    if evaluation is training and expression == data.train_split:
-        raise InputError(f"--train_split and --validation_split are both {expression}", "name another split for one")
-    measured, measured_words = _select(evaluation, medium, expression, "validation_split")
-    return Corpus(
-        train=None if selected is None else _whole(selected, words, medium),
-        evaluation=_whole(measured, measured_words, medium),
-        source=words or measured_words,
-    )
+        train, measured = _divided(selected, words, medium, data)
+        return Corpus({UNNAMED: train}, {UNNAMED: measured}, source=words)
+    sets: dict[str, Split] = {}
+    told = []
+    for name, evaluation in evaluations.items():
+        expression = _evaluation_split(data, evaluation)
+        if evaluation is training and expression == data.train_split:
+            same = f"--train_split and --validation_split are both {expression}"
+            raise InputError(same, "name another split for one")
+        part, part_words = _select(evaluation, medium, expression, "validation_split")
+        sets[name] = _whole(part, part_words, medium)
+        told.append(part_words)
+    training_sets = {} if selected is None else {UNNAMED: _whole(selected, words, medium)}
+    return Corpus(training_sets, sets, source=words or "; ".join(dict.fromkeys(told)))
 
 
 def _check(data: DataSettings, medium: Medium, sample: str | None) -> None:
@@ -129,6 +146,7 @@ def _check(data: DataSettings, medium: Medium, sample: str | None) -> None:
         )
     if data.validation_split is not None and data.validation_file is not None:
         raise InputError("--validation_split and --validation_file both name the evaluation data", "give one of them")
+    files_by_set(data.validation_file or [])
     if sample is None and not _given(data, *_TRAINING, *_EVALUATION):
         raise _no_data()
 
@@ -151,14 +169,26 @@ def _training_source(data: DataSettings, medium: Medium, sample: str | None) -> 
     return _Source(in_memory(sample_documents(sample), "sample", TEXT), True, SAMPLES[sample], None)
 
 
-def _evaluation_source(data: DataSettings, medium: Medium, training: _Source | None) -> _Source | None:
+def _evaluation_sources(data: DataSettings, medium: Medium, training: _Source | None) -> dict[str, _Source]:
+    """The origins of the evaluation sets by name; empty where a share of the training data is to be held out."""
+    settings = {UNNAMED: data}
     if data.validation_file is not None:
-        _refuse_training_files(data, medium)
-    source = _source(data, medium, "validation_file", "eval_dataset")
-    if source is not None or data.validation_split is None:
-        return source
+        sets = files_by_set(data.validation_file)
+        settings = {name: replace(data, validation_file=files) for name, files in sets.items()}
+        for one in settings.values() if training is not None else ():
+            _refuse_training_files(one, medium)
+    elif isinstance(data.eval_dataset, dict) and not isinstance(data.eval_dataset, datasets.DatasetDict):
+        if not data.eval_dataset:
+            raise InputError("eval_dataset is an empty dict", "eval_dataset={NAME: DATA}")
+        check_names(data.eval_dataset)
+        settings = {name: replace(data, eval_dataset=value) for name, value in data.eval_dataset.items()}
+    found = {name: _source(one, medium, "validation_file", "eval_dataset") for name, one in settings.items()}
+    sources = {name: source for name, source in found.items() if source is not None}
+    if sources or data.validation_split is None:
+        return sources
     # Where training data were not asked for, they are the ones that hold several splits.
-    return training or _source(data, medium, *_TRAINING)
+    source = training or _source(data, medium, *_TRAINING)
+    return {} if source is None else {UNNAMED: source}
 
 
 def _source(data: DataSettings, medium: Medium, *names: str) -> _Source | None:
