@@ -88,18 +88,12 @@ def test_workers_and_a_resumption_in_an_epoch_change_nothing(model_folders: dict
     package.run("causal-lm", **values)
     whole = weights("out")
     shutil.rmtree("out")
-    package.run("causal-lm", **values, dataloader_num_workers=2, dataloader_persistent_workers=True)
+    package.run("causal-lm", **values, dataloader_num_workers=2)
     assert all(torch.equal(whole[name], tensor) for name, tensor in weights("out").items())
     record = contents("out/run.json")
     Path("out/run.json").write_text(json.dumps({**record, "status": "running"}))
     Path("out/model.safetensors").unlink()
-    package.run(
-        "causal-lm",
-        **values,
-        dataloader_num_workers=2,
-        dataloader_persistent_workers=True,
-        resume_from_checkpoint="out/checkpoints/checkpoint-10",
-    )
+    package.run("causal-lm", **values, dataloader_num_workers=2, resume_from_checkpoint="out/checkpoints/checkpoint-10")
     resumed = weights("out")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
