@@ -27,7 +27,10 @@ class DataSettings:
         None, help="files, globs, folders, - for stdin: text, json, csv, tsv, parquet, arrow, fasta; .gz .xz .zst .bz2"
     )
     validation_file: list[str] | None = option(
-        None, help="files to evaluate on, instead of a share of the training data"
+        None, help="files to evaluate on, instead of a share of the training data; NAME=FILE for several sets"
+    )
+    data: str | dict[str, Any] | None = option(
+        None, help="YAML file with several sources to train on, each with a weight, instead of one"
     )
     text_column: str | None = option(
         None,
@@ -60,7 +63,9 @@ class DataSettings:
         1, help="processes that tokenise, where the tokenizer is in Python; others use all cores anyway", ge=1
     )
     train_dataset: Any = option(None, help="Dataset, DatasetDict or list of strings", python_only=True)
-    eval_dataset: Any = option(None, help="Dataset or list of strings", python_only=True)
+    eval_dataset: Any = option(
+        None, help="Dataset, list of strings, or a dict of these by name of the set", python_only=True
+    )
 
 
 HOW_TO_TOKENISE = frozenset({"overwrite_cache", "preprocessing_num_workers"})

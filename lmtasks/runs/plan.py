@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from lmtasks.api import Batch, Recipe
 from lmtasks.config.request import Request
 from lmtasks.config.training_arguments import training_arguments
+from lmtasks.data.mixed import Mixed
 from lmtasks.data.text.packing import Packed
 from lmtasks.errors import InputError
 from lmtasks.models.forward import in_mode
@@ -25,6 +26,9 @@ BYTES_PER_PARAMETER = 16
 UNTOLD = ("rows", "unit", "bytes", "unknown", "duplicates", "fingerprint")
 """Sizes of a split that are told otherwise, or only in notes."""
 
+CUT = ("blocks", "tail")
+"""Sizes that are told of all sources of a mix together."""
+
 WORDS = {"tail": "tokens left over"}
 """Names of sizes that do not speak for themselves."""
 
@@ -34,11 +38,14 @@ class Plan:
     """A run in numbers, before it begins.
 
     Args:
+        evaluation: sizes of the evaluation set; of the first one, where there are several.
         block_size: tokens of an example; None where examples are no blocks of text.
         vocabulary: tokens of the tokenizer; None where there is none.
         peak_memory: estimate in bytes: weights, gradients, optimiser and what the backward pass keeps.
         notes: decisions that were taken for the user.
         writes: the run folder, and the repository if it is to be published.
+        evaluations: sizes of each evaluation set that has a name.
+        sources: of a mix, sizes, weight and share of an epoch of each source, and how often its examples are seen.
     """
 
     recipe: str
@@ -58,6 +65,8 @@ class Plan:
     output_dir: str
     notes: tuple[str, ...]
     writes: tuple[str, ...]
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -71,7 +80,9 @@ class Plan:
             f"recipe     {self.recipe}",
             f"data       {self.data}",
             f"  train    {_counts(self.train)}",
-            f"  held out {_counts(self.evaluation)}",
+            *(f"  source   {name}: {_counts(sizes, CUT)}" for name, sizes in self.sources.items()),
+            *(f"  held out {name}: {_counts(sizes)}" for name, sizes in self.evaluations.items()),
+            *([] if self.evaluations else [f"  held out {_counts(self.evaluation)}"]),
             f"model      {self.model}, {self.parameters:,} parameters{vocabulary}",
             f"training   {self.steps:,} steps of {self.batch} {each}"
             f" ({self.epochs:g} epochs), learning rate {self.learning_rate:g}",
@@ -86,10 +97,13 @@ def _memory(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def _counts(split: dict[str, Any]) -> str:
+def _counts(split: dict[str, Any], untold: tuple[str, ...] = ()) -> str:
     """The sizes of a split (:meth:`lmtasks.api.medium.Examples.sizes`) in words."""
-    counted = {name: count for name, count in split.items() if name not in UNTOLD}
-    words = (f"{count:,} {WORDS.get(name, name.replace('_', ' '))}" for name, count in counted.items())
+    counted = {name: count for name, count in split.items() if name not in (*UNTOLD, *untold)}
+    words = (
+        f"weight {count:g}" if name == "weight" else f"{count:,} {WORDS.get(name, name.replace('_', ' '))}"
+        for name, count in counted.items()
+    )
     return ", ".join([f"{split['rows']:,} {split['unit']}", *words])
 
 
@@ -101,6 +115,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
     """
     arguments = training_arguments(request.training, folder, 0)
     encoded, model = loaded.data.encoded, loaded.model
+    evaluations = encoded.sizes()
     train = encoded.train
     assert train is not None  # a run has training data
     steps = total_steps(len(train), arguments)
@@ -111,16 +126,20 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         )
     small = ["no --model given: a small one from scratch, to look around with"] if request.starts_small else []
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    epochs = steps * batch / len(train)
+    one = next(iter(train.sources.values())) if isinstance(train, Mixed) else train
     return Plan(
         recipe=f"{request.recipe.name}: {request.recipe.summary}",
         data=encoded.source,
         train=train.sizes(),
-        evaluation={**encoded.evaluation.sizes(), "duplicates": encoded.duplicates},
-        block_size=train.blocks.size if isinstance(train, Packed) else None,
+        evaluation=next(iter(evaluations.values())),
+        evaluations={name: sizes for name, sizes in evaluations.items() if name},
+        sources=train.parts(epochs) if isinstance(train, Mixed) else {},
+        block_size=one.blocks.size if isinstance(one, Packed) else None,
         model=request.model.model_name_or_path or f"new {model.config.model_type}",
         parameters=model.num_parameters(),
         vocabulary=vocabulary(loaded.data.processor),
-        epochs=round(steps * batch / len(train), 2),
+        epochs=round(epochs, 2),
         steps=steps,
         batch=batch,
         learning_rate=arguments.learning_rate,

@@ -38,7 +38,7 @@ class Wishes(Protocol):
 
 
 def filtered(split: Split, wishes: Wishes) -> tuple[Flags, dict[str, int]]:
-    """Whether each row of a split is wanted, bool [rows], and how many are not, by the setting that says so.
+    """Whether each row of a split is wanted, bool [rows of it], and how many are not, by the setting that says so.
 
     Where several settings refuse a row, the first of them counts it. Reads every row once, in bounded batches; of the
     rows it keeps 16 bytes each, and only for ``drop_duplicates``.
@@ -52,7 +52,7 @@ def filtered(split: Split, wishes: Wishes) -> tuple[Flags, dict[str, int]]:
             f"--{next(iter(tests))} is about documents, and lines of a text file are none",
             "--sample_by paragraph or --sample_by document",
         )
-    wanted = np.ones(len(split.rows), np.bool_)
+    wanted = np.ones(len(split), np.bool_)
     dropped = dict.fromkeys(tests, 0)
     seen = 0
     for array in split.arrays() if tests else ():
