@@ -131,7 +131,7 @@ def made_of_columns(
     def made(split: datasets.Dataset) -> datasets.Dataset:
         selection = Selection(name, settings)
         selection.columns(split.features.arrow_schema)
-        return split.with_format("arrow").map(
+        rows = split.with_format("arrow").map(
             lambda rows, places: pa.table({"text": selection.texts(rows, places[0])}),
             with_indices=True,
             batched=True,
@@ -139,6 +139,7 @@ def made_of_columns(
             # Datasets would take the code for the same whatever the settings are that it has.
             new_fingerprint=Hasher.hash((split._fingerprint, settings.text_template, settings.chat, selection.label)),
         )
+        return rows.with_format(None)
 
     return {part: made(split) for part, split in splits.items()}, "text"
 
