@@ -29,7 +29,7 @@ PLACEHOLDER = "REPO_OR_FOLDER"
 _BOOKKEEPING = re.compile(
     r"^(?:train_.*|eval_targets|unigram_loss|epoch|total_flos|.*_(?:runtime|per_second|samples))$"
 )
-_NOT_SIZES = ("bytes", "unknown", "tail", "duplicates", "fingerprint")
+_NOT_SIZES = ("bytes", "unknown", "special", "tail", "duplicates", "fingerprint")
 _NOT_HYPERPARAMETERS = (
     "output_dir", "overwrite_output_dir", "logging_dir", "dry_run", "report_to", "run_name", "push_to_hub",
     "hub_model_id", "hub_private_repo",

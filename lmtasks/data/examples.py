@@ -13,6 +13,7 @@ from lmtasks.config.request import Request
 from lmtasks.data.corpus import TEXT, Corpus, Split
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.encode import encode
+from lmtasks.data.text.special_tokens import as_plain_text
 from lmtasks.errors import InputError
 
 
@@ -72,7 +73,8 @@ def examples_of(request: Request, name: str, split: Split, processor: Any, confi
     """A split as the recipe wants it, under a name such as "training"."""
     layout, data = layout_of(request, processor), request.data
     if isinstance(layout, Blocks):
-        return encode(name, split, processor, layout, data.overwrite_cache, data.preprocessing_num_workers)
+        tokenizer = as_plain_text(processor) if data.split_special_tokens else processor
+        return encode(name, split, tokenizer, layout, data.overwrite_cache, data.preprocessing_num_workers)
     return layout.examples(name, split, processor, config)
 
 

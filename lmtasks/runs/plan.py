@@ -22,7 +22,7 @@ from lmtasks.runs.load import Loaded
 BYTES_PER_PARAMETER = 16
 """float32 weight, gradient, and the two moments of Adam."""
 
-UNTOLD = ("rows", "unit", "bytes", "unknown", "duplicates", "fingerprint")
+UNTOLD = ("rows", "unit", "bytes", "unknown", "special", "duplicates", "fingerprint")
 """Sizes of a split that are told otherwise, or only in notes."""
 
 WORDS = {"tail": "tokens left over"}

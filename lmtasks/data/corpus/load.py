@@ -27,7 +27,12 @@ from lmtasks.errors import InputError
 _TRAINING = ("dataset_name", "train_file", "train_dataset")
 _EVALUATION = ("validation_split", "validation_file", "eval_dataset")
 
-_OF_TEXT = {"sample_by": "line", "preprocessing_num_workers": 1, "overwrite_cache": False}
+_OF_TEXT = {
+    "sample_by": "line",
+    "preprocessing_num_workers": 1,
+    "overwrite_cache": False,
+    "split_special_tokens": False,
+}
 """Settings that mean nothing for another medium, and their values when nobody has set them."""
 
 Flags = npt.NDArray[np.bool_]

@@ -21,6 +21,9 @@ from lmtasks.data.text.tokenize import Integers, Places, Stream
 _AT_ONCE = 1 << 12
 """Stretches whose examples are counted together."""
 
+_TOLD = 5
+"""Kinds of special tokens that are named in a note."""
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -83,6 +86,7 @@ class Packed:
             "bytes": self.stream.bytes,
             "tokens": self.tokens,
             "unknown": self.stream.unknown,
+            "special": dict(self.stream.special),
             "blocks": len(self),
             "tail": self.tail,
             "fingerprint": self.fingerprint,
@@ -92,6 +96,14 @@ class Packed:
         """Warnings for a person who is about to train on the text of that name."""
         if self.unknown_share > 0.001:
             yield f"{self.unknown_share:.1%} of the {name} tokens are unknown to the tokenizer"
+        if special := sorted(self.stream.special.items(), key=lambda item: -item[1]):
+            share = sum(count for _, count in special) / self.tokens
+            told = ", ".join(f"{token} {count:,}" for token, count in special[:_TOLD])
+            yield (
+                f"{'less than 0.1%' if share < 0.001 else f'{share:.1%}'} of the {name} tokens are special tokens that"
+                f" stand in the text: {told}{', ...' * (len(special) > _TOLD)};"
+                " --split_special_tokens takes them as plain text"
+            )
 
     @property
     def fingerprint(self) -> str:
