@@ -17,6 +17,7 @@ from lmtasks.data.text.packing import Packed
 from lmtasks.errors import InputError
 from lmtasks.models.forward import in_mode
 from lmtasks.models.processor import vocabulary
+from lmtasks.runs.excerpts import column_name, first_text
 from lmtasks.runs.load import Loaded
 
 BYTES_PER_PARAMETER = 16
@@ -39,6 +40,8 @@ class Plan:
         peak_memory: estimate in bytes: weights, gradients, optimiser and what the backward pass keeps.
         notes: decisions that were taken for the user.
         writes: the run folder, and the repository if it is to be published.
+        column: of the data, that the text came from, where they have columns.
+        first_text: the beginning of the first document as it is trained, in one line; None where it is no text.
     """
 
     recipe: str
@@ -58,6 +61,8 @@ class Plan:
     output_dir: str
     notes: tuple[str, ...]
     writes: tuple[str, ...]
+    column: str | None = None
+    first_text: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -69,9 +74,10 @@ class Plan:
         each = "examples" if self.block_size is None else f"blocks × {self.block_size} tokens"
         return [
             f"recipe     {self.recipe}",
-            f"data       {self.data}",
+            f"data       {self.data}" + (f", column {self.column}" if self.column else ""),
             f"  train    {_counts(self.train)}",
             f"  held out {_counts(self.evaluation)}",
+            *([f"first text {self.first_text}"] if self.first_text else []),
             f"model      {self.model}, {self.parameters:,} parameters{vocabulary}",
             f"training   {self.steps:,} steps of {self.batch} {each}"
             f" ({self.epochs:g} epochs), learning rate {self.learning_rate:g}",
@@ -129,6 +135,8 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         output_dir=str(folder),
         notes=(*loaded.notes, *small),
         writes=(str(folder), *([request.output.hub_model_id or folder.name] if request.output.push_to_hub else ())),
+        column=column_name(request, loaded.data.corpus.evaluation),
+        first_text=first_text(train, loaded.data.processor),
     )
 
 
