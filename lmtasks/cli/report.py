@@ -7,8 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from lmtasks.artifacts.shell import shell_quoted
-
 
 def tell(content: Any, lines: Iterable[str], *, as_json: bool) -> int:
     """The exit code of a command whose answer is told: as the one document of ``--json``, or line by line."""
@@ -19,6 +17,8 @@ def tell(content: Any, lines: Iterable[str], *, as_json: bool) -> int:
 
 def run_lines(result: Any) -> Iterator[str]:
     """The outcome of a run, for people."""
+    from lmtasks.artifacts.shell import shell_quoted
+
     yield from figure_lines(result.metrics, result.perplexity_name)
     starter = result.recipe.starter
     if starter and starter.texts and result.example and result.started_small:

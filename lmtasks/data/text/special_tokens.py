@@ -25,7 +25,7 @@ class SpecialTokens:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.names = _names(tokenizer)
+        self.names = special_names(tokenizer)
         self.ids = np.asarray(sorted(self.names), np.int64)
         self.unknown = tokenizer.unk_token_id
         # Where special tokens are plain text, what is written in a text is none.
@@ -56,7 +56,9 @@ def as_plain_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase
     plain.split_special_tokens = True
     if plain.is_fast and (isinstance(plain.backend_tokenizer.model, Unigram) or _still_special(plain)):
         # The model of such a tokenizer has them as words of its own, and does not ask what is special.
-        plain.backend_tokenizer.model = _without_words(plain.backend_tokenizer.model, set(_names(plain).values()))
+        plain.backend_tokenizer.model = _without_words(
+            plain.backend_tokenizer.model, set(special_names(plain).values())
+        )
     if stubborn := _still_special(plain):
         raise InputError(
             f"{type(tokenizer).__name__} cannot take {stubborn[0]} as plain text", "leave --split_special_tokens out"
@@ -64,7 +66,7 @@ def as_plain_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase
     return plain
 
 
-def _names(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+def special_names(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """The special tokens by their ids."""
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     names = {number: str(tokenizer.convert_ids_to_tokens(number)) for number in {*tokenizer.all_special_ids, *added}}
@@ -74,7 +76,7 @@ def _names(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 def _still_special(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """The special tokens that the tokenizer finds in a text that has them written out."""
-    names = _names(tokenizer)
+    names = special_names(tokenizer)
     names.pop(tokenizer.unk_token_id, None)  # which also stands for what is not known
     texts = [text for name in names.values() for text in (name, f"a {name} b")]
     rows = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
