@@ -29,7 +29,7 @@ def command(words: list[str]) -> int:
     """Show the data."""
     if not words or words[0].startswith("-"):
         if asks_help(words):
-            print("usage: lmtasks data RECIPE [flags]\n")
+            print("usage: lmtasks data RECIPE [--examples N] [--held_out] [flags of lmtasks run]\n")
             print("lmtasks list shows the recipes; lmtasks data RECIPE --help its flags")
             return 0
         raise InputError("data needs a recipe", f"one of: {', '.join(installed(light=True).recipes)}")
@@ -99,7 +99,7 @@ def _mark(piece: Any, coloured: bool) -> str:
         return text
     if piece.kind == "document":
         return _painted(f"[DOC {text}]", piece.kind) if coloured else f"[DOC {text}]"
-    bare = text.lstrip(" ")
+    bare = text.lstrip(" ") or text
     space, seen = text[: len(text) - len(bare)], _safe(piece.seen).strip(" ")
     if not coloured:
         words = {"hidden": f"[MASK:{bare}]", "random": f"[RANDOM:{bare}->{seen}]", "kept": f"[KEPT:{bare}]"}

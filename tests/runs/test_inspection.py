@@ -20,9 +20,9 @@ from lmtasks.cli.app import main
 from lmtasks.cli.data import inspection_lines
 from lmtasks.config.request import configure
 from lmtasks.data.dataset import ExampleDataset
-from lmtasks.runs.inspection import inspect_data
+from lmtasks.runs.inspection import Inspection, inspect_data
 from lmtasks.runs.load import load_data
-from lmtasks.runs.marked import Piece, texts_of
+from lmtasks.runs.marked import Marked, Piece, texts_of
 
 ROWS = [
     f"Row {number}: naïve 火星 people, said <pad> she?\n\tAnd so on.\x07 " * (1 + number % 3) for number in range(30)
@@ -194,7 +194,7 @@ def test_mistakes_are_told(words: list[str], message: str, lmtasks: Any) -> None
 
 
 def test_help_names_the_flags_of_the_data_and_none_of_training(lmtasks: Any) -> None:
-    assert lmtasks("data", "--help").out.startswith("usage: lmtasks data RECIPE [flags]")
+    assert lmtasks("data", "--help").out.startswith("usage: lmtasks data RECIPE [--examples N] [--held_out]")
     shown = lmtasks("data", "masked-lm", "--help").out
     for flag in ("--mlm_probability", "--train_file", "--tokenizer_name", "--examples", "--held_out", "--json"):
         assert flag in shown
@@ -210,9 +210,6 @@ def test_each_token_adds_its_text(masked_tokenizer: Any) -> None:
 
 
 def test_targets_that_are_a_text_of_their_own_are_written_out() -> None:
-    from lmtasks.runs.inspection import Inspection
-    from lmtasks.runs.marked import Marked
-
     one = Marked(0, 2, (Piece("text", "a <x>"),), "<x> b", [1, 2], [2, 3, 4])
     told = Inspection(
         "r",
@@ -226,3 +223,12 @@ def test_targets_that_are_a_text_of_their_own_are_written_out() -> None:
         (one,),
     )
     assert "  targets: <x> b" in list(inspection_lines(told))
+
+
+def test_a_hidden_space_is_seen() -> None:
+    one = Marked(
+        0, 2, (Piece("text", "a"), Piece("hidden", " ", "<mask>"), Piece("random", " b", " c")), None, [1], [2]
+    )
+    facts = {"unit": "rows", "rows": 1}
+    told = Inspection("r", "s", None, {"train": facts, "evaluation": facts}, 0, (), "train", (), (one,))
+    assert "  | a[MASK: ] [RANDOM:b->c]" in list(inspection_lines(told))
