@@ -6,6 +6,8 @@ import json
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,16 @@ def test_counts_are_those_of_the_text(rows: Path, lmtasks: Any, model_folders: d
     assert "  also in training  1" in lines and "  special tokens    <|endoftext|> 1" in lines
 
 
+def everything(terminal: int) -> str:
+    """What is written to a terminal until nobody writes any more."""
+    read = b""
+    with suppress(OSError):  # as Linux says that the other end is closed
+        while more := os.read(terminal, 1 << 16):
+            read += more
+    os.close(terminal)
+    return read.decode()
+
+
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_marks_are_colours_on_a_terminal_that_wants_them(
     no_color: str, rows: Path, model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
@@ -156,12 +168,12 @@ def test_marks_are_colours_on_a_terminal_that_wants_them(
     monkeypatch.setenv("NO_COLOR", no_color)
     ours, theirs = os.openpty()
     words = ["data", "masked-lm", "--model", str(model_folders["roberta"]), "--train_file", "rows.jsonl"]
-    with open(theirs, "w", encoding="utf-8") as terminal:
+    with ThreadPoolExecutor(1) as pool, open(theirs, "w", encoding="utf-8") as terminal:
+        reading = pool.submit(everything, ours)
         monkeypatch.setattr(sys, "stdout", terminal)
         assert main([*words, "--column", "body", "--block_size", "24", "--examples", "1"]) == 0
-        terminal.flush()
-        out = os.read(ours, 1 << 16).decode(errors="ignore")
-    os.close(ours)
+        terminal.close()
+        out = reading.result(60)
     assert ("[MASK:" in out) == bool(no_color) and ("\x1b[7m" in out) == (not no_color)
 
 
