@@ -2,6 +2,7 @@
 
 from lmtasks.api.architecture import Architecture
 from lmtasks.api.blocks import Blocks, stack, template_tokens
+from lmtasks.api.format import Format, Reading
 from lmtasks.api.hookspecs import hookimpl
 from lmtasks.api.medium import Documents, Examples, Layout, Medium, ReadSettings
 from lmtasks.api.options import NUMBER, Option, convert, describe, option, options_of
@@ -36,11 +37,13 @@ __all__ = [
     "Documents",
     "Example",
     "Examples",
+    "Format",
     "Layout",
     "LossSums",
     "Medium",
     "Option",
     "ReadSettings",
+    "Reading",
     "Recipe",
     "Starter",
     "TokenizerSpec",

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import pluggy
 
 from lmtasks.api.architecture import Architecture
+from lmtasks.api.format import Format
 from lmtasks.api.recipe import Recipe
 
 hookspec = pluggy.HookspecMarker("lmtasks")
@@ -30,3 +31,8 @@ def lmtasks_recipes() -> Sequence[Recipe]:  # type: ignore[empty-body]  # a spec
 @hookspec
 def lmtasks_architectures() -> Sequence[Architecture]:  # type: ignore[empty-body]  # a spec has no body
     """The architectures that this plugin declares."""
+
+
+@hookspec
+def lmtasks_formats() -> Sequence[Format]:  # type: ignore[empty-body]  # a spec has no body
+    """The formats of data files that this plugin declares."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from lmtasks.api.references import Reference, defer
 
@@ -59,8 +59,36 @@ class ReadSettings(Protocol):
         """The column of the documents, where somebody named it."""
 
     @property
-    def sample_by(self) -> str:
+    def text_template(self) -> str | None:
+        """The text of a row, with columns in braces."""
+
+    @property
+    def chat(self) -> bool:
+        """Whether the column holds conversations."""
+
+    @property
+    def sample_by(self) -> Literal["line", "paragraph", "document"]:
         """The meaning of a row of a text file."""
+
+    @property
+    def format(self) -> str | None:
+        """The format of all files, where somebody named it."""
+
+    @property
+    def encoding(self) -> str | None:
+        """The encoding of files of characters; None for UTF-8, or what a file says of itself."""
+
+    @property
+    def csv_separator(self) -> str | None:
+        """What separates cells; None to find out."""
+
+    @property
+    def csv_quoting(self) -> Literal["minimal", "none"] | None:
+        """Whether cells may be in quotation marks; None for what the format has."""
+
+    @property
+    def csv_header(self) -> bool | None:
+        """Whether the first row names the columns; None to find out."""
 
 
 @dataclass(frozen=True, kw_only=True)

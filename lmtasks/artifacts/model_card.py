@@ -20,6 +20,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from lmtasks.artifacts.redact import REDACTED, redacted
 from lmtasks.artifacts.shell import shell_quoted
+from lmtasks.config.evaluation_sets import set_names, set_of
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
@@ -32,7 +33,7 @@ _BOOKKEEPING = re.compile(
 _NOT_SIZES = ("bytes", "unknown", "special", "tail", "duplicates", "fingerprint")
 _NOT_HYPERPARAMETERS = (
     "output_dir", "overwrite_output_dir", "logging_dir", "dry_run", "report_to", "run_name", "push_to_hub",
-    "hub_model_id", "hub_private_repo",
+    "hub_model_id", "hub_private_repo", "data",
 )  # fmt: skip
 
 
@@ -56,8 +57,17 @@ def model_card(record: Mapping[str, Any]) -> ModelCard:
     public |= {part: public.get(part) or {} for part in ("data", "settings", "metrics")}
     data, metrics = public["data"], public["metrics"].items()
     # Not a number is no measurement, and no valid metadata.
-    scores = {name: value for name, value in metrics if _is_number(value) and not _BOOKKEEPING.match(name)}
-    splits = {name: data[name] for name in ("train", "evaluation") if isinstance(data.get(name), Mapping)}
+    sets = set_names(public["metrics"])
+    scores: dict[str, float] = {}
+    for name, value in metrics:
+        of_set, figure = set_of(name, sets)
+        # The figures without a set are those of the first once more.
+        if _is_number(value) and not _BOOKKEEPING.match(figure) and bool(of_set) == bool(sets):
+            scores[name] = value
+    splits = {"train": data.get("train"), "evaluation": data.get("evaluation")}
+    if isinstance(named := data.get("evaluations"), Mapping):
+        splits = {"train": data.get("train"), **{f"evaluation: {name}": sizes for name, sizes in named.items()}}
+    splits = {name: sizes for name, sizes in splits.items() if isinstance(sizes, Mapping)}
     # What a record says is never read as a template or as HTML: only the card's own text is.
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, autoescape=False)
     environment.filters |= {"cell": _cell, "verbatim": _verbatim, "shell_quoted": shell_quoted}
@@ -71,6 +81,8 @@ def model_card(record: Mapping[str, Any]) -> ModelCard:
         data=data,
         dataset=_hub_id(data.get("dataset_name")),
         splits=splits,
+        sources=(sources := list(_sources(public))),
+        source_columns=list(dict.fromkeys(column for source in sources for column in source)),
         counted=list(dict.fromkeys(name for sizes in splits.values() for name in sizes if name not in _NOT_SIZES)),
         hyperparameters=list(_hyperparameters(public)),
         scores=scores,
@@ -85,16 +97,16 @@ def model_card(record: Mapping[str, Any]) -> ModelCard:
 def _metadata(record: Mapping[str, Any], scores: Mapping[str, float]) -> ModelCardData:
     data, pipeline = record["data"], _pipeline_tag(record)
     dataset = _hub_id(data.get("dataset_name"))
-    settings = record["settings"] if dataset else {}
+    settings, sets = record["settings"] if dataset else {}, set_names(record["metrics"])
     results = [
         EvalResult(
             task_type=pipeline or record["recipe"],
             dataset_type=dataset or data.get("medium") or "text",
-            dataset_name=dataset or data.get("source") or "text",
+            dataset_name=", ".join(filter(None, (dataset or data.get("source") or "text", set_of(name, sets)[0]))),
             dataset_config=settings.get("dataset_config_name"),
             dataset_split=settings.get("validation_split"),
             dataset_revision=settings.get("dataset_revision"),
-            metric_type=_metric_type(name),
+            metric_type=_metric_type(set_of(name, sets)[1]),
             metric_name=_metric_label(name, record),
             metric_value=value,
         )
@@ -104,11 +116,34 @@ def _metadata(record: Mapping[str, Any], scores: Mapping[str, float]) -> ModelCa
         library_name="transformers",
         pipeline_tag=pipeline,
         base_model=_hub_id(record.get("base_model")),
-        datasets=[dataset] if dataset else None,
+        datasets=list(_datasets(record)) or None,
         tags=["lmtasks", f"recipe:{record['recipe']}"],
         model_name=_model_name(record) if results else None,
         eval_results=results or None,
     )
+
+
+def _mix(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The sources of a mix, as they were set; none where there is no mix."""
+    mix = record["settings"].get("data")
+    return [one for one in mix.get("sources") or () if isinstance(one, Mapping)] if isinstance(mix, Mapping) else []
+
+
+def _datasets(record: Mapping[str, Any]) -> Iterator[str]:
+    """The datasets of the Hub that were trained on, each once."""
+    names = (record["data"].get("dataset_name"), *(source.get("dataset_name") for source in _mix(record)))
+    yield from dict.fromkeys(found for name in names if (found := _hub_id(name)))
+
+
+def _sources(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Of each source of a mix its name, where it comes from, and what it made."""
+    sizes = record["data"].get("sources") or {}
+    for source in _mix(record):
+        files = source.get("train_file") or ()
+        origin = source.get("dataset_name") or ", ".join([files] if isinstance(files, str) else map(str, files))
+        name = str(source.get("name"))
+        made = {key: value for key, value in (sizes.get(name) or {}).items() if key not in (*_NOT_SIZES, "blocks")}
+        yield {"source": name, "from": origin, "weight": source.get("weight"), **made}
 
 
 def _is_number(value: Any) -> bool:
@@ -120,8 +155,10 @@ def _metric_type(name: str) -> str:
 
 
 def _metric_label(name: str, record: Mapping[str, Any]) -> str:
+    of_set, name = set_of(name, set_names(record["metrics"]))
     label = str(record.get("perplexity_label") or "") if name == "perplexity" else ""
-    return label[:1].upper() + label[1:] if label else _metric_type(name).replace("_", " ").capitalize()
+    label = label[:1].upper() + label[1:] if label else _metric_type(name).replace("_", " ").capitalize()
+    return f"{of_set}: {label}" if of_set else label
 
 
 def _hub_id(name: Any) -> str | None:
@@ -169,9 +206,15 @@ def _hyperparameters(record: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]
 def _remarks(record: Mapping[str, Any]) -> Iterator[str]:
     """The numbers that the results are read against."""
     predicted = "predicted tokens" if "tokens" in (record["data"].get("evaluation") or {"tokens"}) else "targets"
-    remarks = {
+    remarks: dict[str, str] = {}
+    for name in set_names(record["metrics"]):
+        remarks[f"eval_{name}_targets"] = f"{name}: measured on {{}} {predicted}."
+        remarks[f"eval_{name}_unigram_loss"] = f"{name}: guessing by word frequency alone has a loss of {{}}."
+    remarks = remarks or {
         "eval_targets": f"Measured on {{}} {predicted} of the evaluation data.",
         "unigram_loss": "Guessing by word frequency alone has a loss of {}.",
+    }
+    remarks |= {
         "train_runtime": "Training took {} seconds.",
         "train_tokens_per_second": "Training speed: {} tokens per second.",
     }

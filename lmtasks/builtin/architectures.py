@@ -77,7 +77,12 @@ TINY: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {"num_expert_group": 2},
     "bamba": {**SMALL_MAMBA, "attn_layer_indices": [1]},
     "blt": {"encoder_hash_byte_group_vocab": 100},
-    "cohere_compass_text": {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}},
+    "cohere_compass_text": {
+        # Where the sections must fill the heads, as in transformers 5.20, the usual ones are for larger heads.
+        "rope_parameters": {
+            key: {**ROPE, "mrope_section": [1, 1, 2]} for key in ("full_attention", "sliding_attention")
+        }
+    },
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}},
     "deepseek_v2": {"topk_group": 1, "n_group": 1, "num_experts_per_tok": 2},
     "deepseek_v4": {"compress_rates": {"heavily_compressed_attention": 8}},

@@ -56,11 +56,10 @@ def inspection_lines(inspection: Any, *, coloured: bool = False) -> Iterator[str
     """The data of a run, for people."""
     yield f"recipe     {inspection.recipe}"
     yield f"data       {inspection.source}" + (f", column {inspection.column}" if inspection.column else "")
-    for split, title in (("train", "training"), ("evaluation", "held out")):
-        yield f"\n{title}"
-        yield from _facts(inspection.splits[split])
-        if split == "evaluation":
-            yield f"  {'also in training':<18}{inspection.duplicates:,}"
+    for split, facts in inspection.splits.items():
+        yield "\n" + split.replace("train", "training", 1).replace("evaluation", "held out", 1)
+        yield from _facts(facts)
+    yield f"  {'also in training':<18}{inspection.duplicates:,}"
     if inspection.documents:
         yield "\ndocuments"
         yield from (f"  {tokens:>8,} tokens  {text}" for text, tokens in inspection.documents)

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from lmtasks.config.evaluation_sets import set_names, set_of
+
 
 def tell(content: Any, lines: Iterable[str], *, as_json: bool) -> int:
     """The exit code of a command whose answer is told: as the one document of ``--json``, or line by line."""
@@ -35,7 +37,24 @@ def run_lines(result: Any) -> Iterator[str]:
 
 
 def figure_lines(metrics: Mapping[str, float], perplexity_name: str) -> list[str]:
-    """The evaluation figures, one a line, what matters first."""
+    """The evaluation figures, one a line, what matters first; where sets have names, those of one after the other."""
+    sets = set_names(metrics)
+    own: dict[str, dict[str, float]] = {name: {} for name in ("", *sets)}
+    for figure, value in metrics.items():
+        name, plain = set_of(figure, sets)
+        own[name][plain] = value
+    told = {name: own[name] for name in sets} or own
+    rows = {
+        f"{name} {row}".strip(): text
+        for name, figures in told.items()
+        for row, text in _rows(figures, perplexity_name).items()
+    }
+    width = max(14, *map(len, rows))
+    return [f"{row:<{width}} {text}" for row, text in rows.items()]
+
+
+def _rows(metrics: Mapping[str, float], perplexity_name: str) -> dict[str, str]:
+    """The figures of one set in words."""
     loss, unigram = metrics["eval_loss"], metrics.get("unigram_loss")
     than = ""
     if unigram is not None:
@@ -57,8 +76,7 @@ def figure_lines(metrics: Mapping[str, float], perplexity_name: str) -> list[str
     others = ("train_", "eval_", *(f"{view}_" for view in views))
     own = [name for name in metrics if name not in told and not name.startswith(others)]
     rows |= {name.replace("_", " "): f"{metrics[name]:.4g}" for name in own}
-    width = max(14, *map(len, rows))
-    return [f"{name:<{width}} {text}" for name, text in rows.items() if text]
+    return {name: text for name, text in rows.items() if text}
 
 
 def quiet() -> None:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import TOKENIZER, Option, Recipe, convert, options_of
+from lmtasks.config.mix import read_mix
 from lmtasks.config.settings import HOW_TO_TOKENISE, DataSettings, ModelSettings, OutputSettings, TrainingSettings
+from lmtasks.config.yaml_file import read_mapping
 from lmtasks.errors import InputError, nearest
 
 MODEL_SOURCES = ("model_name_or_path", "model_type", "config_name")
-DATA_SOURCES = ("dataset_name", "train_file", "train_dataset", "validation_file", "eval_dataset")
+DATA_SOURCES = ("dataset_name", "train_file", "train_dataset", "validation_file", "eval_dataset", "data")
 
 CONTRADICTIONS = (
     ("model_name_or_path", "model_type"),
@@ -108,6 +110,8 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
         with problems.collecting():
             group, option = _place(groups, name)
             parts[group][name] = convert(option, value)
+            if name == "data":  # the record of a run has the whole mix, not the name of a file
+                parts[group][name] = read_mix(parts[group][name])
     training = {name: option.default for name, option in groups["training"].items()} | parts["training"]
     settings = {name: kind(**parts[name]) for name, kind in SETTINGS.items()}
     hint = "give a number of steps, or leave it out for --num_train_epochs"
@@ -259,18 +263,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, not YAML, or not a mapping.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read --config '{path}': {error.strerror}", "give an existing YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
-        raise InputError(f"--config '{path}' is not YAML: {problem}", "write one 'name: value' a line") from error
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise InputError(f"--config '{path}' must hold 'name: value' lines", "for example: learning_rate: 1e-4")
-    return content
+    return read_mapping(path, "config", "learning_rate: 1e-4")
 
 
 def fingerprint(request: Request) -> str:

@@ -24,17 +24,31 @@ class DataSettings:
     train_split: str = option("train", help='split to train on, slices allowed: "train[:5000]"')
     validation_split: str | None = option(None, help="split to evaluate on, instead of a share of the training split")
     train_file: list[str] | None = option(
-        None, help="files, globs or folders: txt, md, json, jsonl, csv, tsv, parquet, arrow, fasta; .gz .xz .zst too"
+        None, help="files, globs, folders, - for stdin: text, json, csv, tsv, parquet, arrow, fasta; .gz .xz .zst .bz2"
     )
     validation_file: list[str] | None = option(
-        None, help="files to evaluate on, instead of a share of the training data"
+        None, help="files to evaluate on, instead of a share of the training data; NAME=FILE for several sets"
+    )
+    data: str | dict[str, Any] | None = option(
+        None, help="YAML file with several sources to train on, each with a weight, instead of one"
     )
     text_column: str | None = option(
         None,
         help="column that holds the text, or what else is learned from; nested ones as answers.text",
         aliases=["column"],
     )
+    text_template: str | None = option(None, help='text of a row, made of columns: "{title}: {answers.text}"')
+    chat: bool = option(False, help="rows are conversations, put into the tokenizer's own chat template")
     sample_by: Literal["line", "paragraph", "document"] = option("line", help="what a row of a text file is")
+    format: str | None = option(None, help="format of all files, whatever their names: text, json, csv, …")
+    encoding: str | None = option(None, help="encoding of the files, such as cp1252; UTF-8, or what they say")
+    csv_separator: str | None = option(None, help="what separates cells, such as ; or tab")
+    csv_quoting: Literal["minimal", "none"] | None = option(None, help="whether cells may be in quotation marks")
+    csv_header: bool | None = option(None, help="whether the first row names the columns")
+    min_chars: int | None = option(None, help="documents of fewer characters are left out", ge=1)
+    max_chars: int | None = option(None, help="documents of more characters are left out", ge=1)
+    drop_duplicates: bool = option(False, help="documents that were there before, letter for letter, are left out")
+    filter: str | None = option(None, help="module:function that says of each document whether it is wanted")
     validation_split_percentage: float | None = option(
         None, help="share of the training data held out for evaluation, in percent", gt=0, lt=100
     )
@@ -50,7 +64,9 @@ class DataSettings:
     )
     split_special_tokens: bool = option(False, help="take special tokens in the text as plain text")
     train_dataset: Any = option(None, help="Dataset, DatasetDict or list of strings", python_only=True)
-    eval_dataset: Any = option(None, help="Dataset or list of strings", python_only=True)
+    eval_dataset: Any = option(
+        None, help="Dataset, list of strings, or a dict of these by name of the set", python_only=True
+    )
 
 
 HOW_TO_TOKENISE = frozenset({"overwrite_cache", "preprocessing_num_workers"})

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lmtasks.api import Examples
+from lmtasks.data.mixed import Mixed
 
 
 class ExampleDataset(Dataset[dict[str, Any]]):
@@ -24,8 +25,11 @@ class ExampleDataset(Dataset[dict[str, Any]]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        seed = (self.seed, int(self._epoch), int(index))
-        return {**self.examples.example(int(index)), "seed": seed}
+        number, epoch = int(index), int(self._epoch)
+        examples = self.examples
+        # Only a mix has other examples in the next epoch; where it has one again, the seed is another.
+        example = examples.example(number, epoch) if isinstance(examples, Mixed) else examples.example(number)
+        return {**example, "seed": (self.seed, epoch, number)}
 
     def start_epoch(self, epoch: int) -> None:
         """Seeds from here on are for this epoch."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PretrainedConfig
 
 from lmtasks.api import EVALUATION_SEED, Batch, BlockOptions, Blocks, Examples, Layout
+from lmtasks.config.evaluation_sets import UNNAMED, check_names
+from lmtasks.config.mix import read_mix
 from lmtasks.config.request import Request
-from lmtasks.data.corpus import TEXT, Corpus, Split
+from lmtasks.data.corpus import TEXT, Corpus, Render, Split
 from lmtasks.data.dataset import ExampleDataset
+from lmtasks.data.mixed import Mixed
+from lmtasks.data.text.chat import rendered, require_template
 from lmtasks.data.text.encode import encode
 from lmtasks.data.text.special_tokens import as_plain_text
 from lmtasks.errors import InputError
@@ -24,31 +29,50 @@ class EncodedCorpus:
     Args:
         source: short words for people.
         train: None where only an evaluation was asked for.
-        duplicates: how many held-out rows are in the training data, too.
+        evaluations: the evaluation sets by name; the name of one that nobody named is empty.
+        duplicates: how many rows of each evaluation set are in the training data, too.
         empty: how many documents were left out because they hold nothing.
+        dropped: how many were left out because somebody did not want them, by the setting that says so.
         medium: what they are, in a word.
     """
 
     source: str
     train: Examples | None
-    evaluation: Examples
-    duplicates: int
+    evaluations: Mapping[str, Examples]
+    duplicates: Mapping[str, int]
     empty: int
+    dropped: Mapping[str, int]
     medium: str
+
+    @property
+    def evaluation(self) -> Examples:
+        """The first evaluation set, or the only one."""
+        return next(iter(self.evaluations.values()))
+
+    def sizes(self) -> dict[str, dict[str, Any]]:
+        """The sizes of each evaluation set, for plan, record and card."""
+        return {
+            name: {**examples.sizes(), "duplicates": self.duplicates[name]}
+            for name, examples in self.evaluations.items()
+        }
 
     def notes(self) -> Iterator[str]:
         """Warnings for a person who is about to train on them."""
         if self.train is not None:
             yield from self.train.notes("training")
-        yield from self.evaluation.notes("held-out")
-        if self.duplicates:
-            sizes = self.evaluation.sizes()
-            yield (
-                f"{self.duplicates:,} of {sizes['rows']:,} held-out {sizes['unit']}"
-                f" are in the training {self.medium}, too"
-            )
+        for name, examples in self.evaluations.items():
+            called = f"held-out {name}".strip()
+            yield from examples.notes(called)
+            if self.duplicates[name]:
+                sizes = examples.sizes()
+                yield (
+                    f"{self.duplicates[name]:,} of {sizes['rows']:,} {called} {sizes['unit']}"
+                    f" are in the training {self.medium}, too"
+                )
         if self.empty:
             yield f"documents without {self.medium} left out: {self.empty:,}"
+        for name, count in self.dropped.items():
+            yield f"documents left out by --{name}: {count:,}"
 
 
 def encode_corpus(request: Request, corpus: Corpus, processor: Any, config: PretrainedConfig) -> EncodedCorpus:
@@ -58,15 +82,49 @@ def encode_corpus(request: Request, corpus: Corpus, processor: Any, config: Pret
         InputError: nothing to predict in the training data, or what cannot be encoded.
     """
     data, medium = request.data, request.recipe.medium or TEXT
-    request.recipe.views(processor, request.options)  # their options are checked now, used at the end
-    train, duplicates, empty = None, 0, corpus.evaluation.blank
-    if corpus.train is not None:
-        train = examples_of(request, "training", corpus.train, processor, config).head(data.max_train_samples)
+    views = request.recipe.views(processor, request.options)  # their options are checked now, used at the end
+    check_names(filter(None, corpus.evaluations), views)
+    train: Examples | None = None
+    if corpus.training:
+        parts = {
+            name: examples_of(request, f"training {name}".strip(), split, processor, config)
+            for name, split in corpus.training.items()
+        }
+        train = (parts[UNNAMED] if UNNAMED in parts else _mixed(request, parts)).head(data.max_train_samples)
         one_example(request, processor, train, "training")
-        duplicates, empty = medium.duplicates(corpus.train, corpus.evaluation), empty + corpus.train.blank
-    name = "evaluation" if train is None else "held-out"
-    evaluation = examples_of(request, name, corpus.evaluation, processor, config).head(data.max_eval_samples)
-    return EncodedCorpus(corpus.source, train, evaluation, duplicates, empty, medium.name)
+    evaluations: dict[str, Examples] = {}
+    for name, split in corpus.evaluations.items():
+        called = f"{'evaluation' if train is None else 'held-out'} {name}".strip()
+        evaluations[name] = examples_of(request, called, split, processor, config).head(data.max_eval_samples)
+    duplicates = {
+        name: sum(medium.duplicates(part, split) for part in corpus.training.values())
+        for name, split in corpus.evaluations.items()
+    }
+    splits = [*corpus.training.values(), *corpus.evaluations.values()]
+    empty = sum(split.blank for split in splits)
+    dropped = sum((Counter(split.dropped) for split in splits), Counter())
+    return EncodedCorpus(corpus.source, train, evaluations, duplicates, empty, dropped, medium.name)
+
+
+def chat_renderer(request: Request, processor: Any) -> Render | None:
+    """What makes texts of the conversations that a run is about; None where it is about texts.
+
+    Raises:
+        InputError: the tokenizer has no chat template, or the recipe is not about text.
+    """
+    if not request.data.chat:
+        return None
+    require_template(processor)
+    layout = layout_of(request, processor)
+    if not isinstance(layout, Blocks):
+        raise InputError(f"--chat is about text, and {request.recipe.name} is not", "leave --chat out")
+    return lambda rows, column, source: rendered(rows, column, processor, layout, source)
+
+
+def _mixed(request: Request, parts: Mapping[str, Examples]) -> Mixed:
+    mix = read_mix(request.data.data or {})
+    weights = {source["name"]: source["weight"] for source in mix["sources"] if source["name"] in parts}
+    return Mixed(parts, weights, mix["stopping_strategy"], request.seed)
 
 
 def examples_of(request: Request, name: str, split: Split, processor: Any, config: PretrainedConfig) -> Examples:

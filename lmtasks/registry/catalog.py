@@ -10,13 +10,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
 import pluggy
 
-from lmtasks.api import Architecture, Recipe, hookspecs
+from lmtasks.api import Architecture, Format, Recipe, hookspecs
 from lmtasks.errors import InputError, nearest
 from lmtasks.registry.discovery import installed, location, named
 from lmtasks.registry.enabled_plugins import BUILTIN, current, file_of, is_known, normal, selected, traces, why_skipped
@@ -26,17 +26,19 @@ from lmtasks.registry.plugin import BrokenPluginError, Plugin
 
 @dataclass(frozen=True)
 class Catalog:
-    """Recipes and architectures by name, with their owners.
+    """Recipes, architectures and formats by name, with their owners.
 
     Args:
         recipes: by what people type: the recipe's name, or ``package:recipe`` where that is not enough.
         architectures: by model type.
         plugins: everything that was found.
+        formats: of data files, by name.
     """
 
     recipes: Mapping[str, Recipe]
     architectures: Mapping[str, Architecture]
     plugins: tuple[Plugin, ...]
+    formats: Mapping[str, Format] = field(default_factory=dict)
 
     def recipe(self, name: str) -> Recipe:
         """The recipe of that name; see :meth:`find`."""
@@ -152,7 +154,8 @@ def load_catalog(entry_points: Iterable[metadata.EntryPoint] | None = None, *, l
         _load(manager, plugin, plugins, light)
         plugins.append(plugin)
     architectures = {kind: one for plugin in plugins for kind, one in plugin.architectures.items()}
-    return Catalog(_named(plugins), architectures, tuple(plugins))
+    formats = {name: one for plugin in plugins for name, one in plugin.formats.items()}
+    return Catalog(_named(plugins), architectures, tuple(plugins), formats)
 
 
 def _load(manager: pluggy.PluginManager, plugin: Plugin, others: Iterable[Plugin], light: bool) -> None:
@@ -168,14 +171,13 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, others: Iterable[Plugin
     except (HeavyImportError, BrokenPluginError) as error:
         state = "slow" if isinstance(error, HeavyImportError) else "broken"
         setattr(plugin, state, str(error))
-        plugin.recipes, plugin.architectures = {}, {}
+        plugin.recipes, plugin.architectures, plugin.formats = {}, {}, {}
         _trace(f"{plugin.title} {state} after {_milliseconds(began)} ms: {error}")
         if plugin.broken:
             _refuse_named(plugin, plugin.broken)
         return
-    brings = [*plugin.recipes, *plugin.architectures]
-    _trace(f"{plugin.title} loaded in {_milliseconds(began)} ms: {', '.join(brings) or 'nothing'}")
-    if not brings:
+    _trace(f"{plugin.title} loaded in {_milliseconds(began)} ms: {', '.join(plugin.brings) or 'nothing'}")
+    if not plugin.brings:
         _refuse_named(plugin, "it declares no recipe: it needs a lmtasks_recipes hook, or a Recipe at its top level")
 
 
@@ -191,8 +193,10 @@ def _refuse_named(plugin: Plugin, reason: str) -> None:
 
 
 def _refuse_taken(plugin: Plugin, others: Iterable[Plugin]) -> None:
-    """Refuse model types that another plugin has, and recipes that this very package has already."""
+    """Refuse model types and formats that another plugin has, and recipes that this very package has already."""
     for other in others:
+        for name in plugin.formats.keys() & other.formats.keys():
+            raise BrokenPluginError(f"format '{name}' already belongs to {other.name}")
         for model_type in plugin.architectures.keys() & other.architectures.keys():
             raise BrokenPluginError(f"architecture '{model_type}' already belongs to {other.name}")
         if other.distribution == plugin.distribution:

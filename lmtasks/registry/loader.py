@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 
 import pluggy
 
-from lmtasks.api import API_VERSION, HEAVY, Architecture, Recipe, hookspecs
+from lmtasks.api import API_VERSION, HEAVY, Architecture, Format, Recipe, hookspecs
 from lmtasks.errors import nearest
 from lmtasks.registry.discovery import reason_of, unmet
 from lmtasks.registry.enabled_plugins import BUILTIN, normal
 from lmtasks.registry.plugin import BrokenPluginError, Plugin
 
-Declaration = TypeVar("Declaration", Recipe, Architecture)
+Declaration = TypeVar("Declaration", Recipe, Architecture, Format)
 
 
 class HeavyImportError(BaseException):
@@ -82,6 +82,7 @@ def _ask(manager: pluggy.PluginManager, plugin: Plugin, module: Any, known: Cont
         plugin.recipes = _checked("lmtasks_recipes", recipes, Recipe, "name")
         architectures = _answers(manager, "lmtasks_architectures", plugin)
         plugin.architectures = _checked("lmtasks_architectures", architectures, Architecture, "model_type")
+        plugin.formats = _checked("lmtasks_formats", _answers(manager, "lmtasks_formats", plugin), Format, "name")
     except BaseException:
         manager.unregister(name=plugin.name)
         raise

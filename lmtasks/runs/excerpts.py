@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice, pairwise
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from lmtasks.api import BlockOptions, Examples
 from lmtasks.config.request import Request
-from lmtasks.data.corpus import Split
+from lmtasks.data.corpus import Corpus, Split
+from lmtasks.data.corpus.find import format_of
 from lmtasks.data.corpus.split import utf8
+from lmtasks.data.mixed import Mixed
 from lmtasks.data.text.packing import Packed
 from lmtasks.data.text.word_boundaries import boundaries
 from lmtasks.runs.load import Data
@@ -24,20 +27,33 @@ WORDS, CHARACTERS = 12, 80
 _ROWS, _BYTES = 50, 1000
 """Rows of the held-out text that are looked at for a prompt, and bytes of each."""
 
-_WITHOUT_COLUMNS = ("plain_text", "text", "fasta")
-"""Builders of files that have no columns."""
+_TABLES = frozenset({"json", "csv", "tsv", "parquet", "arrow"})
+"""Formats of files that have columns."""
 
 
-def column_name(request: Request, split: Split) -> str | None:
-    """The column that the text came from; None where there was none to choose."""
-    in_memory = isinstance(request.data.train_dataset, list | tuple)
-    if request.recipe.medium or request.sample or in_memory or split.rows.builder_name in _WITHOUT_COLUMNS:
+def column_name(request: Request, corpus: Corpus) -> str | None:
+    """The column that the text came from, of all sources alike; None where there was none to choose."""
+    data = request.data
+    columns = {".".join(split.column) for split in corpus.training.values()}
+    if request.recipe.medium or request.sample or isinstance(data.train_dataset, list | tuple) or len(columns) != 1:
         return None
-    return ".".join(split.column)
+    (column,) = columns
+    # What has no columns is read into one of this name.
+    return column if column != "text" or not data.train_file or _is_table(data.train_file[0], data.format) else None
+
+
+def _is_table(name: str, kind: str | None) -> bool:
+    file = Path(name)
+    return name != "-" and not file.is_dir() and bool(file.suffix) and format_of(file, kind).name in _TABLES
 
 
 def first_text(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The beginning of the first document, decoded from its tokens, in one line; None where it is no text."""
+    """The beginning of the first document, decoded from its tokens, in one line; None where it is no text.
+
+    Of a mix, that of the first source.
+    """
+    if isinstance(examples, Mixed):
+        return first_text(next(iter(examples.sources.values())), tokenizer)
     if not isinstance(examples, Packed):
         return None
     stream = examples.stream

@@ -57,7 +57,7 @@ def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:
     if world.is_main:
         write_json(folder / RECORD, record)
     trained = _train(prepared)
-    figures = figures_of(trained.model, request, prepared.processor, prepared.data.encoded.evaluation)
+    figures = figures_of(trained.model, request, prepared.processor, prepared.data.encoded.evaluations)
     if world.is_main:
         record["files"] = save_into(folder, trained.model, prepared.processor)
         verify(trained.model, prepared)

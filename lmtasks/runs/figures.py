@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from lmtasks.api import EVALUATION_SEED, Examples
+from lmtasks.config.evaluation_sets import PLAIN, in_set
 from lmtasks.config.request import Request
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.packing import Packed
 from lmtasks.progress import stage
 from lmtasks.training.evaluation import evaluate_model
 
-PLAIN = ("loss", "targets")
-"""Figures that are called ``eval_...`` in the results, as users of the Trainer know them."""
+
+def figures_of(
+    model: torch.nn.Module, request: Request, processor: Any, evaluations: Mapping[str, Examples]
+) -> dict[str, float]:
+    """All figures of a model on its evaluation sets, under the names that go into files.
+
+    Those of the first set come first, under plain names; those of named sets then, the first one's included.
+    """
+    sets = {name: _of_set(model, request, processor, name, examples) for name, examples in evaluations.items()}
+    figures = dict(next(iter(sets.values())))
+    for name, own in sets.items():
+        figures |= {in_set(figure, name): value for figure, value in own.items()} if name else {}
+    return figures
 
 
-def figures_of(model: torch.nn.Module, request: Request, processor: Any, examples: Examples) -> dict[str, float]:
-    """All figures of a model on a split, under the names that go into files."""
-
+def _of_set(
+    model: torch.nn.Module, request: Request, processor: Any, name: str, examples: Examples
+) -> dict[str, float]:
     def figures(what: str, seen: Examples) -> dict[str, float]:
-        with stage(what, len(seen), "examples") as progress:
+        with stage(f"evaluating {name}".strip() + what, len(seen), "examples") as progress:
             return evaluate_model(
                 model,
                 request.recipe,
@@ -31,13 +44,13 @@ def figures_of(model: torch.nn.Module, request: Request, processor: Any, example
                 progress.update,
             )
 
-    plain = figures("evaluating", examples)
-    named = {f"eval_{name}" if name in PLAIN else name: value for name, value in plain.items()}
+    plain = figures("", examples)
+    named = {f"eval_{figure}" if figure in PLAIN else figure: value for figure, value in plain.items()}
     if not isinstance(examples, Packed):
         return named
     for view, blocks in request.recipe.views(processor, request.options).items():
-        seen = figures(f"evaluating, {view}", examples.recut(blocks))
+        seen = figures(f", {view}", examples.recut(blocks))
         seen.pop("unigram_loss", None)  # of the text, not of the way of looking at it
-        named |= {f"{view}_{name}": value for name, value in seen.items()}
+        named |= {f"{view}_{figure}": value for figure, value in seen.items()}
         named[f"{view}_log_likelihood"] = -seen["loss"] * seen["targets"]
     return named

@@ -13,6 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from lmtasks.api import EVALUATION_SEED, Examples, Recipe
 from lmtasks.config.request import configure, read_yaml
 from lmtasks.data.dataset import ExampleDataset
+from lmtasks.data.examples import EncodedCorpus
+from lmtasks.data.mixed import Mixed
 from lmtasks.data.text.packing import Packed
 from lmtasks.models.architectures import register_architectures
 from lmtasks.registry.catalog import load_catalog
@@ -35,10 +37,11 @@ class Inspection:
     """The data of a run.
 
     Args:
-        splits: counts of ``train`` and ``evaluation``; see :func:`facts_of`.
-        duplicates: how many held-out rows are in the training data, too.
+        splits: counts of ``train`` and ``evaluation``, with the name of the source or set behind it where it has one;
+            see :func:`facts_of`.
+        duplicates: how many held-out rows are in the training data, too, of all sets together.
         shown: the split that ``documents`` and ``examples`` are from.
-        documents: the beginnings of the first documents, and how many tokens they have.
+        documents: the beginnings of the first documents, of a mix those of its first source, and their tokens.
         examples: the first ones, in the first epoch; none where they are no text.
     """
 
@@ -86,14 +89,24 @@ def inspect_data(
     return Inspection(
         recipe=f"{data.request.recipe.name}: {data.request.recipe.summary}",
         source=encoded.source,
-        column=column_name(data.request, data.corpus.evaluation),
-        splits={"train": facts_of(encoded.train, processor), "evaluation": facts_of(encoded.evaluation, processor)},
-        duplicates=encoded.duplicates,
+        column=column_name(data.request, data.corpus),
+        splits={name: facts_of(part, processor) for name, part in _splits(encoded)},
+        duplicates=sum(encoded.duplicates.values()),
         notes=data.notes,
         shown="evaluation" if held_out else "train",
         documents=tuple(_documents(shown, processor, examples)),
         examples=tuple(_examples(data, shown, examples, training=not held_out)),
     )
+
+
+def _splits(encoded: EncodedCorpus) -> Iterator[tuple[str, Examples]]:
+    """The sources of a mix apart, and the evaluation sets, under the names of their splits."""
+    train = encoded.train
+    sources = train.sources if isinstance(train, Mixed) else {"": train}
+    for split, parts in (("train", sources), ("evaluation", encoded.evaluations)):
+        for name, examples in parts.items():
+            if examples is not None:
+                yield f"{split} {name}".strip(), examples
 
 
 def facts_of(examples: Examples, processor: Any) -> dict[str, Any]:
@@ -140,6 +153,8 @@ def _frequent(packed: Packed, tokenizer: PreTrainedTokenizerBase) -> Iterator[di
 
 
 def _documents(examples: Examples, processor: Any, count: int) -> Iterator[tuple[str, int]]:
+    if isinstance(examples, Mixed):
+        examples = next(iter(examples.sources.values()))
     if isinstance(examples, Packed) and isinstance(processor, PreTrainedTokenizerBase):
         starts = examples.stream.documents[:count]
         for start, length in zip(starts.tolist(), _lengths(examples)[:count].tolist(), strict=True):
@@ -150,11 +165,21 @@ def _documents(examples: Examples, processor: Any, count: int) -> Iterator[tuple
 
 def _examples(data: Data, examples: Examples, count: int, *, training: bool) -> Iterator[Marked]:
     request, processor = data.request, data.processor
-    if not isinstance(examples, Packed) or not isinstance(processor, PreTrainedTokenizerBase):
+    if not isinstance(examples, Packed | Mixed) or not isinstance(processor, PreTrainedTokenizerBase):
         return
     collate = request.recipe.collator(processor, request.options, training)
     dataset = ExampleDataset(examples, request.seed if training else EVALUATION_SEED)
     for number in range(min(count, len(dataset))):
-        one = marked(number, collate([dataset[number]]), examples, request.recipe, processor)
-        if one is not None:
-            yield one
+        packed, there = _origin(examples, number)
+        if isinstance(packed, Packed):
+            one = marked(number, collate([dataset[number]]), packed, there, request.recipe, processor)
+            if one is not None:
+                yield one
+
+
+def _origin(examples: Examples, number: int) -> tuple[Examples, int]:
+    """The examples of one source that an example is of, and its number there."""
+    if not isinstance(examples, Mixed):
+        return examples, number
+    source, there = examples.place(number)
+    return [*examples.sources.values()][source], there

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
 from lmtasks.api import Batch, BlockOptions
 from lmtasks.config.request import Request
-from lmtasks.data.corpus import TEXT, Corpus, load_corpus
-from lmtasks.data.examples import EncodedCorpus, encode_corpus, one_example
+from lmtasks.data.corpus import TEXT, Corpus, load_sources
+from lmtasks.data.examples import EncodedCorpus, chat_renderer, encode_corpus, one_example
 from lmtasks.errors import InputError
 from lmtasks.models.checkpoint import LoadedModel, load_model
 from lmtasks.models.config import fit_to_tokenizer, load_config, usable_length
@@ -64,7 +65,11 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
     data = load_data(request, training)
     check_data(data)
     request, recipe, evaluation = data.request, data.request.recipe, data.encoded.evaluation
-    example = one_example(request, data.processor, evaluation, "held-out" if training else "evaluation")
+    kind = "held-out" if training else "evaluation"
+    example, *_ = [
+        one_example(request, data.processor, examples, f"{kind} {name}".strip())
+        for name, examples in data.encoded.evaluations.items()
+    ]
     loaded = load_model(request.model, recipe, data.config, data.processor, request.seed)
     check_model(request, data.processor, loaded.model, evaluation, example, training=training)
     notes = [*data.notes, *_model_notes(loaded)]
@@ -80,15 +85,19 @@ def load_data(request: Request, training: bool) -> Data:
     config = load_config(request.model, recipe)
     processor = None if request.model.train_tokenizer else load_processor(request, config)
     medium = recipe.medium or TEXT
-    corpus = load_corpus(request.data, medium=medium, sample=request.sample, evaluation_only=not training)
-    if training and corpus.train is None:
+    render = chat_renderer(request, processor)
+    corpus = load_sources(
+        request.data, medium=medium, sample=request.sample, evaluation_only=not training, render=render
+    )
+    if training and not corpus.training:
         raise InputError("a run needs training data", "add --train_file or --dataset")
-    if processor is None and corpus.train is not None:
-        processor = train_processor(request, corpus.train.running_texts())
+    if processor is None and corpus.training:
+        texts = chain.from_iterable(split.running_texts() for split in corpus.training.values())
+        processor = train_processor(request, texts)
     if not request.model.model_name_or_path:
         config = fit_to_tokenizer(config, processor)
     request, notes = _fit_length(request, config, processor)
-    encoded = encode_corpus(request, corpus if training else replace(corpus, train=None), processor, config)
+    encoded = encode_corpus(request, corpus if training else replace(corpus, training={}), processor, config)
     return Data(request, config, processor, corpus, encoded, (*notes, *encoded.notes()))
 
 

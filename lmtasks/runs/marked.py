@@ -58,15 +58,19 @@ class Marked:
 
 
 def marked(
-    number: int, batch: Batch, packed: Packed, recipe: Recipe, tokenizer: PreTrainedTokenizerBase
+    number: int, batch: Batch, packed: Packed, there: int, recipe: Recipe, tokenizer: PreTrainedTokenizerBase
 ) -> Marked | None:
-    """An example out of the batch that was made of it alone; None where the batch has no ``input_ids``."""
+    """An example out of the batch that was made of it alone; None where the batch has no ``input_ids``.
+
+    Args:
+        there: the number of the example in ``packed``, which is its own unless that is one of several sources.
+    """
     if "input_ids" not in batch:
         return None
     ids = batch["input_ids"][0].tolist()
     labels = batch["labels"][0].tolist() if "labels" in batch else []
     beside = len(labels) == len(ids)
-    begins = _documents(number, packed, len(ids))
+    begins = _documents(there, packed, len(ids))
     # Where nothing can be hidden, every token is told from others, and marks would be everywhere.
     pairs = list(zip(ids, labels, strict=True)) if beside else []
     marks = bool(pairs) and (bool(recipe.gap) or any(label not in (-100, token) for token, label in pairs))

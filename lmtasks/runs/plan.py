@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from lmtasks.api import Batch, Recipe
 from lmtasks.config.request import Request
 from lmtasks.config.training_arguments import training_arguments
+from lmtasks.data.mixed import Mixed
 from lmtasks.data.text.packing import Packed
 from lmtasks.errors import InputError
 from lmtasks.models.forward import in_mode
@@ -26,6 +27,9 @@ BYTES_PER_PARAMETER = 16
 UNTOLD = ("rows", "unit", "bytes", "unknown", "special", "duplicates", "fingerprint")
 """Sizes of a split that are told otherwise, or only in notes."""
 
+CUT = ("blocks", "tail")
+"""Sizes that are told of all sources of a mix together."""
+
 WORDS = {"tail": "tokens left over"}
 """Names of sizes that do not speak for themselves."""
 
@@ -35,6 +39,7 @@ class Plan:
     """A run in numbers, before it begins.
 
     Args:
+        evaluation: sizes of the evaluation set; of the first one, where there are several.
         block_size: tokens of an example; None where examples are no blocks of text.
         vocabulary: tokens of the tokenizer; None where there is none.
         peak_memory: estimate in bytes: weights, gradients, optimiser and what the backward pass keeps.
@@ -42,6 +47,8 @@ class Plan:
         writes: the run folder, and the repository if it is to be published.
         column: of the data, that the text came from, where they have columns.
         first_text: the beginning of the first document as it is trained, in one line; None where it is no text.
+        evaluations: sizes of each evaluation set that has a name.
+        sources: of a mix, sizes, weight and share of an epoch of each source, and how often its examples are seen.
     """
 
     recipe: str
@@ -63,6 +70,8 @@ class Plan:
     writes: tuple[str, ...]
     column: str | None = None
     first_text: str | None = None
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -76,7 +85,9 @@ class Plan:
             f"recipe     {self.recipe}",
             f"data       {self.data}" + (f", column {self.column}" if self.column else ""),
             f"  train    {_counts(self.train)}",
-            f"  held out {_counts(self.evaluation)}",
+            *(f"  source   {name}: {_counts(sizes, CUT)}" for name, sizes in self.sources.items()),
+            *(f"  held out {name}: {_counts(sizes)}" for name, sizes in self.evaluations.items()),
+            *([] if self.evaluations else [f"  held out {_counts(self.evaluation)}"]),
             *([f"first text {self.first_text}"] if self.first_text else []),
             f"model      {self.model}, {self.parameters:,} parameters{vocabulary}",
             f"training   {self.steps:,} steps of {self.batch} {each}"
@@ -92,10 +103,13 @@ def _memory(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def _counts(split: dict[str, Any]) -> str:
+def _counts(split: dict[str, Any], untold: tuple[str, ...] = ()) -> str:
     """The sizes of a split (:meth:`lmtasks.api.medium.Examples.sizes`) in words."""
-    counted = {name: count for name, count in split.items() if name not in UNTOLD}
-    words = (f"{count:,} {WORDS.get(name, name.replace('_', ' '))}" for name, count in counted.items())
+    counted = {name: count for name, count in split.items() if name not in (*UNTOLD, *untold)}
+    words = (
+        f"weight {count:g}" if name == "weight" else f"{count:,} {WORDS.get(name, name.replace('_', ' '))}"
+        for name, count in counted.items()
+    )
     return ", ".join([f"{split['rows']:,} {split['unit']}", *words])
 
 
@@ -107,6 +121,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
     """
     arguments = training_arguments(request.training, folder, 0)
     encoded, model = loaded.data.encoded, loaded.model
+    evaluations = encoded.sizes()
     train = encoded.train
     assert train is not None  # a run has training data
     steps = total_steps(len(train), arguments)
@@ -117,16 +132,20 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         )
     small = ["no --model given: a small one from scratch, to look around with"] if request.starts_small else []
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    epochs = steps * batch / len(train)
+    one = next(iter(train.sources.values())) if isinstance(train, Mixed) else train
     return Plan(
         recipe=f"{request.recipe.name}: {request.recipe.summary}",
         data=encoded.source,
         train=train.sizes(),
-        evaluation={**encoded.evaluation.sizes(), "duplicates": encoded.duplicates},
-        block_size=train.blocks.size if isinstance(train, Packed) else None,
+        evaluation=next(iter(evaluations.values())),
+        evaluations={name: sizes for name, sizes in evaluations.items() if name},
+        sources=train.parts(epochs) if isinstance(train, Mixed) else {},
+        block_size=one.blocks.size if isinstance(one, Packed) else None,
         model=request.model.model_name_or_path or f"new {model.config.model_type}",
         parameters=model.num_parameters(),
         vocabulary=vocabulary(loaded.data.processor),
-        epochs=round(steps * batch / len(train), 2),
+        epochs=round(epochs, 2),
         steps=steps,
         batch=batch,
         learning_rate=arguments.learning_rate,
@@ -135,7 +154,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         output_dir=str(folder),
         notes=(*loaded.notes, *small),
         writes=(str(folder), *([request.output.hub_model_id or folder.name] if request.output.push_to_hub else ())),
-        column=column_name(request, loaded.data.corpus.evaluation),
+        column=column_name(request, loaded.data.corpus),
         first_text=first_text(train, loaded.data.processor),
     )
 

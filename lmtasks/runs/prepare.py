@@ -55,9 +55,11 @@ class Prepared:
         return ExampleDataset(self.data.encoded.train, self.request.seed)
 
     @property
-    def eval_dataset(self) -> ExampleDataset:
-        """The examples held out, with the masks that every run has."""
-        return ExampleDataset(self.data.encoded.evaluation, EVALUATION_SEED)
+    def eval_dataset(self) -> dict[str, ExampleDataset] | ExampleDataset:
+        """The examples held out, by set where sets have names, with the masks that every run has."""
+        sets = self.data.encoded.evaluations
+        made = {name: ExampleDataset(examples, EVALUATION_SEED) for name, examples in sets.items()}
+        return made if any(made) else next(iter(made.values()))
 
     @property
     def collators(self) -> tuple[Collate, Collate]:

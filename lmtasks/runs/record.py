@@ -42,6 +42,8 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
             "dataset_name": request.data.dataset_name,
             "train": plan.train,
             "evaluation": plan.evaluation,
+            **({"evaluations": plan.evaluations} if plan.evaluations else {}),
+            **({"sources": plan.sources} if plan.sources else {}),
         },
         **as_record(request),
         "request": prepared.asked,

@@ -17,7 +17,8 @@ class Run:
     """A finished run.
 
     Args:
-        metrics: ``eval_loss``, ``perplexity``, ``bits_per_byte``, ``accuracy``, ``train_runtime``, ...
+        metrics: ``eval_loss``, ``perplexity``, ``bits_per_byte``, ``accuracy``, ``train_runtime``, ...; where
+            evaluation sets have names those of the first, and each one's as ``eval_NAME_loss``.
         perplexity_name: what the perplexity is, in the recipe's words.
         started_small: the recipe's own small model was trained, because nobody named one.
         url: where it was published, if it was.

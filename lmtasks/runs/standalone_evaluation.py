@@ -35,7 +35,8 @@ def evaluate(
         values: data settings and recipe options; a run's own when not given.
 
     Returns:
-        ``eval_loss``, ``perplexity``, ``bits_per_byte``, ``accuracy``, ``eval_targets``, ``unigram_loss``.
+        ``eval_loss``, ``perplexity``, ``bits_per_byte``, ``accuracy``, ``eval_targets``, ``unigram_loss``; where
+        evaluation sets have names those of the first, and each one's as ``eval_NAME_loss``, ``eval_NAME_perplexity``.
 
     Raises:
         InputError: as for :func:`run`; also when it is no run and no data is given.
@@ -67,7 +68,7 @@ def evaluate_as(
     loaded = load(replace(request, sample=sample), training=False, check_data=check)
     request, data = loaded.data.request, loaded.data
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    figures = figures_of(loaded.model.to(device or "cpu"), request, data.processor, data.encoded.evaluation)
+    figures = figures_of(loaded.model.to(device or "cpu"), request, data.processor, data.encoded.evaluations)
     return figures, chosen.perplexity_name(request.options)
 
 
@@ -75,13 +76,16 @@ def _require_data_of_run(name: str, record: Mapping[str, Any], data: Data) -> No
     """Refuse other data than the run held out, in whichever way it is to be looked at now."""
     request, recipe = data.request, data.request.recipe
     then = configure(recipe, {"model_name_or_path": name}, recorded_values(record, {}))
-    examples, split = data.encoded.evaluation, data.corpus.evaluation
-    assert split is not None  # an evaluation has data
-    if layout_of(then, data.processor) != layout_of(request, data.processor):
-        examples = examples_of(then, "evaluation", split, data.processor, data.config)
-    if examples.head(then.data.max_eval_samples).fingerprint != record["data"]["evaluation"]["fingerprint"]:
-        medium = data.encoded.medium
-        raise InputError(
-            f"the {medium} that the run in '{name}' held out is no longer there as it was",
-            f"name the {medium} to evaluate on: --validation_file FILE",
-        )
+    as_then = layout_of(then, data.processor) == layout_of(request, data.processor)
+    recorded = record["data"].get("evaluations") or {"": record["data"]["evaluation"]}
+    for called, split in data.corpus.evaluations.items():
+        examples = data.encoded.evaluations[called]
+        if not as_then:
+            examples = examples_of(then, f"evaluation {called}".strip(), split, data.processor, data.config)
+        sizes = recorded.get(called, {})
+        if examples.head(then.data.max_eval_samples).fingerprint != sizes.get("fingerprint"):
+            medium = data.encoded.medium
+            raise InputError(
+                f"the {f'{called} {medium}'.strip()} that the run in '{name}' held out is no longer there as it was",
+                f"name the {medium} to evaluate on: --validation_file FILE",
+            )

@@ -97,11 +97,20 @@ class RecipeTrainer(Trainer):
         return share * 0 if repeated else share
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """lmtasks' figures under the names that the Trainer's users know."""
-        dataset = self.eval_dataset
-        assert isinstance(dataset, ExampleDataset)  # the runner gives it
-        figures = evaluate_model(self.model, self.recipe, dataset, self.eval_collate, self.args.eval_batch_size)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+        """lmtasks' figures of each evaluation set, under the names that the Trainer's users know."""
+        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        figures: dict[str, dict[str, float]] = {
+            name: evaluate_model(self.model, self.recipe, dataset, self.eval_collate, self.args.eval_batch_size)
+            for name, dataset in sets.items()
+        }
+        # The first set's under the plain names, too: what looks for the best model finds eval_loss there. All at once,
+        # since each report counts as an evaluation to callbacks that stop early.
+        named = {"": next(iter(figures.values())), **figures}
+        metrics = {
+            "_".join(filter(None, (metric_key_prefix, name, figure))): value
+            for name, own in named.items()
+            for figure, value in own.items()
+        }
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -128,7 +137,7 @@ def train(
     processor: Any,
     arguments: TrainingArguments,
     train_dataset: ExampleDataset,
-    eval_dataset: ExampleDataset,
+    eval_dataset: ExampleDataset | dict[str, ExampleDataset],
     collates: tuple[Collate, Collate],
     log: Path,
     checkpoint: Path | None,
@@ -138,6 +147,7 @@ def train(
 
     Args:
         processor: the processing class, for the checkpoints.
+        eval_dataset: several by name, of which the first chooses the best model; or the only one.
         collates: the recipe's collators for training and evaluation.
         log: file for the log, one JSON object a line.
         checkpoint: folder of the checkpoint to go on from.

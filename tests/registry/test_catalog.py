@@ -39,7 +39,27 @@ def lmtasks_architectures():
     return [Architecture(model_type="{name}")]
 """
 
+FORMAT = """
+from lmtasks import Format, hookimpl
+
+@hookimpl
+def lmtasks_formats():
+    return [Format(name="{name}", suffixes=("{suffix}",), read="json:loads")]
+"""
+
 BROKEN = {
+    "a suffix without a point": (
+        FORMAT.format(name="sub", suffix="sub"),
+        "ValueError: format 'sub': suffix 'sub' must look like '.srt'",
+    ),
+    "a format of two words": (
+        FORMAT.format(name="sub titles", suffix=".sub"),
+        "ValueError: name of a format 'sub titles' must be one word in lower case",
+    ),
+    "a format that is built in": (
+        FORMAT.format(name="json", suffix=".x"),
+        "format 'json' already belongs to lmtasks:formats",
+    ),
     "import error": (
         "import no_such_module_anywhere",
         "ModuleNotFoundError: No module named 'no_such_module_anywhere'",
@@ -150,7 +170,7 @@ def test_builtin_recipes_come_in_by_the_entry_points_of_pyproject() -> None:
     files = {f"lmtasks.builtin.{path.stem}" for path in (ROOT / "lmtasks" / "builtin").glob("[a-z]*.py")}
     assert installed == declared
     assert set(declared.values()) == files
-    recipes = declared.keys() - {"architectures"}
+    recipes = declared.keys() - {"architectures", "formats"}
     assert {name: load_catalog(builtin()).owner(name).name for name in recipes} == {
         name: f"lmtasks:{name}" for name in recipes
     }
@@ -218,6 +238,12 @@ def test_model_type_that_another_plugin_has_is_refused(install: Install) -> None
     catalog = load_catalog(entries)
     assert tuple(plugin(catalog, "a").architectures) == ("retro",)
     assert plugin(catalog, "b").broken == "architecture 'retro' already belongs to a:plug"
+
+
+def test_plugin_adds_a_format(install: Install) -> None:
+    catalog = load_catalog([install("theirs", FORMAT.format(name="sub", suffix=".sub"))])
+    assert catalog.formats["sub"].suffixes == (".sub",)
+    assert (plugin(catalog, "theirs").state, plugin(catalog, "theirs").as_json()["formats"]) == ("sub", ["sub"])
 
 
 # --- broken plugins ---
@@ -577,7 +603,7 @@ def test_a_module_is_a_plugin_when_it_is_named(here: Path) -> None:
 def test_a_module_that_is_installed_as_a_plugin_is_one_plugin() -> None:
     with selected(["lmtasks.builtin.masked_lm"]):
         catalog = load_catalog(builtin())
-    names = ["lmtasks:architectures", "lmtasks:causal-lm", "lmtasks:masked-lm"]
+    names = ["lmtasks:architectures", "lmtasks:causal-lm", "lmtasks:formats", "lmtasks:masked-lm"]
     assert [known.name for known in catalog.plugins] == names
 
 

@@ -103,11 +103,11 @@ def test_lines_that_follow_each_other_make_one_prompt(
 def test_the_recipes_own_text_has_the_recipes_own_prompt_and_no_column(model_folders: dict[str, Path]) -> None:
     data = load_data(configure(CAUSAL_LM, {"train_tokenizer": 400}), training=True)
     assert example_prompt(data) == CAUSAL_LM.starter.texts[0]
-    assert column_name(data.request, data.corpus.evaluation) is None
+    assert column_name(data.request, data.corpus) is None
     table = datasets.Dataset.from_dict({"body": TRAINED})
     values = {"train_dataset": table, "text_column": "body", "model": str(model_folders["gpt2"]), "block_size": 32}
     data = load_data(configure(CAUSAL_LM, values), training=True)
-    assert column_name(data.request, data.corpus.evaluation) == "body"
+    assert column_name(data.request, data.corpus) == "body"
 
 
 @pytest.mark.parametrize("suffix", ["txt", "fasta"])
@@ -116,7 +116,7 @@ def test_files_without_columns_name_none(suffix: str, tmp_path: Path, model_fold
     file.write_text("".join(f">name\nACDEFGHIKLMNPQRSTVWY{'A' * number}\n" for number in range(30)))
     values = {"train_file": str(file), "model": str(model_folders["gpt2"]), "block_size": 8}
     data = load_data(configure(CAUSAL_LM, values), training=True)
-    assert column_name(data.request, data.corpus.evaluation) is None
+    assert column_name(data.request, data.corpus) is None
 
 
 def test_one_line_spells_out_what_is_not_printable() -> None:

@@ -244,3 +244,17 @@ def test_a_hidden_space_is_seen() -> None:
     facts = {"unit": "rows", "rows": 1}
     told = Inspection("r", "s", None, {"train": facts, "evaluation": facts}, 0, (), "train", (), (one,))
     assert "  | a[MASK: ] [RANDOM:b->c]" in list(inspection_lines(told))
+
+
+def test_a_mix_is_shown_source_by_source(rows: Path, model_folders: dict[str, Path]) -> None:
+    Path("a.txt").write_text("the quick brown fox " * 40)
+    Path("b.txt").write_text("1 2 3 4 5 6 7 8 9 " * 40)
+    own = {"weight": 1, "validation_file": "held.txt"}
+    sources = [{"name": name, "train_file": f"{name}.txt", **own} for name in "ab"]
+    Path("mix.yaml").write_text(json.dumps({"sources": sources}))
+    Path("held.txt").write_text("the lazy dog " * 20)
+    seen = inspect_data(CAUSAL_LM, model=str(model_folders["gpt2"]), data="mix.yaml", block_size=16, examples=4)
+    assert list(seen.splits) == ["train a", "train b", "evaluation a", "evaluation b"]
+    assert sum(one.text.strip()[:1].isdigit() for one in seen.examples) == 2, "half of each"
+    lines = list(inspection_lines(seen))
+    assert "\ntraining a" in lines and "\nheld out b" in lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmtasks.errors import InputError, nearest
+
+
+class UntoldError(InputError):
+    """Nobody said which column is the text, and it cannot be guessed; whoever has a row may show it."""
+
+    def showing(self, row: Mapping[str, Any]) -> InputError:
+        """The same with the beginnings of what is in a row."""
+        cells = ", ".join(f"{name}: {str(cell)[:24]!r}" for name, cell in [*row.items()][:6])
+        return InputError(f"{self.message}; row 1 has {' '.join(cells[:160].split())}", self.hint)
 
 
 def text_path(schema: pa.Schema, name: str | None, source: str) -> tuple[str, ...]:
@@ -109,7 +118,7 @@ def _guess(schema: pa.Schema, source: str) -> tuple[str, ...]:
     others = " and ".join(f"'{name}'" for name in possible if name not in texts)
     why = {0: "no column holds plain text", 1: f"'{texts[0]}' holds text, {others} may as well," if texts else ""}
     told = why.get(len(texts), f"{len(texts)} columns hold text")
-    raise InputError(
+    raise UntoldError(
         f"cannot tell which column of {source} is the text: {told} of {', '.join(_leaves(schema))}",
         "--text_column NAME",
     )
@@ -151,7 +160,8 @@ def _item_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+    views = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
+    return bool(views or pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _is_string(kind: pa.DataType) -> bool:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import datasets
 import pyarrow as pa
+import yaml
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
-from datasets.packaged_modules.arrow.arrow import Arrow
-from datasets.packaged_modules.csv.csv import Csv
-from datasets.packaged_modules.json.json import Json
-from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.packaged_modules.text.text import Text
+from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from lmtasks.config.settings import DataSettings
-from lmtasks.data.corpus.files import is_saved, text_options
+from lmtasks.data.corpus.dataset_folder import load_splits
+from lmtasks.data.corpus.find import is_saved
 from lmtasks.errors import InputError, first_line
 
-_TABLES = (Arrow, Csv, Json, Parquet)
+_CARDS = (datasets.config.REPOCARD_FILENAME, datasets.config.REPOYAML_FILENAME)
+"""Files in which a dataset may say which of its files are what."""
 
 
 def load_named(data: DataSettings, *, medium: str = "text") -> tuple[dict[str, datasets.Dataset], bool]:
@@ -36,7 +36,7 @@ def load_named(data: DataSettings, *, medium: str = "text") -> tuple[dict[str, d
     if folder.is_dir():
         return _load_folder(folder, data, medium)
     _check_id(name, folder)
-    return _load_builder(name, data, medium)
+    return _prepared(name, _builder(name, data), data)
 
 
 def _load_folder(folder: Path, data: DataSettings, medium: str) -> tuple[dict[str, datasets.Dataset], bool]:
@@ -44,7 +44,10 @@ def _load_folder(folder: Path, data: DataSettings, medium: str) -> tuple[dict[st
         raise InputError(f"--dataset_revision is for the Hub, and {folder} is a folder", "leave --dataset_revision out")
     if not is_saved(folder):
         # The absolute path: a folder called "text" or "json" is not the builder of that name.
-        return _load_builder(str(folder.resolve()), data, medium)
+        place = str(folder.resolve())
+        if medium != "text":
+            return _prepared(place, _builder(place, data), data)
+        return load_splits(folder, _described(folder, data), data)
     if data.dataset_config_name is not None:
         raise InputError(
             f"{folder} was made by save_to_disk and has no configurations", "leave --dataset_config_name out"
@@ -66,9 +69,23 @@ def _check_id(name: str, folder: Path) -> None:
         raise InputError(f"'{name}' is a file format, not a dataset", "--train_file FILE")
 
 
-def _load_builder(name: str, data: DataSettings, medium: str) -> tuple[dict[str, datasets.Dataset], bool]:
+def _described(folder: Path, data: DataSettings) -> datasets.DatasetBuilder | None:
+    """The builder of a folder whose card says which files are what; None where it says nothing of that."""
+    wanted = data.dataset_config_name is not None or _has_configs(folder)
+    return _builder(str(folder.resolve()), data) if wanted else None
+
+
+def _has_configs(folder: Path) -> bool:
+    readme, standalone = (folder / name for name in _CARDS)
+    said = DatasetCard.load(readme).data.to_dict() if readme.is_file() else {}
+    said |= (yaml.safe_load(standalone.read_text(encoding="utf-8")) or {}) if standalone.is_file() else {}
+    return "configs" in said
+
+
+def _prepared(
+    name: str, builder: datasets.DatasetBuilder, data: DataSettings
+) -> tuple[dict[str, datasets.Dataset], bool]:
     try:
-        builder = _builder(name, data, medium)
         builder.download_and_prepare()
         splits = builder.as_dataset()
     # Subclasses of ValueError and OSError apart, nothing broader: a bug must keep its traceback.
@@ -86,12 +103,14 @@ def _load_builder(name: str, data: DataSettings, medium: str) -> tuple[dict[str,
     return dict(splits), not (isinstance(builder, Text) and data.sample_by == "line")
 
 
-def _builder(name: str, data: DataSettings, medium: str) -> datasets.DatasetBuilder:
+def _builder(name: str, data: DataSettings) -> datasets.DatasetBuilder:
     def build(**options: object) -> datasets.DatasetBuilder:
         return datasets.load_dataset_builder(name, data.dataset_config_name, revision=data.dataset_revision, **options)
 
     try:
         builder = build()
+    except (FileNotFoundError, ConnectionError, HfHubHTTPError, HFValidationError) as error:
+        raise unavailable(name, error) from error
     except (ValueError, RuntimeError) as error:
         if not str(error).startswith(("BuilderConfig ", "Config name is missing", "Dataset scripts are no longer")):
             raise
@@ -100,11 +119,9 @@ def _builder(name: str, data: DataSettings, medium: str) -> datasets.DatasetBuil
             f"cannot load the dataset '{name}': {' '.join(str(error).split())}",
             "--dataset_revision refs/convert/parquet" if script else "--dataset_config_name NAME",
         ) from error
-    if isinstance(builder, Text):
+    if isinstance(builder, Text) and not Path(name).is_dir():
         # Only now is it known that the data are text files, which are read the way --train_file reads them.
-        return build(**text_options(data.sample_by))
-    if Path(name).is_dir() and not isinstance(builder, _TABLES):
-        raise InputError(f"datasets does not take the files in {name} for {medium}", f"--train_file {name}")
+        return build(keep_linebreaks=True, sample_by=data.sample_by, encoding="utf-8-sig")
     return builder
 
 

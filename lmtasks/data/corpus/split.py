@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmtasks.data.corpus.columns import bad_row, first_mixed, strings
-from lmtasks.data.corpus.plain_text import BEGINS
+from lmtasks.data.corpus.formats.text import BEGINS
 from lmtasks.errors import InputError
 
 BATCH_BYTES = min(os.cpu_count() or 1, 32) << 15
@@ -38,6 +38,7 @@ class Split:
         blank: how many rows were left out because they hold nothing.
         chosen: whether each row belongs to the split, uint8 ``[rows / 8]``: one bit each, as ``numpy.packbits`` makes
             them; None for all of them.
+        dropped: how many rows were left out because somebody did not want them, by the setting that says so.
         begins: int64, the rows with which texts begin, where rows are lines: a file is a text of its own.
     """
 
@@ -47,6 +48,7 @@ class Split:
     blank: int = 0
     # Not an index of rows: it takes 64 bits each, and Arrow hands such rows out one by one.
     chosen: npt.NDArray[np.uint8] | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
     begins: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def __len__(self) -> int:
@@ -92,7 +94,7 @@ class Split:
         if self.documents:
             yield from self.texts()
         else:
-            yield from ([str(utf8(array), "utf-8")] for _, array in self.running())
+            yield from ([joined(array)] for _, array in self.running())
 
     @cached_property
     def text_starts(self) -> npt.NDArray[np.int64]:
@@ -139,6 +141,11 @@ def utf8(array: pa.Array) -> memoryview:
     kind = np.int64 if pa.types.is_large_string(array.type) else np.int32
     ends = np.frombuffer(offsets, kind)[array.offset : array.offset + len(array) + 1]
     return memoryview(data).cast("B")[ends[0] : ends[-1]]
+
+
+def joined(array: pa.Array) -> str:
+    """The texts of a string array, one after the other, as one."""
+    return str(utf8(array), "utf-8")
 
 
 def text_flags(rows: datasets.Dataset, column: tuple[str, ...], source: str) -> npt.NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -12,6 +13,10 @@ import numpy.typing as npt
 from lmtasks.errors import InputError, nearest
 
 _STRETCHES = 100
+"""Stretches that lines are cut into at least, where there are as many."""
+
+_HELD_OUT = 5
+"""Stretches that are held out at least, where there are as many: of fewer, a small share would not come out."""
 
 
 def take(splits: Mapping[str, datasets.Dataset], expression: str, flag: str, source: str) -> datasets.Dataset:
@@ -53,7 +58,7 @@ def held_out(
 
     Documents are held out one by one. Lines are not: a single line torn from its neighbours is no
     text, and its neighbours, which stay in the training part, would give it away. So lines are cut into
-    even stretches of consecutive lines, at most 100, and whole stretches are held out.
+    even stretches of consecutive lines, 100 or as many more as a small share needs, and whole stretches are held out.
 
     Args:
         has_text: one flag per row, False for blank rows; blank documents are never held out.
@@ -64,7 +69,7 @@ def held_out(
     Raises:
         InputError: fewer than two documents, or stretches of lines, that are not blank.
     """
-    stretches = _stretches(len(has_text))
+    stretches = _stretches(len(has_text), share)
     filled = has_text if documents else np.logical_or.reduceat(has_text, np.cumsum(stretches) - stretches)
     candidates = int(np.count_nonzero(filled))
     if candidates < 2:
@@ -81,9 +86,9 @@ def held_out(
     return units if documents else np.repeat(units, stretches)
 
 
-def _stretches(rows: int) -> npt.NDArray[np.int64]:
+def _stretches(rows: int, share: float) -> npt.NDArray[np.int64]:
     """The number of rows of each stretch."""
-    count = min(rows, _STRETCHES)
+    count = min(rows, max(_STRETCHES, math.ceil(_HELD_OUT / share)))
     return np.diff(-(-np.arange(count + 1) * rows // max(count, 1)))
 
 

@@ -20,8 +20,9 @@ from test_load import ANONYMOUS, PACKERS, evaluated, load, refused, texts, write
 from transformers import EsmTokenizer
 
 from lmtasks.config.settings import DataSettings
-from lmtasks.data.corpus import fasta, load_corpus
-from lmtasks.data.corpus.fasta import sequences
+from lmtasks.data.corpus import load_corpus
+from lmtasks.data.corpus.formats import fasta
+from lmtasks.data.corpus.formats.fasta import sequences
 
 LETTERS = "LAGVSERTIDPNKQFYMHWC"
 ESM = ["<cls>", "<pad>", "<eos>", "<unk>", *LETTERS, "X", "B", "U", "Z", "O", ".", "-", "<null_1>", "<mask>"]

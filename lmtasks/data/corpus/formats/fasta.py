@@ -1,7 +1,6 @@
 """FASTA files: a sequence is a document, its header is none of the text.
 
-The FASTA builder of ``datasets`` takes anything for residues, overlooks what stands before the first header, and
-holds records by the quarter of a gigabyte.
+What is no residue is refused by its line, and only one sequence at a time is held.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-from datasets.builder import Key
-from datasets.packaged_modules.text.text import Text
+
+from lmtasks.api import Reading
+from lmtasks.errors import InputError
 
 _AT_ONCE = 4 << 20
 """Residues of the sequences that become one table."""
@@ -32,14 +31,16 @@ class FastaError(ValueError):
         self.line = line
 
 
-class Fasta(Text):
-    """Yields sequences in order, empty ones included, in the column ``text``."""
-
-    def _generate_tables(self, base_files: Any, files_iterables: Any) -> Iterator[tuple[Any, pa.Table]]:
-        for shard, files in enumerate(files_iterables):
-            for file in files:
-                for number, rows in enumerate(_batches(sequences(Path(file)))):
-                    yield Key(shard, number), pa.table({"text": pa.array(rows, pa.string())})
+def read(file: Path, reading: Reading) -> Iterator[pa.Table]:
+    """The sequences of a file in order, empty ones included, as the column ``text``."""
+    try:
+        for rows in _batches(sequences(file)):
+            yield pa.table({"text": pa.array(rows, pa.string())})
+    except FastaError as error:
+        raise InputError(
+            f"{reading.name}, line {error.line} is not FASTA: {error}",
+            "repair the line; plain text goes into a .txt file",
+        ) from error
 
 
 def sequences(file: Path) -> Iterator[str]:
