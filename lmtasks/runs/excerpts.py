@@ -38,8 +38,11 @@ def column_name(request: Request, corpus: Corpus) -> str | None:
     if request.recipe.medium or request.sample or isinstance(data.train_dataset, list | tuple) or len(columns) != 1:
         return None
     (column,) = columns
+    if column != "text":
+        return column
     # What has no columns is read into one of this name.
-    return column if column != "text" or not data.train_file or _is_table(data.train_file[0], data.format) else None
+    named = data.dataset_name or data.train_dataset is not None
+    return column if named or (data.train_file and _is_table(data.train_file[0], data.format)) else None
 
 
 def _is_table(name: str, kind: str | None) -> bool:
