@@ -24,9 +24,10 @@ class Blocks:
         start, end: token ids around every block.
         document_start, document_end: token ids around every document in the stream; a running text is one.
         line_by_line: no stream; each document, or line of a text file, is an example of its own. One
-            longer than ``size`` goes on in the next.
+            longer than ``size`` goes on in the next. What can have no target is left out.
         isolate: tokens of one document neither see those of another nor count their positions from it.
         words: examples say where words begin.
+        context: tokens that an example has before its first target: 1 where each token is told from those before it.
         never_targets: token ids that the collator makes no targets, wherever they stand: bits per byte and
             the baseline leave them out.
         stride: for evaluation: a block begins every so many tokens, and only what the block before it
@@ -42,6 +43,7 @@ class Blocks:
     line_by_line: bool = False
     isolate: bool = False
     words: bool = False
+    context: int = 0
     never_targets: tuple[int, ...] = ()
     stride: int | None = None
     one_by_one: bool = False

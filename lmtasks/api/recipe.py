@@ -150,6 +150,8 @@ class Recipe:
         required_tokens: roles that the tokenizer must fill, such as ``mask_token``.
         extra_tokens: special tokens that the tokenizer gets where it lacks them; the embeddings grow with it.
         tokenizer: special tokens for ``--train_tokenizer``.
+        gap: what a person types in a prompt where something is missing, such as ``<mask>``; empty where prompts are
+            beginnings of texts.
         prompt: (processing class, text) to what the pipeline gets for a text that a person typed.
         answers: one pipeline output to lines for people.
         starter: the run that needs no arguments.
@@ -181,6 +183,7 @@ class Recipe:
     required_tokens: Sequence[str] = ()
     extra_tokens: Sequence[str] = ()
     tokenizer: TokenizerSpec | None = None
+    gap: str = ""
     prompt: Callable[[Any, str], str] | Reference = lambda processor, text: text
     answers: Callable[[Any], list[str]] | Reference = lambda output: [str(output)]
     starter: Starter | None = None

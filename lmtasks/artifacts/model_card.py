@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, not in __all__
 
 from lmtasks.artifacts.redact import REDACTED, redacted
+from lmtasks.artifacts.shell import shell_quoted
 from lmtasks.config.evaluation_sets import set_names, set_of
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -30,7 +30,7 @@ PLACEHOLDER = "REPO_OR_FOLDER"
 _BOOKKEEPING = re.compile(
     r"^(?:train_.*|eval_targets|unigram_loss|epoch|total_flos|.*_(?:runtime|per_second|samples))$"
 )
-_NOT_SIZES = ("bytes", "unknown", "tail", "duplicates", "fingerprint")
+_NOT_SIZES = ("bytes", "unknown", "special", "tail", "duplicates", "fingerprint")
 _NOT_HYPERPARAMETERS = (
     "output_dir", "overwrite_output_dir", "logging_dir", "dry_run", "report_to", "run_name", "push_to_hub",
     "hub_model_id", "hub_private_repo", "data",
@@ -70,7 +70,7 @@ def model_card(record: Mapping[str, Any]) -> ModelCard:
     splits = {name: sizes for name, sizes in splits.items() if isinstance(sizes, Mapping)}
     # What a record says is never read as a template or as HTML: only the card's own text is.
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, autoescape=False)
-    environment.filters |= {"cell": _cell, "verbatim": _verbatim, "shell_quoted": _shell_quoted}
+    environment.filters |= {"cell": _cell, "verbatim": _verbatim, "shell_quoted": shell_quoted}
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         record=public,
         metadata=_metadata(public, scores).to_yaml(),
@@ -192,11 +192,6 @@ def _package(record: Mapping[str, Any]) -> str:
 def _example(record: Mapping[str, Any]) -> str:
     example = " ".join(str(record.get("example") or "").split())
     return example if example and "```" not in example else "..."
-
-
-def _shell_quoted(text: str) -> str:
-    # Double quotes work in every shell, as long as nothing in between means something to one.
-    return shlex.quote(text) if re.search(r'["$`\\!%]', text) else f'"{text}"'
 
 
 def _hyperparameters(record: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:

@@ -42,7 +42,7 @@ def preprocess(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> Blo
     start, end = template_tokens(tokenizer)
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in end:
         end = (*end, tokenizer.eos_token_id)
-    return options.blocks(document_start=start, document_end=end)
+    return options.blocks(document_start=start, document_end=end, context=1)
 
 
 def views(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> dict[str, Blocks]:

@@ -168,6 +168,7 @@ MASKED_LM = Recipe(
         },
         template="<s> $A </s>",
     ),
+    gap="<mask>",
     prompt=prompt,
     answers=answers,
     starter=Starter(

@@ -17,6 +17,7 @@ from lmtasks.registry.enabled_plugins import file_of, selected
 
 COMMANDS = {
     "run": ("RECIPE [flags]", "train; with no flags, a small model in a minute"),
+    "data": ("RECIPE [flags]", "what it would train on, as the model sees it"),
     "predict": ("RUN_OR_MODEL TEXT...", "use it"),
     "evaluate": ("RUN_OR_MODEL [flags]", "measure it"),
     "push": ("RUN REPO_ID", "publish it"),

@@ -95,15 +95,22 @@ def _help(option: Option) -> str:
     return text.replace("%", "%%")
 
 
-def typed_flags(parser: Parser, recipe: Recipe, words: list[str], *, trains: bool) -> dict[str, Any]:
-    """The flags of a command that takes a recipe's options and settings, as typed."""
+def typed_flags(
+    parser: Parser, recipe: Recipe, words: list[str], *, trains: bool, groups: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The flags of a command that takes a recipe's options and settings, as typed.
+
+    Args:
+        trains: it takes those of training, too.
+        groups: those that ``--help`` shows, where a command that takes all has no use for the others.
+    """
     declared = groups_of(recipe)
-    for group in declared if trains else ("options", "data", "model"):
+    for group in groups or (declared if trains else ("options", "data", "model")):
         options = [option for option in declared[group].values() if trains or not option.training_only]
         add_options(parser, "recipe" if group == "options" else group, options)
     other = parser.add_argument_group("other")
     other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
-    if trains:
+    if trains and not groups:
         other.add_argument("--help_all", action="store_true", help="show this and every field of TrainingArguments")
     if trains and "--help_all" in words:
         from lmtasks.config.training_arguments import training_options

@@ -19,16 +19,19 @@ def tell(content: Any, lines: Iterable[str], *, as_json: bool) -> int:
 
 def run_lines(result: Any) -> Iterator[str]:
     """The outcome of a run, for people."""
+    from lmtasks.artifacts.shell import shell_quoted
+
     yield from figure_lines(result.metrics, result.perplexity_name)
     starter = result.recipe.starter
-    if starter and starter.texts and result.started_small:
+    if starter and starter.texts and result.example and result.started_small:
         yield "\npredictions"
-        for text in starter.texts:
+        # To text of the user's own, prompts about Python say nothing.
+        for text in starter.texts if result.example in starter.texts else [result.example]:
             output = result.predict(text, **starter.predict)
             yield f"  {text}"
             yield from (f"    {line}" for line in result.recipe.answers(output))
     yield "\ntry next"
-    yield f'  lmtasks predict {result.output_dir} "{result.recipe.example}"'
+    yield f"  lmtasks predict {result.output_dir} {shell_quoted(result.example or result.recipe.example)}"
     yield f"  lmtasks evaluate {result.output_dir} --validation_file FILE"
     yield f"  lmtasks push {result.output_dir} USER/NAME"
 

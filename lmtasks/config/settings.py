@@ -62,6 +62,7 @@ class DataSettings:
     preprocessing_num_workers: int = option(
         1, help="processes that tokenise, where the tokenizer is in Python; others use all cores anyway", ge=1
     )
+    split_special_tokens: bool = option(False, help="take special tokens in the text as plain text")
     train_dataset: Any = option(None, help="Dataset, DatasetDict or list of strings", python_only=True)
     eval_dataset: Any = option(
         None, help="Dataset, list of strings, or a dict of these by name of the set", python_only=True

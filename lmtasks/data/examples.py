@@ -18,6 +18,7 @@ from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.mixed import Mixed
 from lmtasks.data.text.chat import rendered, require_template
 from lmtasks.data.text.encode import encode
+from lmtasks.data.text.special_tokens import as_plain_text
 from lmtasks.errors import InputError
 
 
@@ -130,7 +131,8 @@ def examples_of(request: Request, name: str, split: Split, processor: Any, confi
     """A split as the recipe wants it, under a name such as "training"."""
     layout, data = layout_of(request, processor), request.data
     if isinstance(layout, Blocks):
-        return encode(name, split, processor, layout, data.overwrite_cache, data.preprocessing_num_workers)
+        tokenizer = as_plain_text(processor) if data.split_special_tokens else processor
+        return encode(name, split, tokenizer, layout, data.overwrite_cache, data.preprocessing_num_workers)
     return layout.examples(name, split, processor, config)
 
 

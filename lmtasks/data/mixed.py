@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -168,6 +169,8 @@ class Mixed:
             name: sum(sizes.get(name, 0) for sizes in every) if isinstance(value, (int, float)) else value
             for name, value in every[0].items()
         }
+        if "special" in together:
+            together["special"] = dict(sum((Counter(sizes["special"]) for sizes in every), Counter()))
         if len({sizes["unit"] for sizes in every}) > 1:
             together["unit"] = "rows"
         return {**together, "examples_per_epoch": len(self), "fingerprint": self.fingerprint}

@@ -74,6 +74,7 @@ def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:
         perplexity_name=request.recipe.perplexity_name(request.options),
         started_small=request.starts_small,
         url=url,
+        example=record["example"],
     )
 
 

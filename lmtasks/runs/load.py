@@ -62,7 +62,7 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
     Raises:
         InputError: something is missing or does not fit; nothing was written.
     """
-    data = _load_data(request, training)
+    data = load_data(request, training)
     check_data(data)
     request, recipe, evaluation = data.request, data.request.recipe, data.encoded.evaluation
     kind = "held-out" if training else "evaluation"
@@ -79,7 +79,8 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
     return Loaded(data, loaded.model, example, tuple(notes))
 
 
-def _load_data(request: Request, training: bool) -> Data:
+def load_data(request: Request, training: bool) -> Data:
+    """The data of a request: all that is looked at before a model is loaded; see :func:`load`."""
     recipe = request.recipe
     config = load_config(request.model, recipe)
     processor = None if request.model.train_tokenizer else load_processor(request, config)

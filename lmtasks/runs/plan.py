@@ -18,12 +18,13 @@ from lmtasks.data.text.packing import Packed
 from lmtasks.errors import InputError
 from lmtasks.models.forward import in_mode
 from lmtasks.models.processor import vocabulary
+from lmtasks.runs.excerpts import column_name, first_text
 from lmtasks.runs.load import Loaded
 
 BYTES_PER_PARAMETER = 16
 """float32 weight, gradient, and the two moments of Adam."""
 
-UNTOLD = ("rows", "unit", "bytes", "unknown", "duplicates", "fingerprint")
+UNTOLD = ("rows", "unit", "bytes", "unknown", "special", "duplicates", "fingerprint")
 """Sizes of a split that are told otherwise, or only in notes."""
 
 CUT = ("blocks", "tail")
@@ -44,6 +45,8 @@ class Plan:
         peak_memory: estimate in bytes: weights, gradients, optimiser and what the backward pass keeps.
         notes: decisions that were taken for the user.
         writes: the run folder, and the repository if it is to be published.
+        column: of the data, that the text came from, where they have columns.
+        first_text: the beginning of the first document as it is trained, in one line; None where it is no text.
         evaluations: sizes of each evaluation set that has a name.
         sources: of a mix, sizes, weight and share of an epoch of each source, and how often its examples are seen.
     """
@@ -65,6 +68,8 @@ class Plan:
     output_dir: str
     notes: tuple[str, ...]
     writes: tuple[str, ...]
+    column: str | None = None
+    first_text: str | None = None
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -78,11 +83,12 @@ class Plan:
         each = "examples" if self.block_size is None else f"blocks × {self.block_size} tokens"
         return [
             f"recipe     {self.recipe}",
-            f"data       {self.data}",
+            f"data       {self.data}" + (f", column {self.column}" if self.column else ""),
             f"  train    {_counts(self.train)}",
             *(f"  source   {name}: {_counts(sizes, CUT)}" for name, sizes in self.sources.items()),
             *(f"  held out {name}: {_counts(sizes)}" for name, sizes in self.evaluations.items()),
             *([] if self.evaluations else [f"  held out {_counts(self.evaluation)}"]),
+            *([f"first text {self.first_text}"] if self.first_text else []),
             f"model      {self.model}, {self.parameters:,} parameters{vocabulary}",
             f"training   {self.steps:,} steps of {self.batch} {each}"
             f" ({self.epochs:g} epochs), learning rate {self.learning_rate:g}",
@@ -148,6 +154,8 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         output_dir=str(folder),
         notes=(*loaded.notes, *small),
         writes=(str(folder), *([request.output.hub_model_id or folder.name] if request.output.push_to_hub else ())),
+        column=column_name(request, loaded.data.corpus),
+        first_text=first_text(train, loaded.data.processor),
     )
 
 

@@ -13,6 +13,7 @@ from lmtasks.artifacts.model_card import write_card
 from lmtasks.artifacts.run_folder import RECORD, write_json
 from lmtasks.config.request import as_record
 from lmtasks.registry.catalog import Catalog
+from lmtasks.runs.excerpts import example_prompt
 from lmtasks.runs.prepare import Prepared
 from lmtasks.training.trainer import Trained
 
@@ -22,7 +23,6 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
     request, plan = prepared.request, prepared.plan
     recipe = request.recipe
     owner = catalog.owner(known) if (known := catalog.name_of(recipe)) else None
-    starter = recipe.starter
     return {
         "status": "running",
         "owner": owner.name if owner else "unknown",
@@ -36,6 +36,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         "parameters": plan.parameters,
         "data": {
             "source": plan.data,
+            "column": plan.column,
             "medium": prepared.data.encoded.medium,
             "sample": request.sample,
             "dataset_name": request.data.dataset_name,
@@ -48,7 +49,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         "request": prepared.asked,
         "seeds": {"seed": request.seed, "split": request.data.split_seed, "evaluation": EVALUATION_SEED},
         "versions": {name: metadata.version(name) for name in ("lmtasks", "transformers", "torch", "datasets")},
-        "example": recipe.example if recipe.medium or (starter and starter.texts) else None,
+        "example": example_prompt(prepared.data),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

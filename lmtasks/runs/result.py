@@ -22,6 +22,7 @@ class Run:
         perplexity_name: what the perplexity is, in the recipe's words.
         started_small: the recipe's own small model was trained, because nobody named one.
         url: where it was published, if it was.
+        example: a prompt to try it with, from the text that it has not seen.
     """
 
     recipe: Recipe
@@ -31,6 +32,7 @@ class Run:
     perplexity_name: str
     started_small: bool
     url: str | None = None
+    example: str | None = None
 
     def predict(self, texts: str | list[str], **arguments: Any) -> Any:
         """The pipeline's answers to a text, or to several; see :func:`lmtasks.predict`."""

@@ -19,9 +19,11 @@ import transformers
 
 import lmtasks
 from lmtasks import InputError, Medium, Recipe, RunError, option
+from lmtasks.cli.data import inspection_lines
 from lmtasks.config.settings import ModelSettings
 from lmtasks.models.config import load_config
 from lmtasks.registry.enabled_plugins import also, selected
+from lmtasks.runs.inspection import inspect_data
 
 
 class ToyConfig(transformers.PretrainedConfig):
@@ -222,6 +224,14 @@ def test_plan_is_told_in_the_mediums_own_words(folder: Path, tmp_path: Path) -> 
     assert "the training numbers are small" in plan.notes and "the held-out numbers are small" in plan.notes
     assert not any("head" in note or "uniform guess" in note for note in plan.notes)
     assert not (tmp_path / "out").exists()
+
+
+def test_data_are_shown_in_counts_alone(folder: Path) -> None:
+    seen = inspect_data(TOY, model_type="toy-numbers", train_file=[str(folder)], **SMALL)
+    assert {name: seen.splits[name]["rows"] for name in seen.splits} == {"train": 6, "evaluation": 2}
+    assert seen.examples == seen.documents == () and seen.column is None
+    lines = list(inspection_lines(seen))
+    assert f"  numbers           {seen.splits['train']['numbers']:,}" in lines and "  series            6" in lines
 
 
 def test_it_trains_saves_and_evaluates_like_text(folder: Path, tmp_path: Path) -> None:

@@ -416,6 +416,7 @@ def test_a_broken_plugin_is_named_and_stops_nobody(plugin: Callable[[str], dict[
         ["run"],
         ["run", "--help"],
         ["run", "masked-lm", "--help"],
+        ["data", "masked-lm", "--help"],
         ["predict", "--help"],
         ["evaluate", "--help"],
         ["push", "--help"],

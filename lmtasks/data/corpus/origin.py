@@ -26,7 +26,7 @@ EVALUATION = ("validation_split", "validation_file", "eval_dataset")
 _OF_TEXT = {
     **dict.fromkeys(("text_template", "format", "encoding", "csv_separator", "csv_quoting", "csv_header")),
     **dict.fromkeys(("min_chars", "max_chars", "filter")),
-    **dict.fromkeys(("chat", "drop_duplicates", "overwrite_cache"), False),
+    **dict.fromkeys(("chat", "drop_duplicates", "overwrite_cache", "split_special_tokens"), False),
     "sample_by": "line",
     "preprocessing_num_workers": 1,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,12 @@ from lmtasks.data.text.tokenize import Integers, Places, Stream
 _AT_ONCE = 1 << 12
 """Stretches whose examples are counted together."""
 
+_TOKENS_AT_ONCE = 1 << 20
+"""Tokens that are looked at together."""
+
+_TOLD = 5
+"""Kinds of special tokens that are named in a note."""
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -30,6 +36,8 @@ class Packed:
         stretches: int64 [stretches], where in the stream each begins that is cut on its own: lines, or all tokens.
         end: where the last of them ends.
         most: only so many of the first examples; all when None.
+        bare: int64, in order, the pieces that are no examples because they can have no target, by their numbers
+            among all pieces.
     """
 
     stream: Stream
@@ -37,9 +45,10 @@ class Packed:
     stretches: Places
     end: int
     most: int | None = None
+    bare: Places = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
-        total = self.end if self.blocks.one_by_one else int(self._counted[-1])
+        total = self.end if self.blocks.one_by_one else int(self._counted[-1]) - len(self.bare)
         return total if self.most is None else min(total, self.most)
 
     @property
@@ -49,7 +58,7 @@ class Packed:
 
     @property
     def used(self) -> Integers:
-        """The tokens that some example has, int32; every one once."""
+        """The tokens up to the end of the last example, int32."""
         return self.stream.ids[: self.places(len(self) - 1)[2] if len(self) else 0]
 
     @property
@@ -83,6 +92,7 @@ class Packed:
             "bytes": self.stream.bytes,
             "tokens": self.tokens,
             "unknown": self.stream.unknown,
+            "special": dict(self.stream.special),
             "blocks": len(self),
             "tail": self.tail,
             "fingerprint": self.fingerprint,
@@ -92,6 +102,16 @@ class Packed:
         """Warnings for a person who is about to train on the text of that name."""
         if self.unknown_share > 0.001:
             yield f"{self.unknown_share:.1%} of the {name} tokens are unknown to the tokenizer"
+        if len(self.bare):
+            yield f"{len(self.bare):,} pieces of the {name} text are no examples: they have nothing to predict"
+        if special := sorted(self.stream.special.items(), key=lambda item: -item[1]):
+            share = sum(count for _, count in special) / self.tokens
+            told = ", ".join(f"{token} {count:,}" for token, count in special[:_TOLD])
+            yield (
+                f"{'less than 0.1%' if share < 0.001 else f'{share:.1%}'} of the {name} tokens are special tokens that"
+                f" stand in the text: {told}{', ...' * (len(special) > _TOLD)};"
+                " --split_special_tokens takes them as plain text"
+            )
 
     @property
     def fingerprint(self) -> str:
@@ -114,10 +134,11 @@ class Packed:
             first, last = self._bounds(stretch, 1)
             window = max(0, -((first + body - 1 - index) // step))
         else:
-            group = int(np.searchsorted(self._counted, index, side="right")) - 1
+            piece = index + int(np.searchsorted(self._before_bare, index, side="right"))
+            group = int(np.searchsorted(self._counted, piece, side="right")) - 1
             bounds, windows = self._group(group)
             counts = np.cumsum(windows)
-            number = index - int(self._counted[group])
+            number = piece - int(self._counted[group])
             stretch = int(np.searchsorted(counts, number, side="right"))
             first, last = bounds[stretch : stretch + 2]
             window = number - int(counts[stretch - 1] if stretch else 0)
@@ -170,6 +191,11 @@ class Packed:
         groups = range(-(-len(self.stretches) // _AT_ONCE))
         return np.cumsum([0, *(self._group(group)[1].sum() for group in groups)])
 
+    @cached_property
+    def _before_bare(self) -> Places:
+        """The number of examples before each piece that is none."""
+        return self.bare - np.arange(len(self.bare))
+
     def _bounds(self, stretch: int, count: int) -> Places:
         """The places where so many stretches begin, and where the last of them ends."""
         bounds = self.stretches[stretch : stretch + count + 1]
@@ -181,20 +207,43 @@ class Packed:
         lengths = np.diff(bounds)
         return bounds, np.where(lengths > 0, 1 + np.maximum(0, -((self.blocks.body - lengths) // self._step)), 0)
 
-    def _lengths(self) -> Iterator[tuple[int, Places]]:
-        """Group by group the number of the first example, and the tokens of each."""
+    def _pieces(self) -> Iterator[tuple[int, Places, Places]]:
+        """Group by group the number of the first piece, and where each begins and how many tokens it has."""
         for group, number in enumerate(self._counted[:-1].tolist()):
             bounds, counts = self._group(group)
-            lengths = np.full(counts.sum(), self.blocks.body)
-            lengths[np.cumsum(counts)[counts > 0] - 1] = (np.diff(bounds) - (counts - 1) * self._step)[counts > 0]
-            yield number, lengths[: max(0, len(self) - number)]
+            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            starts = np.repeat(bounds[:-1], counts) + within * self._step
+            yield number, starts, np.minimum(self.blocks.body, np.repeat(bounds[1:], counts) - starts)
+
+    def _lengths(self) -> Iterator[tuple[int, Places]]:
+        """Group by group the number of the first example, and the tokens of each."""
+        for number, _, lengths in self._pieces():
+            first, last = np.searchsorted(self.bare, [number, number + len(lengths)])
+            lengths = np.delete(lengths, self.bare[first:last] - number)
+            yield number - int(first), lengths[: max(0, len(self) - number + int(first))]
+
+    def without_bare(self) -> Packed:
+        """The same without the pieces that can have no target: all too short, or of tokens that never are any."""
+        blocks, at_once = self.blocks, max(1, _TOKENS_AT_ONCE // self.blocks.body)
+        never, frame, bare = np.asarray(blocks.never_targets), blocks.size - blocks.body, [self.bare]
+        for number, starts, lengths in self._pieces():
+            nothing = lengths + frame <= blocks.context
+            for first in range(0, len(starts) if len(never) else 0, at_once):
+                some = slice(first, first + at_once)
+                begin, end = starts[some][0], starts[some][-1] + lengths[some][-1]
+                possible = ~np.isin(self.stream.ids[begin:end], never)
+                nothing[some] |= np.add.reduceat(possible, starts[some] - begin, dtype=np.int64) == 0
+            bare.append(number + np.flatnonzero(nothing))
+        return replace(self, bare=np.concatenate(bare))
 
 
 def cut(stream: Stream, blocks: Blocks, tokens: int | None = None) -> Packed:
     """The examples of a stream, or of so many of its first tokens."""
     end = len(stream.ids) if tokens is None else tokens
     if blocks.line_by_line:
-        return Packed(stream, blocks, stream.documents[: np.searchsorted(stream.documents, end)], end)
+        packed = Packed(stream, blocks, stream.documents[: np.searchsorted(stream.documents, end)], end)
+        # In a view that scores each token once, some of its examples have none to score anyway.
+        return packed if blocks.one_by_one or blocks.stride is not None else packed.without_bare()
     if blocks.stride is None and end > blocks.body:
         end -= end % blocks.body
     return Packed(stream, blocks, np.zeros(1, np.int64), end)

@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
@@ -28,6 +29,7 @@ from transformers import PreTrainedTokenizerBase
 from lmtasks.api import Blocks
 from lmtasks.api import blocks as blocks_module
 from lmtasks.data.corpus import Split
+from lmtasks.data.text import special_tokens as special_module
 from lmtasks.data.text import tokenize as stream_module
 from lmtasks.data.text import word_boundaries as segmentation
 from lmtasks.data.text.tokenize import Stream
@@ -64,7 +66,7 @@ def key_of(split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks) -> 
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "split_special_tokens": tokenizer.split_special_tokens,
         "blocks": [blocks.document_start, blocks.document_end, blocks.line_by_line, blocks.words],
-        "code": [inspect.getsource(module) for module in (blocks_module, segmentation, stream_module)],
+        "code": [inspect.getsource(module) for module in (blocks_module, segmentation, special_module, stream_module)],
         "versions": [metadata.version(name) for name in ("transformers", "tokenizers", "regex")],
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -169,7 +171,7 @@ def _so_far(folder: Path) -> dict[str, Any]:
         done: dict[str, Any] = json.loads((folder / "so_far.json").read_text())
         if all((folder / name).stat().st_size >= done[name] * kind.itemsize for name, kind in _ARRAYS.items()):
             return {**done, **{name: int(done[name]) for name in ("rows", "bytes", "unknown")}}
-    return {"rows": 0, "bytes": 0, "unknown": 0, "unit": "documents", **dict.fromkeys(_ARRAYS, 0)}
+    return {"rows": 0, "bytes": 0, "unknown": 0, "special": {}, "unit": "documents", **dict.fromkeys(_ARRAYS, 0)}
 
 
 def _appended(files: Mapping[str, BinaryIO], piece: Stream, counts: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +184,7 @@ def _appended(files: Mapping[str, BinaryIO], piece: Stream, counts: dict[str, An
             counts[name] += len(array)
     for name in ("rows", "bytes", "unknown"):
         counts[name] += getattr(piece, name)
-    return counts
+    return {**counts, "special": dict(Counter(counts["special"]) + Counter(piece.special))}
 
 
 def _record(folder: Path, files: Mapping[str, BinaryIO], done: dict[str, Any]) -> None:

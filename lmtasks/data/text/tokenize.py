@@ -5,9 +5,9 @@ from __future__ import annotations
 import bisect
 import codecs
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_all_start_methods, get_context
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from lmtasks.api import Blocks
 from lmtasks.data.corpus import Split
 from lmtasks.data.corpus.split import BATCH_BYTES, utf8
+from lmtasks.data.text.special_tokens import SpecialTokens
 from lmtasks.data.text.word_boundaries import Flags, word_starts
 
 Integers = np.ndarray[Any, np.dtype[np.int32]]
@@ -57,7 +58,8 @@ class Stream:
         rows: how many documents, or lines of running text, went in.
         unit: which of the two, "documents" or "lines".
         bytes: UTF-8 bytes of the text.
-        unknown: how many tokens are the tokenizer's unknown token.
+        unknown: how many tokens stand for what the tokenizer does not know.
+        special: how many special tokens stand in the text itself, by token; those around documents are none of these.
     """
 
     ids: Integers
@@ -67,6 +69,7 @@ class Stream:
     unit: str = "documents"
     bytes: int = 0
     unknown: int = 0
+    special: Mapping[str, int] = field(default_factory=dict)
 
 
 class Part(NamedTuple):
@@ -109,8 +112,12 @@ class _Batch:
     @property
     def bytes(self) -> int:
         """UTF-8 bytes of the text."""
-        texts = [part.text for part in self.parts] or self.texts
-        return sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+        return sum(len(text) if text.isascii() else len(text.encode()) for text in self.own)
+
+    @property
+    def own(self) -> list[str]:
+        """The texts, without what was only read along."""
+        return [part.text for part in self.parts] or self.texts
 
 
 def read(
@@ -132,13 +139,14 @@ def read(
     """
     unit = "documents" if split.documents else "lines"
     running = not split.documents and not blocks.line_by_line
+    special_tokens = SpecialTokens(tokenizer)
     batches = _running(split, tokenizer, start) if running else _batches(split, tokenizer, blocks.line_by_line, start)
     for batch, encoded in _all_encoded(batches, tokenizer, blocks.words, workers):
         ids, lengths = _joined(encoded, batch.parts)
         words = _word_starts(batch, encoded) if blocks.words else None
-        unknown = 0 if tokenizer.unk_token_id is None else int((ids == tokenizer.unk_token_id).sum())
+        unknown, special = special_tokens.counted(ids, batch.own)
         ids, documents, words = _framed(ids, lengths, words, batch, blocks)
-        yield Stream(ids, documents, words, batch.rows, unit, batch.bytes, unknown)
+        yield Stream(ids, documents, words, batch.rows, unit, batch.bytes, unknown, special)
 
 
 def _batches(split: Split, tokenizer: PreTrainedTokenizerBase, line_by_line: bool, start: int) -> Iterator[_Batch]:

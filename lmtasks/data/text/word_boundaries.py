@@ -33,7 +33,7 @@ def word_starts(text: str, offsets: list[tuple[int, int]]) -> Flags:
     if not offsets:
         return np.zeros(0, dtype=np.bool_)
     boundary = np.zeros(len(text) + 1, dtype=np.bool_)
-    boundary[[match.start() for match in _BOUNDARY.finditer(text)]] = True
+    boundary[boundaries(text)] = True
     spans = np.asarray(offsets, dtype=np.int64)
     begins = np.minimum(_next_visible(text)[spans[:, 0]], spans[:, 1])
     blank = begins == spans[:, 1]
@@ -41,6 +41,11 @@ def word_starts(text: str, offsets: list[tuple[int, int]]) -> Flags:
     starts: Flags = boundary[begins] | blank
     starts[1:] &= (begins[1:] != begins[:-1]) | blank[1:]
     return starts
+
+
+def boundaries(text: str) -> list[int]:
+    """The places of a text between two words, its beginning and its end included."""
+    return [match.start() for match in _BOUNDARY.finditer(text)]
 
 
 def _next_visible(text: str) -> np.ndarray[Any, np.dtype[np.int64]]:

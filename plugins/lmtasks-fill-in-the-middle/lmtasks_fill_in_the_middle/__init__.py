@@ -84,6 +84,7 @@ FILL_IN_THE_MIDDLE: Recipe = replace(
     tokenizer=TokenizerSpec(
         special_tokens={"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|padding|>"}
     ),
+    gap="<fill>",
     prompt=prompt,
     answers=answers,
     starter=Starter(

@@ -100,6 +100,7 @@ SPAN_DENOISING = Recipe(
     tokenizer=TokenizerSpec(
         special_tokens={"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}, template="$A </s>"
     ),
+    gap="<mask>",
     prompt=prompt,
     answers=answers,
     starter=Starter(

@@ -207,6 +207,48 @@ def test_examples_do_not_depend_on_how_many_stretches_are_counted_together(
             assert list(result.head(most).longest_first()) == expected
 
 
+@pytest.mark.parametrize(("recipe", "options"), [(MASKED_LM, MaskedLMOptions), (CAUSAL_LM, CausalLMOptions)])
+@given(
+    lines=st.lists(st.lists(st.integers(0, len(SPECIAL) - 1), min_size=1, max_size=9), max_size=12),
+    size=st.integers(3, 6),
+    most=st.integers(0, 9),
+    data=st.data(),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_example_of_a_line_has_a_target_and_nothing_else_is_left_out(
+    recipe: Recipe, options: Any, lines: list[list[int]], size: int, most: int, data: st.DataObject
+) -> None:
+    chosen = options(block_size=size, line_by_line=True)
+    blocks, collate = recipe.preprocess(SPECIAL, chosen), recipe.collator(SPECIAL, chosen, True)
+    pieces = [line[at : at + blocks.body] for line in lines for at in range(0, len(line), blocks.body)]
+    framed = [[*blocks.start, *piece, *blocks.end] for piece in pieces]
+    seeded = [{"input_ids": np.asarray(ids, np.int32), "seed": (0, 0, 0)} for ids in framed]
+    expected = [ids for ids, one in zip(framed, seeded, strict=True) if recipe.targets(collate([one])).numel()]
+    stream = Stream(
+        np.asarray([token for line in lines for token in line], np.int32),
+        np.cumsum([0, *map(len, lines)])[:-1] if lines else np.zeros(0, np.int64),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_AT_ONCE", data.draw(st.integers(1, 4)))
+        patch.setattr(packing, "_TOKENS_AT_ONCE", data.draw(st.integers(1, 30)))
+        result = cut(stream, blocks)
+        assert examples(result) == expected
+        assert len(result.bare) == len(framed) - len(expected)
+        head = result.head(most)
+        assert examples(head) == expected[:most]
+        assert list(head.longest_first()) == sorted(range(len(head)), key=lambda number: -len(expected[number]))
+
+
+def test_pieces_without_a_target_are_told() -> None:
+    lines = [[1], [2, 3], [4], [5, 6, 7]]
+    result = packed(lines, Blocks(size=2, line_by_line=True, context=1))
+    assert examples(result) == [[2, 3], [5, 6]]
+    assert list(result.notes("training")) == [
+        "3 pieces of the training text are no examples: they have nothing to predict"
+    ]
+    assert (result.sizes()["blocks"], result.tail) == (2, 1)
+
+
 def test_examples_that_are_not_there() -> None:
     result = packed([[1, 2, 3, 4, 5]], Blocks(size=2))
     assert [len(result.example(number)["input_ids"]) for number in range(2)] == [2, 2]
