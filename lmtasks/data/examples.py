@@ -64,15 +64,19 @@ def encode_corpus(request: Request, corpus: Corpus, processor: Any, config: Pret
         one_example(request, processor, train, "training")
         duplicates, empty = medium.duplicates(corpus.train, corpus.evaluation), empty + corpus.train.blank
     name = "evaluation" if train is None else "held-out"
-    evaluation = examples_of(request, name, corpus.evaluation, processor, config).head(data.max_eval_samples)
+    evaluation = examples_of(request, name, corpus.evaluation, processor, config, whole=True)
+    evaluation = evaluation.head(data.max_eval_samples)
     return EncodedCorpus(corpus.source, train, evaluation, duplicates, empty, medium.name)
 
 
-def examples_of(request: Request, name: str, split: Split, processor: Any, config: PretrainedConfig) -> Examples:
-    """A split as the recipe wants it, under a name such as "training"."""
+def examples_of(
+    request: Request, name: str, split: Split, processor: Any, config: PretrainedConfig, *, whole: bool = False
+) -> Examples:
+    """A split as the recipe wants it, under a name such as "training"; ``whole`` in evaluation: no text left over."""
     layout, data = layout_of(request, processor), request.data
     if isinstance(layout, Blocks):
-        return encode(name, split, processor, layout, data.overwrite_cache, data.preprocessing_num_workers)
+        fresh, workers = data.overwrite_cache, data.preprocessing_num_workers
+        return encode(name, split, processor, layout, fresh, workers, whole=whole)
     return layout.examples(name, split, processor, config)
 
 

@@ -78,7 +78,7 @@ def _require_data_of_run(name: str, record: Mapping[str, Any], data: Data) -> No
     examples, split = data.encoded.evaluation, data.corpus.evaluation
     assert split is not None  # an evaluation has data
     if layout_of(then, data.processor) != layout_of(request, data.processor):
-        examples = examples_of(then, "evaluation", split, data.processor, data.config)
+        examples = examples_of(then, "evaluation", split, data.processor, data.config, whole=True)
     if examples.head(then.data.max_eval_samples).fingerprint != record["data"]["evaluation"]["fingerprint"]:
         medium = data.encoded.medium
         raise InputError(

@@ -1,4 +1,4 @@
-"""From a stream of tokens to examples, with nothing lost but one reported tail.
+"""From a stream of tokens to examples, with nothing lost but one reported tail, and in evaluation nothing.
 
 The task guides cut per batch of a thousand rows and drop what is left over each time; here the
 tokens of a whole split are one stream, and examples are places in it. The places are computed when
@@ -7,6 +7,7 @@ they are asked for: three numbers for each of many short examples would be more 
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ import numpy as np
 
 from lmtasks.api import Blocks
 from lmtasks.data.text.tokenize import Integers, Places, Stream
+from lmtasks.data.text.word_boundaries import Flags
 
 _AT_ONCE = 1 << 12
 """Stretches whose examples are counted together."""
@@ -106,46 +108,82 @@ class Packed:
 
         The first two are the same, but for examples that overlap.
         """
+        start, scored, end, prefix = self._place(index)
+        return start + prefix, scored, end
+
+    def _place(self, index: int) -> tuple[int, int, int, int]:
+        """As :meth:`places`, but where the example begins with its prefix, and how long that is."""
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        body, step = self.blocks.body, self._step
+        body, step, prefix = self.blocks.body, self._step, len(self.blocks.prefix)
         if self.blocks.one_by_one:  # as every token is scored once, example and token have the same number
             stretch = int(np.searchsorted(self.stretches, index, side="right")) - 1
-            first, last = self._bounds(stretch, 1)
-            window = max(0, -((first + body - 1 - index) // step))
+            first, last = self._bounds(stretch, 1).tolist()
+            window = max(0, -((first - prefix + body - 1 - index) // step))
         else:
             group = int(np.searchsorted(self._counted, index, side="right")) - 1
             bounds, windows = self._group(group)
             counts = np.cumsum(windows)
             number = index - int(self._counted[group])
             stretch = int(np.searchsorted(counts, number, side="right"))
-            first, last = bounds[stretch : stretch + 2]
+            first, last = bounds[stretch : stretch + 2].tolist()
             window = number - int(counts[stretch - 1] if stretch else 0)
-        start = int(first) + window * step
-        scored = index if self.blocks.one_by_one else start - step + body if window else start
-        return start, scored, min(start + body, int(last))
+        begin = first - prefix
+        start = begin + window * step
+        scored = index if self.blocks.one_by_one else start - step + body if window else first
+        if self.blocks.stride is not None:
+            start = min(start, max(begin, last - body))
+        return start, scored, min(start + body, last), max(0, first - start)
 
     def example(self, index: int) -> dict[str, Any]:
         """One example; see :data:`lmtasks.api.recipe.Example`."""
-        start, scored, end = self.places(index)
-        blocks = self.blocks
-        frame = (len(blocks.start), len(blocks.end))
-        ids = np.concatenate([blocks.start, self.stream.ids[start:end], blocks.end])
+        begin, scored, end, prefix = self._place(index)
+        start, blocks = begin + prefix, self.blocks
+        before = (*blocks.start, *blocks.prefix[len(blocks.prefix) - prefix :])
+        frame = (len(before), len(blocks.end))
+        ids = np.concatenate([before, self.stream.ids[start:end], blocks.end])
         example: dict[str, Any] = {"input_ids": ids.astype(np.int32)}
         if blocks.isolate and not blocks.line_by_line:
             numbers = np.searchsorted(self.stream.documents, np.arange(start, end), side="right")
             example["document_ids"] = np.pad(numbers - numbers[0], frame, mode="edge")
         if blocks.words and self.stream.words is not None:
             example["word_starts"] = np.pad(self.stream.words[start:end], frame, constant_values=True)
-        if blocks.stride is not None or blocks.one_by_one:
-            first = scored - start + len(blocks.start)
-            example["scored"] = slice(first, first + (1 if blocks.one_by_one else end - scored))
+        if self.is_view:
+            asked = slice(scored, scored + 1 if blocks.one_by_one else end)
+            mask = np.zeros(end - start, np.bool_)
+            mask[asked.start - start : asked.stop - start] = self._told(asked)
+            example["scored"] = np.pad(mask, frame)
         return example
+
+    @property
+    def is_view(self) -> bool:
+        """Whether it is for evaluation, beside the plain one: examples say what is scored, tokens of the text only."""
+        return self.blocks.stride is not None or self.blocks.one_by_one
+
+    def _told(self, where: slice) -> Flags:
+        """Whether the tokens there are of the text, and not those around documents, bool [tokens]."""
+        places, documents = np.arange(where.start, where.stop), self.stream.documents
+        number = np.searchsorted(documents, places, side="right")
+        following = np.append(documents[number[0] : number[-1] + 1], self.tokens)[number - number[0]]
+        first, last = len(self.blocks.document_start), len(self.blocks.document_end)
+        told: Flags = (places - documents[number - 1] >= first) & (places < following - last)
+        return told
+
+    @property
+    def whole(self) -> int:
+        """The number of the first example that is shorter than those before it; of all where lengths vary."""
+        if self.blocks.line_by_line or not len(self):
+            return len(self)
+        return bisect.bisect_left(range(len(self)), -self._length(0) + 1, key=lambda number: -self._length(number))
+
+    def _length(self, index: int) -> int:
+        start, _, end, _ = self._place(index)
+        return end - start
 
     def longest_first(self) -> Iterator[int]:
         """The numbers of the examples, by length; those of equal length in order. Not for ``one_by_one``."""
         if not self.blocks.line_by_line:
-            yield from range(len(self))  # only the last may be shorter
+            yield from range(len(self))  # only the last are shorter, if any
             return
         present = set().union(*(np.unique(lengths).tolist() for _, lengths in self._lengths()))
         for wanted in sorted(present, reverse=True):
@@ -157,8 +195,8 @@ class Packed:
         return replace(self, most=examples)
 
     def recut(self, blocks: Blocks) -> Packed:
-        """The text of these very examples, cut in another way."""
-        return cut(self.stream, blocks, len(self.used))
+        """The text of these very examples, cut in another way, with nothing left over."""
+        return cut(self.stream, blocks, len(self.used), whole=True)
 
     @property
     def _step(self) -> int:
@@ -179,22 +217,31 @@ class Packed:
         """The bounds of a group's stretches, and how many examples each has: one every ``_step`` tokens."""
         bounds = self._bounds(group * _AT_ONCE, _AT_ONCE)
         lengths = np.diff(bounds)
-        return bounds, np.where(lengths > 0, 1 + np.maximum(0, -((self.blocks.body - lengths) // self._step)), 0)
+        missing = self.blocks.body - len(self.blocks.prefix) - lengths
+        return bounds, np.where(lengths > 0, 1 + np.maximum(0, -(missing // self._step)), 0)
 
     def _lengths(self) -> Iterator[tuple[int, Places]]:
         """Group by group the number of the first example, and the tokens of each."""
         for group, number in enumerate(self._counted[:-1].tolist()):
             bounds, counts = self._group(group)
             lengths = np.full(counts.sum(), self.blocks.body)
-            lengths[np.cumsum(counts)[counts > 0] - 1] = (np.diff(bounds) - (counts - 1) * self._step)[counts > 0]
+            last = np.diff(bounds) + len(self.blocks.prefix)
+            if self.blocks.stride is None:
+                last -= (counts - 1) * self._step
+            lengths[np.cumsum(counts)[counts > 0] - 1] = np.minimum(last, self.blocks.body)[counts > 0]
             yield number, lengths[: max(0, len(self) - number)]
 
 
-def cut(stream: Stream, blocks: Blocks, tokens: int | None = None) -> Packed:
-    """The examples of a stream, or of so many of its first tokens."""
+def cut(stream: Stream, blocks: Blocks, tokens: int | None = None, *, whole: bool = False) -> Packed:
+    """The examples of a stream, or of so many of its first tokens.
+
+    Args:
+        whole: nothing is left over: the last block is as short as it must be. As evaluation wants it; for training
+            all blocks are equal.
+    """
     end = len(stream.ids) if tokens is None else tokens
     if blocks.line_by_line:
         return Packed(stream, blocks, stream.documents[: np.searchsorted(stream.documents, end)], end)
-    if blocks.stride is None and end > blocks.body:
+    if not whole and blocks.stride is None and end > blocks.body:
         end -= end % blocks.body
     return Packed(stream, blocks, np.zeros(1, np.int64), end)
