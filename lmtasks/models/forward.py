@@ -42,9 +42,8 @@ def sparse(model: torch.nn.Module) -> Iterator[None]:
 
     BigBird gives it up for good as soon as it gets a short text.
     """
-    kept: list[tuple[Any, str]] = [
-        (part, part.attention_type) for part in model.modules() if hasattr(part, "set_attention_type")
-    ]
+    parts: list[Any] = list(model.modules())
+    kept = [(part, part.attention_type) for part in parts if hasattr(part, "set_attention_type")]
     try:
         yield
     finally:

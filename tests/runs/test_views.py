@@ -42,13 +42,12 @@ def causal_oracle(folder: Path) -> tuple[list[float], list[float]]:
         return float(torch.logsumexp(logits, 0) - logits[window[place]])
 
     plain = [surprise(block, place) for block in blocks(ids, SIZE) for place in range(1, len(block))]
-    seen = [tokenizer.bos_token_id, *ids]  # a window may end with the end of text, which is not scored
+    seen = [tokenizer.bos_token_id, *text]
     sliding, scored, start = [], 1, 0
     while scored < len(seen):
         start = min(start, len(seen) - SIZE)
         window = seen[start : start + SIZE]
-        end = min(start + SIZE, len(seen) - 1)
-        sliding += [surprise(window, place - start) for place in range(scored, end)]
+        sliding += [surprise(window, place - start) for place in range(scored, start + len(window))]
         scored, start = start + SIZE, start + STRIDE
     assert len(sliding) == len(text)
     return plain, sliding

@@ -118,15 +118,15 @@ class Packed:
         body, step, prefix = self.blocks.body, self._step, len(self.blocks.prefix)
         if self.blocks.one_by_one:  # as every token is scored once, example and token have the same number
             stretch = int(np.searchsorted(self.stretches, index, side="right")) - 1
-            first, last = self._bounds(stretch, 1).tolist()
+            first, last = (int(places[0]) for places in self._bounds(stretch, 1))
             window = max(0, -((first - prefix + body - 1 - index) // step))
         else:
             group = int(np.searchsorted(self._counted, index, side="right")) - 1
-            bounds, windows = self._group(group)
+            starts, ends, windows = self._group(group)
             counts = np.cumsum(windows)
             number = index - int(self._counted[group])
             stretch = int(np.searchsorted(counts, number, side="right"))
-            first, last = bounds[stretch : stretch + 2].tolist()
+            first, last = int(starts[stretch]), int(ends[stretch])
             window = number - int(counts[stretch - 1] if stretch else 0)
         begin = first - prefix
         start = begin + window * step
@@ -206,26 +206,27 @@ class Packed:
     def _counted(self) -> Places:
         """The number of examples before each group of ``_AT_ONCE`` stretches, and of all."""
         groups = range(-(-len(self.stretches) // _AT_ONCE))
-        return np.cumsum([0, *(self._group(group)[1].sum() for group in groups)])
+        return np.cumsum([0, *(self._group(group)[2].sum() for group in groups)])
 
-    def _bounds(self, stretch: int, count: int) -> Places:
-        """The places where so many stretches begin, and where the last of them ends."""
-        bounds = self.stretches[stretch : stretch + count + 1]
-        return bounds if len(bounds) > count else np.append(bounds, self.end)
+    def _bounds(self, stretch: int, count: int) -> tuple[Places, Places]:
+        """The places where so many stretches begin, and where they end."""
+        starts = self.stretches[stretch : stretch + count]
+        ends = self.stretches[stretch + 1 : stretch + count + 1] - _unread(self.blocks)
+        return starts, np.append(ends, self.end)[: len(starts)]
 
-    def _group(self, group: int) -> tuple[Places, Places]:
-        """The bounds of a group's stretches, and how many examples each has: one every ``_step`` tokens."""
-        bounds = self._bounds(group * _AT_ONCE, _AT_ONCE)
-        lengths = np.diff(bounds)
+    def _group(self, group: int) -> tuple[Places, Places, Places]:
+        """Where a group's stretches begin and end, and how many examples each has: one every ``_step`` tokens."""
+        starts, ends = self._bounds(group * _AT_ONCE, _AT_ONCE)
+        lengths = ends - starts
         missing = self.blocks.body - len(self.blocks.prefix) - lengths
-        return bounds, np.where(lengths > 0, 1 + np.maximum(0, -(missing // self._step)), 0)
+        return starts, ends, np.where(lengths > 0, 1 + np.maximum(0, -(missing // self._step)), 0)
 
     def _lengths(self) -> Iterator[tuple[int, Places]]:
         """Group by group the number of the first example, and the tokens of each."""
         for group, number in enumerate(self._counted[:-1].tolist()):
-            bounds, counts = self._group(group)
+            starts, ends, counts = self._group(group)
             lengths = np.full(counts.sum(), self.blocks.body)
-            last = np.diff(bounds) + len(self.blocks.prefix)
+            last = ends - starts + len(self.blocks.prefix)
             if self.blocks.stride is None:
                 last -= (counts - 1) * self._step
             lengths[np.cumsum(counts)[counts > 0] - 1] = np.minimum(last, self.blocks.body)[counts > 0]
@@ -240,8 +241,17 @@ def cut(stream: Stream, blocks: Blocks, tokens: int | None = None, *, whole: boo
             all blocks are equal.
     """
     end = len(stream.ids) if tokens is None else tokens
+    documents = int(np.searchsorted(stream.documents, end))
+    if unread := _unread(blocks):
+        following = stream.documents[documents] if documents < len(stream.documents) else len(stream.ids)
+        end = max(0, min(end, int(following) - unread))
     if blocks.line_by_line:
-        return Packed(stream, blocks, stream.documents[: np.searchsorted(stream.documents, end)], end)
+        return Packed(stream, blocks, stream.documents[:documents], end)
     if not whole and blocks.stride is None and end > blocks.body:
         end -= end % blocks.body
     return Packed(stream, blocks, np.zeros(1, np.int64), end)
+
+
+def _unread(blocks: Blocks) -> int:
+    """How many tokens of what ends a document no window reaches: the last ends with the last token that is told."""
+    return len(blocks.document_end) if blocks.stride is not None and not blocks.one_by_one else 0
