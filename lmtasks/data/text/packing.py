@@ -130,10 +130,13 @@ class Packed:
             window = number - int(counts[stretch - 1] if stretch else 0)
         begin = first - prefix
         start = begin + window * step
-        scored = index if self.blocks.one_by_one else start - step + body if window else first
+        after = start - step + body if window else first
         if self.blocks.stride is not None:
             start = min(start, max(begin, last - body))
-        return start, scored, min(start + body, last), max(0, first - start)
+        prefixed = max(0, first - start)
+        # A stride of more than a block leaves out what is between them, which `lmtasks.testing` tells authors.
+        scored = index if self.blocks.one_by_one else max(after, start + prefixed)
+        return start, scored, min(start + body, last), prefixed
 
     def example(self, index: int) -> dict[str, Any]:
         """One example; see :data:`lmtasks.api.recipe.Example`."""
