@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Blocks:
     """The way from documents to examples, which a recipe's ``preprocess`` returns.
 
-    The tokens of all documents are one stream, cut into blocks of equal size; the last tokens, less
-    than a block, are left over. A stream shorter than one block is one short block.
+    The tokens of all documents are one stream, cut into blocks of equal size. The last tokens, less than a
+    block, are left over in training; in evaluation they are a short block. So is a stream shorter than one block.
 
     Args:
         size: tokens per example, ``start`` and ``end`` included; at most, where examples are shorter.
@@ -30,9 +30,11 @@ class Blocks:
         context: tokens that an example has before its first target: 1 where each token is told from those before it.
         never_targets: token ids that the collator makes no targets, wherever they stand: bits per byte and
             the baseline leave them out.
-        stride: for evaluation: a block begins every so many tokens, and only what the block before it
-            did not have is scored; at most ``size``.
-        one_by_one: for evaluation: as many examples as a block has tokens, each scores one.
+        stride: for views: a block begins every so many tokens, and only what the block before it did not have
+            is scored; at most ``size``. The last begins earlier, so that it is whole.
+        one_by_one: for views: as many examples as a block has tokens, each scores one.
+        prefix: for views: token ids before the first token of the stream, or of each document ``line_by_line``,
+            so that it can be told as well. They take room in the block, and are no text.
     """
 
     size: int
@@ -47,6 +49,7 @@ class Blocks:
     never_targets: tuple[int, ...] = ()
     stride: int | None = None
     one_by_one: bool = False
+    prefix: tuple[int, ...] = ()
 
     @property
     def body(self) -> int:

@@ -40,7 +40,7 @@ Example = dict[str, Any]
 What else is in it says :meth:`lmtasks.api.medium.Examples.example`. For text it is:
 
 - ``input_ids``: int32 array [length];
-- ``scored``: slice of ``input_ids`` that may be targets; not there when all may;
+- ``scored``: bool array [length], which of ``input_ids`` may be targets; not there when all may;
 - ``document_ids``: int64 array [length], numbers of the documents; there when they are isolated;
 - ``word_starts``: bool array [length]; there when :attr:`lmtasks.Blocks.words` asks for it.
 """
@@ -144,7 +144,8 @@ class Recipe:
             model as training goes on. All it knows is the number of steps, so a resumed run goes on alike.
         views: (tokenizer, options) to further ways of cutting the evaluation text, by name. The same text is
             evaluated in each, and the figures are called after it: ``{"sliding": ...}`` makes
-            ``sliding_perplexity``. None unless an option asks for it, for they cost time.
+            ``sliding_perplexity``. They are of the text alone: what stands around documents is not scored.
+            None unless an option asks for it, for they cost time.
         metrics: ``"module:Class"`` of ``evaluate.Metric`` classes.
         perplexity_name: (options) to what the reported perplexity is, for people.
         required_tokens: roles that the tokenizer must fill, such as ``mask_token``.

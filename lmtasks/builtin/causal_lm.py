@@ -46,15 +46,24 @@ def preprocess(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> Blo
 
 
 def views(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> dict[str, Blocks]:
-    """A sliding window gives every token but the first ones at least ``block_size - stride`` before it."""
+    """A sliding window gives every token but the first ones at least ``block_size - stride`` before it.
+
+    Where the tokenizer puts nothing before a text, its first token is told from the token that begins texts, or else
+    from the one that ends them: the one before every other text. An isolated document has nothing before it.
+    """
     if not isinstance(options, CausalLMOptions) or options.stride is None:
         return {}
-    if options.stride > options.block_size:
+    if options.stride >= options.block_size:
         raise InputError(
-            f"--stride {options.stride} is more than --block_size {options.block_size}: it would skip text",
-            f"--stride {options.block_size // 2}, for example",
+            f"--stride {options.stride} would skip text: of each block of {options.block_size} tokens"
+            f" {options.block_size - 1} are told, and the first is given",
+            f"--stride {options.block_size - 1} or less",
         )
-    return {"sliding": replace(preprocess(tokenizer, options), stride=options.stride)}
+    blocks = preprocess(tokenizer, options)
+    marks = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    apart = blocks.isolate and not blocks.line_by_line
+    before = () if blocks.document_start or apart else tuple(mark for mark in marks if mark is not None)[:1]
+    return {"sliding": replace(blocks, stride=options.stride, prefix=before)}
 
 
 def collator(
@@ -66,6 +75,7 @@ def collator(
     a token, the end of a document is learned all the same. The first token of a block, or of an
     isolated document, has nothing before it and is no target.
     """
+    import torch
 
     def collate(examples: list[Example]) -> Batch:
         batch = stack(examples, tokenizer)
@@ -74,7 +84,7 @@ def collator(
             labels[batch["attention_mask"] == 0] = -100
         for row, example in zip(labels, examples, strict=True):
             if "scored" in example:
-                row[: example["scored"].start] = -100
+                row[: len(example["scored"])][torch.from_numpy(~example["scored"])] = -100
         labels[:, 0] = -100
         if "document_ids" in batch:
             labels[:, 1:][batch["document_ids"].diff() != 0] = -100

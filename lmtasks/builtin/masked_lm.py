@@ -99,9 +99,7 @@ def hide(
 
     ids = np.asarray(example["input_ids"], dtype=np.int64)
     if "scored" in example:
-        targets = np.zeros(len(ids), dtype=np.bool_)
-        targets[example["scored"]] = True
-        targets &= ~np.isin(ids, special)
+        targets = example["scored"] & ~np.isin(ids, special)
         return np.where(targets, mask_token, ids), np.where(targets, ids, -100)
     draw = np.random.default_rng(example["seed"])
     chance, fate = draw.random(len(ids)), draw.random(len(ids))

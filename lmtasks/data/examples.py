@@ -95,7 +95,8 @@ def encode_corpus(request: Request, corpus: Corpus, processor: Any, config: Pret
     evaluations: dict[str, Examples] = {}
     for name, split in corpus.evaluations.items():
         called = f"{'evaluation' if train is None else 'held-out'} {name}".strip()
-        evaluations[name] = examples_of(request, called, split, processor, config).head(data.max_eval_samples)
+        examples = examples_of(request, called, split, processor, config, whole=True)
+        evaluations[name] = examples.head(data.max_eval_samples)
     duplicates = {
         name: sum(medium.duplicates(part, split) for part in corpus.training.values())
         for name, split in corpus.evaluations.items()
@@ -127,12 +128,15 @@ def _mixed(request: Request, parts: Mapping[str, Examples]) -> Mixed:
     return Mixed(parts, weights, mix["stopping_strategy"], request.seed)
 
 
-def examples_of(request: Request, name: str, split: Split, processor: Any, config: PretrainedConfig) -> Examples:
-    """A split as the recipe wants it, under a name such as "training"."""
+def examples_of(
+    request: Request, name: str, split: Split, processor: Any, config: PretrainedConfig, *, whole: bool = False
+) -> Examples:
+    """A split as the recipe wants it, under a name such as "training"; ``whole`` in evaluation: no text left over."""
     layout, data = layout_of(request, processor), request.data
     if isinstance(layout, Blocks):
         tokenizer = as_plain_text(processor) if data.split_special_tokens else processor
-        return encode(name, split, tokenizer, layout, data.overwrite_cache, data.preprocessing_num_workers)
+        fresh, workers = data.overwrite_cache, data.preprocessing_num_workers
+        return encode(name, split, tokenizer, layout, fresh, workers, whole=whole)
     return layout.examples(name, split, processor, config)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -33,6 +34,22 @@ def measuring(model: torch.nn.Module, *, training: bool = False, gradients: bool
     used = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     with in_mode(model, training=training), torch.set_grad_enabled(gradients), torch.random.fork_rng(used):
         yield
+
+
+@contextmanager
+def sparse(model: torch.nn.Module) -> Iterator[None]:
+    """While this is open a model may give up its sparse attention; afterwards it has it again.
+
+    BigBird gives it up for good as soon as it gets a short text.
+    """
+    parts: list[Any] = list(model.modules())
+    kept = [(part, part.attention_type) for part in parts if hasattr(part, "set_attention_type")]
+    try:
+        yield
+    finally:
+        for part, attention in kept:
+            if part.attention_type != attention:
+                part.set_attention_type(attention)
 
 
 def without_cache(model: torch.nn.Module) -> dict[str, bool]:

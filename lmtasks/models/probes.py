@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from lmtasks.api import Batch, Recipe
 from lmtasks.errors import InputError, first_line
 from lmtasks.models.architectures import architecture_of, with_gradients
-from lmtasks.models.forward import MODEL_FAILURES, measuring, without_cache
+from lmtasks.models.forward import MODEL_FAILURES, measuring, sparse, without_cache
 
 FIRST_LOSS = (0.5, 5.0)
 """Least and most that a fresh model's loss may be, as a multiple of what a uniform guess costs.
@@ -137,6 +137,19 @@ def _check_attention(recipe: Recipe, model: PreTrainedModel, looks_ahead: bool) 
             f"{recipe.name} cannot train this {kind} model: it does not see the text after a position",
             "take an encoder such as roberta or modernbert, or lmtasks run causal-lm for this model",
         )
+
+
+def probe_short(model: PreTrainedModel, recipe: Recipe, batch: Batch, number: int) -> None:
+    """The last examples of a text, shorter than a block, must go through the model, or there is an InputError.
+
+    Args:
+        batch: one of them, as the recipe collates it for evaluation.
+        number: how many examples come before them.
+    """
+    if recipe.targets(batch).numel():
+        thing = f"the last {batch['input_ids'].shape[1]} tokens of the evaluation text, less than a block"
+        with _explained(thing, f"--max_eval_samples {number} leaves them out"), measuring(model), sparse(model):
+            recipe.loss(model, batch)
 
 
 def probe_padding(model: PreTrainedModel, recipe: Recipe, alone: Iterable[Batch], together: Batch) -> None:

@@ -13,7 +13,7 @@ from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.packing import Packed
 from lmtasks.models.document_mask import isolate, probe_isolation
 from lmtasks.models.lm_head import EVERYWHERE, separate_head
-from lmtasks.models.probes import probe, probe_first_loss, probe_padding
+from lmtasks.models.probes import probe, probe_first_loss, probe_padding, probe_short
 
 PARTED = ("fp16", "torch_compile", "fsdp", "deepspeed")
 """Training arguments with which the head stays where it is: float16, since gradients would be made before the
@@ -46,6 +46,10 @@ def check_model(
     elif examples.blocks.isolate:
         isolate(model, recipe)
         probe_isolation(model, recipe, example)
+    if isinstance(examples, Packed) and 0 < examples.whole < len(examples):
+        last = ExampleDataset(examples, EVALUATION_SEED)[len(examples) - 1]
+        batch = recipe.collator(processor, request.options, False)([last])
+        probe_short(model, recipe, batch, examples.whole)
 
 
 def check_first_loss(model: PreTrainedModel, recipe: Recipe, example: Batch) -> str:

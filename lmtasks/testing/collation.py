@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import random
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ import torch
 
 from lmtasks.api import Batch, BlockOptions, Blocks, Example, options_of
 from lmtasks.data.dataset import ExampleDataset
+from lmtasks.data.text.packing import Packed
 from lmtasks.errors import InputError
 from lmtasks.testing.case import Case
 from lmtasks.testing.proof import Fault, Inapplicable, check
@@ -68,7 +70,7 @@ def _all_different(case: Case, example: Example) -> np.ndarray[Any, Any]:
 
 @check("recipe")
 def views_score_every_token_once(case: Case) -> str:
-    """Each way of cutting the evaluation text scores each of its tokens once, and targets nothing it does not score."""
+    """Each way of cutting the evaluation text scores each of its tokens once, and targets these and nothing else."""
     told = []
     for options in _options_with_views(case):
         texts = options.packed(False)
@@ -76,9 +78,11 @@ def views_score_every_token_once(case: Case) -> str:
             recut = ExampleDataset(texts.recut(blocks), 0)
             examples = [recut[number] for number in range(len(recut))]
             scored = sum(_scored_tokens(example, blocks) for example in examples)
-            if scored != len(texts.used):
+            # Blocks that are no view have all tokens of the stream, those around documents as well.
+            count = _tokens_of_text(texts, blocks) if "scored" in examples[0] else len(texts.used)
+            if scored != count:
                 raise Fault(
-                    f"the view '{name}' scores {scored} of {len(texts.used)} tokens",
+                    f"the view '{name}' scores {scored} of {count} tokens",
                     "let `stride` be at most the tokens of a block, and refuse others with InputError in `views`",
                 )
             _require_scored_only(options, name, [example for example in examples if "scored" in example][:8])
@@ -91,12 +95,19 @@ def views_score_every_token_once(case: Case) -> str:
 def _scored_tokens(example: Example, blocks: Blocks) -> int:
     """How many tokens of the text an example may have as targets."""
     first, last = len(blocks.start), len(example["input_ids"]) - len(blocks.end)
-    scored = example.get("scored", slice(first, last))
-    return int(min(scored.stop, last) - max(scored.start, first))
+    return int(example["scored"][first:last].sum()) if "scored" in example else last - first
+
+
+def _tokens_of_text(texts: Packed, blocks: Blocks) -> int:
+    """How many tokens the documents themselves have, without what is around them."""
+    end, count = len(texts.used), 0
+    for begin, stop in itertools.pairwise([*texts.stream.documents.tolist(), texts.tokens]):
+        count += max(0, min(stop - len(blocks.document_end), end) - begin - len(blocks.document_start))
+    return count
 
 
 def _require_scored_only(case: Case, view: str, examples: list[Example]) -> None:
-    for example in examples:
+    for number, example in enumerate(examples):
         labels = case.collate(False)([example])["labels"][0]
         outside = labels.clone()
         outside[example["scored"]] = -100
@@ -105,6 +116,20 @@ def _require_scored_only(case: Case, view: str, examples: list[Example]) -> None
                 f"in the view '{view}' tokens are targets that example['scored'] does not have",
                 "label only example['scored'] where an example has it: the others are context, and scored elsewhere",
             )
+        # The first token of a text may have nothing before it; the first that a later block scores always has.
+        if number and len(labels) == len(example["input_ids"]) and not _told(case, example, labels):
+            raise Fault(
+                f"in the view '{view}' the first token that a block scores is no target",
+                "let blocks overlap where a target needs a token before it: refuse a wider `stride` in `views`",
+            )
+
+
+def _told(case: Case, example: Example, labels: torch.Tensor) -> bool:
+    """Whether the first token that an example scores is a target, if the recipe makes it one anywhere."""
+    places, blocks = np.flatnonzero(example["scored"])[:1], case.packed(False).blocks
+    ids = example["input_ids"][places]
+    isolated = "document_ids" in example and bool(np.diff(example["document_ids"], prepend=-1)[places].any())
+    return isolated or not len(places) or ids[0] in blocks.never_targets or bool((labels[places] != -100).all())
 
 
 def _options_with_views(case: Case) -> Iterator[Case]:
@@ -115,7 +140,7 @@ def _options_with_views(case: Case) -> Iterator[Case]:
         if option.is_switch:
             tries.append({name: True})
         elif int in option.alternatives:
-            tries += [{name: block // 2}, {name: block + block // 2}]
+            tries += [{name: block // 2}, {name: block}, {name: block + block // 2}]
     for values in tries:
         with contextlib.suppress(Inapplicable, InputError):
             other = case.having(**values)

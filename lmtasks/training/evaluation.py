@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import BatchSampler, DataLoader
 
 from lmtasks.api import EVALUATION_SEED, Batch, Collate, Examples, Recipe, resolve
 from lmtasks.config.world import World
@@ -19,7 +21,7 @@ from lmtasks.data.text.packing import Packed
 from lmtasks.data.text.tokenize import Places
 from lmtasks.errors import RunError
 from lmtasks.metrics import BitsPerByte
-from lmtasks.models.forward import in_mode
+from lmtasks.models.forward import in_mode, sparse
 
 
 def evaluate_model(
@@ -47,12 +49,13 @@ def evaluate_model(
     world, frequencies = World.current(talking=True), _frequencies(dataset.examples)
     rows: list[dict[str, float]] = []
     unigram = done = 0.0
-    with in_mode(model), torch.no_grad(), fixed_chance():
+    with in_mode(model), sparse(model), torch.no_grad(), fixed_chance():
         for batch in _batches(model, dataset, collate, batch_size, world):
-            total, targets, *more = recipe.loss(model, batch)
-            further: dict[str, Any] = {name: value.tolist() for sums in more for name, value in sums.items()}
-            rows.append({"loss": float(total), "targets": int(targets), **further})
-            unigram += _surprise(frequencies, recipe.targets(batch))
+            if (asked := recipe.targets(batch)).numel():  # one last token has nothing to be told from
+                total, targets, *more = recipe.loss(model, batch)
+                further: dict[str, Any] = {name: value.tolist() for sums in more for name, value in sums.items()}
+                rows.append({"loss": float(total), "targets": int(targets), **further})
+                unigram += _surprise(frequencies, asked)
             done += len(next(iter(batch.values())))
             progress(int(done))
     parts = world.gather((rows, unigram))
@@ -74,11 +77,18 @@ def fixed_chance() -> Iterator[None]:
 def _batches(
     model: torch.nn.Module, dataset: ExampleDataset, collate: Collate, batch_size: int, world: World
 ) -> Iterator[Batch]:
-    """This process's share of the batches, on the model's device; no example twice or left out."""
-    device = next(model.parameters()).device
-    share = Subset(dataset, range(world.rank, len(dataset), world.size))
+    """This process's share of the batches, on the model's device; no example twice or left out.
+
+    What is shorter than a block has batches of its own: padding moves the figures of some models.
+    """
+    device, examples = next(model.parameters()).device, dataset.examples
+    share = range(world.rank, len(dataset), world.size)
+    short = bisect.bisect_left(share, examples.whole if isinstance(examples, Packed) else len(dataset))
+    batches = (BatchSampler(numbers, batch_size, drop_last=False) for numbers in (share[:short], share[short:]))
     # A generator of its own: a loader draws a number when it starts, and training must not notice.
-    loader: DataLoader[Any] = DataLoader(share, batch_size=batch_size, collate_fn=collate, generator=torch.Generator())
+    loader: DataLoader[Any] = DataLoader(
+        dataset, batch_sampler=itertools.chain(*batches), collate_fn=collate, generator=torch.Generator()
+    )
     for batch in loader:
         yield send_to_device(batch, device)
 
@@ -107,17 +117,30 @@ def _possible_targets(packed: Packed, end: int) -> Places:
 
     That a token is none by where a block begins, or by how masks are drawn, is chance. Never are those
     that the recipe says, and what begins a document that sees nothing before it: it is given, not told.
+    Views are of the text alone, without what is around documents.
     """
     stream, blocks = packed.stream, packed.blocks
     size = int(stream.ids.max()) + 1 if len(stream.ids) else 1
     # In parts: numpy counts 64-bit copies.
     parts = (stream.ids[start : min(start + (1 << 20), end)] for start in range(0, end, 1 << 20))
     counts = sum((np.bincount(part, minlength=size) for part in parts), np.zeros(size, np.int64))
-    if blocks.document_start:
+    if packed.is_view:
+        counts -= _around_documents(packed, end, size)
+    elif blocks.document_start:
         alone = blocks.isolate or blocks.line_by_line
         begun = stream.documents if alone else stream.documents[:1]
         counts -= np.bincount(stream.ids[begun[begun < end]], minlength=size)
     counts[[token for token in blocks.never_targets if token < size]] = 0
+    return counts
+
+
+def _around_documents(packed: Packed, end: int, size: int) -> Places:
+    """Counts of the tokens around documents before a place of the stream, int64 [vocabulary]."""
+    stream, blocks, counts = packed.stream, packed.blocks, np.zeros(size, np.int64)
+    ends = np.append(stream.documents[1:], len(stream.ids)) - len(blocks.document_end)
+    for places, tokens in ((stream.documents, blocks.document_start), (ends, blocks.document_end)):
+        for number, token in enumerate(tokens):
+            counts[token] += int((places + number < end).sum())
     return counts
 
 

@@ -25,29 +25,31 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def blocks(ids: list[int], size: int) -> list[list[int]]:
-    """The full blocks of a stream."""
-    return [ids[at : at + size] for at in range(0, len(ids) - size + 1, size)]
+    """The blocks of a stream, the last as short as it must be."""
+    return [ids[at : at + size] for at in range(0, len(ids), size)]
 
 
 def causal_oracle(folder: Path) -> tuple[list[float], list[float]]:
-    """Nats of every target in plain blocks, and in a sliding window over the same text."""
+    """Nats of every target in plain blocks of text and end of text, and of the text in a sliding window."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    ids = [*tokenizer.encode(TEXT, add_special_tokens=False), tokenizer.eos_token_id]
+    text = tokenizer.encode(TEXT, add_special_tokens=False)
+    ids = [*text, tokenizer.eos_token_id]
 
     def surprise(window: list[int], place: int) -> float:
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([window])).logits[0, place - 1].double()
         return float(torch.logsumexp(logits, 0) - logits[window[place]])
 
-    plain = [surprise(block, place) for block in blocks(ids, SIZE) for place in range(1, SIZE)]
-    seen = ids[: len(ids) // SIZE * SIZE]
+    plain = [surprise(block, place) for block in blocks(ids, SIZE) for place in range(1, len(block))]
+    seen = [tokenizer.bos_token_id, *text]
     sliding, scored, start = [], 1, 0
     while scored < len(seen):
+        start = min(start, len(seen) - SIZE)
         window = seen[start : start + SIZE]
         sliding += [surprise(window, place - start) for place in range(scored, start + len(window))]
-        scored, start = start + len(window), start + STRIDE
-    assert len(sliding) == len(seen) - 1
+        scored, start = start + SIZE, start + STRIDE
+    assert len(sliding) == len(text)
     return plain, sliding
 
 
@@ -59,15 +61,18 @@ def test_a_sliding_window_is_that_of_the_definition(model_folders: dict[str, Pat
         assert figures[f"{name}_loss"] == pytest.approx(math.fsum(losses) / len(losses), rel=1e-6)
     assert figures["sliding_perplexity"] == pytest.approx(math.exp(figures["sliding_loss"]), rel=1e-9)
     assert figures["sliding_log_likelihood"] == pytest.approx(-math.fsum(sliding), rel=1e-6)
-    ratio = figures["sliding_loss"] / figures["eval_loss"]
-    assert figures["sliding_bits_per_byte"] == pytest.approx(figures["bits_per_byte"] * ratio, rel=1e-9)
+    bits = math.fsum(sliding) / math.log(2) / len(TEXT)
+    assert figures["sliding_bits_per_byte"] == pytest.approx(bits, rel=1e-6)
     assert 0 <= figures["sliding_accuracy"] <= 1
 
 
-def test_the_widest_stride_scores_what_blocks_do_and_their_first_tokens(model_folders: dict[str, Path]) -> None:
-    figures = evaluate(model_folders["gpt2"], validation_file="text.txt", block_size=SIZE, stride=SIZE)
-    assert figures["sliding_targets"] == figures["eval_targets"], "with no overlap, nothing is before a first token"
-    assert figures["sliding_loss"] == pytest.approx(figures["eval_loss"], rel=1e-9)
+@pytest.mark.parametrize("stride", [SIZE, SIZE + 1])
+def test_a_stride_that_would_skip_tokens_is_refused(stride: int, model_folders: dict[str, Path], lmtasks: Any) -> None:
+    words = ["--validation_file", "text.txt", "--block_size", SIZE, "--stride", stride]
+    outcome = lmtasks("evaluate", model_folders["gpt2"], *words)
+    assert outcome.code == 2
+    assert f"--stride {stride} would skip text: of each block of 16 tokens 15 are told" in outcome.err
+    assert "--stride 15 or less" in outcome.err
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
@@ -107,14 +112,11 @@ def test_isolated_documents_have_views_too(model_folders: dict[str, Path]) -> No
     pseudo = evaluate(model_folders["roberta"], pseudo_perplexity=True, **options)
     tokenizer = AutoTokenizer.from_pretrained(model_folders["roberta"])
     stream = [token for text in documents for token in tokenizer.encode(text)]
-    used = stream[: len(stream) // SIZE * SIZE]
-    assert pseudo["pseudo_targets"] == len([token for token in used if token not in tokenizer.all_special_ids])
+    assert pseudo["pseudo_targets"] == len([token for token in stream if token not in tokenizer.all_special_ids])
     sliding = evaluate(model_folders["gpt2"], stride=STRIDE, **options)
     tokenizer = AutoTokenizer.from_pretrained(model_folders["gpt2"])
-    lengths = [len(tokenizer.encode(text)) + 1 for text in documents]
-    used_tokens = sum(lengths) // SIZE * SIZE
-    begun = sum(sum(lengths[:number]) < used_tokens for number in range(len(lengths)))
-    assert sliding["sliding_targets"] == used_tokens - begun, "the first token of a document has nothing before it"
+    tokens = sum(len(tokenizer.encode(text)) for text in documents)
+    assert sliding["sliding_targets"] == tokens - 3, "the first token of a document has nothing before it"
 
 
 def test_a_run_has_them_at_its_end_and_the_command_line_says_them(model_folders: dict[str, Path], lmtasks: Any) -> None:

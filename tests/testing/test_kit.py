@@ -185,6 +185,11 @@ def leaving_gaps(tokenizer: Any, options: Any) -> dict[str, Blocks]:
     return {"gaps": replace(blocks, stride=2 * blocks.size)}
 
 
+def side_by_side(tokenizer: Any, options: Any) -> dict[str, Blocks]:
+    blocks = CAUSAL_LM.preprocess(tokenizer, options)
+    return {"apart": replace(blocks, stride=blocks.size)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Undocumented(MaskedLMOptions):
     rate: float = option(0.5, help="", gt=0)
@@ -353,6 +358,11 @@ FAULTS: dict[str, tuple[Recipe, str, str]] = {
         replace(MASKED_LM, views=leaving_gaps),
         "views-score-every-token-once",
         r"the view 'gaps' scores \d+ of \d+ tokens.*-> let `stride` be at most",
+    ),
+    "a view whose blocks do not overlap": (
+        replace(CAUSAL_LM, views=side_by_side),
+        "views-score-every-token-once",
+        r"in the view 'apart' the first token that a block scores is no target.*-> let blocks overlap",
     ),
     "a view whose targets are anywhere": (
         replace(

@@ -1,4 +1,4 @@
-"""From a stream of tokens to examples, with nothing lost but one reported tail.
+"""From a stream of tokens to examples, with nothing lost but one reported tail, and in evaluation nothing.
 
 The task guides cut per batch of a thousand rows and drop what is left over each time; here the
 tokens of a whole split are one stream, and examples are places in it. The places are computed when
@@ -7,6 +7,7 @@ they are asked for: three numbers for each of many short examples would be more 
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ import numpy as np
 
 from lmtasks.api import Blocks
 from lmtasks.data.text.tokenize import Integers, Places, Stream
+from lmtasks.data.text.word_boundaries import Flags
 
 _AT_ONCE = 1 << 12
 """Stretches whose examples are counted together."""
@@ -126,47 +128,86 @@ class Packed:
 
         The first two are the same, but for examples that overlap.
         """
+        start, scored, end, prefix = self._place(index)
+        return start + prefix, scored, end
+
+    def _place(self, index: int) -> tuple[int, int, int, int]:
+        """As :meth:`places`, but where the example begins with its prefix, and how long that is."""
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        body, step = self.blocks.body, self._step
+        body, step, prefix = self.blocks.body, self._step, len(self.blocks.prefix)
         if self.blocks.one_by_one:  # as every token is scored once, example and token have the same number
             stretch = int(np.searchsorted(self.stretches, index, side="right")) - 1
-            first, last = self._bounds(stretch, 1)
-            window = max(0, -((first + body - 1 - index) // step))
+            first, last = (int(places[0]) for places in self._bounds(stretch, 1))
+            window = max(0, -((first - prefix + body - 1 - index) // step))
         else:
             piece = index + int(np.searchsorted(self._before_bare, index, side="right"))
             group = int(np.searchsorted(self._counted, piece, side="right")) - 1
-            bounds, windows = self._group(group)
+            starts, ends, windows = self._group(group)
             counts = np.cumsum(windows)
             number = piece - int(self._counted[group])
             stretch = int(np.searchsorted(counts, number, side="right"))
-            first, last = bounds[stretch : stretch + 2]
+            first, last = int(starts[stretch]), int(ends[stretch])
             window = number - int(counts[stretch - 1] if stretch else 0)
-        start = int(first) + window * step
-        scored = index if self.blocks.one_by_one else start - step + body if window else start
-        return start, scored, min(start + body, int(last))
+        begin = first - prefix
+        start = begin + window * step
+        after = start - step + body if window else first
+        if self.blocks.stride is not None:
+            start = min(start, max(begin, last - body))
+        prefixed = max(0, first - start)
+        # A stride of more than a block leaves out what is between them, which `lmtasks.testing` tells authors.
+        scored = index if self.blocks.one_by_one else max(after, start + prefixed)
+        return start, scored, min(start + body, last), prefixed
 
     def example(self, index: int) -> dict[str, Any]:
         """One example; see :data:`lmtasks.api.recipe.Example`."""
-        start, scored, end = self.places(index)
-        blocks = self.blocks
-        frame = (len(blocks.start), len(blocks.end))
-        ids = np.concatenate([blocks.start, self.stream.ids[start:end], blocks.end])
+        begin, scored, end, prefix = self._place(index)
+        start, blocks = begin + prefix, self.blocks
+        before = (*blocks.start, *blocks.prefix[len(blocks.prefix) - prefix :])
+        frame = (len(before), len(blocks.end))
+        ids = np.concatenate([before, self.stream.ids[start:end], blocks.end])
         example: dict[str, Any] = {"input_ids": ids.astype(np.int32)}
         if blocks.isolate and not blocks.line_by_line:
             numbers = np.searchsorted(self.stream.documents, np.arange(start, end), side="right")
             example["document_ids"] = np.pad(numbers - numbers[0], frame, mode="edge")
         if blocks.words and self.stream.words is not None:
             example["word_starts"] = np.pad(self.stream.words[start:end], frame, constant_values=True)
-        if blocks.stride is not None or blocks.one_by_one:
-            first = scored - start + len(blocks.start)
-            example["scored"] = slice(first, first + (1 if blocks.one_by_one else end - scored))
+        if self.is_view:
+            asked = slice(scored, scored + 1 if blocks.one_by_one else end)
+            mask = np.zeros(end - start, np.bool_)
+            mask[asked.start - start : asked.stop - start] = self._told(asked)
+            example["scored"] = np.pad(mask, frame)
         return example
+
+    @property
+    def is_view(self) -> bool:
+        """Whether it is for evaluation, beside the plain one: examples say what is scored, tokens of the text only."""
+        return self.blocks.stride is not None or self.blocks.one_by_one
+
+    def _told(self, where: slice) -> Flags:
+        """Whether the tokens there are of the text, and not those around documents, bool [tokens]."""
+        places, documents = np.arange(where.start, where.stop), self.stream.documents
+        number = np.searchsorted(documents, places, side="right")
+        following = np.append(documents[number[0] : number[-1] + 1], self.tokens)[number - number[0]]
+        first, last = len(self.blocks.document_start), len(self.blocks.document_end)
+        told: Flags = (places - documents[number - 1] >= first) & (places < following - last)
+        return told
+
+    @property
+    def whole(self) -> int:
+        """The number of the first example that is shorter than those before it; of all where lengths vary."""
+        if self.blocks.line_by_line or not len(self):
+            return len(self)
+        return bisect.bisect_left(range(len(self)), -self._length(0) + 1, key=lambda number: -self._length(number))
+
+    def _length(self, index: int) -> int:
+        start, _, end, _ = self._place(index)
+        return end - start
 
     def longest_first(self) -> Iterator[int]:
         """The numbers of the examples, by length; those of equal length in order. Not for ``one_by_one``."""
         if not self.blocks.line_by_line:
-            yield from range(len(self))  # only the last may be shorter
+            yield from range(len(self))  # only the last are shorter, if any
             return
         present = set().union(*(np.unique(lengths).tolist() for _, lengths in self._lengths()))
         for wanted in sorted(present, reverse=True):
@@ -178,8 +219,8 @@ class Packed:
         return replace(self, most=examples)
 
     def recut(self, blocks: Blocks) -> Packed:
-        """The text of these very examples, cut in another way."""
-        return cut(self.stream, blocks, len(self.used))
+        """The text of these very examples, cut in another way, with nothing left over."""
+        return cut(self.stream, blocks, len(self.used), whole=True)
 
     @property
     def _step(self) -> int:
@@ -189,31 +230,37 @@ class Packed:
     def _counted(self) -> Places:
         """The number of examples before each group of ``_AT_ONCE`` stretches, and of all."""
         groups = range(-(-len(self.stretches) // _AT_ONCE))
-        return np.cumsum([0, *(self._group(group)[1].sum() for group in groups)])
+        return np.cumsum([0, *(self._group(group)[2].sum() for group in groups)])
 
     @cached_property
     def _before_bare(self) -> Places:
         """The number of examples before each piece that is none."""
         return self.bare - np.arange(len(self.bare))
 
-    def _bounds(self, stretch: int, count: int) -> Places:
-        """The places where so many stretches begin, and where the last of them ends."""
-        bounds = self.stretches[stretch : stretch + count + 1]
-        return bounds if len(bounds) > count else np.append(bounds, self.end)
+    def _bounds(self, stretch: int, count: int) -> tuple[Places, Places]:
+        """The places where so many stretches begin, and where they end."""
+        starts = self.stretches[stretch : stretch + count]
+        ends = self.stretches[stretch + 1 : stretch + count + 1] - _unread(self.blocks)
+        return starts, np.append(ends, self.end)[: len(starts)]
 
-    def _group(self, group: int) -> tuple[Places, Places]:
-        """The bounds of a group's stretches, and how many examples each has: one every ``_step`` tokens."""
-        bounds = self._bounds(group * _AT_ONCE, _AT_ONCE)
-        lengths = np.diff(bounds)
-        return bounds, np.where(lengths > 0, 1 + np.maximum(0, -((self.blocks.body - lengths) // self._step)), 0)
+    def _group(self, group: int) -> tuple[Places, Places, Places]:
+        """Where a group's stretches begin and end, and how many examples each has: one every ``_step`` tokens."""
+        starts, ends = self._bounds(group * _AT_ONCE, _AT_ONCE)
+        lengths = ends - starts
+        missing = self.blocks.body - len(self.blocks.prefix) - lengths
+        return starts, ends, np.where(lengths > 0, 1 + np.maximum(0, -(missing // self._step)), 0)
 
     def _pieces(self) -> Iterator[tuple[int, Places, Places]]:
         """Group by group the number of the first piece, and where each begins and how many tokens it has."""
         for group, number in enumerate(self._counted[:-1].tolist()):
-            bounds, counts = self._group(group)
+            starts, ends, counts = self._group(group)
             within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-            starts = np.repeat(bounds[:-1], counts) + within * self._step
-            yield number, starts, np.minimum(self.blocks.body, np.repeat(bounds[1:], counts) - starts)
+            lengths = np.full(counts.sum(), self.blocks.body)
+            last = ends - starts + len(self.blocks.prefix)
+            if self.blocks.stride is None:
+                last -= (counts - 1) * self._step
+            lengths[np.cumsum(counts)[counts > 0] - 1] = np.minimum(last, self.blocks.body)[counts > 0]
+            yield number, np.repeat(starts, counts) + within * self._step, lengths
 
     def _lengths(self) -> Iterator[tuple[int, Places]]:
         """Group by group the number of the first example, and the tokens of each."""
@@ -237,13 +284,27 @@ class Packed:
         return replace(self, bare=np.concatenate(bare))
 
 
-def cut(stream: Stream, blocks: Blocks, tokens: int | None = None) -> Packed:
-    """The examples of a stream, or of so many of its first tokens."""
+def cut(stream: Stream, blocks: Blocks, tokens: int | None = None, *, whole: bool = False) -> Packed:
+    """The examples of a stream, or of so many of its first tokens.
+
+    Args:
+        whole: nothing is left over: the last block is as short as it must be. As evaluation wants it; for training
+            all blocks are equal.
+    """
     end = len(stream.ids) if tokens is None else tokens
+    documents = int(np.searchsorted(stream.documents, end))
+    if unread := _unread(blocks):
+        following = stream.documents[documents] if documents < len(stream.documents) else len(stream.ids)
+        end = max(0, min(end, int(following) - unread))
     if blocks.line_by_line:
-        packed = Packed(stream, blocks, stream.documents[: np.searchsorted(stream.documents, end)], end)
+        packed = Packed(stream, blocks, stream.documents[:documents], end)
         # In a view that scores each token once, some of its examples have none to score anyway.
-        return packed if blocks.one_by_one or blocks.stride is not None else packed.without_bare()
-    if blocks.stride is None and end > blocks.body:
+        return packed if packed.is_view else packed.without_bare()
+    if not whole and blocks.stride is None and end > blocks.body:
         end -= end % blocks.body
     return Packed(stream, blocks, np.zeros(1, np.int64), end)
+
+
+def _unread(blocks: Blocks) -> int:
+    """How many tokens of what ends a document no window reaches: the last ends with the last token that is told."""
+    return len(blocks.document_end) if blocks.stride is not None and not blocks.one_by_one else 0

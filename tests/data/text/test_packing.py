@@ -107,8 +107,14 @@ def test_examples_and_tail_are_the_whole_text_in_order(
     result = packed(documents, blocks, is_documents=is_documents, at_once=at_once)
     stretches = streamed(documents, blocks, is_documents)
     expected = [one[at : at + body] for one in stretches for at in range(0, len(one), body)]
+    for_evaluation = cut(result.stream, blocks, whole=True)
+    assert examples(for_evaluation) == [[*start, *one, *end] for one in expected]
+    assert (for_evaluation.tail, for_evaluation.tokens) == (0, sum(map(len, stretches)))
     if not line_by_line and len(expected) > 1 and len(expected[-1]) < body:
         expected.pop()
+        assert for_evaluation.whole == len(expected) == result.whole
+    else:
+        assert for_evaluation.whole == len(expected)
     assert examples(result) == [[*start, *one, *end] for one in expected]
     total = sum(map(len, stretches))
     assert (result.tokens, result.tail) == (total, total - sum(map(len, expected)))
@@ -154,32 +160,85 @@ def test_a_sliding_window_scores_every_token_once_with_enough_before_it(
     documents: list[list[int]], body: int, data: st.DataObject
 ) -> None:
     stride = data.draw(st.integers(1, body))
-    result = packed(documents, Blocks(size=body + 1, start=(99,), stride=stride))
+    prefix = data.draw(st.sampled_from([(), (98,), (97, 98)])) if body > 2 else ()
+    result = packed(documents, Blocks(size=body + 1, start=(99,), stride=stride, prefix=prefix))
     stream = [token for one in documents for token in one]
+    before = [*prefix, *stream]  # what is cut, as if the prefix were text
     scored = []
     for number in range(len(result)):
         example = result.example(number)
-        start, _, _ = result.places(number)
-        assert example["input_ids"].tolist() == [99, *stream[start : start + body]]
-        where = example["scored"]
+        begin = min(number * stride, max(0, len(before) - body))
+        assert example["input_ids"].tolist() == [99, *before[begin : begin + body]]
+        assert result.places(number)[2] == min(begin + body, len(before)) - len(prefix)
+        where = np.flatnonzero(example["scored"])
         scored += example["input_ids"][where].tolist()
+        assert len(where) == where[-1] - where[0] + 1
         if number:
-            assert where.start - 1 == body - stride, "what the window before it had is what it has seen"
+            assert where[0] - 1 >= body - stride, "what the window before it had is what it has seen"
+            assert where[0] - 1 == body - stride or number == len(result) - 1
+            assert len(example["input_ids"]) == body + 1, "the last is whole as well"
     assert scored == stream
-    assert result.tail == 0
+    assert (result.tail, result.whole) == (0, len(result))
+
+
+@given(
+    documents=texts,
+    body=st.integers(3, 12),
+    framing=st.tuples(frames, frames),
+    line_by_line=st.booleans(),
+    one_by_one=st.booleans(),
+    data=st.data(),
+)
+@settings(max_examples=100, deadline=None)
+def test_views_score_the_text_and_nothing_that_stands_around_documents(
+    documents: list[list[int]],
+    body: int,
+    framing: tuple[tuple[int, ...], tuple[int, ...]],
+    line_by_line: bool,
+    one_by_one: bool,
+    data: st.DataObject,
+) -> None:
+    blocks = Blocks(
+        size=body,
+        document_start=framing[0],
+        document_end=framing[1],
+        line_by_line=line_by_line,
+        one_by_one=one_by_one,
+        stride=data.draw(st.integers(1, body) if not one_by_one else st.none() | st.integers(1, body)),
+        prefix=data.draw(st.sampled_from([(), (110,), (110, 111)])),
+    )
+    result = cut(packed(documents, blocks).stream, blocks, whole=True)
+    told = [example["input_ids"][example["scored"]].tolist() for example in map(result.example, range(len(result)))]
+    assert [token for some in told for token in some] == [token for one in documents for token in one]
+    lengths = [len(result.example(number)["input_ids"]) for number in range(len(result))]
+    if not line_by_line:
+        assert result.whole == sum(length == max(lengths) for length in lengths)
+
+
+def test_a_prefix_stands_before_the_text_once_or_before_each_line() -> None:
+    once = packed([[1, 2, 3], [4]], Blocks(size=3, stride=2, prefix=(9,)))
+    assert examples(once) == [[9, 1, 2], [2, 3, 4]]
+    each = packed([[1, 2, 3, 5], [4]], Blocks(size=3, stride=2, prefix=(9,), line_by_line=True))
+    assert examples(each) == [[9, 1, 2], [2, 3, 5], [9, 4]]
+    assert [each.example(number)["scored"].tolist() for number in range(3)] == [
+        [False, True, True], [False, True, True], [False, True]
+    ]  # fmt: skip
+    apart = packed([[1, 2], [4]], Blocks(size=4, stride=2, prefix=(9,), isolate=True)).example(0)
+    assert apart["document_ids"].tolist() == [0, 0, 0, 1]
 
 
 @given(documents=texts, body=st.integers(1, 6))
 @settings(max_examples=100, deadline=None)
 def test_one_by_one_scores_every_token_of_every_block_alone(documents: list[list[int]], body: int) -> None:
     plain = packed(documents, Blocks(size=body + 2, start=(98,), end=(99,)))
+    plain = cut(plain.stream, plain.blocks, whole=True)
     result = plain.recut(Blocks(size=body + 2, start=(98,), end=(99,), one_by_one=True))
     expected = [(one, place) for one in examples(plain) for place in range(1, len(one) - 1)]
     got = []
     for number in range(len(result)):
         example = result.example(number)
-        assert example["scored"].stop == example["scored"].start + 1
-        got.append((example["input_ids"].tolist(), example["scored"].start))
+        (place,) = np.flatnonzero(example["scored"])
+        got.append((example["input_ids"].tolist(), place))
     assert got == expected
 
 
