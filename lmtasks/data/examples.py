@@ -89,8 +89,9 @@ def encode_corpus(request: Request, corpus: Corpus, processor: Any, config: Pret
     for name, split in corpus.evaluations.items():
         called = f"{'evaluation' if train is None else 'held-out'} {name}".strip()
         evaluations[name] = examples_of(request, called, split, processor, config).head(data.max_eval_samples)
+    # A row that two sources have counts for each of them, but never more rows than there are.
     duplicates = {
-        name: sum(medium.duplicates(part, split) for part in corpus.training.values())
+        name: min(len(split), sum(medium.duplicates(part, split) for part in corpus.training.values()))
         for name, split in corpus.evaluations.items()
     }
     empty = sum(split.blank for split in (*corpus.training.values(), *corpus.evaluations.values()))
