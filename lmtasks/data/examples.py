@@ -97,8 +97,9 @@ def encode_corpus(request: Request, corpus: Corpus, processor: Any, config: Pret
         called = f"{'evaluation' if train is None else 'held-out'} {name}".strip()
         examples = examples_of(request, called, split, processor, config, whole=True)
         evaluations[name] = examples.head(data.max_eval_samples)
+    # A row that two sources have counts for each of them, but never more rows than there are.
     duplicates = {
-        name: sum(medium.duplicates(part, split) for part in corpus.training.values())
+        name: min(len(split), sum(medium.duplicates(part, split) for part in corpus.training.values()))
         for name, split in corpus.evaluations.items()
     }
     splits = [*corpus.training.values(), *corpus.evaluations.values()]

@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lmtasks.api import Batch, Collate, Recipe
 from lmtasks.data.dataset import ExampleDataset
-from lmtasks.errors import Interrupted, RunError
+from lmtasks.errors import Interrupted, RunError, nearest
 from lmtasks.training.callbacks import (
     BeforeStep,
     CheckpointCallback,
@@ -111,9 +111,20 @@ class RecipeTrainer(Trainer):
             for name, own in named.items()
             for figure, value in own.items()
         }
+        self._require_best(metrics)
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _require_best(self, metrics: dict[str, float]) -> None:
+        """Refuse to choose the best model by a figure that there is not."""
+        wanted = self.args.metric_for_best_model
+        if wanted and f"eval_{wanted.removeprefix('eval_')}" not in metrics:
+            known = [name.removeprefix("eval_") for name in metrics]
+            raise RunError(
+                f"--metric_for_best_model {wanted} is no figure of the evaluation{nearest(wanted, known)}",
+                f"one of {', '.join(known)}",
+            )
 
 
 @dataclass(frozen=True)

@@ -261,6 +261,21 @@ def test_it_trains_saves_and_evaluates_like_text(folder: Path, tmp_path: Path) -
     assert again["eval_loss"] == pytest.approx(np.mean(expected), rel=1e-5)
 
 
+def test_sources_are_mixed_by_the_mediums_own_unit(folder: Path, tmp_path: Path) -> None:
+    sources = [
+        {"name": name, "train_file": [str(folder / f"{number}.num") for number in numbers], "weight": 1}
+        for name, numbers in {"short": range(4), "long": range(4, 8)}.items()
+    ]
+    plan = run(folder, tmp_path / "out", train_file=None, data={"sources": sources}, dry_run=True)
+    short, long = plan.sources["short"], plan.sources["long"]
+    assert (short["rows"], long["rows"]) == (3, 3), "a quarter is held out"
+    examples = plan.train["examples_per_epoch"]
+    assert 4 <= examples < 6, "all of the short ones, which have fewer numbers, and some of the long"
+    assert short["numbers"] == short["numbers_per_epoch"] and long["numbers_per_epoch"] < long["numbers"]
+    assert plan.evaluations.keys() == {"short", "long"}
+    assert "the training long numbers are small" in plan.notes
+
+
 def _installed(place: Path) -> str:
     """A file that brings the recipe, for what is found by name."""
     file = place / "toy_recipe.py"

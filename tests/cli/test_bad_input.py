@@ -254,6 +254,33 @@ DATA = [
     Bad("half a slice", f"{GOOD} --train_split 'train[:'", "train[:"),
     Bad("dataset while offline", f"{MASKED} --dataset_name someone/gone", "someone/gone", "HF_HUB_OFFLINE"),
     Bad("the same file twice", f"{GOOD} --validation_file good.txt", "both", "--validation_file"),
+    Bad(
+        "the same file in a set",
+        f"{GOOD} --validation_file a=good.txt",
+        "good.txt is given for both training and evaluation",
+    ),
+    Bad(
+        "one set with a name, one without",
+        f"{GOOD} --validation_file a=b.txt c.txt",
+        "--validation_file c.txt has no name, and 'a' has one",
+        "NAME=FILE",
+    ),
+    Bad("a set called as a figure", f"{GOOD} --validation_file loss=b.txt", "cannot be called 'loss'", "letters"),
+    Bad(
+        "a mix without weights",
+        f"{MASKED} --data mix.yaml",
+        "--data 'mix.yaml', source 'a' has no weight",
+        "weight: 0.5",
+        file("mix.yaml", "sources: [{name: a, train_file: good.txt}]"),
+    ),
+    Bad(
+        "a mix and a file",
+        f"{GOOD} --data mix.yaml",
+        "--data and --train_file exclude each other",
+        "each source of the mix has its own",
+        file("mix.yaml", "sources: [{name: a, train_file: good.txt, weight: 1}]"),
+    ),
+    Bad("no such mix", f"{MASKED} --data gone.yaml", "cannot read --data 'gone.yaml'", "existing YAML file"),
 ]
 
 MODELS = [

@@ -119,6 +119,8 @@ def test_a_run_leaves_its_mix_and_is_evaluated_on_each_source(
     wiki = record["data"]["sources"]["wiki"]
     assert f"| wiki | wiki.jsonl | 0.8 | 12 | documents | {wiki['tokens']:,} | {wiki['tokens_per_epoch']:,} |" in card
     assert "wiki: Perplexity" in card and "code: Perplexity" in card
+    other = lmtasks("evaluate", model_folders["llama"], "--data", "mix.yaml", "--block_size", 16, "--json")
+    assert {"eval_wiki_loss", "eval_code_loss"} <= json.loads(other.out).keys(), other.err
     # Without the file of the mix: the record has all of it.
     Path("mix.yaml").unlink()
     Path("code.txt").unlink()

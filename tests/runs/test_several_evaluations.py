@@ -12,7 +12,7 @@ import datasets
 import pytest
 
 import lmtasks as package
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, RunError
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.result import Run
 
@@ -90,6 +90,20 @@ def test_early_stopping_and_best_models_may_name_any_set(model_folders: dict[str
     state = contents("out/trainer_state.json")
     assert state["best_metric"] == min(line["eval_two_loss"] for line in logged)
     assert {"eval_one_loss", "eval_two_loss", "eval_loss"} <= result.metrics.keys()
+
+
+def test_a_best_model_by_no_figure_is_refused_with_the_figures(model_folders: dict[str, Path]) -> None:
+    how = {
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "metric_for_best_model": "tow_loss",
+        "validation_file": "two=a.txt",
+    }
+    with pytest.raises(RunError, match="tow_loss is no figure of the evaluation, did you mean 'two_loss'") as caught:
+        package.run(
+            "causal-lm", model=str(model_folders["gpt2"]), train_file="train.txt", output_dir="out", **how, **SMALL
+        )
+    assert "two_perplexity" in str(caught.value.hint)
 
 
 def planned(model: Path, **more: Any) -> Plan:

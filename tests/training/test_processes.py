@@ -214,3 +214,24 @@ def test_an_evaluation_that_two_processes_were_asked_for_gives_the_figures_of_on
     assert together.returncode == 0, together.stderr
     assert "perplexity" in alone.stdout
     assert set(alone.stdout.splitlines()) == set(together.stdout.splitlines())
+
+
+def test_two_processes_mix_as_one(model_folders: dict[str, Path], text_file: Path, tmp_path: Path) -> None:
+    lines = text_file.read_text(encoding="utf-8").splitlines(keepends=True)
+    for name, part in {"a": lines[:80], "b": lines[80:120], "c": lines[120:140]}.items():
+        (tmp_path / f"{name}.txt").write_text("".join(part), encoding="utf-8")
+    mix = [
+        {"name": name, "train_file": str(tmp_path / f"{name}.txt"), "validation_file": str(tmp_path / "c.txt"), **more}
+        for name, more in {"a": {"weight": 3}, "b": {"weight": 1}}.items()
+    ]
+    values = {"model": str(model_folders["llama"]), "data": json.dumps({"sources": mix}), "block_size": 16}
+    values |= {"max_train_samples": 13, "num_train_epochs": 2, "optim": "sgd", "learning_rate": 0.1}
+    one, two = tmp_path / "one", tmp_path / "two"
+    run("causal-lm", **values, per_device_train_batch_size=8, use_cpu=True, output_dir=str(one))
+    words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    in_two_processes(
+        "run", "causal-lm", *words, "--per_device_train_batch_size", "4", "--use_cpu", f"--output_dir={two}"
+    )
+    assert distance(one, two) < 1e-4 * distance(one, model_folders["llama"])
+    ours, theirs = (json.loads((folder / "eval_results.json").read_text()) for folder in (one, two))
+    assert ours == pytest.approx(theirs, rel=1e-5) and "eval_b_loss" in ours
