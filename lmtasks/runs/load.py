@@ -13,6 +13,7 @@ from lmtasks.config.request import Request
 from lmtasks.data.corpus import TEXT, Corpus, load_corpus
 from lmtasks.data.examples import EncodedCorpus, encode_corpus, one_example
 from lmtasks.errors import InputError
+from lmtasks.models.added_tokens import AddedTokens, add_to
 from lmtasks.models.checkpoint import LoadedModel, load_model
 from lmtasks.models.config import fit_to_tokenizer, load_config, usable_length
 from lmtasks.models.processor import load_processor, train_processor
@@ -26,6 +27,7 @@ class Data:
     Args:
         request: with what had to be fitted to the model.
         config: of the model, fitted to the processing class where the model is to be made.
+        added: the tokens that the user added to its vocabulary.
         notes: decisions that were taken for the user.
     """
 
@@ -34,6 +36,7 @@ class Data:
     processor: Any
     corpus: Corpus
     encoded: EncodedCorpus
+    added: AddedTokens
     notes: tuple[str, ...]
 
 
@@ -65,7 +68,7 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
     check_data(data)
     request, recipe, evaluation = data.request, data.request.recipe, data.encoded.evaluation
     example = one_example(request, data.processor, evaluation, "held-out" if training else "evaluation")
-    loaded = load_model(request.model, recipe, data.config, data.processor, request.seed)
+    loaded = load_model(request.model, recipe, data.config, data.processor, request.seed, data.added)
     check_model(request, data.processor, loaded.model, evaluation, example, training=training)
     notes = [*data.notes, *_model_notes(loaded)]
     if training and not request.model.model_name_or_path:
@@ -84,11 +87,13 @@ def _load_data(request: Request, training: bool) -> Data:
         raise InputError("a run needs training data", "add --train_file or --dataset")
     if processor is None and corpus.train is not None:
         processor = train_processor(request, corpus.train.running_texts())
-    if not request.model.model_name_or_path:
+    fresh = not request.model.model_name_or_path
+    added = add_to(processor, request.model.add_tokens, fresh)
+    if fresh:
         config = fit_to_tokenizer(config, processor)
     request, notes = _fit_length(request, config, processor)
     encoded = encode_corpus(request, corpus if training else replace(corpus, train=None), processor, config)
-    return Data(request, config, processor, corpus, encoded, (*notes, *encoded.notes()))
+    return Data(request, config, processor, corpus, encoded, added, (*notes, *added.notes, *encoded.notes()))
 
 
 def _fit_length(request: Request, config: PretrainedConfig, processor: Any) -> tuple[Request, list[str]]:
