@@ -27,6 +27,7 @@ class Blocks:
             longer than ``size`` goes on in the next.
         isolate: tokens of one document neither see those of another nor count their positions from it.
         words: examples say where words begin.
+        word_segmenter: name of what tells words, where these are asked for.
         never_targets: token ids that the collator makes no targets, wherever they stand: bits per byte and
             the baseline leave them out.
         stride: for evaluation: a block begins every so many tokens, and only what the block before it
@@ -42,6 +43,7 @@ class Blocks:
     line_by_line: bool = False
     isolate: bool = False
     words: bool = False
+    word_segmenter: str = "unicode"
     never_targets: tuple[int, ...] = ()
     stride: int | None = None
     one_by_one: bool = False

@@ -17,6 +17,7 @@ import pluggy
 
 from lmtasks.api.architecture import Architecture
 from lmtasks.api.recipe import Recipe
+from lmtasks.api.word_segmenter import WordSegmenter
 
 hookspec = pluggy.HookspecMarker("lmtasks")
 hookimpl = pluggy.HookimplMarker("lmtasks")
@@ -30,3 +31,8 @@ def lmtasks_recipes() -> Sequence[Recipe]:  # type: ignore[empty-body]  # a spec
 @hookspec
 def lmtasks_architectures() -> Sequence[Architecture]:  # type: ignore[empty-body]  # a spec has no body
     """The architectures that this plugin declares."""
+
+
+@hookspec
+def lmtasks_word_segmenters() -> Sequence[WordSegmenter]:  # type: ignore[empty-body]  # a spec has no body
+    """The word segmenters that this plugin declares."""

@@ -150,7 +150,7 @@ def make_room(model: PreTrainedModel, rows: int, **how: Any) -> None:
 
 
 def _bias_beside(model: PreTrainedModel) -> torch.Tensor | None:
-    """The bias that a module has beside the head in it: RoBERTa's and BERT's, which is the head's own if these are tied."""
+    """The bias that a module has beside the head in it, as in BERT's family; the head's own where these are tied."""
     head = model.get_output_embeddings()
     around = (module for module in model.modules() if any(child is head for child in module.children()))
     return next((bias for module in around if isinstance(bias := getattr(module, "bias", None), torch.Tensor)), None)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lmtasks.api import Architecture, Recipe
+from lmtasks.api import Architecture, Recipe, WordSegmenter
 
 MANY = 8
 """Names in a line for people."""
@@ -25,7 +25,7 @@ class Plugin:
         module: what is imported.
         get: imports it.
         kind: how it came in: by an installed package, or as a module or file that somebody named.
-        recipes, architectures: what it brings, by name; nothing when it cannot be used.
+        recipes, architectures, word_segmenters: what it brings, by name; nothing when it cannot be used.
         broken: why it cannot be used.
         claims: names of recipes, also of those that turned out to be unusable.
         taken: for each recipe that its plain name does not reach, why.
@@ -41,6 +41,7 @@ class Plugin:
     kind: Literal["package", "module", "file"] = "package"
     recipes: dict[str, Recipe] = field(default_factory=dict)
     architectures: dict[str, Architecture] = field(default_factory=dict)
+    word_segmenters: dict[str, WordSegmenter] = field(default_factory=dict)
     broken: str = ""
     claims: tuple[str, ...] = ()
     taken: tuple[str, ...] = ()
@@ -71,10 +72,15 @@ class Plugin:
             return f"SLOW: {self.slow}"
         if self.skipped:
             return f"not loaded: {self.skipped}"
-        names = [*self.recipes, *self.architectures]
+        names = self.brings
         more = [f"and {len(names) - MANY} more"] if len(names) > MANY else []
         brings = ", ".join([*names[:MANY], *more]) or "nothing"
         return "; ".join([brings, *(f"BROKEN: {reason}" for reason in self.taken)])
+
+    @property
+    def brings(self) -> list[str]:
+        """The names of all that it declares."""
+        return [*self.recipes, *self.architectures, *self.word_segmenters]
 
     @property
     def origin(self) -> dict[str, str]:
@@ -87,4 +93,5 @@ class Plugin:
         """All of it, for programs."""
         own = {name: value for name, value in vars(self).items() if name != "get"}
         told = {"name": self.name, "title": self.title, "state": self.state, "problems": self.problems}
-        return {**told, **own, "recipes": [*self.recipes], "architectures": [*self.architectures]}
+        declared = ("recipes", "architectures", "word_segmenters")
+        return {**told, **own, **{name: [*own[name]] for name in declared}}

@@ -86,7 +86,7 @@ def _load_data(request: Request, training: bool) -> Data:
     if training and corpus.train is None:
         raise InputError("a run needs training data", "add --train_file or --dataset")
     if processor is None and corpus.train is not None:
-        processor = train_processor(request, corpus.train.running_texts())
+        processor = train_processor(request, corpus.train.running_texts)
     fresh = not request.model.model_name_or_path
     added = add_to(processor, request.model.add_tokens, fresh)
     if fresh:

@@ -12,6 +12,8 @@ from lmtasks.api import EVALUATION_SEED
 from lmtasks.artifacts.model_card import write_card
 from lmtasks.artifacts.run_folder import RECORD, write_json
 from lmtasks.config.request import as_record
+from lmtasks.data.text.packing import Packed
+from lmtasks.data.text.segmenters import versions_of
 from lmtasks.registry.catalog import Catalog
 from lmtasks.runs.prepare import Prepared
 from lmtasks.training.trainer import Trained
@@ -22,7 +24,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
     request, plan = prepared.request, prepared.plan
     recipe = request.recipe
     owner = catalog.owner(known) if (known := catalog.name_of(recipe)) else None
-    starter = recipe.starter
+    starter, train = recipe.starter, prepared.data.encoded.train
     return {
         "status": "running",
         "owner": owner.name if owner else "unknown",
@@ -45,7 +47,10 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         **as_record(request),
         "request": prepared.asked,
         "seeds": {"seed": request.seed, "split": request.data.split_seed, "evaluation": EVALUATION_SEED},
-        "versions": {name: metadata.version(name) for name in ("lmtasks", "transformers", "torch", "datasets")},
+        "versions": {
+            **{name: metadata.version(name) for name in ("lmtasks", "transformers", "torch", "datasets")},
+            **(versions_of(train.blocks.word_segmenter) if isinstance(train, Packed) and train.blocks.words else {}),
+        },
         "example": recipe.example if recipe.medium or (starter and starter.texts) else None,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

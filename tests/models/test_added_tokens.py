@@ -116,7 +116,7 @@ def test_it_is_so_in_models_with_an_encoder_and_a_decoder(
     model.save_pretrained(tmp_path)
     masked_tokenizer.save_pretrained(tmp_path)
     recipe = lmtasks.Recipe(
-        **{**{n: getattr(CAUSAL_LM, n) for n in ("options", "preprocess", "collator", "loss", "pipeline", "summary")}},
+        **{n: getattr(CAUSAL_LM, n) for n in ("options", "preprocess", "collator", "loss", "pipeline", "summary")},
         name="seq",
         model_class="transformers:AutoModelForSeq2SeqLM",
     )
@@ -205,8 +205,7 @@ def test_what_can_be_no_token_is_refused(causal_tokenizer: PreTrainedTokenizerBa
         (["x<|endoftext|>"], "takes 'x<|endoftext|>' apart"),
     ):
         tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer.from_str(causal_tokenizer.backend_tokenizer.to_str()),
-            eos_token="<|endoftext|>",
+            tokenizer_object=Tokenizer.from_str(causal_tokenizer.backend_tokenizer.to_str()), eos_token="<|endoftext|>"
         )
         with pytest.raises(InputError, match=message.replace("|", r"\|")):
             add_to(tokenizer, wanted, fresh=False)
@@ -214,7 +213,9 @@ def test_what_can_be_no_token_is_refused(causal_tokenizer: PreTrainedTokenizerBa
         add_to(uncased(), ["\u200b"], fresh=False)
 
 
-def test_lines_of_a_file_are_tokens_with_their_spaces(causal_tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+def test_lines_of_a_file_are_tokens_with_their_spaces(
+    causal_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     file = tmp_path / "words.txt"
     file.write_bytes(b"\xef\xbb\xbfzygote\r\n\r\n zygomorph\nzygote\n")
     tokenizer = PreTrainedTokenizerFast(

@@ -19,10 +19,10 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from lmtasks.api import Blocks
 from lmtasks.data.corpus import Split
 from lmtasks.data.corpus.split import BATCH_BYTES, utf8
-from lmtasks.data.text.word_boundaries import Flags, word_starts
+from lmtasks.data.text.segmenters import Segment, segment_of
+from lmtasks.data.text.word_boundaries import Flags, Places, word_starts
 
 Integers = np.ndarray[Any, np.dtype[np.int32]]
-Places = np.ndarray[Any, np.dtype[np.int64]]
 
 _Item = TypeVar("_Item")
 
@@ -133,9 +133,10 @@ def read(
     unit = "documents" if split.documents else "lines"
     running = not split.documents and not blocks.line_by_line
     batches = _running(split, tokenizer, start) if running else _batches(split, tokenizer, blocks.line_by_line, start)
+    segment = segment_of(blocks.word_segmenter) if blocks.words else None
     for batch, encoded in _all_encoded(batches, tokenizer, blocks.words, workers):
         ids, lengths = _joined(encoded, batch.parts)
-        words = _word_starts(batch, encoded) if blocks.words else None
+        words = None if segment is None else _word_starts(batch, encoded, segment)
         unknown = 0 if tokenizer.unk_token_id is None else int((ids == tokenizer.unk_token_id).sum())
         ids, documents, words = _framed(ids, lengths, words, batch, blocks)
         yield Stream(ids, documents, words, batch.rows, unit, batch.bytes, unknown)
@@ -348,9 +349,9 @@ def _joined(encoded: Sequence[_Encoded], parts: Sequence[Part]) -> tuple[Integer
     return np.fromiter(itertools.chain.from_iterable(rows), np.int32, count=int(lengths.sum())), lengths
 
 
-def _word_starts(batch: _Batch, encoded: Sequence[_Encoded]) -> Flags:
+def _word_starts(batch: _Batch, encoded: Sequence[_Encoded], segment: Segment) -> Flags:
     """Whether a word begins in each token, bool [tokens of all texts]."""
-    starts = [word_starts(text, tokens.offsets) for text, tokens in zip(batch.texts, encoded, strict=True)]
+    starts = [word_starts(text, tokens.offsets, segment) for text, tokens in zip(batch.texts, encoded, strict=True)]
     if batch.parts:
         starts = [flags[part.skipped :] for flags, part in zip(starts, batch.parts, strict=True)]
     return np.concatenate([np.zeros(0, np.bool_), *starts])
