@@ -66,8 +66,8 @@ def identity_of(name: str) -> dict[str, str]:
     """
     if name == UNICODE:
         return {}
-    segmenter, plugin = load_catalog().word_segmenter(name)
-    return {**versions_of(name), "name": name, "plugin": plugin.title, "code": _code(segmenter)}
+    segmenter, _ = load_catalog().word_segmenter(name)
+    return {**versions_of(name), "name": name, "code": _code(segmenter)}
 
 
 def _code(segmenter: WordSegmenter) -> str:

@@ -20,9 +20,10 @@ from lmtasks.api import Blocks
 from lmtasks.data.corpus import Split
 from lmtasks.data.corpus.split import BATCH_BYTES, utf8
 from lmtasks.data.text.segmenters import Segment, segment_of
-from lmtasks.data.text.word_boundaries import Flags, Places, word_starts
+from lmtasks.data.text.word_boundaries import Flags, word_starts
 
 Integers = np.ndarray[Any, np.dtype[np.int32]]
+Places = np.ndarray[Any, np.dtype[np.int64]]
 
 _Item = TypeVar("_Item")
 
