@@ -143,17 +143,21 @@ def _named(tokens: Sequence[str]) -> str:
 
 def make_room(model: PreTrainedModel, rows: int, **how: Any) -> None:
     """Give a model so many rows for tokens, as its ``resize_token_embeddings`` does it."""
+    holder = _around_head(model)
+    bias = None if holder is None else holder.bias
+    apart = isinstance(bias, torch.nn.Parameter) and bias is not getattr(model.get_output_embeddings(), "bias", None)
     model.resize_token_embeddings(rows, **how)
-    if (bias := _bias_beside(model)) is not None and len(bias) < rows:
-        # Without it, what is saved would not fit its own configuration.
-        bias.data = torch.cat([bias.data, bias.new_zeros(rows - len(bias))])
+    if holder is not None and apart and isinstance(bias, torch.nn.Parameter):
+        # It is of no use then, but what is saved must fit the configuration, and have all that it had.
+        more = bias.new_zeros(max(0, rows - len(bias)))
+        holder.bias = torch.nn.Parameter(torch.cat([bias.detach(), more]), bias.requires_grad)
 
 
-def _bias_beside(model: PreTrainedModel) -> torch.Tensor | None:
-    """The bias that a module has beside the head in it, as in BERT's family; the head's own where these are tied."""
+def _around_head(model: PreTrainedModel) -> torch.nn.Module | None:
+    """The module that has a bias of its own beside the head in it (BERT); the head's own where these are tied."""
     head = model.get_output_embeddings()
     around = (module for module in model.modules() if any(child is head for child in module.children()))
-    return next((bias for module in around if isinstance(bias := getattr(module, "bias", None), torch.Tensor)), None)
+    return next((module for module in around if isinstance(getattr(module, "bias", None), torch.Tensor)), None)
 
 
 def start_rows(model: PreTrainedModel, added: AddedTokens) -> None:
@@ -190,7 +194,7 @@ def _candidates(model: PreTrainedModel) -> Iterable[Any]:
     head = model.get_output_embeddings()
     yield getattr(head, "weight", None)
     yield getattr(head, "bias", None)
-    yield _bias_beside(model)
+    yield getattr(_around_head(model), "bias", None)
     # BART's family has the bias beside the head, in a row.
     beside = getattr(model, "final_logits_bias", None)
     yield None if beside is None else beside[0]

@@ -287,7 +287,7 @@ def test_tokens_can_be_added_for_an_evaluation_too(
     model_folders: dict[str, Path], text_file: Path, tmp_path: Path, lmtasks: Callable[..., Any]
 ) -> None:
     words = tmp_path / "words.txt"
-    words.write_text("the\nasynchronous\n")
+    words.write_text(" statement\n expression\n object is\n")
     given = ["evaluate", model_folders["gpt2"], "--validation_file", text_file, "--block_size", 32, "--json"]
     plain, more = (json.loads(lmtasks(*given, *extra).out) for extra in ((), ("--add_tokens", words)))
     assert more["eval_targets"] < plain["eval_targets"]
