@@ -34,9 +34,10 @@ def main() -> None:
 
 
 def needs(package: Path) -> list[str]:
-    """What a package depends on beside lmtasks."""
+    """What a package, or its tests, depend on beside lmtasks."""
     project = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [one for one in project["dependencies"] if re.split(r"[^\w-]", one)[0] != "lmtasks"]
+    asked = [*project["dependencies"], *project.get("optional-dependencies", {}).get("test", ())]
+    return [one for one in asked if re.split(r"[^\w-]", one)[0] != "lmtasks"]
 
 
 def install(*arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""The declarations of plugins: recipes, architectures, blocks, media, options, hooks."""
+"""The declarations of plugins: recipes, architectures, word segmenters, blocks, media, options, hooks."""
 
 from lmtasks.api.architecture import Architecture
 from lmtasks.api.blocks import Blocks, stack, template_tokens
@@ -21,6 +21,7 @@ from lmtasks.api.recipe import (
     TokenizerSpec,
 )
 from lmtasks.api.references import HEAVY, resolve
+from lmtasks.api.word_segmenter import UNICODE, WordSegmenter
 
 __all__ = [
     "API_VERSION",
@@ -29,6 +30,7 @@ __all__ = [
     "NAME",
     "NUMBER",
     "TOKENIZER",
+    "UNICODE",
     "Architecture",
     "Batch",
     "BlockOptions",
@@ -47,6 +49,7 @@ __all__ = [
     "Recipe",
     "Starter",
     "TokenizerSpec",
+    "WordSegmenter",
     "convert",
     "describe",
     "hookimpl",

@@ -28,6 +28,7 @@ class Blocks:
         isolate: tokens of one document neither see those of another nor count their positions from it.
         words: examples say where words begin.
         context: tokens that an example has before its first target: 1 where each token is told from those before it.
+        word_segmenter: name of what tells words, where these are asked for.
         never_targets: token ids that the collator makes no targets, wherever they stand: bits per byte and
             the baseline leave them out.
         stride: for views: a block begins every so many tokens, and only what the block before it did not have
@@ -46,6 +47,7 @@ class Blocks:
     isolate: bool = False
     words: bool = False
     context: int = 0
+    word_segmenter: str = "unicode"
     never_targets: tuple[int, ...] = ()
     stride: int | None = None
     one_by_one: bool = False

@@ -18,6 +18,7 @@ import pluggy
 from lmtasks.api.architecture import Architecture
 from lmtasks.api.format import Format
 from lmtasks.api.recipe import Recipe
+from lmtasks.api.word_segmenter import WordSegmenter
 
 hookspec = pluggy.HookspecMarker("lmtasks")
 hookimpl = pluggy.HookimplMarker("lmtasks")
@@ -36,3 +37,8 @@ def lmtasks_architectures() -> Sequence[Architecture]:  # type: ignore[empty-bod
 @hookspec
 def lmtasks_formats() -> Sequence[Format]:  # type: ignore[empty-body]  # a spec has no body
     """The formats of data files that this plugin declares."""
+
+
+@hookspec
+def lmtasks_word_segmenters() -> Sequence[WordSegmenter]:  # type: ignore[empty-body]  # a spec has no body
+    """The word segmenters that this plugin declares."""

@@ -13,6 +13,7 @@ from lmtasks import (
     EVALUATION_SEED,
     BlockOptions,
     Blocks,
+    InputError,
     Recipe,
     Starter,
     TokenizerSpec,
@@ -21,6 +22,7 @@ from lmtasks import (
     stack,
     template_tokens,
 )
+from lmtasks.api import UNICODE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +38,7 @@ class MaskedLMOptions(BlockOptions):
     mlm_probability: float = option(0.15, help="share of tokens to predict", gt=0, lt=1, training_only=True)
     eval_mlm_probability: float = option(0.15, help="the same share in evaluation, fixed masks", gt=0, lt=1)
     mask_unit: Literal["token", "word"] = option("token", help="what is predicted as a whole")
+    word_segmenter: str = option("unicode", help="what tells words: unicode, or a name that a plugin has")
     pseudo_perplexity: bool = option(False, help="evaluate with every token hidden alone, too (takes long)")
 
 
@@ -47,7 +50,10 @@ def preprocess(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> Blo
     """
     start, end = template_tokens(tokenizer)
     words = isinstance(options, MaskedLMOptions) and options.mask_unit == "word"
-    known = {"words": words, "never_targets": tuple(tokenizer.all_special_ids)}
+    segmenter = options.word_segmenter if isinstance(options, MaskedLMOptions) else UNICODE
+    if segmenter != UNICODE and not words:
+        raise InputError(f"--word_segmenter {segmenter} has no words to tell", "add --mask_unit word")
+    known = {"words": words, "word_segmenter": segmenter, "never_targets": tuple(tokenizer.all_special_ids)}
     if options.isolate_documents and not options.line_by_line:
         return options.blocks(document_start=start, document_end=end, **known)
     return options.blocks(start=start, end=end, **known)

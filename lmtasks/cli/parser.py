@@ -119,6 +119,10 @@ def typed_flags(
         add_options(parser, "every other field of TrainingArguments", more)
     # The rest are fields of TrainingArguments or mistakes; the runner's configuration knows which.
     typed, unknown = parser.read(words, group=other)
+    for option in (option for group in declared.values() for option in group.values()):
+        # One word may be something else than a list of one: the name of a file.
+        if option.is_list and str in option.alternatives and len(typed.get(option.name, ())) == 1:
+            typed[option.name] = typed[option.name][0]
     more_typed, stray = loose(unknown)
     refuse_stray(stray, "put texts with spaces in quotes; flags start with --")
     return {**more_typed, **typed}

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ CONTRADICTIONS = (
     ("model_name_or_path", "train_tokenizer"),
     ("model_type", "config_name"),
     ("tokenizer_name", "train_tokenizer"),
+    ("model_name_or_path", "tokenizer_model"),
+    ("tokenizer_name", "tokenizer_model"),
 )
 """Options that say two things about one model."""
 
-OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name"} - {"max_eval_samples", *HOW_TO_TOKENISE}
+OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name", "add_tokens"} - {"max_eval_samples", *HOW_TO_TOKENISE}
 """Settings with which an evaluation is not of the tokens that a run held out."""
 
 SETTINGS: dict[str, Any] = {"data": DataSettings, "model": ModelSettings, "output": OutputSettings}
@@ -203,8 +205,9 @@ def _refuse_contradictions(recipe: Recipe, given: Mapping[str, Any], problems: _
     both = [(one, other) for one, other in CONTRADICTIONS if one in given and other in given]
     for one, other in both:
         problems.refuse(True, f"--{one} and --{other} exclude each other", "give one of the two")
-    untrained = recipe.processor != TOKENIZER and "train_tokenizer" in given
-    problems.refuse(untrained, f"{recipe.name} has no tokenizer to train", "leave --train_tokenizer out")
+    for name, use in (("train_tokenizer", "train"), ("tokenizer_model", "train"), ("add_tokens", "add to")):
+        needless = recipe.processor != TOKENIZER and name in given
+        problems.refuse(needless, f"{recipe.name} has no tokenizer to {use}", f"leave --{name} out")
     fresh = {"model_type", "config_name"} & given.keys() if recipe.new_processor is None else set()
     if fresh and not both and not {"tokenizer_name", "train_tokenizer"} & given.keys():
         message = f"--{fresh.pop()} makes a new model, which needs a tokenizer"
@@ -268,8 +271,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def fingerprint(request: Request) -> str:
     """32 hexadecimal digits that change with anything that was asked for."""
-    asked = json.dumps(as_record(request), sort_keys=True, default=str)
+    asked = json.dumps([as_record(request), _words_of(request.model)], sort_keys=True, default=str)
     return hashlib.blake2b(asked.encode(), digest_size=16).hexdigest()
+
+
+def _words_of(model: ModelSettings) -> str:
+    """What the file of ``--add_tokens`` holds, in short; whether it can be read is looked at elsewhere."""
+    with suppress(OSError, ValueError):
+        if isinstance(model.add_tokens, str):
+            return hashlib.blake2b(Path(model.add_tokens).read_bytes(), digest_size=16).hexdigest()
+    return ""
 
 
 def as_record(request: Request) -> dict[str, Any]:

@@ -89,7 +89,13 @@ class ModelSettings:
         help="tokenizer or other processing class, when not the model's own: Hub id or folder",
         aliases=["processor_name"],
     )
-    train_tokenizer: int | None = option(None, help="train a byte-level BPE tokenizer of this many tokens", ge=300)
+    train_tokenizer: int | None = option(None, help="train a tokenizer of this many tokens", ge=300)
+    tokenizer_model: Literal["bpe", "wordpiece", "unigram", "character"] = option(
+        "bpe", help="kind of the tokenizer that is trained; bpe is that of bytes"
+    )
+    add_tokens: str | list[str] | None = option(
+        None, help="text file with one token a line, which the vocabulary gets where it lacks them"
+    )
     allow_new_weights: bool = option(
         False, help="accept a checkpoint that lacks some of the model's weights, or has some that find no place in it"
     )

@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from lmtasks.api import Recipe, resolve
 from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError
+from lmtasks.models.added_tokens import AddedTokens, make_room, start_rows
 from lmtasks.models.architectures import adapted
 from lmtasks.models.config import _fresh, fit_to_tokenizer
 from lmtasks.models.load_errors import found_or_explained, is_local
@@ -41,9 +42,17 @@ class LoadedModel:
 
 
 def load_model(
-    settings: ModelSettings, recipe: Recipe, config: PretrainedConfig, processor: Any, seed: int
+    settings: ModelSettings,
+    recipe: Recipe,
+    config: PretrainedConfig,
+    processor: Any,
+    seed: int,
+    added: AddedTokens = AddedTokens(),  # noqa: B008  (immutable)
 ) -> LoadedModel:
     """The checkpoint's model, or a fresh one with weights drawn from the seed; its embeddings fit a tokenizer.
+
+    Args:
+        added: the tokens that the checkpoint's vocabulary lacked; their rows start at those of their pieces.
 
     Raises:
         InputError: no weights or damaged ones; or, without ``--allow_new_weights``, some that are
@@ -76,7 +85,7 @@ def load_model(
     missing, unused = (tuple(sorted(report[kind])) for kind in ("missing_keys", "unexpected_keys"))
     if not settings.allow_new_weights:
         _require_weights(model, missing, unused, name)
-    return LoadedModel(adapted(model, recipe), missing, _grow(model, processor), unused)
+    return LoadedModel(adapted(model, recipe), missing, _grow(model, processor, added), unused)
 
 
 def _require_weights(model: PreTrainedModel, missing: Sequence[str], unused: Sequence[str], checkpoint: str) -> None:
@@ -138,13 +147,16 @@ def require_safetensors(name: str) -> None:
     raise InputError(f"'{name}' has no weights (*.safetensors)", "give the folder of a saved model")
 
 
-def _grow(model: PreTrainedModel, tokenizer: Any) -> int:
+def _grow(model: PreTrainedModel, tokenizer: Any, added: AddedTokens) -> int:
     """Make room for the tokenizer's tokens; never shrinks, as checkpoints pad their vocabulary."""
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         return 0
     # Not every model has its table where others have (Perceiver).
     rows = getattr(model.get_input_embeddings(), "weight", None)
     rows = model.config.get_text_config().vocab_size if rows is None else rows.shape[0]
-    if len(tokenizer) > rows:
-        model.resize_token_embeddings(len(tokenizer))
+    if (known := len(tokenizer) - len(added.pieces)) > rows:
+        make_room(model, known)
+    if added.pieces and len(tokenizer) > rows:
+        make_room(model, len(tokenizer), mean_resizing=False)
+    start_rows(model, added)
     return max(0, len(tokenizer) - int(rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -11,6 +11,7 @@ from lmtasks.api import TOKENIZER
 from lmtasks.config.request import Request
 from lmtasks.errors import InputError
 from lmtasks.models.tokenizer import add_tokens, from_pretrained, load_tokenizer, require_tokens, train_tokenizer
+from lmtasks.models.tokenizer_kinds import Texts
 from lmtasks.progress import say
 
 
@@ -29,8 +30,11 @@ def load_processor(request: Request, config: PretrainedConfig) -> Any:
     return from_pretrained("processing class", recipe.processor, str(name), settings)
 
 
-def train_processor(request: Request, texts: Iterable[list[str]]) -> PreTrainedTokenizerBase:
+def train_processor(request: Request, texts: Callable[[], Iterable[list[str]]]) -> PreTrainedTokenizerBase:
     """A tokenizer trained on texts, with what the recipe says of its special tokens.
+
+    Args:
+        texts: begins to read them, batch by batch.
 
     Raises:
         InputError: the recipe says nothing about training one, or needs a token that its tokenizer lacks.
@@ -39,7 +43,7 @@ def train_processor(request: Request, texts: Iterable[list[str]]) -> PreTrainedT
     if spec is None:
         raise InputError(f"{request.recipe.name} says nothing about training a tokenizer", "give --tokenizer_name")
     say(f"training a tokenizer of {size:,} tokens")
-    tokenizer = train_tokenizer(texts, size, spec)
+    tokenizer = train_tokenizer(Texts(texts), size, spec, request.model.tokenizer_model)
     require_tokens(tokenizer, "the trained tokenizer", request.recipe)
     add_tokens(tokenizer, request.recipe)
     return tokenizer

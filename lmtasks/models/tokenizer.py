@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lmtasks.api import TOKENIZER, Recipe, TokenizerSpec, resolve
 from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError
 from lmtasks.models.load_errors import found_or_explained
+from lmtasks.models.tokenizer_kinds import KINDS, NEEDS_UNKNOWN, Texts
+
+UNKNOWN = "<unk>"
+"""The unknown token, where the recipe's is none, or something else as well."""
 
 
 def load_tokenizer(name: str, settings: ModelSettings, recipe: Recipe) -> PreTrainedTokenizerBase:
@@ -56,27 +59,33 @@ def require_tokens(tokenizer: PreTrainedTokenizerBase, name: str, recipe: Recipe
             )
 
 
-def train_tokenizer(texts: Iterable[list[str]], size: int, spec: TokenizerSpec) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer (Radford et al. 2019), trained on batches of documents: no text has unknown tokens.
+def train_tokenizer(
+    texts: Iterable[list[str]] | Texts, size: int, spec: TokenizerSpec, kind: str = "bpe"
+) -> PreTrainedTokenizerFast:
+    """A tokenizer trained on batches of documents.
 
-    Its size includes the special tokens and 256 bytes.
+    Args:
+        texts: documents, batch by batch.
+        size: its tokens, special ones and bytes included.
+        kind: one of :data:`lmtasks.models.tokenizer_kinds.KINDS`.
+
+    Raises:
+        InputError: the texts need more tokens.
     """
+    roles = dict(spec.special_tokens)
+    if kind in NEEDS_UNKNOWN and list(roles.values()).count(roles.get("unk_token", "")) != 1:
+        roles["unk_token"] = UNKNOWN  # what is unknown is no end of a text
     # A mask stands for a word together with the space before it, as in RoBERTa's own tokenizer.
-    mask = spec.special_tokens.get("mask_token")
-    special = {token: AddedToken(token, lstrip=token == mask, special=True) for token in spec.special_tokens.values()}
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        min_frequency=2,
-        special_tokens=list(special.values()),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(itertools.chain.from_iterable(texts), trainer=trainer)
+    mask = roles.get("mask_token") if kind != "character" else None
+    special = {token: AddedToken(token, lstrip=token == mask, special=True) for token in roles.values()}
+    unknown = roles.get("unk_token", "")
+    if not isinstance(texts, Texts):
+        batches = list(texts)
+        texts = Texts(lambda: batches)
+    tokenizer = KINDS[kind](texts, size, list(special.values()), unknown)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=spec.template, special_tokens=[(token, tokenizer.token_to_id(token)) for token in special]
     )
-    roles = {role: special[token] for role, token in spec.special_tokens.items()}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **{role: special[token] for role, token in roles.items()}
+    )

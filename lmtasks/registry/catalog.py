@@ -16,12 +16,20 @@ from typing import Any
 
 import pluggy
 
-from lmtasks.api import Architecture, Format, Recipe, hookspecs
+from lmtasks.api import UNICODE, Architecture, Format, Recipe, WordSegmenter, hookspecs
 from lmtasks.errors import InputError, nearest
 from lmtasks.registry.discovery import installed, location, named
 from lmtasks.registry.enabled_plugins import BUILTIN, current, file_of, is_known, normal, selected, traces, why_skipped
 from lmtasks.registry.loader import HeavyImportError, load
 from lmtasks.registry.plugin import BrokenPluginError, Plugin
+
+SEGMENTERS = {
+    "icu": "lmtasks-word-segmenters",
+    "jieba": "lmtasks-word-segmenters[chinese]",
+    "sudachi": "lmtasks-word-segmenters[japanese]",
+    "newmm": "lmtasks-word-segmenters[thai]",
+}
+"""Packages of known word segmenters, by their names."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,23 @@ class Catalog:
             )
         self._refuse_broken(name, [plugin for plugin in self.plugins if name in (plugin.entry_point, *plugin.claims)])
         raise InputError(f"unknown recipe '{name}'{nearest(name, self.recipes)}", self._elsewhere())
+
+    def word_segmenter(self, name: str) -> tuple[WordSegmenter, Plugin]:
+        """The word segmenter of that name, and the plugin that declared it.
+
+        Raises:
+            InputError: there is none; names the nearest, and the package that has it.
+        """
+        own = {one: plugin for plugin in self.plugins for one in plugin.word_segmenters}
+        if name in own:
+            return own[name].word_segmenters[name], own[name]
+        known = [UNICODE, *own, *SEGMENTERS]
+        meant = "" if name in known else nearest(name, known)
+        packages = [SEGMENTERS[one] for one in SEGMENTERS.keys() - own if one == name or f"'{one}'" in meant]
+        broken = [f"; broken: {plugin.title}: {plugin.broken}" for plugin in self.plugins if plugin.broken]
+        told = f"pip install '{packages[0]}'" if packages else f"there are {', '.join([UNICODE, *own])}"
+        told = f"{told}{''.join(broken)}{self._not_counted()}"
+        raise InputError(f"unknown word segmenter '{name}'{meant}", told)
 
     def owner(self, name: str) -> Plugin:
         """The plugin that declared the recipe of that name in :attr:`recipes`."""
@@ -171,7 +196,7 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, others: Iterable[Plugin
     except (HeavyImportError, BrokenPluginError) as error:
         state = "slow" if isinstance(error, HeavyImportError) else "broken"
         setattr(plugin, state, str(error))
-        plugin.recipes, plugin.architectures, plugin.formats = {}, {}, {}
+        plugin.recipes, plugin.architectures, plugin.formats, plugin.word_segmenters = {}, {}, {}, {}
         _trace(f"{plugin.title} {state} after {_milliseconds(began)} ms: {error}")
         if plugin.broken:
             _refuse_named(plugin, plugin.broken)
@@ -193,12 +218,14 @@ def _refuse_named(plugin: Plugin, reason: str) -> None:
 
 
 def _refuse_taken(plugin: Plugin, others: Iterable[Plugin]) -> None:
-    """Refuse model types and formats that another plugin has, and recipes that this very package has already."""
+    """Refuse what another plugin has: model types, formats, word segmenters; and recipes that this package has."""
     for other in others:
         for name in plugin.formats.keys() & other.formats.keys():
             raise BrokenPluginError(f"format '{name}' already belongs to {other.name}")
         for model_type in plugin.architectures.keys() & other.architectures.keys():
             raise BrokenPluginError(f"architecture '{model_type}' already belongs to {other.name}")
+        for name in plugin.word_segmenters.keys() & other.word_segmenters.keys():
+            raise BrokenPluginError(f"word segmenter '{name}' already belongs to {other.name}")
         if other.distribution == plugin.distribution:
             for recipe in plugin.recipes.keys() & other.recipes.keys():
                 raise BrokenPluginError(f"recipe '{recipe}' already belongs to {other.name}")

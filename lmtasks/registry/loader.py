@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 
 import pluggy
 
-from lmtasks.api import API_VERSION, HEAVY, Architecture, Format, Recipe, hookspecs
+from lmtasks.api import API_VERSION, HEAVY, Architecture, Format, Recipe, WordSegmenter, hookspecs
 from lmtasks.errors import nearest
 from lmtasks.registry.discovery import reason_of, unmet
 from lmtasks.registry.enabled_plugins import BUILTIN, normal
 from lmtasks.registry.plugin import BrokenPluginError, Plugin
 
-Declaration = TypeVar("Declaration", Recipe, Architecture, Format)
+Declaration = TypeVar("Declaration", Recipe, Architecture, Format, WordSegmenter)
 
 
 class HeavyImportError(BaseException):
@@ -83,6 +83,8 @@ def _ask(manager: pluggy.PluginManager, plugin: Plugin, module: Any, known: Cont
         architectures = _answers(manager, "lmtasks_architectures", plugin)
         plugin.architectures = _checked("lmtasks_architectures", architectures, Architecture, "model_type")
         plugin.formats = _checked("lmtasks_formats", _answers(manager, "lmtasks_formats", plugin), Format, "name")
+        segmenters = _answers(manager, "lmtasks_word_segmenters", plugin)
+        plugin.word_segmenters = _checked("lmtasks_word_segmenters", segmenters, WordSegmenter, "name")
     except BaseException:
         manager.unregister(name=plugin.name)
         raise

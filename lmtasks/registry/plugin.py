@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lmtasks.api import Architecture, Format, Recipe
+from lmtasks.api import Architecture, Format, Recipe, WordSegmenter
 
 MANY = 8
 """Names in a line for people."""
@@ -25,7 +25,7 @@ class Plugin:
         module: what is imported.
         get: imports it.
         kind: how it came in: by an installed package, or as a module or file that somebody named.
-        recipes, architectures, formats: what it brings, by name; nothing when it cannot be used.
+        recipes, architectures, formats, word_segmenters: what it brings, by name; nothing when it cannot be used.
         broken: why it cannot be used.
         claims: names of recipes, also of those that turned out to be unusable.
         taken: for each recipe that its plain name does not reach, why.
@@ -42,6 +42,7 @@ class Plugin:
     recipes: dict[str, Recipe] = field(default_factory=dict)
     architectures: dict[str, Architecture] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
+    word_segmenters: dict[str, WordSegmenter] = field(default_factory=dict)
     broken: str = ""
     claims: tuple[str, ...] = ()
     taken: tuple[str, ...] = ()
@@ -61,7 +62,7 @@ class Plugin:
     @property
     def brings(self) -> list[str]:
         """The names of all that it declares."""
-        return [*self.recipes, *self.architectures, *self.formats]
+        return [*self.recipes, *self.architectures, *self.formats, *self.word_segmenters]
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -93,4 +94,5 @@ class Plugin:
         """All of it, for programs."""
         own = {name: value for name, value in vars(self).items() if name != "get"}
         told = {"name": self.name, "title": self.title, "state": self.state, "problems": self.problems}
-        return {**told, **own, **{kind: [*own[kind]] for kind in ("recipes", "architectures", "formats")}}
+        declared = ("recipes", "architectures", "formats", "word_segmenters")
+        return {**told, **own, **{name: [*own[name]] for name in declared}}

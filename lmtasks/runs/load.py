@@ -14,6 +14,7 @@ from lmtasks.config.request import Request
 from lmtasks.data.corpus import TEXT, Corpus, load_sources
 from lmtasks.data.examples import EncodedCorpus, chat_renderer, encode_corpus, one_example
 from lmtasks.errors import InputError
+from lmtasks.models.added_tokens import AddedTokens, add_to
 from lmtasks.models.checkpoint import LoadedModel, load_model
 from lmtasks.models.config import fit_to_tokenizer, load_config, usable_length
 from lmtasks.models.processor import load_processor, train_processor
@@ -27,6 +28,7 @@ class Data:
     Args:
         request: with what had to be fitted to the model.
         config: of the model, fitted to the processing class where the model is to be made.
+        added: the tokens that the user added to its vocabulary.
         notes: decisions that were taken for the user.
     """
 
@@ -35,6 +37,7 @@ class Data:
     processor: Any
     corpus: Corpus
     encoded: EncodedCorpus
+    added: AddedTokens
     notes: tuple[str, ...]
 
 
@@ -70,7 +73,7 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
         one_example(request, data.processor, examples, f"{kind} {name}".strip())
         for name, examples in data.encoded.evaluations.items()
     ]
-    loaded = load_model(request.model, recipe, data.config, data.processor, request.seed)
+    loaded = load_model(request.model, recipe, data.config, data.processor, request.seed, data.added)
     check_model(request, data.processor, loaded.model, evaluation, example, training=training)
     notes = [*data.notes, *_model_notes(loaded)]
     if training and not request.model.model_name_or_path:
@@ -92,13 +95,15 @@ def load_data(request: Request, training: bool) -> Data:
     if training and not corpus.training:
         raise InputError("a run needs training data", "add --train_file or --dataset")
     if processor is None and corpus.training:
-        texts = chain.from_iterable(split.running_texts() for split in corpus.training.values())
-        processor = train_processor(request, texts)
-    if not request.model.model_name_or_path:
+        splits = corpus.training.values()
+        processor = train_processor(request, lambda: chain.from_iterable(split.running_texts() for split in splits))
+    fresh = not request.model.model_name_or_path
+    added = add_to(processor, request.model.add_tokens, fresh)
+    if fresh:
         config = fit_to_tokenizer(config, processor)
     request, notes = _fit_length(request, config, processor)
     encoded = encode_corpus(request, corpus if training else replace(corpus, training={}), processor, config)
-    return Data(request, config, processor, corpus, encoded, (*notes, *encoded.notes()))
+    return Data(request, config, processor, corpus, encoded, added, (*notes, *added.notes, *encoded.notes()))
 
 
 def _fit_length(request: Request, config: PretrainedConfig, processor: Any) -> tuple[Request, list[str]]:

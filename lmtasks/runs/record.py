@@ -8,10 +8,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lmtasks.api import EVALUATION_SEED
+from lmtasks.api import EVALUATION_SEED, Examples
 from lmtasks.artifacts.model_card import write_card
 from lmtasks.artifacts.run_folder import RECORD, write_json
 from lmtasks.config.request import as_record
+from lmtasks.data.text.packing import Packed
+from lmtasks.data.text.segmenters import versions_of
 from lmtasks.registry.catalog import Catalog
 from lmtasks.runs.excerpts import example_prompt
 from lmtasks.runs.prepare import Prepared
@@ -48,10 +50,20 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         **as_record(request),
         "request": prepared.asked,
         "seeds": {"seed": request.seed, "split": request.data.split_seed, "evaluation": EVALUATION_SEED},
-        "versions": {name: metadata.version(name) for name in ("lmtasks", "transformers", "torch", "datasets")},
+        "versions": {
+            **{name: metadata.version(name) for name in ("lmtasks", "transformers", "torch", "datasets")},
+            **_segmenter_versions(prepared.data.encoded.evaluation),
+        },
         "example": example_prompt(prepared.data),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _segmenter_versions(examples: Examples) -> dict[str, str]:
+    """The versions of what told the words of a text, where somebody asked for these."""
+    if isinstance(examples, Packed) and examples.blocks.words:
+        return versions_of(examples.blocks.word_segmenter)
+    return {}
 
 
 def write_results(folder: Path, record: dict[str, Any], trained: Trained, eval_metrics: Mapping[str, float]) -> None:

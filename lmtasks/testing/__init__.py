@@ -20,6 +20,7 @@ from lmtasks.testing.proof import Check, CheckFailed, Outcome, Proof
 if TYPE_CHECKING:
     from lmtasks.testing.battery import check_architecture, check_recipe, checks, prove
     from lmtasks.testing.plugins import installed
+    from lmtasks.testing.segmenting import check_word_segmenter
 
 __all__ = [
     "Check",
@@ -28,6 +29,7 @@ __all__ = [
     "Proof",
     "check_architecture",
     "check_recipe",
+    "check_word_segmenter",
     "checks",
     "installed",
     "prove",
@@ -39,7 +41,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     if name in __all__:
-        home = "plugins" if name == "installed" else "battery"
+        home = {"installed": "plugins", "check_word_segmenter": "segmenting"}.get(name, "battery")
         return getattr(importlib.import_module(f"lmtasks.testing.{home}"), name)
     raise AttributeError(f"module 'lmtasks.testing' has no attribute '{name}'")
 

@@ -375,6 +375,7 @@ DECLARATIONS = (
     package.Medium,
     package.Starter,
     package.TokenizerSpec,
+    package.WordSegmenter,
     package.BlockOptions,
 )
 

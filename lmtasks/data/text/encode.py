@@ -10,6 +10,7 @@ from lmtasks.api import Blocks
 from lmtasks.data.corpus import Split
 from lmtasks.data.text import token_cache as cache
 from lmtasks.data.text.packing import Packed, cut
+from lmtasks.data.text.segmenters import segment_of
 from lmtasks.data.text.tokenize import Stream, read
 from lmtasks.errors import InputError
 from lmtasks.progress import say, stage
@@ -79,6 +80,8 @@ def _check_request(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, 
             f"{type(tokenizer).__name__} does not say where in the text its tokens are, so words are unknown",
             "leave --mask_unit word out, or take a fast tokenizer (tokenizer.json)",
         )
+    if blocks.words:
+        segment_of(blocks.word_segmenter)
     if blocks.isolate and not split.documents and not blocks.line_by_line and len(split.text_starts) < 2:
         raise InputError(
             f"the lines of the {name} text are one document, there is nothing to isolate",

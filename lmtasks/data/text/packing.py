@@ -117,9 +117,10 @@ class Packed:
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that change with the text, the tokenizer and the way of cutting."""
+        """32 hexadecimal digits that change with the text, the tokenizer, the words and the way of cutting."""
         digest = hashlib.blake2b(repr((self.blocks, (len(self), 3))).encode(), digest_size=16)
-        for array in (self.stream.ids, self.stream.documents):
+        words = () if self.stream.words is None else (self.stream.words,)
+        for array in (self.stream.ids, self.stream.documents, *words):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 

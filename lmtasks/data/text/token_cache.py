@@ -32,6 +32,7 @@ from lmtasks.data.corpus import Split
 from lmtasks.data.text import special_tokens as special_module
 from lmtasks.data.text import tokenize as stream_module
 from lmtasks.data.text import word_boundaries as segmentation
+from lmtasks.data.text.segmenters import identity_of
 from lmtasks.data.text.tokenize import Stream
 
 KEPT_FOR = 30 * 24 * 3600
@@ -66,6 +67,7 @@ def key_of(split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks) -> 
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "split_special_tokens": tokenizer.split_special_tokens,
         "blocks": [blocks.document_start, blocks.document_end, blocks.line_by_line, blocks.words],
+        "segmenter": identity_of(blocks.word_segmenter) if blocks.words else {},
         "code": [inspect.getsource(module) for module in (blocks_module, segmentation, special_module, stream_module)],
         "versions": [metadata.version(name) for name in ("transformers", "tokenizers", "regex")],
     }

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from lmtasks.api import Blocks
 from lmtasks.data.corpus import Split
 from lmtasks.data.corpus.split import BATCH_BYTES, utf8
+from lmtasks.data.text.segmenters import Segment, segment_of
 from lmtasks.data.text.special_tokens import SpecialTokens
 from lmtasks.data.text.word_boundaries import Flags, word_starts
 
@@ -141,9 +142,10 @@ def read(
     running = not split.documents and not blocks.line_by_line
     special_tokens = SpecialTokens(tokenizer)
     batches = _running(split, tokenizer, start) if running else _batches(split, tokenizer, blocks.line_by_line, start)
+    segment = segment_of(blocks.word_segmenter) if blocks.words else None
     for batch, encoded in _all_encoded(batches, tokenizer, blocks.words, workers):
         ids, lengths = _joined(encoded, batch.parts)
-        words = _word_starts(batch, encoded) if blocks.words else None
+        words = None if segment is None else _word_starts(batch, encoded, segment)
         unknown, special = special_tokens.counted(ids, batch.own)
         ids, documents, words = _framed(ids, lengths, words, batch, blocks)
         yield Stream(ids, documents, words, batch.rows, unit, batch.bytes, unknown, special)
@@ -356,9 +358,9 @@ def _joined(encoded: Sequence[_Encoded], parts: Sequence[Part]) -> tuple[Integer
     return np.fromiter(itertools.chain.from_iterable(rows), np.int32, count=int(lengths.sum())), lengths
 
 
-def _word_starts(batch: _Batch, encoded: Sequence[_Encoded]) -> Flags:
+def _word_starts(batch: _Batch, encoded: Sequence[_Encoded], segment: Segment) -> Flags:
     """Whether a word begins in each token, bool [tokens of all texts]."""
-    starts = [word_starts(text, tokens.offsets) for text, tokens in zip(batch.texts, encoded, strict=True)]
+    starts = [word_starts(text, tokens.offsets, segment) for text, tokens in zip(batch.texts, encoded, strict=True)]
     if batch.parts:
         starts = [flags[part.skipped :] for flags, part in zip(starts, batch.parts, strict=True)]
     return np.concatenate([np.zeros(0, np.bool_), *starts])

@@ -1,13 +1,14 @@
 """Where words begin, for any tokenizer: by the text, not by how a tokenizer happens to split.
 
-A word is what Unicode's default word boundaries separate (UAX #29): punctuation is a word of its
-own, and scripts written without spaces (Chinese, Japanese, Thai) have no words of a whole sentence.
+Unless a plugin tells words, one is what Unicode's default word boundaries separate (UAX #29): punctuation is a word of
+its own, and scripts written without spaces (Chinese, Japanese, Thai) have no words of a whole sentence.
 Tokenizers' own words differ: byte-level BPE and SentencePiece take a Chinese sentence for one word,
 SentencePiece a comma for a part of the word before it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,20 @@ _BOUNDARY = regex.compile(r"(?w)\b")
 _SPACES = np.asarray([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
+Places = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def word_starts(text: str, offsets: list[tuple[int, int]]) -> Flags:
+def boundaries(text: str) -> Places:
+    """Unicode's word boundaries in a text, in characters."""
+    return np.fromiter((match.start() for match in _BOUNDARY.finditer(text)), np.int64)
+
+
+def word_starts(text: str, offsets: list[tuple[int, int]], segment: Callable[[str], Places] = boundaries) -> Flags:
     """Whether a word begins in each token, bool [tokens].
 
     Args:
         offsets: first character of each token and the one after its last, as a fast tokenizer gives them.
+        segment: text to the places where words begin.
 
     A token counts from its first character that is no space: " word" begins a word. Of several tokens
     in one character, as byte-level tokenizers make them, at most the first begins a word. A token of
@@ -33,7 +41,7 @@ def word_starts(text: str, offsets: list[tuple[int, int]]) -> Flags:
     if not offsets:
         return np.zeros(0, dtype=np.bool_)
     boundary = np.zeros(len(text) + 1, dtype=np.bool_)
-    boundary[boundaries(text)] = True
+    boundary[segment(text)] = True
     spans = np.asarray(offsets, dtype=np.int64)
     begins = np.minimum(_next_visible(text)[spans[:, 0]], spans[:, 1])
     blank = begins == spans[:, 1]
@@ -43,12 +51,7 @@ def word_starts(text: str, offsets: list[tuple[int, int]]) -> Flags:
     return starts
 
 
-def boundaries(text: str) -> list[int]:
-    """The places of a text between two words, its beginning and its end included."""
-    return [match.start() for match in _BOUNDARY.finditer(text)]
-
-
-def _next_visible(text: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _next_visible(text: str) -> Places:
     """For each place in the text the first from there on that is no space; the end if there is none."""
     codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     places = np.where(np.isin(codes, _SPACES), len(codes), np.arange(len(codes)))

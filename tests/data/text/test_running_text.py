@@ -105,6 +105,8 @@ KINDS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
     "first": lambda: unigram("first"),
     "bert": word_piece,
     "trained here": lambda: train_tokenizer([[TEXT]], 600, CAUSAL_LM.tokenizer),
+    "unigram here": lambda: train_tokenizer([[TEXT]], 600, CAUSAL_LM.tokenizer, "unigram"),
+    "characters here": lambda: train_tokenizer([[TEXT]], 600, CAUSAL_LM.tokenizer, "character"),
 }
 
 
