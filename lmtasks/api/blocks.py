@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Blocks:
     """The way from documents to examples, which a recipe's ``preprocess`` returns.
 
-    The tokens of all documents are one stream, cut into blocks of equal size. The last tokens, less than a
-    block, are left over in training; in evaluation they are a short block. So is a stream shorter than one block.
+    The tokens of all documents are one stream, cut into blocks of equal size; the last tokens, less
+    than a block, are left over, but in views they are a short block. So is a stream shorter than one block.
 
     Args:
         size: tokens per example, ``start`` and ``end`` included; at most, where examples are shorter.

@@ -95,8 +95,7 @@ def encode_corpus(request: Request, corpus: Corpus, processor: Any, config: Pret
     evaluations: dict[str, Examples] = {}
     for name, split in corpus.evaluations.items():
         called = f"{'evaluation' if train is None else 'held-out'} {name}".strip()
-        examples = examples_of(request, called, split, processor, config, whole=True)
-        evaluations[name] = examples.head(data.max_eval_samples)
+        evaluations[name] = examples_of(request, called, split, processor, config).head(data.max_eval_samples)
     # A row that two sources have counts for each of them, but never more rows than there are.
     duplicates = {
         name: min(len(split), sum(medium.duplicates(part, split) for part in corpus.training.values()))
@@ -129,15 +128,12 @@ def _mixed(request: Request, parts: Mapping[str, Examples]) -> Mixed:
     return Mixed(parts, weights, mix["stopping_strategy"], request.seed)
 
 
-def examples_of(
-    request: Request, name: str, split: Split, processor: Any, config: PretrainedConfig, *, whole: bool = False
-) -> Examples:
-    """A split as the recipe wants it, under a name such as "training"; ``whole`` in evaluation: no text left over."""
+def examples_of(request: Request, name: str, split: Split, processor: Any, config: PretrainedConfig) -> Examples:
+    """A split as the recipe wants it, under a name such as "training"."""
     layout, data = layout_of(request, processor), request.data
     if isinstance(layout, Blocks):
         tokenizer = as_plain_text(processor) if data.split_special_tokens else processor
-        fresh, workers = data.overwrite_cache, data.preprocessing_num_workers
-        return encode(name, split, tokenizer, layout, fresh, workers, whole=whole)
+        return encode(name, split, tokenizer, layout, data.overwrite_cache, data.preprocessing_num_workers)
     return layout.examples(name, split, processor, config)
 
 

@@ -140,11 +140,11 @@ def _check_attention(recipe: Recipe, model: PreTrainedModel, looks_ahead: bool) 
 
 
 def probe_short(model: PreTrainedModel, recipe: Recipe, batch: Batch, number: int) -> None:
-    """The last examples of a text, shorter than a block, must go through the model, or there is an InputError.
+    """The last tokens of a text, less than a block, must go through the model, or there is an InputError.
 
     Args:
-        batch: one of them, as the recipe collates it for evaluation.
-        number: how many examples come before them.
+        batch: an example of them, as the recipe collates it for evaluation.
+        number: how many blocks come before them.
     """
     if recipe.targets(batch).numel():
         thing = f"the last {batch['input_ids'].shape[1]} tokens of the evaluation text, less than a block"

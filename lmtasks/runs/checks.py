@@ -46,10 +46,14 @@ def check_model(
     elif examples.blocks.isolate:
         isolate(model, recipe)
         probe_isolation(model, recipe, example)
-    if isinstance(examples, Packed) and 0 < examples.whole < len(examples):
-        last = ExampleDataset(examples, EVALUATION_SEED)[len(examples) - 1]
-        batch = recipe.collator(processor, request.options, False)([last])
-        probe_short(model, recipe, batch, examples.whole)
+    views = (
+        map(examples.recut, recipe.views(processor, request.options).values()) if isinstance(examples, Packed) else ()
+    )
+    for view in views:
+        if 0 < view.whole < len(view):
+            last = ExampleDataset(view, EVALUATION_SEED)[len(view) - 1]
+            batch = recipe.collator(processor, request.options, False)([last])
+            probe_short(model, recipe, batch, len(examples))
 
 
 def check_first_loss(model: PreTrainedModel, recipe: Recipe, example: Batch) -> str:

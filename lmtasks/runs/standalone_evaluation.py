@@ -81,8 +81,7 @@ def _require_data_of_run(name: str, record: Mapping[str, Any], data: Data) -> No
     for called, split in data.corpus.evaluations.items():
         examples = data.encoded.evaluations[called]
         if not as_then:
-            called_so = f"evaluation {called}".strip()
-            examples = examples_of(then, called_so, split, data.processor, data.config, whole=True)
+            examples = examples_of(then, f"evaluation {called}".strip(), split, data.processor, data.config)
         sizes = recorded.get(called, {})
         if examples.head(then.data.max_eval_samples).fingerprint != sizes.get("fingerprint"):
             medium = data.encoded.medium

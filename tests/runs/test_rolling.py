@@ -13,9 +13,9 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BertForMaskedLM,
     BigBirdConfig,
     BigBirdForMaskedLM,
-    GPT2LMHeadModel,
     PreTrainedTokenizerBase,
 )
 
@@ -95,10 +95,12 @@ def test_a_last_block_of_one_token_has_no_target_and_changes_nothing(
     assert len(tokenizer.encode(text)) == tokens
     figures = evaluate(folder, validation_file=str(tmp_path / "text.txt"), block_size=size, stride=size - 1)
     assert figures["sliding_targets"] == tokens
-    assert figures["eval_targets"] == tokens + 1 - -(-(tokens + 1) // size)
+    assert figures["eval_targets"] == min(tokens, size - 1), "of one block, whose first token is given"
     if tokens == size + 1:
-        without_end = evaluate(folder, validation_file=str(tmp_path / "text.txt"), block_size=size, max_eval_samples=1)
-        assert without_end["eval_targets"] == size - 1
+        first = evaluate(
+            folder, validation_file=str(tmp_path / "text.txt"), block_size=size, stride=size - 1, max_eval_samples=1
+        )
+        assert first["sliding_targets"] == size, "the text of the first block alone"
 
 
 # --- models that cannot take what is short ---
@@ -107,25 +109,29 @@ def test_a_last_block_of_one_token_has_no_target_and_changes_nothing(
 def test_a_model_that_cannot_take_the_short_block_is_refused_before_anything_else(
     model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = GPT2LMHeadModel.forward
+    forward = BertForMaskedLM.forward
 
     @functools.wraps(forward)
-    def picky(self: GPT2LMHeadModel, *arguments: Any, **inputs: Any) -> Any:
+    def picky(self: BertForMaskedLM, *arguments: Any, **inputs: Any) -> Any:
         if inputs["input_ids"].shape[1] < 16:
             raise ValueError("too short")
         return forward(self, *arguments, **inputs)
 
-    monkeypatch.setattr(GPT2LMHeadModel, "forward", picky)
+    monkeypatch.setattr(BertForMaskedLM, "forward", picky)
     text = tmp_path / "text.txt"
     text.write_text("0 " * 30)
-    count = len(AutoTokenizer.from_pretrained(model_folders["gpt2"]).encode(text.read_text())) + 1
-    assert count % 16 > 1
+    count = len(AutoTokenizer.from_pretrained(model_folders["bert"]).encode(text.read_text(), add_special_tokens=False))
+    blocks, rest = divmod(count, 14)
+    assert blocks > 1 and rest
+    options: dict[str, Any] = {"validation_file": str(text), "block_size": 16}
+    assert evaluate(model_folders["bert"], **options), "which has blocks of one length only"
     with pytest.raises(
-        InputError, match=rf"fails on the last {count % 16} tokens .*, less than a block: too short"
+        InputError, match=rf"fails on the last {rest + 2} tokens .*, less than a block: too short"
     ) as it:
-        evaluate(model_folders["gpt2"], validation_file=str(text), block_size=16)
-    assert it.value.hint == f"--max_eval_samples {count // 16} leaves them out"
-    assert evaluate(model_folders["gpt2"], validation_file=str(text), block_size=16, max_eval_samples=count // 16)
+        evaluate(model_folders["bert"], **options, pseudo_perplexity=True)
+    assert it.value.hint == f"--max_eval_samples {blocks} leaves them out"
+    seen = evaluate(model_folders["bert"], **options, pseudo_perplexity=True, max_eval_samples=blocks)
+    assert seen["pseudo_targets"] == 14 * blocks
 
 
 def test_a_short_block_does_not_end_the_sparse_attention_of_big_bird(masked_tokenizer: PreTrainedTokenizerBase) -> None:

@@ -20,14 +20,7 @@ MOST_UNKNOWN = 0.2
 
 
 def encode(
-    name: str,
-    split: Split,
-    tokenizer: PreTrainedTokenizerBase,
-    blocks: Blocks,
-    fresh: bool = False,
-    workers: int = 1,
-    *,
-    whole: bool = False,
+    name: str, split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks, fresh: bool = False, workers: int = 1
 ) -> Packed:
     """A split as examples.
 
@@ -35,14 +28,13 @@ def encode(
         name: what to call the text, "training".
         fresh: tokenise even if the cache has the tokens, or some of them, and put the new ones there.
         workers: processes for a tokenizer in Python.
-        whole: no token is left over, see :func:`lmtasks.data.text.packing.cut`.
 
     Raises:
         InputError: no tokens, too many unknown ones, ids that the tokenizer itself does not know, or a
             way of cutting that the text or the tokenizer does not allow.
     """
     _check_request(name, split, tokenizer, blocks)
-    packed = cut(_stream(name, split, tokenizer, blocks, fresh, workers), blocks, whole=whole)
+    packed = cut(_stream(name, split, tokenizer, blocks, fresh, workers), blocks)
     _check_tokens(name, packed, tokenizer)
     return packed
 

@@ -1,4 +1,4 @@
-"""From a stream of tokens to examples, with nothing lost but one reported tail, and in evaluation nothing.
+"""From a stream of tokens to examples, with nothing lost but one reported tail, and nothing in views.
 
 The task guides cut per batch of a thousand rows and drop what is left over each time; here the
 tokens of a whole split are one stream, and examples are places in it. The places are computed when
@@ -20,7 +20,7 @@ from lmtasks.api import Blocks
 from lmtasks.data.text.tokenize import Integers, Places, Stream
 from lmtasks.data.text.word_boundaries import Flags
 
-_AT_ONCE = 1 << 12
+_AT_ONCE = 1 << 11
 """Stretches whose examples are counted together."""
 
 _TOKENS_AT_ONCE = 1 << 20
@@ -220,8 +220,8 @@ class Packed:
         return replace(self, most=examples)
 
     def recut(self, blocks: Blocks) -> Packed:
-        """The text of these very examples, cut in another way, with nothing left over."""
-        return cut(self.stream, blocks, len(self.used), whole=True)
+        """The whole text, or that of the first examples if ``head`` took these, cut in another way: no tail is left."""
+        return cut(self.stream, blocks, None if self.most is None else len(self.used), whole=True)
 
     @property
     def _step(self) -> int:
@@ -255,13 +255,16 @@ class Packed:
         """Group by group the number of the first piece, and where each begins and how many tokens it has."""
         for group, number in enumerate(self._counted[:-1].tolist()):
             starts, ends, counts = self._group(group)
-            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            begins = np.arange(counts.sum())
+            begins -= np.repeat(np.cumsum(counts) - counts, counts)
+            begins *= self._step
+            begins += np.repeat(starts, counts)
             lengths = np.full(counts.sum(), self.blocks.body)
             last = ends - starts + len(self.blocks.prefix)
             if self.blocks.stride is None:
                 last -= (counts - 1) * self._step
             lengths[np.cumsum(counts)[counts > 0] - 1] = np.minimum(last, self.blocks.body)[counts > 0]
-            yield number, np.repeat(starts, counts) + within * self._step, lengths
+            yield number, begins, lengths
 
     def _lengths(self) -> Iterator[tuple[int, Places]]:
         """Group by group the number of the first example, and the tokens of each."""
@@ -289,8 +292,8 @@ def cut(stream: Stream, blocks: Blocks, tokens: int | None = None, *, whole: boo
     """The examples of a stream, or of so many of its first tokens.
 
     Args:
-        whole: nothing is left over: the last block is as short as it must be. As evaluation wants it; for training
-            all blocks are equal.
+        whole: nothing is left over: the last block is as short as it must be. As views want it; for training, and
+            the figures that are compared with its loss, all blocks are equal.
     """
     end = len(stream.ids) if tokens is None else tokens
     documents = int(np.searchsorted(stream.documents, end))
