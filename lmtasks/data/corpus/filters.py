@@ -34,7 +34,7 @@ class Wishes(Protocol):
 
     @property
     def filter(self) -> str | None:
-        """A function from a text to whether it is wanted, as ``module:function``."""
+        """A function from a text to whether it is wanted, or a class of such, as ``module:function``."""
 
 
 def filtered(split: Split, wishes: Wishes) -> tuple[Flags, dict[str, int]]:
@@ -90,6 +90,8 @@ def _by_function(reference: str) -> Callable[[Any], Flags]:
         wanted = resolve(reference) if ":" in reference else None
     except ImportError as error:
         raise InputError(f"--filter: {error}", "--filter MODULE:FUNCTION, a module that can be imported") from error
+    # A class is one that remembers what it has seen, and is to begin anew.
+    wanted = wanted() if isinstance(wanted, type) else wanted
     if not callable(wanted):
         raise InputError(f"--filter '{reference}' names no function", "--filter MODULE:FUNCTION")
 

@@ -52,6 +52,18 @@ def test_documents_are_left_out_and_counted(
     assert split.blank == 1, "what is empty is counted as that alone"
 
 
+def test_a_class_begins_anew_for_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("first.py").write_text(
+        "class Two:\n    def __init__(self):\n        self.left = 2\n"
+        "    def __call__(self, text):\n        self.left -= 1\n        return self.left >= 0\n"
+    )
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    data = DataSettings(train_dataset=["a", "b", "c"], eval_dataset=["d", "e", "f"], filter="first:Two")
+    corpus = load_corpus(data)
+    parts = [[text for batch in part.texts() for text in batch] for part in (corpus.train, corpus.evaluation)]
+    assert parts == [["a", "b"], ["d", "e"]]
+
+
 def test_what_is_left_out_is_neither_trained_on_nor_held_out() -> None:
     data = DataSettings(train_dataset=[*map(str, range(200))], min_chars=2, test_size=0.5)
     corpus = load_corpus(data)
