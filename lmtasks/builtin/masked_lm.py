@@ -22,7 +22,6 @@ from lmtasks import (
     stack,
     template_tokens,
 )
-from lmtasks.api import UNICODE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,8 +49,8 @@ def preprocess(tokenizer: PreTrainedTokenizerBase, options: BlockOptions) -> Blo
     """
     start, end = template_tokens(tokenizer)
     words = isinstance(options, MaskedLMOptions) and options.mask_unit == "word"
-    segmenter = options.word_segmenter if isinstance(options, MaskedLMOptions) else UNICODE
-    if segmenter != UNICODE and not words:
+    segmenter = options.word_segmenter if isinstance(options, MaskedLMOptions) else "unicode"
+    if segmenter != "unicode" and not words:
         raise InputError(f"--word_segmenter {segmenter} has no words to tell", "add --mask_unit word")
     known = {"words": words, "word_segmenter": segmenter, "never_targets": tuple(tokenizer.all_special_ids)}
     if options.isolate_documents and not options.line_by_line:

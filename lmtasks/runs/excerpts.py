@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lmtasks.api import BlockOptions, Examples
+from lmtasks.api import BlockOptions, Examples, Recipe
 from lmtasks.config.request import Request
 from lmtasks.data.corpus import Corpus, Split
 from lmtasks.data.corpus.find import format_of
@@ -78,11 +79,18 @@ def example_prompt(data: Data) -> str | None:
     """
     request, recipe = data.request, data.request.recipe
     own = not recipe.medium and not request.sample and isinstance(data.processor, PreTrainedTokenizerBase)
-    words = _words(data.corpus.evaluation, data.processor, recipe.gap) if own else []
+    gap = gap_of(recipe, data.processor)
+    words = _words(data.corpus.evaluation, data.processor, gap) if own else []
     if words:
         limit = max(8, request.options.block_size // 2) if isinstance(request.options, BlockOptions) else 32
-        return _prompt(request, data.processor, words, limit)
+        return _prompt(request, data.processor, words, gap, limit)
     return recipe.example if recipe.medium or (recipe.starter and recipe.starter.texts) else None
+
+
+def gap_of(recipe: Recipe, processor: Any) -> str:
+    """What stands for something missing in a prompt: as the recipe says, or as any pipeline fills it."""
+    fills = not recipe.gap and recipe.pipeline == "fill-mask"
+    return str(getattr(processor, "mask_token", None) or "") if fills else recipe.gap
 
 
 def _words(split: Split, tokenizer: PreTrainedTokenizerBase, gap: str) -> list[str]:
@@ -109,11 +117,11 @@ def _beginnings(split: Split) -> Iterator[str]:
             yield str(utf8(array.slice(row, 1))[:_BYTES], "utf-8", "ignore")
 
 
-def _prompt(request: Request, tokenizer: PreTrainedTokenizerBase, words: list[str], limit: int) -> str:
+def _prompt(request: Request, tokenizer: PreTrainedTokenizerBase, words: list[str], gap: str, limit: int) -> str:
     """As many of the words as the model can well take, as the pipeline gets them."""
     text = " ".join(words)
     while True:
-        prompt = request.recipe.prompt(tokenizer, _with_gap(text, request.recipe.gap))
+        prompt = request.recipe.prompt(tokenizer, _with_gap(text, gap))
         if len(text) < 8 or len(tokenizer(prompt)["input_ids"]) <= limit:
             return prompt
         text = text.rpartition(" ")[0] or text[: len(text) * 3 // 4]

@@ -501,8 +501,8 @@ USING = [
     Bad(
         "a stride that skips text",
         "evaluate {gpt2} --validation_file good.txt --block_size 16 --stride 17",
-        "--stride 17 is more than --block_size 16",
-        "--stride 8",
+        "--stride 17 would skip text",
+        "--stride 15 or less",
     ),
     Bad("push nothing", "push", "RUN", "--help"),
     Bad("push no such folder", "push gone me/it", "gone", "lmtasks push"),

@@ -64,7 +64,7 @@ def test_the_plan_says_how_often_each_source_is_seen(model_folders: dict[str, Pa
     wiki, code = plan.sources["wiki"], plan.sources["code"]
     assert (wiki["rows"], wiki["weight"], code["weight"]) == (12, 0.8, 0.2), "a quarter of 16 is held out"
     examples = plan.train["examples_per_epoch"]
-    assert wiki["blocks"] * 16 == wiki["tokens_per_epoch"], "the first that is exhausted"
+    assert 0 <= wiki["blocks"] * 16 - wiki["tokens_per_epoch"] <= 16, "the first that is exhausted, but for a rounding"
     assert wiki["times_seen"] == pytest.approx(plan.epochs, abs=0.02)
     assert abs(wiki["tokens_per_epoch"] / (16 * examples) - 0.8) < 1 / examples
     assert code["times_seen"] == pytest.approx(plan.epochs * code["tokens_per_epoch"] / 16 / code["blocks"], abs=0.02)

@@ -174,6 +174,7 @@ def test_rows_in_are_rows_out(rows: list[tuple[str, str]], separator: str) -> No
     import csv
 
     stream = io.StringIO()
+    rows = [*rows, ("id", "words")]  # a column of nothing but numbers is no text
     csv.writer(stream, delimiter=separator, quoting=csv.QUOTE_ALL).writerows([("id", "text"), *rows])
     file = write(f"{abs(hash((tuple(rows), separator)))}.csv", stream.getvalue())
     split = load(validation_file=[write("mark.csv", "id,text\n0,mark\n"), file], csv_separator=None, text_column="text")
