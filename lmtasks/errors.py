@@ -61,6 +61,16 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+LONGEST = 1000
+"""Characters of a message; some name whole files, and files have any name."""
+
+
+def in_one_line(text: str) -> str:
+    """A message as one line that ends where nobody reads on."""
+    line = " ".join(text.splitlines())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 200]}…{line[-150:]}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``", did you mean 'x'?"`` for the closest of the known names, or an empty string."""
     import difflib  # only a mistake needs it

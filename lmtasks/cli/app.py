@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from lmtasks.cli.argv import asks_help, taken_switch, taken_values, underscored
-from lmtasks.errors import InputError, LmtasksError, nearest
+from lmtasks.errors import InputError, LmtasksError, in_one_line, nearest
 from lmtasks.registry.enabled_plugins import file_of, selected
 
 COMMANDS = {
@@ -66,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Here a closed pipe can be dealt with; when Python flushes on its way out it cannot.
             sys.stdout.flush()
     except LmtasksError as error:
-        print(f"error: {error.message}", file=sys.stderr)
+        print(f"error: {in_one_line(error.message)}", file=sys.stderr)
         if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+            print(f"hint: {in_one_line(error.hint)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)

@@ -22,6 +22,7 @@ import transformers
 from lmtasks import __version__
 from lmtasks.config.request import groups_of
 from lmtasks.config.training_arguments import OURS, REFUSED
+from lmtasks.errors import in_one_line
 from lmtasks.registry.catalog import load_catalog
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "numpy")
@@ -469,3 +470,19 @@ def test_every_module_imports_on_its_own() -> None:
     done = python("-c", textwrap.dedent(code))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == modules
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("a\nb.txt", "file: a?b.txt"), ("x" * 5000, "file: xxx"), ("a\udcff.txt", "file: a?.txt")]
+)
+def test_an_error_is_one_line_whatever_a_file_is_called(name: str, shown: str, lmtasks: Any) -> None:
+    outcome = lmtasks("run", "masked-lm", "--train_file", name)
+    assert outcome.code == 2
+    errors = [line for line in outcome.err.splitlines() if line.startswith(("error:", "hint:"))]
+    assert shown in errors[0] and len(errors) == 2
+    assert max(map(len, outcome.err.splitlines())) < 1100
+
+
+def test_a_long_message_is_cut_in_the_middle() -> None:
+    line = in_one_line("begin " + "x" * 10_000 + "\nend")
+    assert line.startswith("begin x") and line.endswith("x end") and len(line) < 1000

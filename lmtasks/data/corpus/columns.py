@@ -39,6 +39,8 @@ def text_path(schema: pa.Schema, name: str | None, source: str) -> tuple[str, ..
             f"no column '{name}' in {source}: it has {', '.join(known)}{nearest(str(name), known)}",
             "--text_column NAME; a dot reaches into a nested column",
         )
+    if schema.names.count(path[0]) > 1:
+        raise InputError(f"{source} has two columns named '{path[0]}'", "give data whose columns have different names")
     kind = schema.field(path[0]).type
     for field in path[1:]:
         kind = _item_type(kind).field(field).type

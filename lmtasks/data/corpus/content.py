@@ -16,7 +16,7 @@ import datasets
 import numpy as np
 
 from lmtasks.data.corpus.compression import decompressed
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, first_line
 
 _BLOCK = 1 << 20
 
@@ -30,6 +30,12 @@ _MARKS = (
 
 _WIDE = {"utf-16-le": (2, 1), "utf-16-be": (2, 0), "utf-32-le": (4, 3), "utf-32-be": (4, 0)}
 """Encodings in units of several bytes, and which byte of a unit is zero in most scripts."""
+
+LEGIBLE = 0.98
+"""Share of characters that are none of the odd ones, from which on bytes are taken for text in an encoding."""
+
+MOSTLY = 0.9
+"""The same share below which bytes that are valid UTF-8 may be something else."""
 
 MOST_NUL = 0.1
 """Share of NUL characters from which on bytes are no text."""
@@ -69,7 +75,8 @@ def _require_readable(file: Path) -> None:
     if not file.is_file():
         raise InputError(f"{file} is not a regular file", "save the data in a file first")
     try:
-        file.open("rb").close()
+        with file.open("rb") as stream:
+            stream.read(8)
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}", "check who may read it") from error
 
@@ -102,7 +109,7 @@ def _codec(encoding: str | None) -> str | None:
         known = None if encoding is None else codecs.lookup(encoding)
         if known is not None:
             b"a".decode(known.name, "ignore")  # not one from bytes to bytes, which is found as well
-    except LookupError as error:
+    except (LookupError, ValueError) as error:
         raise InputError(f"--encoding cannot be '{encoding}': {error}", "such as --encoding cp1252") from error
     return None if known is None or known.name in ("utf-8", "utf-8-sig", "ascii") else known.name
 
@@ -119,18 +126,22 @@ def _told(path: Path) -> str | None:
         zero = (data == 0).mean(axis=0) if len(data) else np.zeros(width)
         # UTF-32 has zeros in three places of four, or two, UTF-16 in one of two.
         others = np.delete(zero, place)
-        if zero[place] > 0.5 and (others.min() < 0.1 or width == 4) and _decodes(start, encoding):
+        if zero[place] > 0.5 and (others.min() < 0.1 or width == 4) and _legible(start, encoding) > 0.5:
             return encoding
+    # Scripts beyond Latin have few zeros in UTF-16, those of spaces and line breaks; as UTF-8, they are none or odd.
+    if 0 in start and _legible(start, "utf-8") < MOSTLY:
+        best = max(_WIDE, key=lambda encoding: _legible(start, encoding))
+        return best if _legible(start, best) >= LEGIBLE else None
     return None
 
 
-def _decodes(start: bytes, encoding: str) -> bool:
-    """Whether the beginning of a file is text in an encoding, with hardly a NUL in it."""
+def _legible(start: bytes, encoding: str) -> float:
+    """The share of characters at the beginning of a file that a person could read; 0 if it is not in that encoding."""
     try:
-        text = codecs.getincrementaldecoder(encoding)().decode(start)
+        text = codecs.getincrementaldecoder(encoding)().decode(start[: 1 << 16])
     except UnicodeDecodeError:
-        return False
-    return text.count("\0") <= MOST_NUL * len(text)
+        return 0.0
+    return sum(letter.isprintable() or letter.isspace() for letter in text) / max(1, len(text))
 
 
 def _transcoded(file: Path, path: Path, encoding: str) -> Iterator[bytes]:
@@ -146,8 +157,8 @@ def _transcoded(file: Path, path: Path, encoding: str) -> Iterator[bytes]:
         raise InputError(
             f"{file} is not {encoding}: byte {place} starts no character", "--encoding NAME, the one that it is in"
         ) from error
-    except UnicodeEncodeError as error:
-        raise InputError(f"{file} is not {encoding}: it has half a surrogate pair", "--encoding NAME") from error
+    except UnicodeError as error:  # half a surrogate pair, or an encoding with errors of its own
+        raise InputError(f"{file} is not {encoding}: {first_line(error)[:120]}", "--encoding NAME") from error
 
 
 def _require_text(file: Path, path: Path) -> None:

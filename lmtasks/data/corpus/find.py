@@ -99,16 +99,26 @@ def is_saved(folder: Path) -> bool:
 def _expand(name: str, flag: str, ends: Sequence[str]) -> list[Path]:
     if name == "-":
         return [_standard_input(flag)]
-    path = Path(name) if _exists(Path(name)) else Path(name).expanduser()
+    if not name.strip():
+        raise InputError(f"--{flag} has an empty name", "give a file, a folder or a glob")
+    path = Path(name) if _exists(Path(name)) else _home(name)
     if not _exists(path):
         return _matches(name, path, flag)
     return _files_in(path, flag, ends) if path.is_dir() else [path]
 
 
+def _home(name: str) -> Path:
+    """The path with a user's own folder in place of a tilde before it, if there is such a user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name that is too long, or a loop of links
+    except (OSError, ValueError):  # a name that is too long or has a NUL, or a loop of links
         return False
 
 
@@ -206,5 +216,5 @@ def _neighbour(path: Path) -> str:
 
 def _short(name: object) -> str:
     """A name for a message: whole, unless it is longer than anybody reads."""
-    text = str(name)
+    text = "".join(letter if letter.isprintable() else "?" for letter in str(name))
     return text if len(text) <= 200 else f"{text[:100]}…{text[-60:]}"

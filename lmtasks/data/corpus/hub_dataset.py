@@ -10,6 +10,10 @@ import datasets
 import pyarrow as pa
 import yaml
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets.packaged_modules.arrow.arrow import Arrow
+from datasets.packaged_modules.csv.csv import Csv
+from datasets.packaged_modules.json.json import Json
+from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.packaged_modules.text.text import Text
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -18,6 +22,9 @@ from lmtasks.config.settings import DataSettings
 from lmtasks.data.corpus.dataset_folder import load_splits
 from lmtasks.data.corpus.find import is_saved
 from lmtasks.errors import InputError, first_line
+
+_TABLES = (Arrow, Csv, Json, Parquet)
+"""Builders whose rows have the columns that a file has."""
 
 _CARDS = (datasets.config.REPOCARD_FILENAME, datasets.config.REPOYAML_FILENAME)
 """Files in which a dataset may say which of its files are what."""
@@ -46,7 +53,10 @@ def _load_folder(folder: Path, data: DataSettings, medium: str) -> tuple[dict[st
         # The absolute path: a folder called "text" or "json" is not the builder of that name.
         place = str(folder.resolve())
         if medium != "text":
-            return _prepared(place, _builder(place, data), data)
+            builder = _builder(place, data)
+            if not isinstance(builder, _TABLES):
+                raise InputError(f"datasets does not take the files in {folder} for {medium}", f"--train_file {folder}")
+            return _prepared(place, builder, data)
         return load_splits(folder, _described(folder, data), data)
     if data.dataset_config_name is not None:
         raise InputError(

@@ -65,8 +65,11 @@ def parquet(**columns: Any) -> bytes:
 
 
 def arrow(**columns: Any) -> bytes:
+    return arrow_of(pa.table(columns))
+
+
+def arrow_of(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    table = pa.table(columns)
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
@@ -94,6 +97,28 @@ CASES: dict[str, tuple[str, str | bytes, list[str] | str]] = {
     "UTF-16 without a mark": ("a.txt", "Plain line.\nAnother.\n".encode("utf-16-le"), ["Plain line.\nAnother.\n"]),
     "UTF-16 the other way": ("a.txt", "Plain line.\n".encode("utf-16-be"), ["Plain line.\n"]),
     "UTF-16 with a mark": ("a.txt", "Строка 火\n".encode("utf-16"), ["Строка 火\n"]),
+    "UTF-16 of a script beyond Latin": ("a.txt", "Строка текста.\n".encode("utf-16-le"), ["Строка текста.\n"]),
+    "UTF-16 of Chinese": ("a.txt", ("中文文本，很多字。\n" * 9).encode("utf-16-be"), ["中文文本，很多字。\n" * 9]),
+    "UTF-16 as Excel writes tables": ("a.csv", "\ttext\n0\ta b\n".encode("utf-16"), ["a b"]),
+    "a few zeros": ("a.txt", b"one\x00two\nthree\n", ["one\x00two\nthree\n"]),
+    "columns, not rows": (
+        "a.json",
+        '{"text": ["a", "b"], "n": [1, 2]}',
+        "a.json has columns, each a list of 2, and no rows",
+    ),
+    "two columns of one name": (
+        "a.arrow",
+        arrow_of(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["text"] * 2)),
+        "a.arrow has two columns named 'text'",
+    ),
+    "two objects in a line": ("a.jsonl", '{"text": "a"}{"text": "b"}\n', "a.jsonl, line 1 is not JSON: Extra data"),
+    "commas between lines": (
+        "a.jsonl",
+        '{"text": "a"},\n{"text": "b"}\n',
+        "line 1 is not JSON: Extra data in column 14",
+    ),
+    "a number of 400 digits": ("a.jsonl", '{"text": "a", "n": ' + "9" * 400 + "}", ["a"]),
+    "bytes for text": ("a.parquet", parquet(text=pa.array([b"a"])), "column 'text' of a.parquet holds binary"),
     "UTF-32": ("a.csv", "text\nPlain\n".encode("utf-32-le"), ["Plain"]),
     "UTF-32 with a mark": ("a.jsonl", '{"text": "火"}\n'.encode("utf-32"), ["火"]),
     "zeros": ("a.txt", b"\0" * 4096, "a.txt is a binary file"),
@@ -147,6 +172,8 @@ CSV: dict[str, tuple[str, dict[str, Any], list[str] | str]] = {
     "short words may be a header": ("Paris,France\nRome,Italy\n", {}, "whether a.csv has a header"),
     "numbers below names": ("what,count\na,1\nb,2\n", {}, ["a", "b"]),
     "a named column": ("what,where\na,1x\nb,2x\n", {"text_column": "what"}, ["a", "b"]),
+    "an index without a name": (",text\n0,a\n1,b\n", {}, ["a", "b"]),
+    "a separator at the end": ("id,text,\n1,a,\n2,b,\n", {}, ["a", "b"]),
     "missing values": ("text\nNA\nNone\nnull\n007\n1e5\nnan\n", {}, ["NA", "None", "null", "007", "1e5", "nan"]),
     "windows line breaks": ("id,text\r\n1,one\r\n2,two\r\n", {}, ["one", "two"]),
     "a mark": ("\ufefftext,id\none,1\n", {}, ["one"]),

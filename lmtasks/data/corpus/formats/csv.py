@@ -172,6 +172,8 @@ def _header(first: Sequence[str], numbers: Sequence[bool], reading: Reading) -> 
     settings = reading.settings
     if settings.csv_header is False:
         return None
+    # pandas writes no name above its index.
+    first = [cell if cell.strip() else f"column_{at}" for at, cell in enumerate(first, start=1)]
     if len({*first}) < len(first):
         double = next(name for name in first if first.count(name) > 1)
         raise InputError(f"{reading.name} has two columns named '{double[:80]}'", _HOW)

@@ -39,6 +39,8 @@ def read(file: Path, reading: Reading) -> Iterator[dict[str, Any]]:
                 value = _UNSURE if inside else _quick(line)
                 if value is _UNSURE:
                     value = _value(line, reading.name, number)
+                if isinstance(value, dict) and len(beginning) == 1 and ".jsonl" not in reading.name:
+                    _refuse_columns(value, reading.name)
                 if not isinstance(value, dict):
                     raise _bad(reading.name, number, f"a {_kind(value)}, not an object")
                 yield value
@@ -79,6 +81,8 @@ def _is_object(line: bytes) -> bool:
 
 def _of_whole(content: bytes, name: str) -> Iterator[dict[str, Any]]:
     value = _value(content, name)
+    if isinstance(value, dict):
+        _refuse_columns(value, name)
     rows = value if isinstance(value, list) else [value]
     if not rows:
         raise _without_rows(name)
@@ -87,6 +91,15 @@ def _of_whole(content: bytes, name: str) -> Iterator[dict[str, Any]]:
         if not isinstance(row, dict):
             raise InputError(f"row {number} of {name} is a {_kind(row)}, not an object", "repair or remove the row")
         yield row
+
+
+def _refuse_columns(value: dict[str, Any], name: str) -> None:
+    """Refuse a table that was written column by column: read as one row, its texts would be one."""
+    sizes = {len(cell) if isinstance(cell, list) else 0 for cell in value.values()}
+    if len(value) > 1 and len(sizes) == 1 and max(sizes) > 1:
+        raise InputError(
+            f"{name} has columns, each a list of {max(sizes)}, and no rows", "write one object for each row"
+        )
 
 
 def _value(content: bytes, name: str, line: int | None = None) -> Any:
