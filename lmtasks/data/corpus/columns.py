@@ -13,6 +13,10 @@ import pyarrow.compute as pc
 from lmtasks.errors import InputError, nearest
 
 
+CHATS = frozenset({"messages", "conversations", "conversation"})
+"""Columns that conversations are usually in."""
+
+
 class UntoldError(InputError):
     """Nobody said which column is the text, and it cannot be guessed; whoever has a row may show it."""
 
@@ -122,7 +126,7 @@ def _guess(schema: pa.Schema, source: str) -> tuple[str, ...]:
     told = why.get(len(texts), f"{len(texts)} columns hold text")
     raise UntoldError(
         f"cannot tell which column of {source} is the text: {told} of {', '.join(_leaves(schema))}",
-        "--text_column NAME",
+        "--chat, or --text_column NAME" if CHATS & {*schema.names} else "--text_column NAME",
     )
 
 

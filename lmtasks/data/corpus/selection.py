@@ -14,11 +14,8 @@ import pyarrow.compute as pc
 from datasets.fingerprint import Hasher
 
 from lmtasks.api import ReadSettings
-from lmtasks.data.corpus.columns import bad_row, first_mixed, strings, text_path
+from lmtasks.data.corpus.columns import CHATS, bad_row, first_mixed, strings, text_path
 from lmtasks.errors import InputError
-
-_CHATS = ("messages", "conversations", "conversation")
-"""Columns that conversations are usually in."""
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -76,7 +73,7 @@ class Selection:
         if self.settings.text_template is not None:
             return [*fields_of(self.settings.text_template)]
         if self.settings.chat and self.settings.text_column is None:
-            found = [name for name in _CHATS if name in schema.names]
+            found = [name for name in schema.names if name in CHATS]
             if not found:
                 known = ", ".join(schema.names)
                 raise InputError(f"{self.name} has no column of conversations: it has {known}", "--text_column NAME")

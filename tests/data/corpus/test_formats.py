@@ -83,6 +83,7 @@ TURNS = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
 CASES: dict[str, tuple[str, str | bytes, list[str] | str]] = {
     "one text": ("a.txt", "Once upon a time.\nThere was a cat.\n", ["Once upon a time.\nThere was a cat.\n"]),
     "turns": ("a.json", json.dumps([{"id": "x", "conversations": TURNS}]), "row 1 has id: 'x', conversations: "),
+    "turns, what to type": ("a.jsonl", json.dumps({"id": "x", "messages": TURNS}), "(--chat, or --text_column NAME)"),
     "quotes in tsv": ("a.tsv", 'id\ttext\n1\t"Hello, he\n2\tPlain\n3\tShe "b"\n', ['"Hello, he', "Plain", 'She "b"']),
     "two columns of tsv": ("a.tsv", 'id\ta\tb\n1\t"x" y\tplain\n2\t"un\tother\n', "2 columns hold text of id, a, b"),
     "semicolons": ("a.csv", "id;text;label\n0;The cat;pos\n1;The dog;neg\n", ["The cat", "The dog"]),
