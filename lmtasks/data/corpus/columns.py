@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from lmtasks.errors import InputError, nearest
 
-
 CHATS = frozenset({"messages", "conversations", "conversation"})
 """Columns that conversations are usually in."""
 
