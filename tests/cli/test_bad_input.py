@@ -423,6 +423,18 @@ NUMBERS = [
     Bad("scheduler without its argument", f"{GOOD} --lr_scheduler_type cosine_with_min_lr", "min_lr"),
     Bad("fewer than no workers", f"{GOOD} --dataloader_num_workers -1", "num_workers"),
     Bad("the best of nothing", f"{GOOD} --save_strategy best", "--metric_for_best_model", "loss"),
+    Bad(
+        "the best of no figure",
+        f"{GOOD} --eval_strategy steps --metric_for_best_model perplexty",
+        "perplexty is no figure of the evaluation during training, did you mean 'perplexity'",
+        "one of loss, ",
+    ),
+    Bad(
+        "more loss is better",
+        f"{GOOD} --eval_strategy steps --metric_for_best_model loss --greater_is_better true",
+        "--greater_is_better true contradicts --metric_for_best_model loss: less of it is better",
+        "leave --greater_is_better out",
+    ),
     Bad("checkpoints by somebody else", f"{GOOD} --enable_jit_checkpoint", "--enable_jit_checkpoint is not supported"),
     Bad("fewer than no steps", f"{GOOD} --max_steps -5", "--max_steps cannot be"),
     Bad("tf32 without a GPU", f"{GOOD} --tf32 true", "tf32"),

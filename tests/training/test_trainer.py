@@ -663,6 +663,12 @@ def test_best_model_can_be_loaded_at_the_end(school: School) -> None:
     assert result.done.state.best_metric == min(figures)
 
 
+def test_a_best_model_by_a_figure_that_is_not_there_is_a_failed_run(school: School) -> None:
+    how = {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "perplexty"}
+    with pytest.raises(RunError, match="perplexty is no figure of the evaluation, did you mean 'perplexity'"):
+        school.train("bert", max_steps=1, **how)
+
+
 def test_nothing_is_printed_on_stdout(school: School, capfd: pytest.CaptureFixture[str]) -> None:
     school.train("bert", max_steps=2)
     assert capfd.readouterr().out == ""
