@@ -27,6 +27,7 @@ from lmtasks.training.callbacks import (
     CheckpointCallback,
     EpochCallback,
     LogCallback,
+    NothingTwiceCallback,
     ScheduleCallback,
     SignalCallback,
 )
@@ -46,11 +47,18 @@ class RecipeTrainer(Trainer):
         self.loss_is_scaled_for_ga = True  # see compute_loss
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
+        self.add_callback(NothingTwiceCallback)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor]:
-        """The batches of one optimiser step, and the number of their targets in all processes."""
+        """The batches of one optimiser step, and the number of their targets in all processes.
+
+        None where all steps are done: resumed there in mid-epoch, the Trainer would look only after one more.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return [], torch.zeros((), device=device)
         batches = [self._without_repeats(batch) for batch in itertools.islice(epoch_iterator, num_batches)]
         counts = [0 if REPEATED in batch else self.recipe.targets(batch).numel() for batch in batches]
         return batches, self.accelerator.reduce(torch.tensor(sum(counts), device=device), reduction="sum")

@@ -557,6 +557,32 @@ def test_resuming_skips_a_checkpoint_that_was_not_written_to_its_end(model_folde
     assert [line["step"] for line in log_of("out")][-3:] == [5, 6, 6]
 
 
+KILLED = """
+import os, signal
+
+import lmtasks.runs.execute
+from lmtasks import run
+
+lmtasks.runs.execute.figures_of = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+run("{recipe}", model="{model}", output_dir="killed", **{how})
+"""
+
+
+def test_a_run_killed_after_its_last_step_only_evaluates_and_saves(model_folders: dict[str, Path]) -> None:
+    how = {**SMALL, "train_file": "text.txt", "max_steps": 7, "save_steps": 7, "lr_scheduler_type": "constant"}
+    script = KILLED.format(recipe="masked-lm", model=model_folders["roberta"], how=how)
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -signal.SIGKILL
+    assert [path.name for path in Path("killed/checkpoints").iterdir()] == ["checkpoint-7"]
+    assert contents("killed/run.json")["status"] == "running"
+    tuned("masked-lm", model_folders["roberta"], "killed", **how, resume_from_checkpoint=True)
+    tuned("masked-lm", model_folders["roberta"], "whole", **how)
+    assert Path("killed/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    assert contents("killed/eval_results.json") == contents("whole/eval_results.json")
+    assert contents("killed/run.json")["status"] == "done"
+    state = contents("killed/trainer_state.json")
+    assert (state["global_step"], state["max_steps"]) == (7, 7)
+
+
 def test_a_named_checkpoint_can_be_resumed(model_folders: dict[str, Path]) -> None:
     more = {"max_steps": 6, "save_steps": 2}
     tuned("causal-lm", model_folders["gpt2"], "out", **more)

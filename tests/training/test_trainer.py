@@ -513,6 +513,37 @@ def test_resumption_is_exact_with_gradient_accumulation(step: int, school: Schoo
     assert same(resumed.model, whole.model)
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"max_steps": 8, "save_strategy": "steps", "save_steps": 4},
+        {"max_steps": 9, "save_strategy": "steps", "save_steps": 4},
+        {"max_steps": 5, "save_strategy": "steps", "save_steps": 5, "gradient_accumulation_steps": 2},
+        {"max_steps": 8, "save_strategy": "epoch", "eval_strategy": "epoch", "load_best_model_at_end": True},
+        {"save_strategy": "steps", "save_steps": 9, "eval_strategy": "steps", "eval_steps": 3},
+    ],
+    ids=["in mid-epoch", "after an epoch", "accumulated", "by epochs", "evaluated"],
+)
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_training_resumed_after_its_last_step_makes_no_further_one(
+    kind: str, how: dict[str, Any], school: School
+) -> None:
+    """At a constant rate one more step would change the weights; at one that has fallen to zero it would not."""
+    how = {**NINE, "lr_scheduler_type": "constant", **how}
+    whole = school.train(kind, **how)
+    last = latest(whole.folder)
+    before = {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in last.iterdir()}
+    resumed = school.train(kind, **how, resume=last)
+    assert resumed.steps == []
+    assert resumed.done.state.global_step == whole.done.state.global_step == how.get("max_steps", 9)
+    assert resumed.done.metrics["epoch"] == whole.done.metrics["epoch"]
+    assert same(resumed.model, whole.model)
+    history = [[entry for entry in run.done.state.log_history if "train_loss" not in entry] for run in (whole, resumed)]
+    assert history[0] == history[1]
+    assert list((resumed.folder / "checkpoints").glob("*")) == []
+    assert {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in last.iterdir()} == before
+
+
 def test_ctrl_c_stops_likewise(school: School) -> None:
     with pytest.raises(Interrupted, match="stopped by SIGINT") as caught:
         school.train("bert", wrap=interrupting(2, signal.SIGINT), num_train_epochs=5)
