@@ -173,7 +173,7 @@ def train(
         before_step: called before every step with the number of steps done.
 
     Raises:
-        RunError: diverged or out of memory.
+        RunError: diverged, out of memory, or ended before all steps were done.
         Interrupted: stopped by a signal, after saving a checkpoint.
     """
     examples = train_dataset.examples
@@ -206,6 +206,11 @@ def train(
             f"stopped by {name} after step {trainer.state.global_step}, with a checkpoint",
             "the same command with --resume_from_checkpoint true goes on from there",
             signals.received,
+        )
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise RunError(
+            f"training ended after {trainer.state.global_step} of {trainer.state.max_steps} steps",
+            "lower --per_device_train_batch_size, or give more data",
         )
     speed = round((trainer.state.global_step - logged.first) * per_step / output.metrics["train_runtime"], 1)
     metrics = {**output.metrics, f"train_{examples.unit.replace(' ', '_')}_per_second": speed}

@@ -405,6 +405,12 @@ NUMBERS = [
     Bad("seed too long", f"{GOOD} --seed 4294967296", "--seed cannot be '4294967296'"),
     Bad("hide nothing", f"{GOOD} --mlm_probability 0", "--mlm_probability cannot be", "share"),
     Bad("hide everything", f"{GOOD} --mlm_probability 1", "--mlm_probability cannot be", "share"),
+    Bad(
+        "no whole batch for so many steps",
+        f"{GOOD} --dataloader_drop_last --max_train_samples 7",
+        "there are 7 examples, less than one batch, and --dataloader_drop_last drops it",
+        "--per_device_train_batch_size",
+    ),
     Bad("save every zero steps", f"{GOOD} --save_steps 0", "--save_steps cannot be"),
     Bad("log every zero steps", f"{GOOD} --logging_steps 0", "logging"),
     Bad("no samples", f"{GOOD} --max_train_samples 0", "--max_train_samples cannot be '0'"),

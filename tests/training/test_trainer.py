@@ -641,6 +641,13 @@ def test_running_out_of_memory_is_a_failed_run_that_says_what_to_do(error: type[
     assert "--gradient_accumulation_steps" in caught.value.hint
 
 
+def test_fewer_steps_than_planned_are_a_failed_run(school: School) -> None:
+    how = {"max_steps": 5, "dataloader_drop_last": True, "per_device_train_batch_size": 16}
+    with pytest.raises(RunError, match="training ended after 0 of 5 steps") as caught:
+        school.train("bert", packed=blocks_of(8), **how)
+    assert caught.value.exit_code == 3 and "--per_device_train_batch_size" in caught.value.hint
+
+
 # --- what is told ---
 
 
