@@ -544,6 +544,60 @@ def test_training_resumed_after_its_last_step_makes_no_further_one(
     assert {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in last.iterdir()} == before
 
 
+TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_tokens_per_second"}
+
+
+def untimed(result: Result) -> dict[str, float]:
+    assert result.done.metrics.keys() >= TIMES
+    return {name: value for name, value in result.done.metrics.items() if name not in TIMES}
+
+
+@pytest.mark.parametrize("more", [{"logging_steps": 4}, {"logging_steps": 2, "gradient_accumulation_steps": 2}])
+def test_metrics_of_resumed_training_are_those_of_all_steps(more: dict[str, Any], school: School) -> None:
+    """Resumed anywhere, and from a checkpoint of what was itself resumed."""
+    how = {**NINE, **more, "save_strategy": "steps", "save_steps": 1, "include_num_input_tokens_seen": True}
+    whole = school.train("roberta", **how)
+    steps = whole.done.state.global_step
+    assert untimed(whole)["train_loss"] > 0
+    for step in (1, 3, steps):
+        resumed = school.train("roberta", **how, resume=whole.folder / "checkpoints" / f"checkpoint-{step}")
+        assert untimed(resumed) == untimed(whole), step
+    folder = school.root / "chain"
+    school.train("roberta", **how, folder=folder, resume=whole.folder / "checkpoints" / "checkpoint-3")
+    again = school.train("roberta", **how, resume=folder / "checkpoints" / "checkpoint-4")
+    assert untimed(again) == untimed(whole)
+
+
+def test_times_of_resumed_training_are_those_of_all_its_legs(school: School) -> None:
+    how = {**NINE, "save_strategy": "steps", "save_steps": 6}
+    whole = school.train("roberta", **how)
+    checkpoint = whole.folder / "checkpoints" / "checkpoint-6"
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    taken = state["stateful_callbacks"]["lmtasks"]["seconds"]
+    assert 0 < taken < whole.done.metrics["train_runtime"]
+    state["stateful_callbacks"]["lmtasks"]["seconds"] = 1000.0
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    metrics = school.train("roberta", **how, resume=checkpoint).done.metrics
+    runtime = metrics["train_runtime"]
+    assert 1000 < runtime < 1000 + whole.done.metrics["train_runtime"] + 60
+    # Nine steps of four blocks of sixteen tokens.
+    assert metrics["train_steps_per_second"] == round(9 / runtime, 3)
+    assert metrics["train_samples_per_second"] == round(9 * 4 / runtime, 3)
+    assert metrics["train_tokens_per_second"] == round(9 * 4 * 16 / runtime, 1)
+
+
+def test_what_was_before_a_checkpoint_that_does_not_say_it_is_not_claimed(school: School) -> None:
+    whole = school.train("roberta", **NINE, save_strategy="steps", save_steps=6)
+    checkpoint = whole.folder / "checkpoints" / "checkpoint-6"
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    del state["stateful_callbacks"]["lmtasks"]
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    resumed = school.train("roberta", **NINE, resume=checkpoint)
+    metrics = resumed.done.metrics
+    assert "train_loss" not in metrics and same(resumed.model, whole.model)
+    assert metrics["train_tokens_per_second"] == pytest.approx(3 * 4 * 16 / metrics["train_runtime"], abs=0.06)
+
+
 def test_ctrl_c_stops_likewise(school: School) -> None:
     with pytest.raises(Interrupted, match="stopped by SIGINT") as caught:
         school.train("bert", wrap=interrupting(2, signal.SIGINT), num_train_epochs=5)
