@@ -474,6 +474,32 @@ CONFIG = [
         "once",
         file("bad.yaml", "train_split: train\ntrain-split: train"),
     ),
+    Bad(
+        "YAML key twice",
+        f"{GOOD} --config bad.yaml",
+        "bad.yaml': 'seed' is there twice, in lines 1 and 3",
+        "keep one",
+        file("bad.yaml", "seed: 1\nsplit_seed: 2\nseed: 3\n"),
+    ),
+    Bad(
+        "YAML key twice further in",
+        f"{GOOD} --config bad.yaml",
+        "bad.yaml': 'min_lr' is there twice, in lines 2 and 3",
+        "keep one",
+        file("bad.yaml", "lr_scheduler_kwargs:\n  min_lr: 1\n  min_lr: 2\n"),
+    ),
+    *(
+        Bad(
+            f"YAML that reads {written} as {read}",
+            f"{GOOD} --config bad.yaml",
+            f"bad.yaml', line 2: YAML does not read {written} as it is written, but as {read}",
+            "decimal",
+            file("bad.yaml", f"split_seed: 0x1F\nseed: {written}\n"),
+        )
+        for written, read in (("010", "8"), ("1:30", "90"), ("0b11", "3"), ("1:30.5", "90.5"))
+    ),
+    Bad("output in no folder", f"{MASKED} --train_file good.txt --output_dir ''", "--output_dir is empty", "leave it"),
+    Bad("revision of a folder", f"{GOOD} --revision v1", "--revision v1: the folder '", "leave --revision out"),
     Bad("bad YAML value", f"{GOOD} --config bad.yaml", "--fp16", "", file("bad.yaml", 'fp16: "maybe"')),
     Bad(
         "YAML list for a number", f"{GOOD} --config bad.yaml", "--seed cannot be [1]", "", file("bad.yaml", "seed: [1]")
