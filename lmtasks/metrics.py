@@ -28,6 +28,8 @@ def _info(description: str, features: dict[str, str], inputs: str) -> evaluate.M
 class Perplexity(evaluate.Metric):
     """Mean loss over all targets and its exponential, independent of how they were batched."""
 
+    greater_is_better = False
+
     def _info(self) -> evaluate.MetricInfo:
         return _info(
             "exp of the mean negative log-likelihood",
@@ -48,6 +50,8 @@ class BitsPerByte(evaluate.Metric):
     {'bits_per_byte': 0.5}
     """
 
+    greater_is_better = False
+
     def _info(self) -> evaluate.MetricInfo:
         return _info(
             "mean negative log-likelihood of a token in bits, times tokens per byte",
@@ -62,6 +66,8 @@ class BitsPerByte(evaluate.Metric):
 
 class Accuracy(evaluate.Metric):
     """Share of the targets to which the model gives its highest probability."""
+
+    greater_is_better = True
 
     def _info(self) -> evaluate.MetricInfo:
         return _info(

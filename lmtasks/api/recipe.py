@@ -146,7 +146,8 @@ class Recipe:
             evaluated in each, and the figures are called after it: ``{"sliding": ...}`` makes
             ``sliding_perplexity``. They are of the text alone: what stands around documents is not scored.
             None unless an option asks for it, for they cost time.
-        metrics: ``"module:Class"`` of ``evaluate.Metric`` classes.
+        metrics: ``"module:Class"`` of ``evaluate.Metric`` classes. With ``greater_is_better`` a class says whether
+            more is better: a bool, or a mapping from the names of its figures.
         perplexity_name: (options) to what the reported perplexity is, for people.
         required_tokens: roles that the tokenizer must fill, such as ``mask_token``.
         extra_tokens: special tokens that the tokenizer gets where it lacks them; the embeddings grow with it.

@@ -118,7 +118,13 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     settings = {name: kind(**parts[name]) for name, kind in SETTINGS.items()}
     hint = "give a number of steps, or leave it out for --num_train_epochs"
     problems.refuse(training["max_steps"] == 0, "--max_steps cannot be 0", hint)
+    folder = settings["output"].output_dir
+    problems.refuse(
+        folder is not None and not folder.strip(), "--output_dir is empty", "name a folder, or leave it out"
+    )
     _require_pinned_code(settings["model"], problems)
+    if "revision" in given:
+        _refuse_idle_revision(settings["model"], problems)
     problems.tell()
     return Request(
         recipe=recipe,
@@ -240,6 +246,13 @@ def _require_pinned_code(model: ModelSettings, problems: _Problems) -> None:
         "--trust_remote_code needs --revision with a full commit id",
         "read the code at that commit first; it will run with your rights",
     )
+
+
+def _refuse_idle_revision(model: ModelSettings, problems: _Problems) -> None:
+    """Refuse the revision of a folder: it has none, and would be taken as it lies there."""
+    name = model.model_name_or_path or model.config_name
+    idle = name is not None and Path(name).is_dir()
+    problems.refuse(idle, f"--revision {model.revision}: the folder '{name}' has no revisions", "leave --revision out")
 
 
 def refuse_idle(recipe: Recipe, typed: frozenset[str]) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from lmtasks.errors import InputError
+
+_AS_WRITTEN = re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)")
+"""Whole numbers that YAML reads as people do; it takes 010 for 8 and 1:30 for 90."""
 
 
 def read_mapping(path: str | Path, flag: str, example: str) -> dict[str, Any]:
@@ -15,12 +19,15 @@ def read_mapping(path: str | Path, flag: str, example: str) -> dict[str, Any]:
         example: what may stand in it, for the hint.
 
     Raises:
-        InputError: no such file, not YAML, or not a mapping.
+        InputError: no such file, not YAML, not a mapping, a name that is there twice, or a number that YAML does
+            not read as it is written.
     """
     import yaml
 
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        _refuse_doubtful(yaml.compose(text, Loader=yaml.SafeLoader), f"--{flag} '{path}'")
+        content = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"cannot read --{flag} '{path}': {error.strerror}", "give an existing YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -29,3 +36,40 @@ def read_mapping(path: str | Path, flag: str, example: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise InputError(f"--{flag} '{path}' must hold 'name: value' lines", f"for example: {example}")
     return content
+
+
+def _refuse_doubtful(root: Any, title: str) -> None:
+    """Refuse what YAML takes without a word, and nobody means."""
+    import yaml
+
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen:  # an alias, which may stand for what it is part of
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            _refuse_misread(node, title)
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        else:
+            lines: dict[Any, int] = {}
+            for key, value in node.value:
+                waiting += [key, value]
+                line = key.start_mark.line + 1
+                if isinstance(key, yaml.ScalarNode) and lines.setdefault(key.value, line) != line:
+                    raise InputError(
+                        f"{title}: '{key.value}' is there twice, in lines {lines[key.value]} and {line}", "keep one"
+                    )
+
+
+def _refuse_misread(node: Any, title: str) -> None:
+    import yaml
+
+    kind, value = node.tag.rpartition(":")[2], node.value
+    if (kind == "int" and not _AS_WRITTEN.fullmatch(value)) or (kind == "float" and ":" in value):
+        raise InputError(
+            f"{title}, line {node.start_mark.line + 1}: YAML does not read {value} as it is written, but as"
+            f" {yaml.safe_load(value)}",
+            "write a decimal number without zeros before it, or text in quotes",
+        )

@@ -160,11 +160,11 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
 
 
 def total_steps(examples: int, arguments: TrainingArguments) -> int:
-    """Optimiser steps of a run over so many examples, as the Trainer counts them."""
-    if arguments.max_steps > 0:
-        return int(arguments.max_steps)
+    """Optimiser steps of a run over so many examples, as the Trainer counts them; none where there is no batch."""
     share = examples / (arguments.train_batch_size * arguments.world_size)
     batches = math.floor(share) if arguments.dataloader_drop_last else math.ceil(share)
+    if batches and arguments.max_steps > 0:
+        return int(arguments.max_steps)
     steps_per_epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
     steps: int = math.ceil(arguments.num_train_epochs * steps_per_epoch)
     return steps

@@ -16,9 +16,9 @@ from lmtasks.config.training_arguments import training_arguments
 from lmtasks.config.world import ALONE, World
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import InputError
+from lmtasks.runs.arguments import fitted_arguments
 from lmtasks.runs.load import Data, load
 from lmtasks.runs.plan import Plan, plan_of
-from lmtasks.training.precision import with_precision
 from lmtasks.training.rehearsal import rehearse
 
 
@@ -80,7 +80,7 @@ def prepare(request: Request, world: World = ALONE) -> Prepared:
         check_can_push(request.output.hub_model_id or folder.name)
     loaded = load(request, training=True, check_data=lambda data: _require_same_data(data, folder))
     model = loaded.model
-    request = replace(loaded.data.request, training=with_precision(loaded.data.request.training, model))
+    request = replace(loaded.data.request, training=fitted_arguments(loaded.data, model))
     # A checkpoint has the weights and the two moments of Adam, the run once more the weights.
     require_space(folder, 4 * sum(parameter.nbytes for parameter in model.parameters()))
     plan = plan_of(request, folder, loaded)

@@ -58,6 +58,21 @@ class CheckpointCallback(TrainerCallback):
             self.processor.save_pretrained(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
+class NothingTwiceCallback(TrainerCallback):
+    """Where no step was left to do, neither saves nor evaluates what the checkpoint has of the epoch's end."""
+
+    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
+        """Note the steps that were done before."""
+        self.first = state.global_step
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Comes after the Trainer's own callback has decided what is due."""
+        if state.global_step == self.first:
+            control.should_save = False
+            if any("eval_loss" in entry and entry["step"] == self.first for entry in state.log_history):
+                control.should_evaluate = False
+
+
 class LogCallback(TrainerCallback):
     """Writes ``log.jsonl``, shows progress, and stops a run that has diverged.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,15 +52,37 @@ def evaluate_model(
     with in_mode(model), sparse(model), torch.no_grad(), fixed_chance():
         for batch in _batches(model, dataset, collate, batch_size, world):
             if (asked := recipe.targets(batch)).numel():  # one last token has nothing to be told from
-                total, targets, *more = recipe.loss(model, batch)
-                further: dict[str, Any] = {name: value.tolist() for sums in more for name, value in sums.items()}
-                rows.append({"loss": float(total), "targets": int(targets), **further})
+                rows.append(_row(model, recipe, batch))
                 unigram += _surprise(frequencies, asked)
             done += len(next(iter(batch.values())))
             progress(int(done))
     parts = world.gather((rows, unigram))
     unigram = math.fsum(share for _, share in parts)
     return _figures(recipe, dataset, [row for rows, _ in parts for row in rows], unigram)
+
+
+def figures_to_come(
+    model: torch.nn.Module, recipe: Recipe, dataset: ExampleDataset, example: Batch
+) -> dict[str, bool | None]:
+    """The figures that :func:`evaluate_model` will give, by name, without evaluating.
+
+    Args:
+        example: a collated batch of the dataset that has a target.
+
+    Returns:
+        whether more is better; None where nobody says. A metric says it of all its figures with ``greater_is_better``,
+        a bool, or of each with a mapping from their names.
+    """
+    with in_mode(model), sparse(model), torch.no_grad(), fixed_chance():
+        rows = [_row(model, recipe, example)]
+    unigram = _surprise(_frequencies(dataset.examples), recipe.targets(example))
+    better: dict[str, bool] = {"loss": False, "unigram_loss": False, "bits_per_byte": False}
+    for reference in recipe.metrics:
+        metric = resolve(reference)(keep_in_memory=True)
+        said = getattr(metric, "greater_is_better", {})
+        named = metric.compute(**{name: [row[name] for row in rows] for name in metric.features})
+        better |= said if isinstance(said, Mapping) else dict.fromkeys(named, bool(said))
+    return {name: better.get(name) for name in _figures(recipe, dataset, rows, unigram)}
 
 
 @contextmanager
@@ -72,6 +94,13 @@ def fixed_chance() -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(EVALUATION_SEED)
         yield
+
+
+def _row(model: torch.nn.Module, recipe: Recipe, batch: Batch) -> dict[str, Any]:
+    """The sums of a batch, by name, for the metrics."""
+    total, targets, *more = recipe.loss(model, batch)
+    further: dict[str, Any] = {name: value.tolist() for sums in more for name, value in sums.items()}
+    return {"loss": float(total), "targets": int(targets), **further}
 
 
 def _batches(

@@ -27,11 +27,13 @@ from lmtasks.training.callbacks import (
     CheckpointCallback,
     EpochCallback,
     LogCallback,
+    NothingTwiceCallback,
     ScheduleCallback,
     SignalCallback,
 )
 from lmtasks.training.cpu_memory import kept_memory
 from lmtasks.training.evaluation import evaluate_model
+from lmtasks.training.totals import TotalsCallback
 
 REPEATED = "repeated"
 """In a batch that has nothing new in it: it takes part in a step and counts for nothing."""
@@ -46,11 +48,20 @@ class RecipeTrainer(Trainer):
         self.loss_is_scaled_for_ga = True  # see compute_loss
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
+        self.add_callback(NothingTwiceCallback)
+        self.totals = TotalsCallback()
+        self.add_callback(self.totals)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor]:
-        """The batches of one optimiser step, and the number of their targets in all processes."""
+        """The batches of one optimiser step, and the number of their targets in all processes.
+
+        None where all steps are done: resumed there in mid-epoch, the Trainer would look only after one more.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return [], torch.zeros((), device=device)
         batches = [self._without_repeats(batch) for batch in itertools.islice(epoch_iterator, num_batches)]
         counts = [0 if REPEATED in batch else self.recipe.targets(batch).numel() for batch in batches]
         return batches, self.accelerator.reduce(torch.tensor(sum(counts), device=device), reduction="sum")
@@ -96,6 +107,26 @@ class RecipeTrainer(Trainer):
         share: torch.Tensor = total / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
         return share * 0 if repeated else share
 
+    def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
+        """A batch forwards and backwards; its loss counts among those of the run."""
+        loss: torch.Tensor = super().training_step(*arguments, **named)
+        self.totals.add(loss)
+        return loss
+
+    def save_model(self, *arguments: Any, **named: Any) -> None:
+        """The model, and in the state, which the Trainer saves next, what a resumed run has to know."""
+        self.totals.keep(self.state)
+        super().save_model(*arguments, **named)
+
+    def log(self, logs: dict[str, Any], *arguments: Any) -> None:
+        """The last line is of the whole run, also where the Trainer has made only its last steps."""
+        if "train_loss" in logs:
+            planned = self.args.max_steps * self.get_total_train_batch_size(self.args)
+            whole = planned if self.args.max_steps > 0 else len(self.train_dataset) * self.args.num_train_epochs
+            steps = self.state.global_step
+            self.totals.complete(logs, steps, whole * steps / max(1, self.state.max_steps))
+        super().log(logs, *arguments)
+
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """lmtasks' figures of each evaluation set, under the names that the Trainer's users know."""
         sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
@@ -133,7 +164,8 @@ class Trained:
 
     Args:
         model: without the wrappers of several processes and of bfloat16: what is measured is what will be loaded.
-        metrics: ``train_loss``, ``train_runtime`` in seconds, ``train_tokens_per_second``, ...
+        metrics: ``train_loss``, ``train_runtime`` in seconds, ``train_tokens_per_second``, ...; of all steps, those
+            before a resumption included.
         state: the Trainer's, with its log.
     """
 
@@ -165,7 +197,7 @@ def train(
         before_step: called before every step with the number of steps done.
 
     Raises:
-        RunError: diverged or out of memory.
+        RunError: diverged, out of memory, or ended before all steps were done.
         Interrupted: stopped by a signal, after saving a checkpoint.
     """
     examples = train_dataset.examples
@@ -199,7 +231,13 @@ def train(
             "the same command with --resume_from_checkpoint true goes on from there",
             signals.received,
         )
-    speed = round((trainer.state.global_step - logged.first) * per_step / output.metrics["train_runtime"], 1)
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise RunError(
+            f"training ended after {trainer.state.global_step} of {trainer.state.max_steps} steps",
+            "lower --per_device_train_batch_size, or give more data",
+        )
+    told_of = trainer.state.global_step - trainer.totals.first
+    speed = round(told_of * per_step / output.metrics["train_runtime"], 1)
     metrics = {**output.metrics, f"train_{examples.unit.replace(' ', '_')}_per_second": speed}
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     return Trained(model, metrics, trainer.state)

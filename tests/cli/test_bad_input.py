@@ -405,6 +405,12 @@ NUMBERS = [
     Bad("seed too long", f"{GOOD} --seed 4294967296", "--seed cannot be '4294967296'"),
     Bad("hide nothing", f"{GOOD} --mlm_probability 0", "--mlm_probability cannot be", "share"),
     Bad("hide everything", f"{GOOD} --mlm_probability 1", "--mlm_probability cannot be", "share"),
+    Bad(
+        "no whole batch for so many steps",
+        f"{GOOD} --dataloader_drop_last --max_train_samples 7",
+        "there are 7 examples, less than one batch, and --dataloader_drop_last drops it",
+        "--per_device_train_batch_size",
+    ),
     Bad("save every zero steps", f"{GOOD} --save_steps 0", "--save_steps cannot be"),
     Bad("log every zero steps", f"{GOOD} --logging_steps 0", "logging"),
     Bad("no samples", f"{GOOD} --max_train_samples 0", "--max_train_samples cannot be '0'"),
@@ -423,6 +429,18 @@ NUMBERS = [
     Bad("scheduler without its argument", f"{GOOD} --lr_scheduler_type cosine_with_min_lr", "min_lr"),
     Bad("fewer than no workers", f"{GOOD} --dataloader_num_workers -1", "num_workers"),
     Bad("the best of nothing", f"{GOOD} --save_strategy best", "--metric_for_best_model", "loss"),
+    Bad(
+        "the best of no figure",
+        f"{GOOD} --eval_strategy steps --metric_for_best_model perplexty",
+        "perplexty is no figure of the evaluation during training, did you mean 'perplexity'",
+        "one of loss, ",
+    ),
+    Bad(
+        "more loss is better",
+        f"{GOOD} --eval_strategy steps --metric_for_best_model loss --greater_is_better true",
+        "--greater_is_better true contradicts --metric_for_best_model loss: less of it is better",
+        "leave --greater_is_better out",
+    ),
     Bad("checkpoints by somebody else", f"{GOOD} --enable_jit_checkpoint", "--enable_jit_checkpoint is not supported"),
     Bad("fewer than no steps", f"{GOOD} --max_steps -5", "--max_steps cannot be"),
     Bad("tf32 without a GPU", f"{GOOD} --tf32 true", "tf32"),
@@ -456,6 +474,32 @@ CONFIG = [
         "once",
         file("bad.yaml", "train_split: train\ntrain-split: train"),
     ),
+    Bad(
+        "YAML key twice",
+        f"{GOOD} --config bad.yaml",
+        "bad.yaml': 'seed' is there twice, in lines 1 and 3",
+        "keep one",
+        file("bad.yaml", "seed: 1\nsplit_seed: 2\nseed: 3\n"),
+    ),
+    Bad(
+        "YAML key twice further in",
+        f"{GOOD} --config bad.yaml",
+        "bad.yaml': 'min_lr' is there twice, in lines 2 and 3",
+        "keep one",
+        file("bad.yaml", "lr_scheduler_kwargs:\n  min_lr: 1\n  min_lr: 2\n"),
+    ),
+    *(
+        Bad(
+            f"YAML that reads {written} as {read}",
+            f"{GOOD} --config bad.yaml",
+            f"bad.yaml', line 2: YAML does not read {written} as it is written, but as {read}",
+            "decimal",
+            file("bad.yaml", f"split_seed: 0x1F\nseed: {written}\n"),
+        )
+        for written, read in (("010", "8"), ("1:30", "90"), ("0b11", "3"), ("1:30.5", "90.5"))
+    ),
+    Bad("output in no folder", f"{MASKED} --train_file good.txt --output_dir ''", "--output_dir is empty", "leave it"),
+    Bad("revision of a folder", f"{GOOD} --revision v1", "--revision v1: the folder '", "leave --revision out"),
     Bad("bad YAML value", f"{GOOD} --config bad.yaml", "--fp16", "", file("bad.yaml", 'fp16: "maybe"')),
     Bad(
         "YAML list for a number", f"{GOOD} --config bad.yaml", "--seed cannot be [1]", "", file("bad.yaml", "seed: [1]")

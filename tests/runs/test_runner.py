@@ -104,6 +104,13 @@ def contents(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=refuse)
 
 
+def untimed(path: str) -> dict[str, float]:
+    """Results but for the times, which are there."""
+    results = contents(path)
+    assert results.keys() >= TIMES
+    return {name: value for name, value in results.items() if name not in TIMES}
+
+
 def log_of(folder: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(folder, "log.jsonl").read_text().splitlines()]
 
@@ -534,6 +541,8 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     assert lmtasks(*words, "--output_dir", "whole").code == 0
     assert Path("interrupted/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
     assert contents("interrupted/eval_results.json") == contents("whole/eval_results.json")
+    for name in ("train_results.json", "all_results.json"):
+        assert untimed(f"interrupted/{name}") == untimed(f"whole/{name}")
     assert contents("interrupted/run.json")["status"] == "done"
     steps = [line["step"] for line in log_of("interrupted") if "loss" in line]
     assert steps == list(range(1, 301))
@@ -555,6 +564,32 @@ def test_resuming_skips_a_checkpoint_that_was_not_written_to_its_end(model_folde
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights("out").items())
     assert again.metrics["eval_loss"] == whole.metrics["eval_loss"]
     assert [line["step"] for line in log_of("out")][-3:] == [5, 6, 6]
+
+
+KILLED = """
+import os, signal
+
+import lmtasks.runs.execute
+from lmtasks import run
+
+lmtasks.runs.execute.figures_of = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+run("{recipe}", model="{model}", output_dir="killed", **{how})
+"""
+
+
+def test_a_run_killed_after_its_last_step_only_evaluates_and_saves(model_folders: dict[str, Path]) -> None:
+    how = {**SMALL, "train_file": "text.txt", "max_steps": 7, "save_steps": 7, "lr_scheduler_type": "constant"}
+    script = KILLED.format(recipe="masked-lm", model=model_folders["roberta"], how=how)
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -signal.SIGKILL
+    assert [path.name for path in Path("killed/checkpoints").iterdir()] == ["checkpoint-7"]
+    assert contents("killed/run.json")["status"] == "running"
+    tuned("masked-lm", model_folders["roberta"], "killed", **how, resume_from_checkpoint=True)
+    tuned("masked-lm", model_folders["roberta"], "whole", **how)
+    assert Path("killed/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    assert untimed("killed/all_results.json") == untimed("whole/all_results.json")
+    assert contents("killed/run.json")["status"] == "done"
+    state = contents("killed/trainer_state.json")
+    assert (state["global_step"], state["max_steps"]) == (7, 7)
 
 
 def test_a_named_checkpoint_can_be_resumed(model_folders: dict[str, Path]) -> None:
@@ -683,14 +718,16 @@ def test_a_run_whose_blocks_were_shortened_can_be_resumed(model_folders: dict[st
     )
 
 
-def test_the_rate_of_a_resumed_run_counts_its_own_steps_only(model_folders: dict[str, Path]) -> None:
+def test_a_resumed_run_tells_of_all_its_steps(model_folders: dict[str, Path]) -> None:
     more = {"max_steps": 6, "save_steps": 5}
     tuned("causal-lm", model_folders["gpt2"], "out", **more)
-    record = contents("out/run.json")
+    before, record = untimed("out/all_results.json"), contents("out/run.json")
     Path("out/run.json").write_text(json.dumps({**record, "status": "running"}))
     last = "out/checkpoints/checkpoint-5"
     metrics = tuned("causal-lm", model_folders["gpt2"], "out", **more, resume_from_checkpoint=last).metrics
-    assert metrics["train_tokens_per_second"] == pytest.approx(8 * 16 / metrics["train_runtime"], rel=0.01)
+    assert untimed("out/all_results.json") == before
+    assert metrics["train_tokens_per_second"] == pytest.approx(6 * 8 * 16 / metrics["train_runtime"], rel=0.01)
+    assert log_of("out")[-1]["train_loss"] == before["train_loss"]
 
 
 def test_evaluate_takes_a_run_of_fewer_samples(model_folders: dict[str, Path]) -> None:

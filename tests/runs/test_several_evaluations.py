@@ -12,7 +12,7 @@ import datasets
 import pytest
 
 import lmtasks as package
-from lmtasks.errors import InputError, RunError
+from lmtasks.errors import InputError
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.result import Run
 
@@ -99,11 +99,13 @@ def test_a_best_model_by_no_figure_is_refused_with_the_figures(model_folders: di
         "metric_for_best_model": "tow_loss",
         "validation_file": "two=a.txt",
     }
-    with pytest.raises(RunError, match="tow_loss is no figure of the evaluation, did you mean 'two_loss'") as caught:
+    found = "tow_loss is no figure of the evaluation during training, did you mean 'two_loss'"
+    with pytest.raises(InputError, match=found) as caught:
         package.run(
             "causal-lm", model=str(model_folders["gpt2"]), train_file="train.txt", output_dir="out", **how, **SMALL
         )
     assert "two_perplexity" in str(caught.value.hint)
+    assert not Path("out").exists()
 
 
 def planned(model: Path, **more: Any) -> Plan:

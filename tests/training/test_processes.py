@@ -146,6 +146,28 @@ def test_two_processes_give_the_numbers_of_one(
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
 
 
+def test_two_processes_resume_to_the_results_of_the_uninterrupted_run(
+    model_folders: dict[str, Path], text_file: Path, tmp_path: Path
+) -> None:
+    """In mid-epoch, at a constant rate, and with losses that are logged further apart."""
+    out = tmp_path / "out"
+    words = ["run", "masked-lm", "--model", str(model_folders["modernbert"]), "--train_file", str(text_file)]
+    words += ["--block_size", "16", "--max_train_samples", "26", "--max_eval_samples", "7", "--max_steps", "5"]
+    words += ["--per_device_train_batch_size", "4", "--save_steps", "1", "--logging_steps", "4", "--use_cpu"]
+    words += ["--lr_scheduler_type", "constant", "--output_dir", str(out)]
+    whole, weights = in_two_processes(*words)["metrics"], (out / "model.safetensors").read_bytes()
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    checkpoint = str(out / "checkpoints" / "checkpoint-2")
+    resumed = in_two_processes(*words, "--resume_from_checkpoint", checkpoint)["metrics"]
+    timed = {name for name in whole if name == "train_runtime" or name.endswith("_per_second")}
+    assert timed and whole["train_loss"] > 0
+    assert {name: resumed[name] for name in whole.keys() - timed} == {
+        name: whole[name] for name in whole.keys() - timed
+    }
+    assert (out / "model.safetensors").read_bytes() == weights
+
+
 def test_a_recipe_whose_batches_have_no_row_for_each_example_is_refused_before_training(
     recipes: dict[str, tuple[str, Any, str]], model_folders: dict[str, Path], text_file: Path, tmp_path: Path
 ) -> None:

@@ -513,6 +513,91 @@ def test_resumption_is_exact_with_gradient_accumulation(step: int, school: Schoo
     assert same(resumed.model, whole.model)
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"max_steps": 8, "save_strategy": "steps", "save_steps": 4},
+        {"max_steps": 9, "save_strategy": "steps", "save_steps": 4},
+        {"max_steps": 5, "save_strategy": "steps", "save_steps": 5, "gradient_accumulation_steps": 2},
+        {"max_steps": 8, "save_strategy": "epoch", "eval_strategy": "epoch", "load_best_model_at_end": True},
+        {"save_strategy": "steps", "save_steps": 9, "eval_strategy": "steps", "eval_steps": 3},
+    ],
+    ids=["in mid-epoch", "after an epoch", "accumulated", "by epochs", "evaluated"],
+)
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_training_resumed_after_its_last_step_makes_no_further_one(
+    kind: str, how: dict[str, Any], school: School
+) -> None:
+    """At a constant rate one more step would change the weights; at one that has fallen to zero it would not."""
+    how = {**NINE, "lr_scheduler_type": "constant", **how}
+    whole = school.train(kind, **how)
+    last = latest(whole.folder)
+    before = {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in last.iterdir()}
+    resumed = school.train(kind, **how, resume=last)
+    assert resumed.steps == []
+    assert resumed.done.state.global_step == whole.done.state.global_step == how.get("max_steps", 9)
+    assert resumed.done.metrics["epoch"] == whole.done.metrics["epoch"]
+    assert same(resumed.model, whole.model)
+    history = [[entry for entry in run.done.state.log_history if "train_loss" not in entry] for run in (whole, resumed)]
+    assert history[0] == history[1]
+    assert list((resumed.folder / "checkpoints").glob("*")) == []
+    assert {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in last.iterdir()} == before
+
+
+TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_tokens_per_second"}
+
+
+def untimed(result: Result) -> dict[str, float]:
+    assert result.done.metrics.keys() >= TIMES
+    return {name: value for name, value in result.done.metrics.items() if name not in TIMES}
+
+
+@pytest.mark.parametrize("more", [{"logging_steps": 4}, {"logging_steps": 2, "gradient_accumulation_steps": 2}])
+def test_metrics_of_resumed_training_are_those_of_all_steps(more: dict[str, Any], school: School) -> None:
+    """Resumed anywhere, and from a checkpoint of what was itself resumed."""
+    how = {**NINE, **more, "save_strategy": "steps", "save_steps": 1, "include_num_input_tokens_seen": True}
+    whole = school.train("roberta", **how)
+    steps = whole.done.state.global_step
+    assert untimed(whole)["train_loss"] > 0
+    for step in (1, 3, steps):
+        resumed = school.train("roberta", **how, resume=whole.folder / "checkpoints" / f"checkpoint-{step}")
+        assert untimed(resumed) == untimed(whole), step
+    folder = school.root / "chain"
+    school.train("roberta", **how, folder=folder, resume=whole.folder / "checkpoints" / "checkpoint-3")
+    again = school.train("roberta", **how, resume=folder / "checkpoints" / "checkpoint-4")
+    assert untimed(again) == untimed(whole)
+
+
+def test_times_of_resumed_training_are_those_of_all_its_legs(school: School) -> None:
+    how = {**NINE, "save_strategy": "steps", "save_steps": 6}
+    whole = school.train("roberta", **how)
+    checkpoint = whole.folder / "checkpoints" / "checkpoint-6"
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    taken = state["stateful_callbacks"]["lmtasks"]["seconds"]
+    assert 0 < taken < whole.done.metrics["train_runtime"]
+    state["stateful_callbacks"]["lmtasks"]["seconds"] = 1000.0
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    metrics = school.train("roberta", **how, resume=checkpoint).done.metrics
+    runtime = metrics["train_runtime"]
+    assert 1000 < runtime < 1000 + whole.done.metrics["train_runtime"] + 60
+    # Nine steps of four blocks of sixteen tokens.
+    assert metrics["train_steps_per_second"] == round(9 / runtime, 3)
+    assert metrics["train_samples_per_second"] == round(9 * 4 / runtime, 3)
+    assert metrics["train_tokens_per_second"] == round(9 * 4 * 16 / runtime, 1)
+
+
+def test_what_was_before_a_checkpoint_that_does_not_say_it_is_not_claimed(school: School) -> None:
+    whole = school.train("roberta", **NINE, save_strategy="steps", save_steps=6)
+    checkpoint = whole.folder / "checkpoints" / "checkpoint-6"
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    del state["stateful_callbacks"]["lmtasks"]
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    resumed = school.train("roberta", **NINE, resume=checkpoint)
+    metrics = resumed.done.metrics
+    assert "train_loss" not in metrics and same(resumed.model, whole.model)
+    assert metrics["train_tokens_per_second"] == pytest.approx(3 * 4 * 16 / metrics["train_runtime"], abs=0.06)
+
+
 def test_ctrl_c_stops_likewise(school: School) -> None:
     with pytest.raises(Interrupted, match="stopped by SIGINT") as caught:
         school.train("bert", wrap=interrupting(2, signal.SIGINT), num_train_epochs=5)
@@ -610,6 +695,13 @@ def test_running_out_of_memory_is_a_failed_run_that_says_what_to_do(error: type[
     assert "--gradient_accumulation_steps" in caught.value.hint
 
 
+def test_fewer_steps_than_planned_are_a_failed_run(school: School) -> None:
+    how = {"max_steps": 5, "dataloader_drop_last": True, "per_device_train_batch_size": 16}
+    with pytest.raises(RunError, match="training ended after 0 of 5 steps") as caught:
+        school.train("bert", packed=blocks_of(8), **how)
+    assert caught.value.exit_code == 3 and "--per_device_train_batch_size" in caught.value.hint
+
+
 # --- what is told ---
 
 
@@ -661,6 +753,12 @@ def test_best_model_can_be_loaded_at_the_end(school: School) -> None:
     )
     figures = [entry["eval_perplexity"] for entry in result.log if "eval_perplexity" in entry]
     assert result.done.state.best_metric == min(figures)
+
+
+def test_a_best_model_by_a_figure_that_is_not_there_is_a_failed_run(school: School) -> None:
+    how = {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "perplexty"}
+    with pytest.raises(RunError, match="perplexty is no figure of the evaluation, did you mean 'perplexity'"):
+        school.train("bert", max_steps=1, **how)
 
 
 def test_nothing_is_printed_on_stdout(school: School, capfd: pytest.CaptureFixture[str]) -> None:
