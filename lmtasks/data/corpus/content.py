@@ -131,17 +131,22 @@ def _told(path: Path) -> str | None:
     # Scripts beyond Latin have few zeros in UTF-16, those of spaces and line breaks; as UTF-8, they are none or odd.
     if 0 in start and _legible(start, "utf-8") < MOSTLY:
         best = max(_WIDE, key=lambda encoding: _legible(start, encoding))
-        return best if _legible(start, best) >= LEGIBLE else None
+        return best if _legible(start, best) >= LEGIBLE and set(" \n") & {*_beginning(start, best)} else None
     return None
 
 
 def _legible(start: bytes, encoding: str) -> float:
     """The share of characters at the beginning of a file that a person could read; 0 if it is not in that encoding."""
-    try:
-        text = codecs.getincrementaldecoder(encoding)().decode(start[: 1 << 16])
-    except UnicodeDecodeError:
-        return 0.0
+    text = _beginning(start, encoding)
     return sum(letter.isprintable() or letter.isspace() for letter in text) / max(1, len(text))
+
+
+def _beginning(start: bytes, encoding: str) -> str:
+    """The first characters of a file in an encoding; none if it is not in that."""
+    try:
+        return codecs.getincrementaldecoder(encoding)().decode(start[: 1 << 16])
+    except UnicodeDecodeError:
+        return ""
 
 
 def _transcoded(file: Path, path: Path, encoding: str) -> Iterator[bytes]:
