@@ -33,9 +33,13 @@ class Deferred:
 
     reference: str
 
+    def resolved(self) -> Any:
+        """The function itself."""
+        return resolve(self.reference)
+
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """The function's result."""
-        return resolve(self.reference)(*arguments, **named)
+        return self.resolved()(*arguments, **named)
 
 
 def defer(declaration: Any, title: str, *fields: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 import json
 import os
@@ -17,7 +18,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.ipc
 
-from lmtasks.api import Format, ReadSettings
+from lmtasks.api import Deferred, Format, ReadSettings
 from lmtasks.data.corpus import content
 from lmtasks.data.corpus.columns import UntoldError
 from lmtasks.data.corpus.find import format_of
@@ -89,11 +90,19 @@ def _place(files: Sequence[_DataFile], data: ReadSettings) -> Path:
         "files": [(content.digest(file.content), file.format.name) for file in files],
         "settings": {name: getattr(data, name) for name in _HOW},
         "versions": [LAYOUT, metadata.version("lmtasks"), datasets.__version__, pa.__version__],
-        # Formats of plugins change with their packages, whose versions nobody raises while they are written.
-        "readers": sorted({repr(file.format.read) for file in files}),
+        "readers": sorted({_code_of(file.format) for file in files}),
     }
     key = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
     return Path(datasets.config.HF_DATASETS_CACHE, "lmtasks-rows", f"{key}.arrow")
+
+
+def _code_of(kind: Format) -> str:
+    """The module that reads a format: whoever writes one raises no version with every change of it."""
+    module = inspect.getmodule(kind.read.resolved() if isinstance(kind.read, Deferred) else kind.read)
+    try:
+        return inspect.getsource(module) if module is not None else repr(kind.read)
+    except OSError:
+        return repr(kind.read)
 
 
 def _write(kept: Path, files: Sequence[_DataFile], data: ReadSettings) -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lmtasks import InputError
 from lmtasks.config.settings import DataSettings
-from lmtasks.data.corpus import Corpus, load_corpus
+from lmtasks.data.corpus import Corpus, find, load_corpus
 from lmtasks.registry.enabled_plugins import selected
 
 
@@ -326,6 +326,15 @@ def test_formats_of_plugins(own_formats: None) -> None:
     assert texts("d", text_column="body") == ["six", "three", "four", "five"]
     assert texts(write("a.csv", "id,text\n1,built in\n")) == ["built in"]
     assert texts("a.csv", format="records") == ["id,text", "1,built in"]
+
+
+def test_a_format_that_was_changed_reads_its_files_again() -> None:
+    write("a.own", "OWN|one|two")
+    for code, right in ((OWN, ["one", "two"]), (OWN.replace('split("|")[1:]', 'split("|")[2:]  # less'), ["two"])):
+        write("own_formats.py", code)
+        find._formats.cache_clear()
+        with selected([str(Path("own_formats.py").absolute())]):
+            assert texts("a.own") == right
 
 
 def test_faults_of_files_of_a_plugins_format(own_formats: None) -> None:
