@@ -80,11 +80,12 @@ def named(source: str) -> Plugin:
 
 
 def _import_module(name: str) -> ModuleType:
-    _search_here()
+    search_here()
     return importlib.import_module(name)
 
 
-def _search_here() -> None:
+def search_here() -> None:
+    """Let modules of the folder that a command is in be found, too."""
     # At the end, so that nothing in this folder hides what is installed.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
@@ -92,7 +93,7 @@ def _search_here() -> None:
 
 def location(module: str) -> str:
     """The file that a module is made of, or would be, without importing anything; empty when there is none."""
-    _search_here()
+    search_here()
     package, *names = module.split(".")
     try:
         spec = importlib.util.find_spec(package)

@@ -139,6 +139,8 @@ class Reader:
             done = self.lmtasks(*words[1:], *_short(words[1:]))
             assert done.code == 0, f"{command}\n{done.err}"
             self.ran += 1
+        elif words[0] == "printf":
+            subprocess.run(["bash", "-c", command], cwd=self.place, check=True)
         elif command in SETUP:
             # What sets up the machine is compared with the project's files; what then runs is run.
             *_, last = command.split(" && ")
@@ -206,7 +208,9 @@ def place(
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own
-@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md", "docs/extending.md", "docs/testing.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/data.md", "docs/tutorial.md", "docs/extending.md", "docs/testing.md"]
+)
 def test_everything_on_the_page_works(name: str, place: Path, lmtasks: Any, monkeypatch: Any) -> None:
     before = package.load_catalog()
     reader = Reader(ROOT / name, place, lmtasks, monkeypatch)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from lmtasks.api import resolve
 from lmtasks.data.corpus.split import Split
 from lmtasks.errors import InputError
+from lmtasks.registry.discovery import search_here
 
 Flags = npt.NDArray[np.bool_]
 
@@ -86,6 +87,7 @@ def _flags(array: Any) -> Flags:
 
 def _by_function(reference: str) -> Callable[[Any], Flags]:
     """The answers of a user's function, which may fail on a text of theirs."""
+    search_here()
     try:
         wanted = resolve(reference) if ":" in reference else None
     except ImportError as error:
