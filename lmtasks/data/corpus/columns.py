@@ -55,18 +55,6 @@ def text_path(schema: pa.Schema, name: str | None, source: str) -> tuple[str, ..
     return path
 
 
-def holds_text(schema: pa.Schema, path: Sequence[str]) -> bool:
-    """Whether a column holds text or nothing; one that is not there holds nothing."""
-    inner: Any = schema
-    for name in path:
-        if not isinstance(inner, pa.Schema | pa.StructType):
-            return bool(pa.types.is_null(inner))
-        if inner.get_field_index(name) < 0:
-            return True
-        inner = _item_type(inner.field(name).type)
-    return pa.types.is_null(inner) or _is_text(inner)
-
-
 def strings(array: pa.Array, path: Sequence[str]) -> pa.Array:
     """The texts of one column, null where any part of the cell is null.
 

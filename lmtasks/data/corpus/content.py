@@ -51,7 +51,6 @@ def plain(file: Path, *, characters: bool, encoding: str | None) -> Path:
     Raises:
         InputError: unreadable, damaged, an archive, binary, or not in that encoding.
     """
-    _require_readable(file)
     blocks = decompressed(file, archives=not characters)
     path = file if blocks is None else _kept(file, "unpacked", blocks)
     if not path.stat().st_size:
@@ -66,17 +65,16 @@ def plain(file: Path, *, characters: bool, encoding: str | None) -> Path:
 
 
 def digest(file: Path) -> str:
-    """32 hexadecimal digits of what a file holds."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    """32 hexadecimal digits of what a file holds.
 
-
-def _require_readable(file: Path) -> None:
+    Raises:
+        InputError: no file, or one that cannot be read.
+    """
     if not file.is_file():
         raise InputError(f"{file} is not a regular file", "save the data in a file first")
     try:
         with file.open("rb") as stream:
-            stream.read(8)
+            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}", "check who may read it") from error
 

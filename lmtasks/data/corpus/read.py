@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from lmtasks.api import Deferred, Format, ReadSettings
-from lmtasks.data.corpus import content
 from lmtasks.data.corpus.columns import UntoldError
+from lmtasks.data.corpus.content import digest, plain
 from lmtasks.data.corpus.find import format_of
 from lmtasks.data.corpus.formats.text import BEGINS
 from lmtasks.data.corpus.selection import Rows, Selection
@@ -46,12 +47,21 @@ class _DataFile:
 
     Args:
         name: the path as the user knows it.
-        content: the path to read: ``name``, or a copy of it, unpacked or in another encoding.
+        encoding: of its characters, where somebody named one.
     """
 
     name: Path
-    content: Path
     format: Format
+    encoding: str | None
+
+    @cached_property
+    def content(self) -> Path:
+        """The path to read: ``name``, or a copy of it, unpacked or in another encoding.
+
+        Raises:
+            InputError: see :func:`lmtasks.data.corpus.content.plain`.
+        """
+        return plain(self.name, characters=self.format.characters, encoding=self.encoding)
 
 
 def load_files(files: Sequence[Path], data: ReadSettings) -> tuple[datasets.Dataset, str | None, bool]:
@@ -60,16 +70,16 @@ def load_files(files: Sequence[Path], data: ReadSettings) -> tuple[datasets.Data
     Raises:
         InputError: names the file that cannot be read, and where in it.
     """
-    opened = [_open(file, data) for file in files]
-    lines = [file.format.name == "text" and data.sample_by == "line" for file in opened]
+    named = [_DataFile(file, format_of(file, data.format), data.encoding) for file in files]
+    lines = [file.format.name == "text" and data.sample_by == "line" for file in named]
     if any(lines) and not all(lines):
         raise InputError(
             "text files read by line cannot be mixed with files of documents: " + describe(files),
             "--sample_by paragraph or --sample_by document",
         )
-    kept = _place(opened, data)
+    kept = _place(named, data)
     if not kept.exists():
-        _write(kept, opened, data)
+        _write(kept, named, data)
     rows = datasets.Dataset.from_file(str(kept))
     return rows, next(name for name in rows.column_names if name != BEGINS), not any(lines)
 
@@ -79,15 +89,11 @@ def describe(files: Sequence[Path]) -> str:
     return files[0].name if len(files) == 1 else f"{len(files)} files"
 
 
-def _open(file: Path, data: ReadSettings) -> _DataFile:
-    kind = format_of(file, data.format)
-    return _DataFile(file, content.plain(file, characters=kind.characters, encoding=data.encoding), kind)
-
-
 def _place(files: Sequence[_DataFile], data: ReadSettings) -> Path:
     """The file in the cache for what these files hold, read in this way."""
     parts = {
-        "files": [(content.digest(file.content), file.format.name) for file in files],
+        # The end of a name says what the content has to be.
+        "files": [(digest(file.name), file.format.name, "".join(file.name.suffixes).lower()) for file in files],
         "settings": {name: getattr(data, name) for name in _HOW},
         "versions": [LAYOUT, metadata.version("lmtasks"), datasets.__version__, pa.__version__],
         "readers": sorted({_code_of(file.format) for file in files}),
@@ -134,11 +140,13 @@ def _with_progress(tables: Iterator[pa.Table], files: Sequence[_DataFile]) -> It
 def _pieces(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Tables joined until they are large enough, each in one piece; one without rows if there are none."""
     waiting: list[pa.Table] = []
+    size = 0
     for table in tables:
         waiting.append(table)
-        if sum(part.nbytes for part in waiting) >= _PIECE:
+        size += table.nbytes
+        if size >= _PIECE:
             yield _joined(waiting)
-            waiting = []
+            waiting, size = [], 0
     if waiting:
         yield _joined(waiting)
 

@@ -276,6 +276,11 @@ def test_a_file_rewritten_with_its_old_size_and_time_is_read_again() -> None:
             assert texts(name) == [content.decode()]
 
 
+def test_what_was_read_under_one_name_is_looked_at_again_under_another() -> None:
+    assert texts(write("a.txt", "plain\n")) == ["plain\n"]
+    assert "is not compressed" in refused(write("a.txt.gz", "plain\n"))
+
+
 def test_paragraphs_end_at_lines_of_white_space() -> None:
     write("a.txt", "one\nmore\n \t\n\n  two\n\u3000\nthree\n\n\n")
     assert texts("a.txt", sample_by="paragraph") == ["one\nmore", "  two", "three"]
