@@ -20,7 +20,7 @@ from lmtasks.api.recipe import (
     Starter,
     TokenizerSpec,
 )
-from lmtasks.api.references import HEAVY, Deferred, resolve
+from lmtasks.api.references import HEAVY, resolve, source_of
 from lmtasks.api.word_segmenter import UNICODE, WordSegmenter
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "BlockOptions",
     "Blocks",
     "Collate",
-    "Deferred",
     "Documents",
     "Example",
     "Examples",
@@ -57,6 +56,7 @@ __all__ = [
     "option",
     "options_of",
     "resolve",
+    "source_of",
     "stack",
     "template_tokens",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +34,22 @@ class Deferred:
 
     reference: str
 
-    def resolved(self) -> Any:
-        """The function itself."""
-        return resolve(self.reference)
-
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """The function's result."""
-        return self.resolved()(*arguments, **named)
+        return resolve(self.reference)(*arguments, **named)
+
+
+def source_of(function: Any) -> str:
+    """The source of the module that a function of a plugin is in; empty where there is none to be read.
+
+    Whoever writes a plugin raises no version with every change of it, so what was made by it is kept under this, too.
+    """
+    import inspect  # only what is kept on disk asks
+
+    module = getattr(function, "reference", "").partition(":")[0] or getattr(function, "__module__", "")
+    with suppress(ImportError, OSError, TypeError):
+        return inspect.getsource(importlib.import_module(module))
+    return ""
 
 
 def defer(declaration: Any, title: str, *fields: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import itertools
 import json
 import os
@@ -19,7 +18,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.ipc
 
-from lmtasks.api import Deferred, Format, ReadSettings
+from lmtasks.api import Format, ReadSettings, source_of
 from lmtasks.data.corpus.columns import UntoldError
 from lmtasks.data.corpus.content import digest, plain
 from lmtasks.data.corpus.find import format_of
@@ -96,19 +95,10 @@ def _place(files: Sequence[_DataFile], data: ReadSettings) -> Path:
         "files": [(digest(file.name), file.format.name, "".join(file.name.suffixes).lower()) for file in files],
         "settings": {name: getattr(data, name) for name in _HOW},
         "versions": [LAYOUT, metadata.version("lmtasks"), datasets.__version__, pa.__version__],
-        "readers": sorted({_code_of(file.format) for file in files}),
+        "readers": sorted({source_of(file.format.read) or repr(file.format.read) for file in files}),
     }
     key = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
     return Path(datasets.config.HF_DATASETS_CACHE, "lmtasks-rows", f"{key}.arrow")
-
-
-def _code_of(kind: Format) -> str:
-    """The module that reads a format: whoever writes one raises no version with every change of it."""
-    module = inspect.getmodule(kind.read.resolved() if isinstance(kind.read, Deferred) else kind.read)
-    try:
-        return inspect.getsource(module) if module is not None else repr(kind.read)
-    except OSError:
-        return repr(kind.read)
 
 
 def _write(kept: Path, files: Sequence[_DataFile], data: ReadSettings) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Callable
-from contextlib import suppress
 
 import numpy as np
 
-from lmtasks.api import UNICODE, WordSegmenter
+from lmtasks.api import UNICODE, source_of
 from lmtasks.data.text.word_boundaries import Places, boundaries
 from lmtasks.errors import InputError, first_line
 from lmtasks.registry.catalog import load_catalog
@@ -67,13 +64,4 @@ def identity_of(name: str) -> dict[str, str]:
     if name == UNICODE:
         return {}
     segmenter, _ = load_catalog().word_segmenter(name)
-    return {**versions_of(name), "name": name, "code": _code(segmenter)}
-
-
-def _code(segmenter: WordSegmenter) -> str:
-    """The module of its function, as far as it is known: what is being written keeps its version."""
-    function = segmenter.segment
-    module = getattr(function, "reference", "").partition(":")[0] or getattr(function, "__module__", "")
-    with suppress(ImportError, OSError, TypeError):
-        return inspect.getsource(importlib.import_module(module))
-    return ""
+    return {**versions_of(name), "name": name, "code": source_of(segmenter.segment)}

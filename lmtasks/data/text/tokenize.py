@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lmtasks.api import Blocks
 from lmtasks.data.corpus import Split
-from lmtasks.data.corpus.split import BATCH_BYTES, utf8
+from lmtasks.data.corpus.split import BATCH_BYTES, joined, utf8
 from lmtasks.data.text.segmenters import Segment, segment_of
 from lmtasks.data.text.special_tokens import SpecialTokens
 from lmtasks.data.text.word_boundaries import Flags, word_starts
@@ -176,7 +176,7 @@ def _running(split: Split, tokenizer: PreTrainedTokenizerBase, start: int) -> It
     opens = start in split.text_starts
     before = "" if opens else _before(split, start)
     for _, arrays in itertools.groupby(split.running(start), key=lambda piece: piece[0]):
-        windows = ((str(utf8(array), "utf-8"), np.cumsum(pc.utf8_length(array)).tolist()) for _, array in arrays)
+        windows = ((joined(array), np.cumsum(pc.utf8_length(array)).tolist()) for _, array in arrays)
         yield from _in_parts(parted(tokenizer, windows, before), opens)
         opens, before = True, ""
 
@@ -186,7 +186,7 @@ def _before(split: Split, start: int) -> str:
     first = max(int(split.text_starts[np.searchsorted(split.text_starts, start) - 1]), start - _NEIGHBOURHOOD)
     text, rows = "", first
     for array in split.arrays(first):
-        text = (text + str(utf8(array.slice(0, start - rows)), "utf-8"))[-_NEIGHBOURHOOD:]
+        text = (text + joined(array.slice(0, start - rows)))[-_NEIGHBOURHOOD:]
         rows += len(array)
         if rows >= start:
             break
