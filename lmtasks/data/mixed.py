@@ -24,6 +24,11 @@ MOST = 1 << 31
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
+def one_source(examples: Examples) -> Examples:
+    """The examples of the first source of a mix; any others as they are."""
+    return next(iter(examples.sources.values())) if isinstance(examples, Mixed) else examples
+
+
 @dataclass(frozen=True)
 class Mixed:
     """Examples of several sources; each example is of one of them.

@@ -14,7 +14,7 @@ from lmtasks.config.request import Request
 from lmtasks.data.corpus import Corpus, Split
 from lmtasks.data.corpus.find import format_of
 from lmtasks.data.corpus.split import utf8
-from lmtasks.data.mixed import Mixed
+from lmtasks.data.mixed import one_source
 from lmtasks.data.text.packing import Packed
 from lmtasks.data.text.word_boundaries import boundaries
 from lmtasks.runs.load import Data
@@ -56,8 +56,7 @@ def first_text(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> str | 
 
     Of a mix, that of the first source.
     """
-    if isinstance(examples, Mixed):
-        return first_text(next(iter(examples.sources.values())), tokenizer)
+    examples = one_source(examples)
     if not isinstance(examples, Packed):
         return None
     stream = examples.stream

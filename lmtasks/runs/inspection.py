@@ -14,7 +14,7 @@ from lmtasks.api import EVALUATION_SEED, Examples, Recipe
 from lmtasks.config.request import configure, read_yaml
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.examples import EncodedCorpus
-from lmtasks.data.mixed import Mixed
+from lmtasks.data.mixed import Mixed, one_source
 from lmtasks.data.text.packing import Packed
 from lmtasks.models.architectures import register_architectures
 from lmtasks.registry.catalog import load_catalog
@@ -24,9 +24,6 @@ from lmtasks.runs.marked import Marked, marked
 
 FREQUENT = 20
 """Tokens that are listed because they are frequent."""
-
-_AT_ONCE = 1 << 20
-"""Tokens that are counted together."""
 
 _SHOWN = 64
 """Tokens of a document that are decoded to show how it begins."""
@@ -127,24 +124,14 @@ def facts_of(examples: Examples, processor: Any) -> dict[str, Any]:
     }
 
 
-def _frame(packed: Packed) -> tuple[int, ...]:
-    return (*packed.blocks.document_start, *packed.blocks.document_end)
-
-
 def _lengths(packed: Packed) -> Any:
     """The tokens of each document, int64 [documents]."""
-    ends = np.append(packed.stream.documents[1:], len(packed.stream.ids))
-    return ends - packed.stream.documents - len(_frame(packed))
+    ends = np.append(packed.stream.documents[1:], packed.tokens)
+    return ends - packed.stream.documents - len(packed.blocks.document_start) - len(packed.blocks.document_end)
 
 
 def _frequent(packed: Packed, tokenizer: PreTrainedTokenizerBase) -> Iterator[dict[str, Any]]:
-    ids = packed.stream.ids
-    size = int(ids.max()) + 1
-    # In parts: numpy counts 64-bit copies.
-    parts = (np.bincount(ids[at : at + _AT_ONCE], minlength=size) for at in range(0, len(ids), _AT_ONCE))
-    counts = sum(parts, np.zeros(size, np.int64))
-    for token in _frame(packed):
-        counts[token] -= len(packed.stream.documents)
+    counts = packed.counts(packed.tokens, framed=False)
     total = max(1, int(counts.sum()))
     for token in np.argsort(-counts, kind="stable")[:FREQUENT].tolist():
         if counts[token]:
@@ -153,8 +140,7 @@ def _frequent(packed: Packed, tokenizer: PreTrainedTokenizerBase) -> Iterator[di
 
 
 def _documents(examples: Examples, processor: Any, count: int) -> Iterator[tuple[str, int]]:
-    if isinstance(examples, Mixed):
-        examples = next(iter(examples.sources.values()))
+    examples = one_source(examples)
     if isinstance(examples, Packed) and isinstance(processor, PreTrainedTokenizerBase):
         starts = examples.stream.documents[:count]
         for start, length in zip(starts.tolist(), _lengths(examples)[:count].tolist(), strict=True):

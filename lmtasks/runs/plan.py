@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from lmtasks.api import Batch, Recipe
 from lmtasks.config.request import Request
 from lmtasks.config.training_arguments import training_arguments
-from lmtasks.data.mixed import Mixed
+from lmtasks.data.mixed import Mixed, one_source
 from lmtasks.data.text.packing import Packed
 from lmtasks.errors import InputError
 from lmtasks.models.forward import in_mode
@@ -133,7 +133,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
     small = ["no --model given: a small one from scratch, to look around with"] if request.starts_small else []
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     epochs = steps * batch / len(train)
-    one = next(iter(train.sources.values())) if isinstance(train, Mixed) else train
+    one = one_source(train)
     return Plan(
         recipe=f"{request.recipe.name}: {request.recipe.summary}",
         data=encoded.source,

@@ -79,7 +79,7 @@ def views_score_every_token_once(case: Case) -> str:
             examples = [recut[number] for number in range(len(recut))]
             scored = sum(_scored_tokens(example, blocks) for example in examples)
             # Blocks that are no view have all tokens of the stream, those around documents as well.
-            count = _tokens_of_text(texts, blocks) if "scored" in examples[0] else _seen(texts)
+            count = _tokens_of_text(texts, blocks) if "scored" in examples[0] else texts.seen
             if scored != count:
                 raise Fault(
                     f"the view '{name}' scores {scored} of {count} tokens",
@@ -100,15 +100,10 @@ def _scored_tokens(example: Example, blocks: Blocks) -> int:
 
 def _tokens_of_text(texts: Packed, blocks: Blocks) -> int:
     """How many tokens the documents themselves have, without what is around them."""
-    end, count = _seen(texts), 0
+    end, count = texts.seen, 0
     for begin, stop in itertools.pairwise([*texts.stream.documents.tolist(), texts.tokens]):
         count += max(0, min(stop - len(blocks.document_end), end) - begin - len(blocks.document_start))
     return count
-
-
-def _seen(texts: Packed) -> int:
-    """How many tokens a view is of: all, or those of the first examples where only these are evaluated."""
-    return texts.tokens if texts.most is None else len(texts.used)
 
 
 def _require_scored_only(case: Case, view: str, examples: list[Example]) -> None:

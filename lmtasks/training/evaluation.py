@@ -149,27 +149,12 @@ def _possible_targets(packed: Packed, end: int) -> Places:
     Views are of the text alone, without what is around documents.
     """
     stream, blocks = packed.stream, packed.blocks
-    size = int(stream.ids.max()) + 1 if len(stream.ids) else 1
-    # In parts: numpy counts 64-bit copies.
-    parts = (stream.ids[start : min(start + (1 << 20), end)] for start in range(0, end, 1 << 20))
-    counts = sum((np.bincount(part, minlength=size) for part in parts), np.zeros(size, np.int64))
-    if packed.is_view:
-        counts -= _around_documents(packed, end, size)
-    elif blocks.document_start:
+    counts = packed.counts(end, framed=not packed.is_view)
+    if not packed.is_view and blocks.document_start:
         alone = blocks.isolate or blocks.line_by_line
         begun = stream.documents if alone else stream.documents[:1]
-        counts -= np.bincount(stream.ids[begun[begun < end]], minlength=size)
-    counts[[token for token in blocks.never_targets if token < size]] = 0
-    return counts
-
-
-def _around_documents(packed: Packed, end: int, size: int) -> Places:
-    """Counts of the tokens around documents before a place of the stream, int64 [vocabulary]."""
-    stream, blocks, counts = packed.stream, packed.blocks, np.zeros(size, np.int64)
-    ends = np.append(stream.documents[1:], len(stream.ids)) - len(blocks.document_end)
-    for places, tokens in ((stream.documents, blocks.document_start), (ends, blocks.document_end)):
-        for number, token in enumerate(tokens):
-            counts[token] += int((places + number < end).sum())
+        counts -= np.bincount(stream.ids[begun[begun < end]], minlength=len(counts))
+    counts[[token for token in blocks.never_targets if token < len(counts)]] = 0
     return counts
 
 

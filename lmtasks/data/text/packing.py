@@ -219,9 +219,32 @@ class Packed:
         """The first so many examples; all when None. Text and tokens stay those of the whole split."""
         return replace(self, most=examples)
 
+    @property
+    def seen(self) -> int:
+        """Tokens that views are of: all, or those of the first examples if ``head`` took these."""
+        return self.tokens if self.most is None else len(self.used)
+
     def recut(self, blocks: Blocks) -> Packed:
-        """The whole text, or that of the first examples if ``head`` took these, cut in another way: no tail is left."""
-        return cut(self.stream, blocks, None if self.most is None else len(self.used), whole=True)
+        """The text that is seen, cut in another way, with nothing left over."""
+        return cut(self.stream, blocks, self.seen, whole=True)
+
+    def counts(self, end: int, *, framed: bool) -> Places:
+        """How often each token stands before a place of the stream, int64 [vocabulary].
+
+        Args:
+            framed: those around documents count as well.
+        """
+        ids, documents, blocks = self.stream.ids, self.stream.documents, self.blocks
+        size = int(ids.max()) + 1 if len(ids) else 1
+        # In parts: numpy counts 64-bit copies.
+        parts = (ids[start : min(start + _TOKENS_AT_ONCE, end)] for start in range(0, end, _TOKENS_AT_ONCE))
+        counts = sum((np.bincount(part, minlength=size) for part in parts), np.zeros(size, np.int64))
+        if not framed:
+            ends = np.append(documents[1:], len(ids)) - len(blocks.document_end)
+            for places, tokens in ((documents, blocks.document_start), (ends, blocks.document_end)):
+                for number, token in enumerate(tokens):
+                    counts[token] -= int((places + number < end).sum())
+        return counts
 
     @property
     def _step(self) -> int:
