@@ -7,8 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from lmtasks.cli.argv import asks_help
-from lmtasks.cli.lookup import found, installed
+from lmtasks.cli.lookup import asked
 from lmtasks.cli.parser import Parser, typed_flags
 from lmtasks.cli.report import quiet, tell
 from lmtasks.errors import InputError
@@ -27,13 +26,9 @@ _LEGENDS = {
 
 def command(words: list[str]) -> int:
     """Show the data."""
-    if not words or words[0].startswith("-"):
-        if asks_help(words):
-            print("usage: lmtasks data RECIPE [--examples N] [--held_out] [flags of lmtasks run]\n")
-            print("lmtasks list shows the recipes; lmtasks data RECIPE --help its flags")
-            return 0
-        raise InputError("data needs a recipe", f"one of: {', '.join(installed(light=True).recipes)}")
-    catalog, name = found(words[0], light=asks_help(words))
+    if (recipe_asked := asked(words, "data", "[--examples N] [--held_out] [flags of lmtasks run]")) is None:
+        return 0
+    catalog, name = recipe_asked
     recipe = catalog.recipes[name]
     prog = f"lmtasks data {words[0]}"
     about = "The text of a run as its model would see it. Flags are those of lmtasks run; nothing is trained."

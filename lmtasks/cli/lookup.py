@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lmtasks.cli.argv import asks_help
 from lmtasks.errors import InputError
 from lmtasks.registry.enabled_plugins import also, file_of
 
@@ -35,6 +37,21 @@ def found(word: str, *, light: bool) -> tuple[Catalog, str]:
             raise
     catalog = installed()
     return catalog, catalog.find(word)
+
+
+def asked(words: Sequence[str], command: str, usage: str) -> tuple[Catalog, str] | None:
+    """The catalog, and its name of the recipe that a command begins with; None where only help was asked for, and told.
+
+    Args:
+        usage: of the command, behind the recipe.
+    """
+    if words and not words[0].startswith("-"):
+        return found(words[0], light=asks_help(words))
+    if not asks_help(words):
+        raise InputError(f"{command} needs a recipe", f"one of: {', '.join(installed(light=True).recipes)}")
+    print(f"usage: lmtasks {command} RECIPE {usage}\n")
+    print(f"lmtasks list shows the recipes; lmtasks {command} RECIPE --help its flags")
+    return None
 
 
 def count_file(word: str) -> None:

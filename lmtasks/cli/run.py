@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from lmtasks.cli.argv import asks_help
-from lmtasks.cli.lookup import found, installed
+from lmtasks.cli.lookup import asked
 from lmtasks.cli.parser import Parser, typed_flags
 from lmtasks.cli.report import quiet, run_lines, tell
 from lmtasks.config.world import World
-from lmtasks.errors import InputError
 from lmtasks.registry.enabled_plugins import current, file_of, remember
 
 
 def command(words: list[str]) -> int:
     """Train, and report what came of it."""
-    if not words or words[0].startswith("-"):
-        if asks_help(words):
-            print("usage: lmtasks run RECIPE [flags]\n")
-            print("lmtasks list shows the recipes; lmtasks run RECIPE --help its flags")
-            return 0
-        raise InputError("run needs a recipe", f"one of: {', '.join(installed(light=True).recipes)}")
-    catalog, name = found(words[0], light=asks_help(words))
+    if (recipe_asked := asked(words, "run", "[flags]")) is None:
+        return 0
+    catalog, name = recipe_asked
     recipe = catalog.recipes[name]
     prog = f"lmtasks run {words[0]}"
     parser = Parser(prog=prog, usage=f"{prog} [flags]", description=recipe.summary)

@@ -11,10 +11,9 @@ import datasets
 from datasets.data_files import DataFilesDict, get_data_patterns
 
 from lmtasks.config.settings import DataSettings
-from lmtasks.data.corpus.find import suffixes
+from lmtasks.data.corpus.find import suffixes, tell_left_out
 from lmtasks.data.corpus.read import load_files
 from lmtasks.errors import InputError
-from lmtasks.progress import say
 
 _OURS = {"sample_by": "sample_by", "delimiter": "csv_separator", "sep": "csv_separator", "encoding": "encoding"}
 """What a dataset card may say of how its files are read, and the setting that says it here."""
@@ -61,8 +60,7 @@ def _found(folder: Path) -> Mapping[str, list[str]]:
     left = [Path(path).name for split, paths in found.items() for path in paths if path not in files[split]]
     if not any(files.values()):
         raise _without_files(folder)
-    if left:
-        say(f"{folder}: {len(left)} files left out, of no known kind: {', '.join(sorted(left)[:3])}")
+    tell_left_out(folder, sorted(left))
     return {split: paths for split, paths in files.items() if paths}
 
 

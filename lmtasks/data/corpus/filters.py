@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
 from lmtasks.api import resolve
+from lmtasks.config.settings import DataSettings
 from lmtasks.data.corpus.split import Split
 from lmtasks.errors import InputError
 from lmtasks.registry.discovery import search_here
@@ -18,27 +19,7 @@ from lmtasks.registry.discovery import search_here
 Flags = npt.NDArray[np.bool_]
 
 
-class Wishes(Protocol):
-    """The settings that say which documents are wanted."""
-
-    @property
-    def min_chars(self) -> int | None:
-        """The fewest characters of a document."""
-
-    @property
-    def max_chars(self) -> int | None:
-        """The most characters of a document."""
-
-    @property
-    def drop_duplicates(self) -> bool:
-        """Whether a document that was there before is left out."""
-
-    @property
-    def filter(self) -> str | None:
-        """A function from a text to whether it is wanted, or a class of such, as ``module:function``."""
-
-
-def filtered(split: Split, wishes: Wishes) -> tuple[Flags, dict[str, int]]:
+def filtered(split: Split, wishes: DataSettings) -> tuple[Flags, dict[str, int]]:
     """Whether each row of a split is wanted, bool [rows of it], and how many are not, by the setting that says so.
 
     Where several settings refuse a row, the first of them counts it. Reads every row once, in bounded batches; of the
@@ -67,7 +48,7 @@ def filtered(split: Split, wishes: Wishes) -> tuple[Flags, dict[str, int]]:
     return wanted, dropped
 
 
-def _tests(wishes: Wishes) -> dict[str, Callable[[Any], Flags]]:
+def _tests(wishes: DataSettings) -> dict[str, Callable[[Any], Flags]]:
     """What each setting asks of an array of texts; those that change nothing are not among them."""
     tests: dict[str, Callable[[Any], Flags]] = {}
     if (least := wishes.min_chars) is not None:

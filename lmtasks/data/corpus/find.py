@@ -167,9 +167,14 @@ def _files_in(folder: Path, flag: str, ends: Sequence[str]) -> list[Path]:
             f"--{flag}: no data files in the folder {folder}", "--format NAME takes files of any name for that format"
         )
     _refuse_splits(folder, taken, flag)
-    if left:
-        say(f"{folder}: {len(left)} files left out, of no known kind: {', '.join(file.name for file in left[:3])}")
+    tell_left_out(folder, [file.name for file in left])
     return _with_content(taken)
+
+
+def tell_left_out(folder: Path, names: Sequence[str]) -> None:
+    """Say which files of a folder are not read, if there are any."""
+    if names:
+        say(f"{folder}: {len(names)} files left out, of no known kind: {', '.join(names[:3])}")
 
 
 def _walk(folder: Path) -> Iterator[Path]:

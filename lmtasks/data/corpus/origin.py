@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,12 +41,14 @@ class Origin:
         documents: whether each row is a document.
         words: short words for people.
         column: of the documents, where it is known.
+        files: that the rows are from, where somebody named files.
     """
 
     splits: Mapping[str, datasets.Dataset]
     documents: bool
     words: str
     column: str | None
+    files: Sequence[Path] = ()
 
 
 def check(data: DataSettings, medium: Medium, sample: str | None) -> None:
@@ -97,14 +99,15 @@ def evaluation_origins(data: DataSettings, medium: Medium, training: Origin | No
     if data.validation_file is not None:
         sets = files_by_set(data.validation_file)
         settings = {name: replace(data, validation_file=files) for name, files in sets.items()}
-        for one in settings.values() if training is not None else ():
-            _refuse_training_files(one, medium)
     elif isinstance(data.eval_dataset, dict) and not isinstance(data.eval_dataset, datasets.DatasetDict):
         if not data.eval_dataset:
             raise InputError("eval_dataset is an empty dict", "eval_dataset={NAME: DATA}")
         check_names(data.eval_dataset)
         settings = {name: replace(data, eval_dataset=value) for name, value in data.eval_dataset.items()}
-    found = {name: _origin(one, medium, "validation_file", "eval_dataset") for name, one in settings.items()}
+    trained = () if training is None else training.files
+    found = {
+        name: _origin(one, medium, "validation_file", "eval_dataset", trained=trained) for name, one in settings.items()
+    }
     sources = {name: source for name, source in found.items() if source is not None}
     if sources or data.validation_split is None:
         return sources
@@ -113,8 +116,8 @@ def evaluation_origins(data: DataSettings, medium: Medium, training: Origin | No
     return {} if source is None else {UNNAMED: source}
 
 
-def _origin(data: DataSettings, medium: Medium, *names: str) -> Origin | None:
-    """The data that the one of these settings names that somebody made."""
+def _origin(data: DataSettings, medium: Medium, *names: str, trained: Sequence[Path] = ()) -> Origin | None:
+    """The data that the one of these settings names that somebody made; not of the files that are trained on."""
     for name in given(data, *names):
         value = getattr(data, name)
         if name == "dataset_name":
@@ -122,9 +125,10 @@ def _origin(data: DataSettings, medium: Medium, *names: str) -> Origin | None:
             splits, column = made_of_columns(splits, data, value)
             return Origin(splits, documents, value, column)
         if name.endswith("_file"):
-            files = _files(data, name, medium)
+            files = find_files(value, name, None if medium is TEXT else medium.suffixes, data.format)
+            _refuse_trained(files, trained)
             rows, column, documents = medium.files(files, data)
-            return Origin({"train": rows}, documents, describe(files), column)
+            return Origin({"train": rows}, documents, describe(files), column, files)
         splits = in_memory(value, name, medium)
         # A list has no columns, so names given for other data's columns do not apply to it.
         if isinstance(value, (list, tuple)):
@@ -134,14 +138,10 @@ def _origin(data: DataSettings, medium: Medium, *names: str) -> Origin | None:
     return None
 
 
-def _files(data: DataSettings, flag: str, medium: Medium) -> list[Path]:
-    return find_files(getattr(data, flag) or [], flag, None if medium is TEXT else medium.suffixes, data.format)
-
-
-def _refuse_training_files(data: DataSettings, medium: Medium) -> None:
+def _refuse_trained(files: Sequence[Path], trained: Sequence[Path]) -> None:
     """A file in both parts would make every score too good."""
-    training = {file.resolve() for file in _files(data, "train_file", medium)}
-    for file in _files(data, "validation_file", medium):
+    training = {file.resolve() for file in trained}
+    for file in files:
         if file.resolve() in training:
             raise InputError(
                 f"{file} is given for both training and evaluation",
