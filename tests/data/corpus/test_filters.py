@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 
 from lmtasks import InputError
@@ -13,12 +12,6 @@ from lmtasks.config.settings import DataSettings
 from lmtasks.data.corpus import Split, load_corpus
 
 TEXTS = ["a", "four", "four", "six ay", "", "four ", "six ay", "火火火火", "[x]"]
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / ".cache")
-    monkeypatch.chdir(tmp_path)
 
 
 def kept(**wishes: Any) -> tuple[list[str], Split]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from data_files import arrow, parquet, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,19 +25,8 @@ from lmtasks.data.corpus import Corpus, find, load_corpus
 from lmtasks.registry.enabled_plugins import selected
 
 
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / ".cache")
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
-
-
-def write(name: str, content: str | bytes) -> str:
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return name
+def columns(**values: Any) -> pa.Table:
+    return pa.table(values)
 
 
 def load(**options: Any) -> Corpus:
@@ -58,26 +47,10 @@ def refused(*files: str, **options: Any) -> str:
     return str(caught.value)
 
 
-def parquet(**columns: Any) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink)
-    return bytes(sink.getvalue())
-
-
-def arrow(**columns: Any) -> bytes:
-    return arrow_of(pa.table(columns))
-
-
-def arrow_of(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
-
-
 # ---- what was tried from outside: each file, and the right text or what must be said
 
 
+MAPS = pa.array([[("k", "v")]], pa.map_(pa.string(), pa.string()))
 VIEWS = pa.array([["a", "b"], ["c"]], pa.list_view(pa.string()))
 TURNS = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
 CASES: dict[str, tuple[str, str | bytes, list[str] | str]] = {
@@ -92,9 +65,17 @@ CASES: dict[str, tuple[str, str | bytes, list[str] | str]] = {
     "a key twice": ("a.jsonl", '{"text": "a", "text": "b"}\n', "line 1 is not JSON: the key 'text' twice"),
     "a huge number": ("a.jsonl", '{"text": "a", "n": 1e400}\n', ["a"]),
     "null first": ("a.jsonl", 'null\n{"text": "a"}\n', "line 1 is not JSON: a null, not an object"),
-    "a map": ("a.parquet", parquet(text=["a"], m=pa.array([[("k", "v")]], pa.map_(pa.string(), pa.string()))), ["a"]),
-    "list views": ("a.arrow", arrow(text=VIEWS), ["a b", "c"]),
-    "list views beside the text": ("a.arrow", arrow(body=["x", "y"], n=VIEWS), "'body' holds text, 'n' may as well"),
+    "a map": (
+        "a.parquet",
+        parquet(columns(text=["a"], m=pa.array([[("k", "v")]], pa.map_(pa.string(), pa.string())))),
+        ["a"],
+    ),
+    "list views": ("a.arrow", arrow(columns(text=VIEWS)), ["a b", "c"]),
+    "list views beside the text": (
+        "a.arrow",
+        arrow(columns(body=["x", "y"], n=VIEWS)),
+        "'body' holds text, 'n' may as well",
+    ),
     "UTF-16 without a mark": ("a.txt", "Plain line.\nAnother.\n".encode("utf-16-le"), ["Plain line.\nAnother.\n"]),
     "UTF-16 the other way": ("a.txt", "Plain line.\n".encode("utf-16-be"), ["Plain line.\n"]),
     "UTF-16 with a mark": ("a.txt", "Строка 火\n".encode("utf-16"), ["Строка 火\n"]),
@@ -109,7 +90,7 @@ CASES: dict[str, tuple[str, str | bytes, list[str] | str]] = {
     ),
     "two columns of one name": (
         "a.arrow",
-        arrow_of(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["text"] * 2)),
+        arrow(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["text"] * 2)),
         "a.arrow has two columns named 'text'",
     ),
     "two objects in a line": ("a.jsonl", '{"text": "a"}{"text": "b"}\n', "a.jsonl, line 1 is not JSON: Extra data"),
@@ -119,7 +100,7 @@ CASES: dict[str, tuple[str, str | bytes, list[str] | str]] = {
         "line 1 is not JSON: Extra data in column 14",
     ),
     "a number of 400 digits": ("a.jsonl", '{"text": "a", "n": ' + "9" * 400 + "}", ["a"]),
-    "bytes for text": ("a.parquet", parquet(text=pa.array([b"a"])), "column 'text' of a.parquet holds binary"),
+    "bytes for text": ("a.parquet", parquet(columns(text=pa.array([b"a"]))), "column 'text' of a.parquet holds binary"),
     "UTF-32": ("a.csv", "text\nPlain\n".encode("utf-32-le"), ["Plain"]),
     "UTF-32 with a mark": ("a.jsonl", '{"text": "火"}\n'.encode("utf-32"), ["火"]),
     "zeros": ("a.txt", b"\0" * 4096, "a.txt is a binary file"),
@@ -241,7 +222,7 @@ def test_text_under_many_names() -> None:
         assert texts(write(name, "a line\n")) == ["a line\n"]
     for name, content in (("a.ndjson", '{"text": "a"}\n'), ("a.tab", "id\ttext\n1\ta\n")):
         assert texts(write(name, content)) == ["a"]
-    assert texts(write("a.feather", arrow(text=["a"]))) == ["a"]
+    assert texts(write("a.feather", arrow(columns(text=["a"])))) == ["a"]
     assert texts(write("a.txt.bz2", bz2.compress(b"a line\n"))) == ["a line\n"]
     assert "--format NAME" in refused(write("a.odt", "x"))
 
@@ -386,7 +367,7 @@ FOLDERS: dict[str, dict[str, str | bytes]] = {
     "mixed formats": {
         "a.jsonl": '{"text": "one"}\n',
         "b.csv": "text,id\ntwo,2\n",
-        "c.parquet": parquet(text=["three"]),
+        "c.parquet": parquet(columns(text=["three"])),
     },
     "lines": {"a.txt": "one\n\ntwo", "b.txt": "three\n"},
     "source code": {"a.py": "x = 1\n", "deep/b.py": "y = 2\n"},
@@ -435,7 +416,7 @@ def test_splits_of_a_folder_must_agree() -> None:
 TEMPLATE = "{title}\n\n{answers.text} {{sic}}"
 SOURCES: dict[str, Callable[[], dict[str, Any]]] = {
     "jsonl": lambda: {"validation_file": [write("a.jsonl", "".join(json.dumps(row) + "\n" for row in ROWS))]},
-    "parquet": lambda: {"validation_file": [write("a.parquet", parquet(**{k: [r[k] for r in ROWS] for k in ROWS[0]}))]},
+    "parquet": lambda: {"validation_file": [write("a.parquet", parquet(pa.Table.from_pylist(ROWS)))]},
     "memory": lambda: {"eval_dataset": datasets.Dataset.from_list(ROWS)},
 }
 ROWS: list[dict[str, Any]] = [

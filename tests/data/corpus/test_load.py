@@ -18,9 +18,9 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import zstandard
+from data_files import arrow, parquet, write
 from datasets.exceptions import DatasetNotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,22 +33,6 @@ from lmtasks.data.corpus.hub_dataset import unavailable
 from lmtasks.data.corpus.split import BATCH_BYTES
 from lmtasks.data.sample import SAMPLES, sample_documents
 from lmtasks.errors import InputError
-
-
-@pytest.fixture(autouse=True)
-def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Tests name files as users do: relative to the folder they are in. The cache is fresh."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / ".cache")
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
-
-
-def write(name: str, content: str | bytes) -> str:
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return name
 
 
 def load(**options: Any) -> Corpus:
@@ -87,19 +71,6 @@ def in_new_process(code: str, **environment: str) -> str:
         text=True,
         check=True,
     ).stdout
-
-
-def parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue())
-
-
-def arrow(table: pa.Table, new: Callable[..., Any] = pa.ipc.new_stream) -> bytes:
-    sink = pa.BufferOutputStream()
-    with new(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
 
 
 def lines(*rows: Any) -> str:
