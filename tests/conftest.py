@@ -18,21 +18,13 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import transformers
+from tiny_shape import TINY
 
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.cli.app import main
 from lmtasks.data.sample import sample_documents
 from lmtasks.models.tokenizer import train_tokenizer
-
-TINY = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 66,
-}
-"""Shape of the tiny models; 66 positions are 64 for RoBERTa, whose padding takes two."""
 
 
 class Outcome(NamedTuple):

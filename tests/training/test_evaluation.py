@@ -15,7 +15,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from tiny_shape import TINY
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
