@@ -154,7 +154,7 @@ def test_a_planted_pickle_is_not_run_even_where_the_manifest_vouches_for_it(name
 @pytest.mark.parametrize("command", ["predict", "evaluate", "push"])
 def test_a_finished_model_that_was_damaged_is_not_used(command: str, gpt2: Path, lmtasks: Any) -> None:
     tuned("causal-lm", gpt2, "out")
-    more = {"predict": ["the"], "evaluate": [], "push": ["me/it"]}[command]
+    more = {"predict": ["the", "--max_new_tokens", "3"], "evaluate": [], "push": ["me/it"]}[command]
     flip(Path("out/model.safetensors"))
     os.environ.setdefault("HF_TOKEN", "hf_" + "x" * 34)
     outcome = lmtasks(command, "out", *more)
