@@ -50,24 +50,28 @@ class Row:
 def kills(setting: Setting) -> Tried:
     from reliability.kills import measure
 
+    load()
     return measure(setting)
 
 
 def kills_in_two_processes(setting: Setting) -> Tried:
     from reliability.kills import measure
 
+    load()
     return measure(setting, processes=2)
 
 
 def signals(setting: Setting) -> Tried:
     from reliability.signals import measure
 
+    load()
     return measure(setting)
 
 
 def damage(setting: Setting) -> Tried:
     from reliability.damage import measure
 
+    load()
     return measure(setting)
 
 
@@ -181,7 +185,6 @@ def main(words: Sequence[str] | None = None, rows: Mapping[str, Row] = ROWS, pag
     chosen = parser.parse_args(words)
     if chosen.number is not None and len(chosen.only or ()) != 1:
         parser.error("--try is the number of a try in one row: add --only")
-    load()
     failures: list[str] = []
     details: list[str] = []
     done: dict[str, str] = {}

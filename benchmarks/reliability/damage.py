@@ -8,7 +8,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -97,8 +97,8 @@ FINISHED, UNFINISHED, ALONE = "finished", "unfinished", "unfinished, one checkpo
 def measure(setting: Setting) -> Tried:
     """Every file × every damage × every command that reads it."""
     place = furnished(setting.folder / "place")
-    wholes = {kind: _whole(place, kind, setting.folder / "whole" / str(number)) for number, kind in enumerate(_KINDS)}
-    cases = list(_cases(wholes))
+    wholes = {kind: whole_of(place, kind, setting.folder / "whole" / str(number)) for number, kind in enumerate(_KINDS)}
+    cases = list(cases_of(wholes))
     if setting.only is None:
         count = min(len(cases), setting.count or len(cases))
         numbers = sorted(random.Random(setting.seed).sample(range(len(cases)), count))
@@ -111,7 +111,8 @@ _KINDS = tuple(KINDS)[:2]
 """One of each recipe: all have the same files."""
 
 
-def _cases(wholes: dict[str, Whole]) -> Iterator[Case]:
+def cases_of(wholes: dict[str, Whole]) -> Iterator[Case]:
+    """Every damage of every file, and every command that may read it."""
     for kind, whole in wholes.items():
         for damage in DAMAGES:
             for base in (UNFINISHED, ALONE):
@@ -208,7 +209,7 @@ def _said(run: Running, where: Path, command: str) -> str:
     return json.dumps({name: value for name, value in state_of(where / "arrived").items() if name not in UNREAD})
 
 
-def _whole(place: Place, kind: str, folder: Path) -> Whole:
+def whole_of(place: Place, kind: str, folder: Path, commands: Sequence[str] = (PREDICT, EVALUATE, PUSH)) -> Whole:
     """A finished run, two that were killed after their second and their first checkpoint, and what commands say.
 
     Raises:
@@ -221,7 +222,7 @@ def _whole(place: Place, kind: str, folder: Path) -> Whole:
     if run.wait() != 0:
         raise RuntimeError(f"an undisturbed run of {kind} fails: {run.err}")
     whole = Whole(folder, state_of(folder / FINISHED / OUT))
-    for command in (PREDICT, EVALUATE, PUSH):
+    for command in commands:
         where = folder / command
         shutil.copytree(folder / FINISHED, where)
         run, code = _given(place, kind, command, where)

@@ -46,6 +46,14 @@ def kind_of(number: int) -> str:
     return list(KINDS)[number % len(KINDS)]
 
 
+_STAGES = tuple(stage for stage, share in SHARES.items() for _ in range(share))
+
+
+def first_stage(number: int) -> str:
+    """The stage in which a try kills first, by turns, so that each kind of run comes to each."""
+    return _STAGES[(number // len(KINDS) * 7 + number * 3) % len(_STAGES)]
+
+
 def attempt(
     place: Place,
     references: Mapping[str, Reference],
@@ -57,12 +65,11 @@ def attempt(
     """One run, killed once or more."""
     kind = kind_of(number)
     reference, words = references[kind], [*place.words(kind), *GO_ON]
-    stages = [stage for stage, share in SHARES.items() for _ in range(share)]
-    first = stages[(number // len(KINDS) * 7 + number * 3) % len(stages)]  # each kind comes to each
+    first = first_stage(number)
     for miss in range(MISSES):
         where = folder / f"run-{miss}"
         hits: list[str] = []
-        for stage in [first, *generator.choices(stages, k=CHAINS[number // 3 % len(CHAINS)] - 1)]:
+        for stage in [first, *generator.choices(_STAGES, k=CHAINS[number // 3 % len(CHAINS)] - 1)]:
             aim, watch = aimed(stage, reference, generator), Watch(where / OUT, reference.evaluated)
             # Caches that begin empty are killed half written, too.
             run = place.start(words, where, cold=True, processes=processes, fresh=stage == "imports")

@@ -208,16 +208,19 @@ class Reference:
     imports: float = 0.0
 
 
-def undisturbed(place: Place, kind: str, where: Path, *, processes: int = 1) -> Reference:
-    """Two undisturbed runs with cold caches, in a fresh process and in a forked one, which must come to the same.
+def undisturbed(place: Place, kind: str, where: Path, *, processes: int = 1, fresh: bool = True) -> Reference:
+    """Two undisturbed runs with cold caches, which must come to the same.
+
+    Args:
+        fresh: have the first in a process that imports all itself, so that it shows what forking changes.
 
     Raises:
         RuntimeError: they fail or differ, and nothing can be measured.
     """
     begun, state, evaluated = 0.0, State(), frozenset[int]()
-    for fresh in (True, False):
+    for first in (True, False):
         shutil.rmtree(where, ignore_errors=True)
-        run = place.start(place.words(kind), where, cold=True, processes=processes, fresh=fresh)
+        run = place.start(place.words(kind), where, cold=True, processes=processes, fresh=fresh and first)
         watch, moments, counts = Watch(where / OUT, evaluated), dict[str, float](), Counter[str]()
         while not run.ended():
             for event in watch.events():
@@ -227,7 +230,7 @@ def undisturbed(place: Place, kind: str, where: Path, *, processes: int = 1) -> 
         moments["end"] = run.age
         if run.wait() != 0:
             raise RuntimeError(f"an undisturbed run of {kind} fails: {run.err}")
-        if fresh:
+        if first:
             begun, state, evaluated = moments["begun"], state_of(where / OUT), _evaluated(where / OUT / "log.jsonl")
     if different := differences(state, state_of(where / OUT)):
         raise RuntimeError(f"two undisturbed runs of {kind} differ: {different}")

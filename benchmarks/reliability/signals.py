@@ -56,9 +56,19 @@ def measure(setting: Setting) -> Tried:
     """SIGTERM and SIGINT at random instants of every stage."""
     place = furnished(setting.folder / "place")
     numbers = setting.numbers(40)
-    kinds = sorted({kind_of(number) for number in numbers})
+    kinds = sorted({_kind(number) for number in numbers})
     references = {kind: undisturbed(place, kind, setting.folder / "undisturbed") for kind in kinds}
     return carried_out("signals", partial(attempt, place, references), numbers, setting)
+
+
+def _kind(number: int) -> str:
+    """The settings of a try, so that both signals come to each."""
+    return kind_of(number + number // (2 * len(AIMS)))
+
+
+def stage_of(number: int) -> str:
+    """The stage that a try aims at."""
+    return AIMS[number // 2 % len(AIMS)]
 
 
 def attempt(
@@ -66,9 +76,9 @@ def attempt(
 ) -> list[str]:
     """One run, stopped once, by one signal or two of a kind."""
     sent = (signal.SIGTERM, signal.SIGINT)[number % 2]
-    stage = AIMS[number // 2 % len(AIMS)]
+    stage = stage_of(number)
     twice = generator.uniform(0, 0.3) if number % TWICE == TWICE - 1 else None
-    kind = kind_of(number)
+    kind = _kind(number)
     if stage == PUSHING:
         return _stopped_pushing(place, kind, folder, generator, sent, twice)
     reference, words = references[kind], [*place.words(kind), *GO_ON]
