@@ -120,7 +120,7 @@ def cases_of(wholes: dict[str, Whole]) -> Iterator[Case]:
                 whole_ones = (folder / "checkpoints").glob("checkpoint-*/manifest.json")
                 newest = max((path.parent for path in whole_ones), key=lambda path: int(path.name.rpartition("-")[2]))
                 files = [*newest.iterdir(), *(folder.iterdir() if base == UNFINISHED else [])]
-                for file in sorted(path for path in files if path.is_file() and path.stat().st_size):
+                for file in sorted(path for path in files if path.is_file() and not path.name.startswith(".")):
                     yield Case(kind, base, str(file.relative_to(folder)), damage, RESUME)
             for file in sorted(path for path in (whole.folder / FINISHED / OUT).iterdir() if path.is_file()):
                 for command in (RESUME, PREDICT, EVALUATE, PUSH):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reliability.processes import TICK, Running
 from reliability.runs import GO_ON, KINDS, OUT, Place, Reference, Watch, aimed, furnished, reached, undisturbed
-from reliability.state import differences, state_of, unverified
+from reliability.state import differences, in_common, state_of, unverified
 from reliability.tries import Setting, Tried, carried_out
 
 SHARES = {
@@ -101,26 +101,26 @@ def _killed(run: Running, generator: random.Random) -> str:
 
 
 def finished(
-    place: Place,
-    words: list[str],
-    where: Path,
-    reference: Reference,
-    *,
-    processes: int = 1,
-    again: bool = True,
-    beside: frozenset[str] = frozenset({OUT, "cache"}),
+    place: Place, words: list[str], where: Path, reference: Reference, *, processes: int = 1, asked: bool = False
 ) -> list[str]:
     """What is wrong when the command is given once more, and then once again.
 
     The first time it is to finish the run, the second to find it finished. Both times the folder is to be that of an
     undisturbed run, with nothing else in it or beside it.
+
+    Args:
+        asked: the run was asked to stop, and may have saved a checkpoint of another step.
     """
-    for time_of in ("the command once more", "the command on the finished run")[: 1 + again]:
+    for time_of in ("the command once more", "the command on the finished run"):
         run = place.start(words, where, cold=True, processes=processes)
         if wrong := failed(run, run.wait()):
             return [f"{time_of}: {line}" for line in wrong]
-        wrong = differences(reference.state, state_of(where / OUT)) + unverified(where / OUT)
-        wrong += [f"{path.name} is left over beside the run" for path in where.iterdir() if path.name not in beside]
+        expected, found = reference.state, state_of(where / OUT)
+        if asked:
+            expected, found = in_common(expected, found)
+        wrong = differences(expected, found) + unverified(where / OUT)
+        beside = {path.name for path in where.iterdir()} - {OUT, "cache"}
+        wrong += [f"{name} is left over beside the run" for name in sorted(beside)]
         if wrong:
             return [f"after {time_of}: {line}" for line in wrong]
     return []

@@ -82,11 +82,23 @@ class Place:
         }
 
     def start(
-        self, words: Sequence[str] | Callable[[], int], where: Path, *, cold: bool = False, **how: Any
+        self,
+        words: Sequence[str] | Callable[[], int],
+        where: Path,
+        *,
+        cold: bool = False,
+        more: Mapping[str, str] | None = None,
+        **how: Any,
     ) -> Running:
-        """Start a command in a working directory, with the caches warm, or ``cold`` with some that begin empty."""
+        """Start a command in a working directory.
+
+        Args:
+            cold: with caches of its own, which begin empty.
+            more: variables.
+            how: see :func:`reliability.processes.start`.
+        """
         where.mkdir(parents=True, exist_ok=True)
-        return start(words, where, self.environment(where / "cache" if cold else None), **how)
+        return start(words, where, {**self.environment(where / "cache" if cold else None), **(more or {})}, **how)
 
 
 def furnished(folder: Path) -> Place:
@@ -264,18 +276,17 @@ def aimed(stage: str, reference: Reference, generator: random.Random) -> Aim:
     """A random instant of a stage."""
     counts, moments = reference.counts, reference.moments
     step = (moments["saving"] - moments["begun"]) / counts["step"]
-    number = generator.randrange(counts.get({"training": "step"}.get(stage, stage), 1))
-    evaluations = counts["evaluation"] - 1
-    event, number, longest = {
-        "imports": ("start", 0, reference.imports),
-        "preparation": ("start", 0, moments["begun"]),
-        "training": ("step", number, step),
-        "evaluation": ("evaluation", number % evaluations, step),
-        "checkpoint": ("checkpoint", number, 0.05),
-        "last evaluation": ("evaluation", evaluations, step),
-        "final save": ("saving", 0, moments["end"] - moments["saving"]),
+    last = counts["evaluation"] - 1
+    event, numbers, longest = {
+        "imports": ("start", range(1), reference.imports),
+        "preparation": ("start", range(1), moments["begun"]),
+        "training": ("step", range(counts["step"]), step),
+        "evaluation": ("evaluation", range(last), step),
+        "checkpoint": ("checkpoint", range(counts["checkpoint"]), 0.05),
+        "last evaluation": ("evaluation", range(last, last + 1), step),
+        "final save": ("saving", range(1), moments["end"] - moments["saving"]),
     }[stage]
-    return Aim(stage, event, number, generator.uniform(0, longest))
+    return Aim(stage, event, generator.choice(numbers), generator.uniform(0, longest))
 
 
 def reached(run: Running, watch: Watch, aim: Aim) -> bool:

@@ -29,7 +29,7 @@ from reliability.runs import (
     status,
     undisturbed,
 )
-from reliability.state import damage_of, differences, state_of
+from reliability.state import damage_of, differences, in_common, state_of
 from reliability.tries import Setting, Tried, carried_out
 
 PUSHING = "pushing"
@@ -89,7 +89,7 @@ def attempt(
         # What has arrived when all is done has nothing to stop.
         if reached(run, watch, aim) and status(where / OUT) != "done":
             wrong = stopped(run, sent, twice) or untrue(run.err, where / OUT)
-            wrong = wrong or finished(place, words, where, reference)
+            wrong = wrong or finished(place, words, where, reference, asked=True)
             return [told([f"{sent.name}{' twice' if twice is not None else ''} at {aim}"], wrong)] if wrong else []
         if wrong := failed(run, run.wait()):
             return [told(["undisturbed"], wrong)]
@@ -160,7 +160,7 @@ def _stopped_pushing(
             if wrong := stopped(run, sent, twice):
                 return [told([hit], wrong)]
             again = _start(place, words, where, hub)
-            wrong = failed(again, again.wait()) or differences(expected, state_of(where / OUT))
+            wrong = failed(again, again.wait()) or differences(*in_common(expected, state_of(where / OUT)))
             if not wrong and _published(hub) != published:
                 wrong = ["after the command once more the model is not published as it would have been"]
             return [told([hit], wrong)] if wrong else []

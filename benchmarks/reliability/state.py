@@ -87,6 +87,21 @@ def _listed(files: Any) -> dict[str, str]:
     return {name: str(about["sha256"]) for name, about in files.items()}
 
 
+def in_common(expected: State, found: State) -> tuple[State, State]:
+    """Two states, without the checkpoints that only one of them has; all must have the last one."""
+    steps = [
+        {int(step) for step in re.findall(r"^checkpoints/checkpoint-(\d+)/", "\n".join(one), re.MULTILINE)}
+        for one in (expected, found)
+    ]
+    both = (steps[0] & steps[1]) | {max(steps[0], default=0)}
+
+    def kept(state: State) -> State:
+        numbers = {name: re.match(r"checkpoints/checkpoint-(\d+)/", name) for name in state}
+        return {name: value for name, value in state.items() if not (of := numbers[name]) or int(of[1]) in both}
+
+    return kept(expected), kept(found)
+
+
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:39]}…"

@@ -148,6 +148,19 @@ def test_a_checkpoint_that_is_not_as_its_manifest_says_is_found(run_folder: Path
     assert told.startswith("checkpoint-3 has no manifest that can be read: ")
 
 
+def test_a_checkpoint_that_a_signal_had_saved_may_stay_but_must_be_whole(run_folder: Path, tmp_path: Path) -> None:
+    where, place = run_folder.parent, Pretending(tmp_path)
+    reference = Reference(state_of(run_folder), {}, {}, frozenset())
+    shutil.copytree(run_folder / "checkpoints" / "checkpoint-3", run_folder / "checkpoints" / "checkpoint-2")
+    assert kills.finished(place, [], where, reference) != []
+    assert kills.finished(place, [], where, reference, asked=True) == []
+    (run_folder / "checkpoints" / "checkpoint-2" / "model.safetensors").write_bytes(b"half")
+    (told,) = kills.finished(place, [], where, reference, asked=True)
+    assert told.endswith("checkpoint-2/model.safetensors is not what its manifest says")
+    shutil.rmtree(run_folder / "checkpoints")
+    assert "checkpoint-3/model.safetensors is missing" in kills.finished(place, [], where, reference, asked=True)[0]
+
+
 # --- how commands end ---
 
 
