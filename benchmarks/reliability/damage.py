@@ -117,6 +117,8 @@ def cases_of(wholes: dict[str, Whole]) -> Iterator[Case]:
         for damage in DAMAGES:
             for base in (UNFINISHED, ALONE):
                 folder = whole.folder / base / OUT
+                if not folder.exists():
+                    continue
                 whole_ones = (folder / "checkpoints").glob("checkpoint-*/manifest.json")
                 newest = max((path.parent for path in whole_ones), key=lambda path: int(path.name.rpartition("-")[2]))
                 files = [*newest.iterdir(), *(folder.iterdir() if base == UNFINISHED else [])]
@@ -209,15 +211,21 @@ def _said(run: Running, where: Path, command: str) -> str:
     return json.dumps({name: value for name, value in state_of(where / "arrived").items() if name not in UNREAD})
 
 
-def whole_of(place: Place, kind: str, folder: Path, commands: Sequence[str] = (PREDICT, EVALUATE, PUSH)) -> Whole:
+def whole_of(
+    place: Place,
+    kind: str,
+    folder: Path,
+    commands: Sequence[str] = (PREDICT, EVALUATE, PUSH),
+    bases: Sequence[str] = (UNFINISHED, ALONE),
+) -> Whole:
     """A finished run, two that were killed after their second and their first checkpoint, and what commands say.
 
     Raises:
         RuntimeError: an undamaged run fails, and nothing can be measured.
     """
-    for base, checkpoints in ((UNFINISHED, 2), (ALONE, 1)):
+    for base in bases:
         run = place.start(place.words(kind), folder / base)
-        _kill_after(run, folder / base / OUT, checkpoints)
+        _kill_after(run, folder / base / OUT, 2 if base == UNFINISHED else 1)
     run = place.start(place.words(kind), folder / FINISHED)
     if run.wait() != 0:
         raise RuntimeError(f"an undisturbed run of {kind} fails: {run.err}")

@@ -221,18 +221,18 @@ class Reference:
 
 
 def undisturbed(place: Place, kind: str, where: Path, *, processes: int = 1, fresh: bool = True) -> Reference:
-    """Two undisturbed runs with cold caches, which must come to the same.
+    """Two undisturbed runs with cold caches, in a fresh process and in a forked one, which must come to the same.
 
     Args:
-        fresh: have the first in a process that imports all itself, so that it shows what forking changes.
+        fresh: have the first; without it nobody knows after which steps a run evaluates.
 
     Raises:
         RuntimeError: they fail or differ, and nothing can be measured.
     """
     begun, state, evaluated = 0.0, State(), frozenset[int]()
-    for first in (True, False):
+    for first in (True, False) if fresh else (False,):
         shutil.rmtree(where, ignore_errors=True)
-        run = place.start(place.words(kind), where, cold=True, processes=processes, fresh=fresh and first)
+        run = place.start(place.words(kind), where, cold=True, processes=processes, fresh=first)
         watch, moments, counts = Watch(where / OUT, evaluated), dict[str, float](), Counter[str]()
         while not run.ended():
             for event in watch.events():
@@ -244,9 +244,10 @@ def undisturbed(place: Place, kind: str, where: Path, *, processes: int = 1, fre
             raise RuntimeError(f"an undisturbed run of {kind} fails: {run.err}")
         if first:
             begun, state, evaluated = moments["begun"], state_of(where / OUT), _evaluated(where / OUT / "log.jsonl")
-    if different := differences(state, state_of(where / OUT)):
+    last = state_of(where / OUT)
+    if fresh and (different := differences(state, last)):
         raise RuntimeError(f"two undisturbed runs of {kind} differ: {different}")
-    return Reference(state, moments, counts, evaluated, max(0.0, begun - moments["begun"]))
+    return Reference(last, moments, counts, evaluated, max(0.0, begun - moments["begun"]))
 
 
 def _evaluated(log: Path) -> frozenset[int]:
