@@ -194,7 +194,10 @@ def main(words: Sequence[str] | None = None, rows: Mapping[str, Row] = ROWS, pag
         for name in dict.fromkeys(chosen.only or rows):
             folder = setting.folder / name.replace(" ", "-")
             folder.mkdir()
-            tried = rows[name].measure(replace(setting, folder=folder))
+            try:
+                tried = rows[name].measure(replace(setting, folder=folder))
+            except RuntimeError as error:  # already an undisturbed run is not right
+                tried = Tried(1, [f"{name}: {error}"])
             done[name] = row_of(name, rows[name], tried)
             failures += tried.failures
             details += [f"\n{name}:\n", *tried.detail] if tried.detail else []

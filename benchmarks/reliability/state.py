@@ -88,8 +88,9 @@ def _listed(files: Any) -> dict[str, str]:
 
 
 def in_common(expected: State, found: State) -> tuple[State, State]:
-    """Two states, without what a stop may change: checkpoints that only one of them has, but for the last, and whether
-    the Trainer was to stop after one.
+    """Two states, without what a stop may change.
+
+    That is checkpoints which only one of them has, but for the last, and whether the Trainer was to stop after one.
     """
     steps = [
         {int(step) for step in re.findall(r"^checkpoints/checkpoint-(\d+)/", "\n".join(one), re.MULTILINE)}

@@ -344,16 +344,21 @@ def cells(text: str) -> list[list[str]]:
 def test_the_table_marks_and_lists_what_is_not_as_promised(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def impossible(setting: Setting) -> Tried:
+        raise RuntimeError("an undisturbed run fails")
+
     rows = {
         "kills": script.Row("how so", lambda setting: Tried(setting.count)),
         "signals": script.Row("and so", lambda setting: Tried(4, ["signals, try 3: wrong"])),
+        "damage": script.Row("so", impossible),
     }
     page = tmp_path / "page.md"
     page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
     assert script.main(["--count", "7", "--write"], rows, page) == 1
     out = capsys.readouterr().out
-    assert cells(out) == [list(script.HEADER), ["kills", "7", "7", "how so"], ["signals", "4", "**3**", "and so"]]
-    assert out.endswith("Not as promised:\n\n- signals, try 3: wrong\n")
+    right, wrong = ["kills", "7", "7", "how so"], ["signals", "4", "**3**", "and so"]
+    assert cells(out) == [list(script.HEADER), right, wrong, ["damage", "1", "**0**", "so"]]
+    assert out.endswith("Not as promised:\n\n- signals, try 3: wrong\n- damage: an undisturbed run fails\n")
     assert page.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
     assert script.main(["--count", "7", "--write", "--only", "kills"], rows, page) == 0
     before, after = (text.read_text(encoding="utf-8").splitlines() for text in (PAGE, page))
