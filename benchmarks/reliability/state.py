@@ -39,7 +39,7 @@ def state_of(folder: Path) -> State:
         elif path.suffix == ".json":
             found |= {f"{name}, {what}": value for what, value in _values(path)}
         elif path.name == "README.md":
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             found[name] = _digest("\n".join(line for line in lines if not _TIMED_LINE.search(line)).encode())
         else:
             found[name] = _digest(path.read_bytes())
@@ -147,7 +147,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _logged(path: Path) -> Iterator[tuple[str, Any]]:
     """What the log says of each step; of steps that were done twice, what it says last."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
         except ValueError:

@@ -86,6 +86,10 @@ def card(out: Path) -> None:
     (out / "README.md").write_text("Another model.\n")
 
 
+def no_text(out: Path) -> None:
+    (out / "README.md").write_bytes(b"A m\xffdel.\n")
+
+
 def logged(out: Path) -> None:
     (out / "log.jsonl").write_text((out / "log.jsonl").read_text().replace("3.0", "3.5"))
 
@@ -117,6 +121,7 @@ def lost(out: Path) -> None:
         (weights, r"model.safetensors: \w+ instead of \w+"),
         (result, "all_results.json, train_loss: 3.0000000000000004 instead of 3.0"),
         (card, r"README.md: \w+ instead of \w+"),
+        (no_text, r"README.md: \w+ instead of \w+"),
         (logged, "log.jsonl, step 3, loss: 3.5 instead of 3.0"),
         (half_a_line, "log.jsonl, half a line is left over"),
         (staging, ".saving/ is left over"),
