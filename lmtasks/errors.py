@@ -45,7 +45,7 @@ class RunError(LmtasksError):
 
 
 class Interrupted(LmtasksError):  # noqa: N818  (nothing went wrong: somebody asked)
-    """A signal stopped the run after it saved a checkpoint.
+    """A signal stopped the run; the message says what is safe.
 
     Args:
         signal_number: POSIX number of the signal; the exit code is 128 plus that.
@@ -54,6 +54,18 @@ class Interrupted(LmtasksError):  # noqa: N818  (nothing went wrong: somebody as
     def __init__(self, message: str, hint: str, signal_number: int) -> None:
         super().__init__(message, hint)
         self.exit_code = 128 + signal_number
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal, raised where it arrived: like Ctrl-C, no library takes it for an error of its own.
+
+    Args:
+        number: POSIX number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def first_line(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from lmtasks.artifacts.model_card import PLACEHOLDER
 from lmtasks.artifacts.redact import HUB_TOKEN, redacted
-from lmtasks.artifacts.run_folder import ABOUT_THE_RUN, RECORD
+from lmtasks.artifacts.run_folder import ABOUT_THE_RUN, RECORD, require_intact
 from lmtasks.errors import InputError, RunError
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ def push(
         raise InputError("a pull request is always made to the branch 'main'", "leave out --revision or --create_pr")
     folder = Path(run_dir)
     record = _finished_record(folder)
+    require_intact(folder)
     check_can_push(repo_id)
     content = _content(folder, record)
     options = {"private": private, "create_pr": create_pr, "revision": revision, "commit_message": commit_message}

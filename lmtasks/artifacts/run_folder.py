@@ -5,36 +5,41 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from lmtasks.artifacts.checkpoints import remove_all
+from lmtasks.artifacts.durable import digest, flush, half_written
 from lmtasks.errors import InputError
 
 RECORD = "run.json"
 LOG = "log.jsonl"
-CHECKPOINTS = "checkpoints"
-"""A folder of their own: so OUT is a clean model, and nobody's ``checkpoint-best`` is taken for one of ours."""
+SAVING = ".saving"
+"""Where model and tokenizer lie until both are whole."""
 
 ABOUT_THE_RUN = (RECORD, "README.md", "all_results.json", "train_results.json", "eval_results.json")
 """Files that a run leaves for whoever gets its model."""
 
-OWN = (LOG, CHECKPOINTS, *ABOUT_THE_RUN, "trainer_state.json")
-"""Files and folders that a run writes beside its model and tokenizer."""
+OWN = (LOG, *ABOUT_THE_RUN, "trainer_state.json")
+"""Files that a run writes beside its model, tokenizer and checkpoints."""
 
 LOCK = ".lock"
 """There while a run has the folder; says which process."""
 
 
-def choose_folder(recipe: str, wanted: str | None) -> Path:
-    """The folder of a run: the wanted one, or the first free of ``runs/RECIPE``, ``runs/RECIPE-2``, ..."""
+def choose_folder(recipe: str, wanted: str | None, mine: Callable[[Path], bool] = lambda folder: False) -> Path:
+    """The folder of a run: the wanted one, or the first free of ``runs/RECIPE``, ``runs/RECIPE-2``, ...
+
+    Args:
+        mine: whether a folder that exists will do, too.
+    """
     if wanted:
         return Path(wanted)
     names = itertools.chain([recipe], (f"{recipe}-{number}" for number in itertools.count(2)))
-    return next(folder for folder in map(Path("runs").joinpath, names) if not folder.exists())
+    return next(folder for folder in map(Path("runs").joinpath, names) if not folder.exists() or mine(folder))
 
 
 @contextmanager
@@ -102,75 +107,30 @@ def _lock(file: TextIO, folder: Path, *, shared: bool = False) -> None:
         ) from None
 
 
-def require_usable(folder: Path, request: str, *, overwrite: bool, resume: str | bool | None) -> None:
-    """Refuse a folder that holds anything but this run; it need not exist.
-
-    Args:
-        request: fingerprint of what was asked for, as ``run.json`` keeps it.
-        overwrite: an earlier run there may be replaced.
-        resume: the same run, unfinished, may be there; see :func:`checkpoint_to_resume`.
-
-    Raises:
-        InputError: a file, a folder of other things, another run, a finished one, or nothing to resume.
-    """
-    if overwrite and resume:
-        raise InputError("--overwrite_output_dir and --resume_from_checkpoint exclude each other", "give one of them")
-    _require_writable(folder)
-    if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):
-        if resume:
-            raise InputError(f"nothing to resume in '{folder}'", "leave out --resume_from_checkpoint")
-        return
-    record, advice = read_record(folder), "choose another, or replace it with --overwrite_output_dir"
-    if record is None:
-        raise InputError(f"output_dir '{folder}' holds files that are no run of lmtasks", "choose another --output_dir")
-    if overwrite:
-        return
-    if record.get("status") == "done":
-        raise InputError(f"output_dir '{folder}' holds a finished run", advice)
-    if record.get("request") != request:
-        raise InputError(f"output_dir '{folder}' holds an unfinished run with other options", advice)
-    if not resume:
-        raise InputError(
-            f"output_dir '{folder}' holds this run, unfinished",
-            "--resume_from_checkpoint true goes on, --overwrite_output_dir starts again",
-        )
-    checkpoint_to_resume(folder, resume)
+def is_bare(folder: Path) -> bool:
+    """Whether a folder is not there, or holds no more than a run leaves that was killed before its first word."""
+    return not folder.exists() or (folder.is_dir() and all(_is_leftover(path) for path in folder.iterdir()))
 
 
-def checkpoint_to_resume(folder: Path, wanted: str | bool) -> Path:
-    """The wanted checkpoint of a run, or its last; one that was not written to its end does not count.
+def sweep(folder: Path) -> None:
+    """Remove what a killed run has left half-written; for who has the folder :func:`reserved`."""
+    for path in [path for path in folder.iterdir() if path.name != LOCK and _is_leftover(path)]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
-    Args:
-        wanted: path of a checkpoint, or True for the last.
+
+def _is_leftover(path: Path) -> bool:
+    return not path.is_symlink() and path.name in (LOCK, SAVING, *(half_written(Path(name)).name for name in OWN))
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be one, or cannot be written; it need not exist.
 
     Raises:
-        InputError: there is none.
+        InputError: a file is in the way, or there is no permission.
     """
-    paths = [path for path in (folder / CHECKPOINTS).glob("checkpoint-*") if _is_whole(path)]
-    if wanted is True:
-        if paths:
-            return max(paths, key=lambda path: int(path.name.removeprefix("checkpoint-")))
-        raise InputError(
-            f"the run in '{folder}' was stopped before its first checkpoint", "--overwrite_output_dir starts again"
-        )
-    for path in paths:
-        if path.resolve() == Path(str(wanted)).resolve():
-            return path
-    raise InputError(
-        f"'{wanted}' is no complete checkpoint of the run in '{folder}'",
-        "--resume_from_checkpoint true takes the last one",
-    )
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether the Trainer made it, and to the end: it writes its state last."""
-    with suppress(OSError, ValueError):
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        return re.fullmatch(r"checkpoint-\d+", checkpoint.name) is not None
-    return False
-
-
-def _require_writable(folder: Path) -> None:
     place = _existing(folder)
     if not place.is_dir():
         what = "is a file" if place == folder else f"lies below the file '{place}'"
@@ -194,13 +154,15 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove an earlier run: the files that it recorded as its own, and nothing else."""
+    """Remove an earlier run: its checkpoints, the files that it recorded as its own, and nothing else."""
     record = read_record(folder)
     if record is None:
         return
+    remove_all(folder)
     own = {*map(str, record.get("files", ())), *OWN}
-    # Of what is there, so that no name in a record, such as "..", can lead out of the folder.
-    for path in [path for path in folder.iterdir() if path.name in own]:
+    # Of what is there, so that no name in a record, such as "..", can lead out of the folder. What says that it is a
+    # run goes last: one that is removed by half can be removed again.
+    for path in sorted((path for path in folder.iterdir() if path.name in own), key=lambda path: path.name == RECORD):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -223,11 +185,37 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and "recipe" in record else None
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write, or replace, in one step: a reader never sees half a file."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(new, path)
+def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of files of a run, as its record keeps them."""
+    return {name: digest(folder / name) for name in names if (folder / name).is_file()}
+
+
+def spoiled(folder: Path, record: Mapping[str, Any]) -> str | None:
+    """Which file of a finished run is not as the run left it, in words; None where all are."""
+    recorded = record.get("sha256")
+    for name, wanted in recorded.items() if isinstance(recorded, dict) else ():
+        if Path(name).name != name:  # a record from elsewhere has no say about other folders
+            continue
+        if not (folder / name).is_file():
+            return f"'{folder / name}' is missing"
+        if digest(folder / name) != wanted:
+            return f"'{folder / name}' is not as the run left it"
+    return None
+
+
+def require_intact(folder: str | Path) -> None:
+    """Refuse a finished run whose files were damaged since; any other folder, and what is none, passes.
+
+    Raises:
+        InputError: a file is missing, or is not as the run left it.
+    """
+    record = read_record(folder)
+    if record and record.get("status") == "done" and (wrong := spoiled(Path(folder), record)):
+        raise InputError(
+            wrong,
+            "bring it back, or the run's command with --resume_from_checkpoint auto saves it again; if you changed it"
+            f" yourself, take its line out of 'sha256' in {Path(folder) / RECORD}",
+        )
 
 
 def save_into(folder: Path, *parts: Any) -> list[str]:
@@ -238,12 +226,17 @@ def save_into(folder: Path, *parts: Any) -> list[str]:
     Args:
         parts: objects with ``save_pretrained``.
     """
-    staging = folder / ".saving"
+    staging = folder / SAVING
     shutil.rmtree(staging, ignore_errors=True)
-    for part in parts:
-        part.save_pretrained(staging)
-    names = sorted(path.name for path in staging.iterdir())
-    for name in names:
-        os.replace(staging / name, folder / name)
-    staging.rmdir()
+    try:
+        for part in parts:
+            part.save_pretrained(staging)
+        names = sorted(path.name for path in staging.iterdir())
+        for name in names:
+            if (staging / name).is_file():
+                flush(staging / name)
+            os.replace(staging / name, folder / name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    flush(folder)
     return names

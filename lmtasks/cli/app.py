@@ -7,12 +7,15 @@ stderr; ``--json`` prints one JSON document. Each command is a module of this ro
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from lmtasks.cli.argv import asks_help, taken_switch, taken_values, underscored
-from lmtasks.errors import InputError, LmtasksError, in_one_line, nearest
+from lmtasks.errors import InputError, LmtasksError, Stopped, in_one_line, nearest
 from lmtasks.registry.enabled_plugins import file_of, selected
 
 COMMANDS = {
@@ -61,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = underscored(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
-            return _selecting(words)
+            with _terminable():
+                return _selecting(words)
         finally:
             # Here a closed pipe can be dealt with; when Python flushes on its way out it cannot.
             sys.stdout.flush()
@@ -70,13 +74,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.hint:
             print(f"hint: {in_one_line(error.hint)}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("error: interrupted", file=sys.stderr)
-        return 130
+        return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     except BrokenPipeError:
         # Whoever read our output has heard enough (lmtasks list | head -1).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, with everything put away."""
+    process = os.getpid()
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.getpid() != process:  # a fork, such as a worker that its pool sends home
+            signal.raise_signal(number)
+        raise Stopped(number)
+
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if mine:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _selecting(words: list[str]) -> int:

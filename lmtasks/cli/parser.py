@@ -74,8 +74,8 @@ def add_options(parser: argparse.ArgumentParser, title: str, options: Iterable[O
         if option.python_only:
             continue
         shape: dict[str, Any] = {"metavar": _placeholder(option)}
-        if option.is_switch:
-            shape = {"nargs": "?", "const": "true", "metavar": "BOOL"}
+        if bool in option.alternatives:
+            shape = {"nargs": "?", "const": "true", "metavar": "BOOL" if option.is_switch else "TEXT"}
         elif option.is_list:
             shape |= {"nargs": "+", "action": "extend"}
         names = [f"--{name}" for name in (option.name, *option.aliases)]

@@ -13,7 +13,14 @@ from typing import Any
 
 from lmtasks.api import TOKENIZER, Option, Recipe, convert, options_of
 from lmtasks.config.mix import read_mix
-from lmtasks.config.settings import HOW_TO_TOKENISE, DataSettings, ModelSettings, OutputSettings, TrainingSettings
+from lmtasks.config.settings import (
+    HOW_TO_TOKENISE,
+    DataSettings,
+    ModelSettings,
+    OutputSettings,
+    StoppingSettings,
+    TrainingSettings,
+)
 from lmtasks.config.yaml_file import read_mapping
 from lmtasks.errors import InputError, nearest
 
@@ -35,7 +42,12 @@ CONTRADICTIONS = (
 OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name", "add_tokens"} - {"max_eval_samples", *HOW_TO_TOKENISE}
 """Settings with which an evaluation is not of the tokens that a run held out."""
 
-SETTINGS: dict[str, Any] = {"data": DataSettings, "model": ModelSettings, "output": OutputSettings}
+SETTINGS: dict[str, Any] = {
+    "data": DataSettings,
+    "model": ModelSettings,
+    "output": OutputSettings,
+    "stopping": StoppingSettings,
+}
 """The settings of every recipe, by the field of a :class:`Request`."""
 
 ELSEWHERE = {
@@ -68,6 +80,7 @@ class Request:
     data: DataSettings
     model: ModelSettings
     output: OutputSettings
+    stopping: StoppingSettings
     training: Mapping[str, Any]
     given: frozenset[str]
     sample: str | None
@@ -122,6 +135,8 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     problems.refuse(
         folder is not None and not folder.strip(), "--output_dir is empty", "name a folder, or leave it out"
     )
+    idle = "early_stopping_threshold" in given and "early_stopping_patience" not in given
+    problems.refuse(idle, "--early_stopping_threshold means nothing alone", "add --early_stopping_patience 3")
     _require_pinned_code(settings["model"], problems)
     if "revision" in given:
         _refuse_idle_revision(settings["model"], problems)
@@ -298,12 +313,11 @@ def _words_of(model: ModelSettings) -> str:
 
 def as_record(request: Request) -> dict[str, Any]:
     """The part of a request that ``run.json`` keeps: all that was set and matters, but for what only memory holds."""
-    settings = {**vars(request.data), **vars(request.model)}
+    settings = {**vars(request.data), **vars(request.model), **vars(request.stopping)}
     left_out = {name for name, option in options_of(DataSettings).items() if option.python_only} | HOW_TO_TOKENISE
     return {
         "recipe": request.recipe.name,
         "options": asdict(request.options),
         "settings": {name: value for name, value in settings.items() if value is not None and name not in left_out},
-        # Whether a run is resumed does not change what it is.
-        "training": {name: value for name, value in request.training.items() if name != "resume_from_checkpoint"},
+        "training": dict(request.training),
     }

@@ -108,10 +108,23 @@ class OutputSettings:
 
     output_dir: str | None = option(None, help="folder of the run; runs/RECIPE when not given")
     overwrite_output_dir: bool = option(False, help="replace an earlier run in that folder")
+    resume_from_checkpoint: bool | str | None = option(
+        None, help="true goes on from the newest good checkpoint, a path from that one, auto begins where there is none"
+    )
     dry_run: bool = option(False, help="show the plan and write nothing")
     push_to_hub: bool = option(False, help="publish the result on the Hub")
     hub_model_id: str | None = option(None, help="repository to publish to; the folder's name when not given")
     hub_private_repo: bool = option(False, help="publish to a private repository")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoppingSettings:
+    """When training ends before all of its steps are done."""
+
+    early_stopping_patience: int | None = option(
+        None, help="evaluations without a better --metric_for_best_model, after which training ends", ge=1
+    )
+    early_stopping_threshold: float = option(0.0, help="how much better it must be to count as better", ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,12 +35,9 @@ REFUSED = {
 }
 """Fields that would make a figure or a file wrong, or that have nothing to do here, and why."""
 
-OURS = ("output_dir", "push_to_hub", "hub_model_id", "hub_private_repo")
+OURS = ("output_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "resume_from_checkpoint")
 """Fields whose names are settings of lmtasks."""
 
-
-_KINDS = {"resume_from_checkpoint": bool | str | None}
-"""Types of fields that take more than their annotation says."""
 
 _LIMITS = {"label_smoothing_factor": {"ge": 0, "lt": 1}}
 """Ranges of fields that TrainingArguments does not check."""
@@ -52,7 +49,7 @@ def training_options() -> dict[str, Option]:
     return {
         field.name: Option(
             name=field.name,
-            type=_KINDS.get(field.name) or _readable(hints[field.name]),
+            type=_readable(hints[field.name]),
             default=field.default if field.default_factory is dataclasses.MISSING else field.default_factory(),
             help=str(field.metadata.get("help", "")),
             limits=_LIMITS.get(field.name, {}),
@@ -86,6 +83,8 @@ def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) 
         "dataloader_pin_memory": torch.accelerator.is_available() and values.get("dataloader_pin_memory", True),
         "logging_nan_inf_filter": False,
         "remove_unused_columns": False,
+        # Which checkpoints are kept is for the run to say: the Trainer goes by names, whosever folders they are of.
+        "save_total_limit": None,
     }
     try:
         arguments = TrainingArguments(**{"logging_steps": max(1, steps // 20), **values, **ours})

@@ -19,7 +19,7 @@ from transformers import AutoConfig, FillMaskPipeline, GenerationConfig, Pipelin
 from transformers.pipelines.base import ChunkPipeline, PipelineException
 
 from lmtasks.api import Batch, Recipe, resolve
-from lmtasks.artifacts.run_folder import read_record
+from lmtasks.artifacts.run_folder import read_record, require_intact
 from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
 from lmtasks.models.architectures import adapted, register_architectures, takes
@@ -93,6 +93,7 @@ class Predictor:
 
     def __init__(self, name: str, recipe: Recipe, revision: str = "main") -> None:
         self.recipe = recipe
+        require_intact(name)
         require_safetensors(name)
         with found_or_explained("model", name):
             self.pipeline = _pipeline(name, recipe, revision)

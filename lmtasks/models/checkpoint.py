@@ -13,6 +13,7 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.api import Recipe, resolve
+from lmtasks.artifacts.run_folder import require_intact
 from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError
 from lmtasks.models.added_tokens import AddedTokens, make_room, start_rows
@@ -63,6 +64,7 @@ def load_model(
     if not settings.model_name_or_path:
         return LoadedModel(adapted(_fresh(model_class, fit_to_tokenizer(config, processor)), recipe))
     name = settings.model_name_or_path
+    require_intact(name)
     require_safetensors(name)
     with found_or_explained("model", name):
         model, report = model_class.from_pretrained(

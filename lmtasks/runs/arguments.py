@@ -30,10 +30,16 @@ def fitted_arguments(data: Data, model: PreTrainedModel) -> dict[str, Any]:
     """
     training = with_precision(data.request.training, model)
     watching = training.get("lr_scheduler_type") in WATCHING
+    patient = data.request.stopping.early_stopping_patience is not None
     wanted = training.get("metric_for_best_model")
-    if wanted is None and not watching and not training.get("load_best_model_at_end"):
+    if wanted is None and not watching and not patient and not training.get("load_best_model_at_end"):
         return training
-    if wanted is not None and training.get("eval_strategy", "no") == "no":
+    evaluates = training.get("eval_strategy", "no") != "no"
+    if patient and not evaluates:
+        raise InputError(
+            "--early_stopping_patience: nothing is evaluated during training", "add --eval_strategy steps or epoch"
+        )
+    if wanted is not None and not evaluates:
         raise InputError(
             f"--metric_for_best_model {wanted}: nothing is evaluated during training",
             "add --eval_strategy steps or epoch, or leave --metric_for_best_model out",
@@ -42,7 +48,8 @@ def fitted_arguments(data: Data, model: PreTrainedModel) -> dict[str, Any]:
         (wanted or "loss").removeprefix("eval_"), training.get("greater_is_better"), _figures(data, model)
     )
     mode = {"lr_scheduler_kwargs": _with_mode(training.get("lr_scheduler_kwargs"), greater)} if watching else {}
-    return {**training, "greater_is_better": greater, **mode}
+    metric = {"metric_for_best_model": wanted or "loss"} if patient else {}
+    return {**training, **metric, "greater_is_better": greater, **mode}
 
 
 def _figures(data: Data, model: PreTrainedModel) -> dict[str, bool | None]:

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import errno
-from functools import partial
 
-from lmtasks.artifacts.publish import push
-from lmtasks.artifacts.run_folder import (
-    LOG,
-    RECORD,
-    checkpoint_to_resume,
-    clear,
-    require_usable,
-    reserved,
-    save_into,
-    write_json,
-)
+from lmtasks.artifacts.run_folder import clear, reserved, save_into, sweep
 from lmtasks.config.world import ALONE, World
-from lmtasks.errors import RunError
+from lmtasks.errors import InputError, RunError
 from lmtasks.registry.catalog import Catalog
 from lmtasks.runs.figures import figures_of
+from lmtasks.runs.place import look
 from lmtasks.runs.prepare import Prepared
-from lmtasks.runs.record import new_record, write_results
+from lmtasks.runs.publishing import publish
+from lmtasks.runs.record import new_record, write_record, write_results
 from lmtasks.runs.result import Run
+from lmtasks.runs.training import train_prepared
 from lmtasks.runs.verify import verify
-from lmtasks.training.trainer import Trained, train
 
 
 def execute(prepared: Prepared, catalog: Catalog, world: World = ALONE) -> Run:
@@ -37,12 +28,12 @@ def execute(prepared: Prepared, catalog: Catalog, world: World = ALONE) -> Run:
     """
     if not world.is_main:
         return _execute(prepared, catalog, world)
-    request, folder = prepared.request, prepared.folder
-    overwrite, resume = request.output.overwrite_output_dir, request.training.get("resume_from_checkpoint")
+    folder = prepared.folder
     try:
         with reserved(folder):
-            require_usable(folder, prepared.asked, overwrite=overwrite, resume=resume)
-            if overwrite:
+            _require_as_seen(prepared, world)
+            sweep(folder)
+            if prepared.place.start.how == "again":
                 clear(folder)
             return _execute(prepared, catalog, world)
     except OSError as error:  # of whichever library wrote last
@@ -51,21 +42,26 @@ def execute(prepared: Prepared, catalog: Catalog, world: World = ALONE) -> Run:
         raise RunError(f"the disk is full: {error.strerror}", "free some space, then resume or start again") from error
 
 
+def _require_as_seen(prepared: Prepared, world: World) -> None:
+    """Refuse a folder that another run had since it was looked at."""
+    folder = prepared.folder
+    if look(prepared.request, folder, prepared.place.asked, world) != prepared.place.start:
+        raise InputError(f"another run has changed '{folder}' in the meantime", "start the same command once more")
+
+
 def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:
     request, folder = prepared.request, prepared.folder
     record = new_record(prepared, catalog)
     if world.is_main:
-        write_json(folder / RECORD, record)
-    trained = _train(prepared)
+        write_record(folder, record)
+    trained = train_prepared(prepared)
     figures = figures_of(trained.model, request, prepared.processor, prepared.data.encoded.evaluations)
     if world.is_main:
         record["files"] = save_into(folder, trained.model, prepared.processor)
         verify(trained.model, prepared)
         write_results(folder, record, trained, figures)
     world.barrier()
-    url = None
-    if request.output.push_to_hub and world.is_main:
-        url = push(folder, request.output.hub_model_id or folder.name, private=request.output.hub_private_repo)
+    url = publish(request, folder) if world.is_main else None
     return Run(
         recipe=request.recipe,
         output_dir=folder,
@@ -75,21 +71,4 @@ def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:
         started_small=request.starts_small,
         url=url,
         example=record["example"],
-    )
-
-
-def _train(prepared: Prepared) -> Trained:
-    request, folder = prepared.request, prepared.folder
-    resume, before_step = request.training.get("resume_from_checkpoint"), request.recipe.before_step
-    return train(
-        prepared.model,
-        request.recipe,
-        prepared.processor,
-        prepared.arguments,
-        prepared.train_dataset,
-        prepared.eval_dataset,
-        prepared.collators,
-        folder / LOG,
-        checkpoint_to_resume(folder, resume) if resume else None,
-        *([partial(before_step, prepared.model, request.options)] if before_step else []),
     )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lmtasks.api import EVALUATION_SEED, Examples
+from lmtasks.artifacts.durable import write_json
 from lmtasks.artifacts.model_card import write_card
-from lmtasks.artifacts.run_folder import RECORD, write_json
+from lmtasks.artifacts.run_folder import RECORD, digests
 from lmtasks.config.request import as_record
 from lmtasks.data.text.packing import Packed
 from lmtasks.data.text.segmenters import versions_of
 from lmtasks.registry.catalog import Catalog
 from lmtasks.runs.excerpts import example_prompt
 from lmtasks.runs.prepare import Prepared
+from lmtasks.runs.versions import versions
 from lmtasks.training.trainer import Trained
 
 
@@ -48,12 +49,10 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
             **({"sources": plan.sources} if plan.sources else {}),
         },
         **as_record(request),
-        "request": prepared.asked,
+        **prepared.place.asked.as_record(),
+        **({"earlier": list(prepared.place.start.earlier)} if prepared.place.start.earlier else {}),
         "seeds": {"seed": request.seed, "split": request.data.split_seed, "evaluation": EVALUATION_SEED},
-        "versions": {
-            **{name: metadata.version(name) for name in ("lmtasks", "transformers", "torch", "datasets")},
-            **_segmenter_versions(prepared.data.encoded.evaluation),
-        },
+        "versions": {**versions(), **_segmenter_versions(prepared.data.encoded.evaluation)},
         "example": example_prompt(prepared.data),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -66,13 +65,21 @@ def _segmenter_versions(examples: Examples) -> dict[str, str]:
     return {}
 
 
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write ``run.json``, or replace it."""
+    write_json(folder / RECORD, record)
+
+
 def write_results(folder: Path, record: dict[str, Any], trained: Trained, eval_metrics: Mapping[str, float]) -> None:
     """Write the results, the card and, last of all, that the run is done."""
     metrics = {**trained.metrics, **eval_metrics}
     for name, part in (("train", trained.metrics), ("eval", eval_metrics), ("all", metrics)):
         write_json(folder / f"{name}_results.json", part)
     trained.state.save_to_json(str(folder / "trainer_state.json"))
+    results = ["train_results.json", "eval_results.json", "all_results.json", "trainer_state.json"]
     # The status is written last: a folder that says "done" is complete.
-    record |= {"status": "done", "metrics": metrics}
+    record |= {"status": "done", "metrics": metrics, "sha256": digests(folder, [*record["files"], *results])}
+    if trained.state.global_step < trained.state.max_steps:
+        record["stopped_early"] = trained.state.global_step
     write_card(folder, record)
-    write_json(folder / RECORD, record)
+    write_record(folder, record)

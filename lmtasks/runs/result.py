@@ -17,6 +17,7 @@ class Run:
     """A finished run.
 
     Args:
+        plan: None where the run was finished before, and there was nothing to do.
         metrics: ``eval_loss``, ``perplexity``, ``bits_per_byte``, ``accuracy``, ``train_runtime``, ...; where
             evaluation sets have names those of the first, and each one's as ``eval_NAME_loss``.
         perplexity_name: what the perplexity is, in the recipe's words.
@@ -28,7 +29,7 @@ class Run:
     recipe: Recipe
     output_dir: Path
     metrics: dict[str, float]
-    plan: Plan
+    plan: Plan | None
     perplexity_name: str
     started_small: bool
     url: str | None = None

@@ -12,11 +12,11 @@ from lmtasks.api import Recipe
 from lmtasks.config.request import configure, read_yaml
 from lmtasks.config.world import World
 from lmtasks.models.architectures import register_architectures
-from lmtasks.progress import say, speak
+from lmtasks.progress import speak
 from lmtasks.registry.catalog import load_catalog
-from lmtasks.runs.execute import execute
+from lmtasks.runs.carry_out import carry_out
+from lmtasks.runs.interruption import interruptible
 from lmtasks.runs.plan import Plan
-from lmtasks.runs.prepare import prepare
 from lmtasks.runs.result import Run
 
 __all__ = ["Run", "run"]
@@ -32,12 +32,13 @@ def run(recipe: str | Recipe, *, config: str | Path | None = None, **values: Any
             ``eval_dataset`` for data in memory.
 
     Returns:
-        the finished run; with ``dry_run=True`` the plan.
+        the finished run, of before where ``resume_from_checkpoint="auto"`` finds it so; with ``dry_run=True`` the
+        plan.
 
     Raises:
         InputError: the request cannot be carried out; nothing was written.
         RunError: it was carried out and failed.
-        Interrupted: a signal stopped it; a checkpoint was saved.
+        Interrupted: a signal stopped it; the message says what is safe.
     """
     world = World.current()
     speak(world.is_main)
@@ -45,9 +46,5 @@ def run(recipe: str | Recipe, *, config: str | Path | None = None, **values: Any
     chosen = recipe if isinstance(recipe, Recipe) else catalog.recipe(recipe)
     request = configure(chosen, values, read_yaml(config) if config else None)
     register_architectures(catalog)
-    prepared = prepare(request, world)
-    if request.output.dry_run:
-        return prepared.plan
-    for line in prepared.plan.lines():
-        say(line)
-    return execute(prepared, catalog, world)
+    with interruptible() as stage:
+        return carry_out(request, catalog, world, stage)

@@ -29,7 +29,7 @@ def trained(case: Case, texts: Case, model: PreTrainedModel, size: int, **argume
     settings = training_arguments(arguments, case.folder / "training", 1)
     datasets = texts.dataset(True), texts.dataset(False)
     collators = texts.collate(True), texts.collate(False)
-    done = train(model, case.recipe, case.tokenizer(), settings, *datasets, collators, case.folder / "log.jsonl", None)
+    done = train(model, case.recipe, settings, *datasets, collators, case.folder / "log.jsonl", None)
     return [line for line in done.state.log_history if "loss" in line]
 
 

@@ -1,17 +1,16 @@
-"""Callbacks of the Trainer: epochs, schedules, checkpoints, the log and signals."""
+"""Callbacks of the Trainer: epochs, schedules, and the log."""
 
 from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import RunError
@@ -42,37 +41,6 @@ class ScheduleCallback(TrainerCallback):
         self.before_step(state.global_step)
 
 
-class CheckpointCallback(TrainerCallback):
-    """Puts the processing class into every checkpoint, so that each can be used on its own.
-
-    The Trainer would do it if it were given a tokenizer, but would then also rewrite the
-    model's special token ids behind the user's back.
-    """
-
-    def __init__(self, processor: Any) -> None:
-        self.processor = processor
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        """Add to ``checkpoint-N``, which the Trainer has just written."""
-        if state.is_world_process_zero:
-            self.processor.save_pretrained(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
-
-
-class NothingTwiceCallback(TrainerCallback):
-    """Where no step was left to do, neither saves nor evaluates what the checkpoint has of the epoch's end."""
-
-    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
-        """Note the steps that were done before."""
-        self.first = state.global_step
-
-    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Comes after the Trainer's own callback has decided what is due."""
-        if state.global_step == self.first:
-            control.should_save = False
-            if any("eval_loss" in entry and entry["step"] == self.first for entry in state.log_history):
-                control.should_evaluate = False
-
-
 class LogCallback(TrainerCallback):
     """Writes ``log.jsonl``, shows progress, and stops a run that has diverged.
 
@@ -86,7 +54,9 @@ class LogCallback(TrainerCallback):
         self.note = ""
 
     def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
-        """Open the progress display."""
+        """Open the progress display; of a resumed run, take out of the log what is done once more."""
+        if state.global_step and state.is_world_process_zero:
+            self._keep(state.global_step)
         self.progress = Progress("training", state.max_steps, "steps")
         self.began, self.first = time.monotonic(), state.global_step
 
@@ -120,35 +90,16 @@ class LogCallback(TrainerCallback):
                     "lower --learning_rate or raise --warmup_steps",
                 )
 
+    def _keep(self, steps: int) -> None:
+        """Keep the log of so many steps; what tells of the end, and half a line of a killed run, goes."""
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
+            with suppress(ValueError):
+                entry = json.loads(line)
+                if entry["step"] <= steps and "train_runtime" not in entry:
+                    kept.append(f"{line}\n")
+        self.path.write_text("".join(kept), encoding="utf-8")
+
 
 def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
-
-
-class SignalCallback(TrainerCallback):
-    """On SIGINT or SIGTERM, finish the step, save a checkpoint, and stop; on a second one, at once."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> SignalCallback:
-        # Python lets only the main thread have signal handlers; elsewhere the caller keeps his own.
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: Any) -> None:
-        self.received = number
-        signal.signal(number, self._previous[number])
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Only between steps is there a state that can be resumed exactly."""
-        if self.received is not None:
-            control.should_save = control.should_training_stop = True

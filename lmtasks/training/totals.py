@@ -49,7 +49,8 @@ class TotalsCallback(TrainerCallback):
     def keep(self, state: TrainerState) -> None:
         """Put into the state what a resumption needs; in all processes at once."""
         seconds = self.seconds + time.monotonic() - self.began
-        state.stateful_callbacks[KEY] = {"losses": self._losses(), "seconds": seconds}
+        kept = {"losses": self._losses(), "seconds": seconds, "planned": state.max_steps}
+        state.stateful_callbacks[KEY] = kept
 
     def complete(self, metrics: dict[str, Any], steps: int, samples: float) -> None:
         """Make the Trainer's metrics of its last steps those of all steps; in all processes at once.

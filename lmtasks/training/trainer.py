@@ -10,29 +10,27 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lmtasks.api import Batch, Collate, Recipe
+from lmtasks.artifacts.checkpoints import begin
 from lmtasks.data.dataset import ExampleDataset
-from lmtasks.errors import Interrupted, RunError, nearest
-from lmtasks.training.callbacks import (
-    BeforeStep,
-    CheckpointCallback,
-    EpochCallback,
-    LogCallback,
-    NothingTwiceCallback,
-    ScheduleCallback,
-    SignalCallback,
-)
+from lmtasks.errors import Interrupted, RunError, Stopped, nearest
+from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, ScheduleCallback
+from lmtasks.training.checkpoints import ResumeCallback
 from lmtasks.training.cpu_memory import kept_memory
+from lmtasks.training.early_stopping import EarlyStop
 from lmtasks.training.evaluation import evaluate_model
+from lmtasks.training.signals import SignalCallback, Signals
 from lmtasks.training.totals import TotalsCallback
 
 REPEATED = "repeated"
@@ -42,29 +40,35 @@ REPEATED = "repeated"
 class RecipeTrainer(Trainer):
     """The Trainer, made with its own arguments, with a recipe's loss and lmtasks' evaluation."""
 
-    def __init__(self, *arguments: Any, recipe: Recipe, eval_collate: Collate, **named: Any) -> None:
+    def __init__(
+        self, *arguments: Any, recipe: Recipe, eval_collate: Collate, signals: Signals | None = None, **named: Any
+    ) -> None:
         super().__init__(*arguments, **named)
         self.recipe, self.eval_collate = recipe, eval_collate
         self.loss_is_scaled_for_ga = True  # see compute_loss
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
-        self.add_callback(NothingTwiceCallback)
-        self.totals = TotalsCallback()
-        self.add_callback(self.totals)
+        self.totals, self.signals = TotalsCallback(), SignalCallback(signals or Signals())
+        for callback in (ResumeCallback(), self.totals, self.signals):
+            self.add_callback(callback)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor]:
         """The batches of one optimiser step, and the number of their targets in all processes.
 
-        None where all steps are done: resumed there in mid-epoch, the Trainer would look only after one more.
+        None where all steps are done, or where training had stopped: resumed there, the Trainer would look only
+        after one more.
         """
-        if self.state.global_step >= self.state.max_steps:
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
             self.control.should_training_stop = True
             return [], torch.zeros((), device=device)
         batches = [self._without_repeats(batch) for batch in itertools.islice(epoch_iterator, num_batches)]
         counts = [0 if REPEATED in batch else self.recipe.targets(batch).numel() for batch in batches]
-        return batches, self.accelerator.reduce(torch.tensor(sum(counts), device=device), reduction="sum")
+        asked = self.signals.signals.received is not None
+        total = self.accelerator.reduce(torch.tensor([sum(counts), asked], device=device), reduction="sum")
+        self.signals.asked = total[1]
+        return batches, total[0]
 
     def _without_repeats(self, batch: Batch) -> Batch:
         """The batch without the examples that another process, or an earlier step, already has.
@@ -113,10 +117,14 @@ class RecipeTrainer(Trainer):
         self.totals.add(loss)
         return loss
 
-    def save_model(self, *arguments: Any, **named: Any) -> None:
+    def save_model(self, output_dir: str | None = None, *arguments: Any, **named: Any) -> None:
         """The model, and in the state, which the Trainer saves next, what a resumed run has to know."""
         self.totals.keep(self.state)
-        super().save_model(*arguments, **named)
+        assert output_dir is not None  # the Trainer saves checkpoints only
+        if self.args.should_save:
+            begin(Path(output_dir))
+        self.accelerator.wait_for_everyone()  # before another process writes its part
+        super().save_model(output_dir, *arguments, **named)
 
     def log(self, logs: dict[str, Any], *arguments: Any) -> None:
         """The last line is of the whole run, also where the Trainer has made only its last steps."""
@@ -177,67 +185,80 @@ class Trained:
 def train(
     model: PreTrainedModel,
     recipe: Recipe,
-    processor: Any,
     arguments: TrainingArguments,
     train_dataset: ExampleDataset,
     eval_dataset: ExampleDataset | dict[str, ExampleDataset],
     collates: tuple[Collate, Collate],
     log: Path,
     checkpoint: Path | None,
+    callbacks: Sequence[TrainerCallback] = (),
     before_step: BeforeStep = lambda steps: None,
 ) -> Trained:
     """Train the model in place.
 
     Args:
-        processor: the processing class, for the checkpoints.
         eval_dataset: several by name, of which the first chooses the best model; or the only one.
         collates: the recipe's collators for training and evaluation.
         log: file for the log, one JSON object a line.
-        checkpoint: folder of the checkpoint to go on from.
+        checkpoint: folder of the checkpoint to go on from, whose files are as they were written.
+        callbacks: for checkpoints, and for an early end.
         before_step: called before every step with the number of steps done.
 
     Raises:
         RunError: diverged, out of memory, or ended before all steps were done.
         Interrupted: stopped by a signal, after saving a checkpoint.
+        Stopped: by a second signal, at once, or by one that came too late for a checkpoint.
     """
     examples = train_dataset.examples
     examples_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     per_step = round(examples_per_step * examples.per_example)
     logged = LogCallback(log, per_step, examples.unit)
-    told = [EpochCallback(train_dataset), ScheduleCallback(before_step), CheckpointCallback(processor), logged]
-    with SignalCallback() as signals:
+    with Signals(keep=True) as signals:
         trainer = RecipeTrainer(
             recipe=recipe,
             eval_collate=collates[1],
+            signals=signals,
             model=model,
             args=arguments,
             data_collator=collates[0],
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            callbacks=[*told, signals],
+            callbacks=[EpochCallback(train_dataset), ScheduleCallback(before_step), logged, *callbacks],
         )
-        try:
-            with kept_memory(arguments.device):
-                output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise RunError(
-                "out of memory while training",
-                "halve --per_device_train_batch_size and double --gradient_accumulation_steps: the same result",
-            ) from error
+        with _failures_told(checkpoint), kept_memory(arguments.device):
+            output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    stops = [callback for callback in callbacks if isinstance(callback, EarlyStop) and callback.stopped]
+    steps, planned = trainer.state.global_step, trainer.state.max_steps
+    if signals.received is not None and trainer.signals.saved != steps:
+        raise Stopped(signals.received)  # too late for a checkpoint: what is safe, the folder tells
     if signals.received is not None:
-        name = signal.Signals(signals.received).name
         raise Interrupted(
-            f"stopped by {name} after step {trainer.state.global_step}, with a checkpoint",
+            f"stopped by {signal.Signals(signals.received).name} after step {steps}, with a checkpoint",
             "the same command with --resume_from_checkpoint true goes on from there",
             signals.received,
         )
-    if trainer.state.global_step < trainer.state.max_steps:
+    if steps < planned and not stops:
         raise RunError(
-            f"training ended after {trainer.state.global_step} of {trainer.state.max_steps} steps",
-            "lower --per_device_train_batch_size, or give more data",
+            f"training ended after {steps} of {planned} steps", "lower --per_device_train_batch_size, or give more data"
         )
     told_of = trainer.state.global_step - trainer.totals.first
     speed = round(told_of * per_step / output.metrics["train_runtime"], 1)
     metrics = {**output.metrics, f"train_{examples.unit.replace(' ', '_')}_per_second": speed}
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     return Trained(model, metrics, trainer.state)
+
+
+@contextmanager
+def _failures_told(checkpoint: Path | None) -> Iterator[None]:
+    """Say what the user can do about a failure of the machine, or of a checkpoint that somebody has made up."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise RunError(
+            "out of memory while training",
+            "halve --per_device_train_batch_size and double --gradient_accumulation_steps: the same result",
+        ) from error
+    except UnpicklingError as error:
+        raise RunError(
+            f"'{checkpoint}' holds something else than data, which was not run", "resume another checkpoint"
+        ) from error

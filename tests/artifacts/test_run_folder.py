@@ -7,24 +7,27 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lmtasks.artifacts.checkpoints import begin
+from lmtasks.artifacts.durable import write_json
 from lmtasks.artifacts.run_folder import (
     LOCK,
     OWN,
-    checkpoint_to_resume,
     choose_folder,
     clear,
+    digests,
+    is_bare,
     read_record,
     require_free,
-    require_usable,
+    require_intact,
     reserved,
     save_into,
-    write_json,
+    sweep,
 )
 from lmtasks.errors import InputError
 
@@ -36,25 +39,11 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def checkpoint(step: int | str, state: str | None = "{}") -> Path:
-    """A checkpoint of the run in ``out``; without a state, as if killed while it was written."""
-    folder = Path("out/checkpoints") / f"checkpoint-{step}"
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(b"weights")
-    if state is not None:
-        (folder / "trainer_state.json").write_text(state)
-    return folder
-
-
 def unfinished(**more: Any) -> Path:
     """A folder with the record of a run of ``REQUEST``."""
     Path("out").mkdir(exist_ok=True)
     write_json(Path("out/run.json"), {"status": "running", "recipe": "masked-lm", "request": REQUEST, **more})
     return Path("out")
-
-
-def usable(folder: str | Path = "out", *, overwrite: bool = False, resume: str | bool | None = None) -> None:
-    require_usable(Path(folder), REQUEST, overwrite=overwrite, resume=resume)
 
 
 # --- which folder ---
@@ -75,6 +64,7 @@ def test_without_a_wish_it_is_the_first_free_number() -> None:
     Path("runs/masked-lm-2").write_text("a file is not free either")
     assert choose_folder("masked-lm", None) == Path("runs/masked-lm-4")
     assert choose_folder("causal-lm", None) == Path("runs/causal-lm")
+    assert choose_folder("masked-lm", None, lambda folder: folder.name.endswith("-3")) == Path("runs/masked-lm-3")
 
 
 # --- one run at a time ---
@@ -111,10 +101,10 @@ def test_a_killed_run_keeps_nobody_out(holder: subprocess.Popen[str]) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert Path("out", LOCK).exists()
-    usable()
+    assert is_bare(Path("out"))
     require_free(Path("out"))
     with reserved(Path("out")):
-        usable()
+        assert is_bare(Path("out"))
     assert list(Path("out").iterdir()) == []
 
 
@@ -151,119 +141,19 @@ def test_where_there_are_no_locks_runs_go_on_without(monkeypatch: pytest.MonkeyP
         require_free(Path("out"))
 
 
-# --- who may write ---
-
-
-def test_a_new_folder_and_an_empty_one_are_usable_and_not_made() -> None:
-    usable("deep/below")
-    assert not Path("deep").exists()
-    Path("out").mkdir()
-    usable()
-    assert list(Path("out").iterdir()) == []
-
-
-def test_an_unfinished_run_of_the_same_request_can_be_resumed_or_replaced_but_not_ignored() -> None:
-    unfinished()
-    checkpoint(3)
-    usable(resume=True)
-    usable(resume="out/checkpoints/checkpoint-3")
-    usable(overwrite=True)
-    with pytest.raises(InputError, match="holds this run, unfinished"):
-        usable()
-
-
-def test_a_finished_run_can_only_be_replaced() -> None:
-    unfinished(status="done")
-    checkpoint(3)
-    usable(overwrite=True)
-    for resume in (None, True):
-        with pytest.raises(InputError, match="holds a finished run"):
-            usable(resume=resume)
-
-
-@pytest.mark.parametrize("other", ["fedcba9876543210", "", None])
-def test_an_unfinished_run_of_another_request_cannot_be_resumed(other: str | None) -> None:
-    unfinished(request=other)
-    checkpoint(3)
-    with pytest.raises(InputError, match="other options"):
-        usable(resume=True)
-
-
-@pytest.mark.parametrize("content", ['{"status": "done"}', "[1]", '"recipe"', "null"])
-def test_any_other_run_json_is_no_run(content: str) -> None:
-    Path("out").mkdir()
-    Path("out/run.json").write_text(content)
-    with pytest.raises(InputError, match="no run of lmtasks"):
-        usable(overwrite=True)
-
-
-def test_a_folder_that_only_hides_a_file_is_not_empty() -> None:
-    Path("out").mkdir()
-    Path("out/.env").write_text("TOKEN=1")
-    with pytest.raises(InputError, match="no run of lmtasks"):
-        usable()
-
-
-def test_replacing_and_resuming_exclude_each_other() -> None:
-    with pytest.raises(InputError, match="exclude each other"):
-        usable(overwrite=True, resume=True)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission_is_found_out_before_training() -> None:
-    Path("locked").mkdir(mode=0o500)
-    with pytest.raises(InputError, match="no permission in"):
-        usable("locked/out")
-
-
-# --- which checkpoint ---
-
-
-def test_the_last_checkpoint_is_that_of_the_highest_step() -> None:
-    for step in (9, 10, 2):
-        checkpoint(step)
-    assert checkpoint_to_resume(Path("out"), True).name == "checkpoint-10"
-
-
-@pytest.mark.parametrize("state", [None, "", '{"best_metric": nu'])
-def test_a_checkpoint_that_was_not_written_to_its_end_does_not_count(state: str | None) -> None:
-    good, half = checkpoint(2), checkpoint(3, state)
-    assert checkpoint_to_resume(Path("out"), True) == good
-    with pytest.raises(InputError, match="checkpoint-3' is no complete checkpoint of the run in 'out'"):
-        checkpoint_to_resume(Path("out"), str(half))
-
-
-def test_folders_of_the_user_are_no_checkpoints() -> None:
-    checkpoint("best")
-    checkpoint("5-copy")
-    with pytest.raises(InputError, match="before its first checkpoint"):
-        checkpoint_to_resume(Path("out"), True)
-
-
-def test_a_checkpoint_can_be_named_as_a_path_of_any_form() -> None:
-    wanted = checkpoint(2)
-    checkpoint(3)
-    for name in (str(wanted), str(wanted.absolute()), f"out/../{wanted}", f"{wanted}/"):
-        assert checkpoint_to_resume(Path("out"), name) == wanted
-
-
-def test_a_checkpoint_of_another_run_is_refused() -> None:
-    checkpoint(2)
-    Path("other").symlink_to("out")
-    with pytest.raises(InputError, match="no complete checkpoint of the run in 'elsewhere'"):
-        checkpoint_to_resume(Path("elsewhere"), "out/checkpoints/checkpoint-2")
-
-
 # --- what is written and removed ---
 
 
 def test_clearing_removes_what_the_run_recorded_and_nothing_else() -> None:
     unfinished(files=["model.safetensors", "config.json"])
-    checkpoint(2)
-    for name in (*OWN[3:], "log.jsonl", "model.safetensors", "config.json", "notes.txt", "other.safetensors"):
+    begin(Path("out/checkpoints/checkpoint-2"))
+    Path("out/checkpoints/checkpoint-best").mkdir()
+    own = [name for name in OWN if name != "run.json"]
+    for name in (*own, "model.safetensors", "config.json", "notes.txt", "other.safetensors"):
         Path("out", name).write_text("content")
     clear(Path("out"))
-    assert {path.name for path in Path("out").iterdir()} == {"notes.txt", "other.safetensors"}
+    assert {path.name for path in Path("out").iterdir()} == {"notes.txt", "other.safetensors", "checkpoints"}
+    assert [path.name for path in Path("out/checkpoints").iterdir()] == ["checkpoint-best"]
 
 
 def test_clearing_never_leaves_the_folder() -> None:
@@ -293,6 +183,58 @@ def test_clearing_removes_a_link_and_not_what_it_points_to() -> None:
     clear(Path("out"))
     assert Path("elsewhere/log.jsonl").read_text() == "mine"
     assert list(Path("out").iterdir()) == []
+
+
+def test_what_a_killed_run_leaves_half_written_blocks_nobody_and_is_swept_away() -> None:
+    Path("out/.saving").mkdir(parents=True)
+    for name in (".lock", ".saving/model.safetensors", ".run.json.new", ".README.md.new"):
+        Path("out", name).write_text("half")
+    assert is_bare(Path("out"))
+    Path("out/.env").write_text("TOKEN=1")
+    assert not is_bare(Path("out"))
+    sweep(Path("out"))
+    assert {path.name for path in Path("out").iterdir()} == {".lock", ".env"}
+
+
+def test_a_link_is_nobodys_leftover() -> None:
+    Path("elsewhere").mkdir()
+    Path("elsewhere/mine.txt").write_text("mine")
+    Path("out").mkdir()
+    Path("out/.saving").symlink_to(Path("elsewhere").absolute())
+    assert not is_bare(Path("out"))
+    sweep(Path("out"))
+    assert Path("out/.saving/mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda path: path.unlink(), "'out/model' is missing"),
+        (lambda path: path.write_text("modes"), "'out/model' is not as the run left it"),
+        (lambda path: path.write_text("mod"), "'out/model' is not as the run left it"),
+    ],
+)
+def test_a_finished_run_whose_files_were_damaged_is_refused(harm: Callable[[Path], Any], said: str) -> None:
+    unfinished()
+    names = save_into(Path("out"), Part("model"))
+    unfinished(status="done", sha256=digests(Path("out"), [*names, "gone"]))
+    require_intact("out")
+    harm(Path("out/model"))
+    with pytest.raises(InputError) as caught:
+        require_intact("out")
+    assert caught.value.message == said
+    assert "take its line out of 'sha256' in out/run.json" in caught.value.hint
+    unfinished(status="running", sha256={"model": "0"})
+    require_intact("out")
+    require_intact("no/such/folder")
+
+
+def test_a_record_has_no_say_about_files_elsewhere() -> None:
+    Path("secret.txt").write_text("secret")
+    unfinished(status="done", sha256={"../secret.txt": "0", "/etc/hostname": "0"})
+    require_intact("out")
+    unfinished(status="done", sha256=["model"])
+    require_intact("out")
 
 
 def test_json_is_replaced_in_one_step_and_readable() -> None:

@@ -270,7 +270,6 @@ OTHERS: dict[str, tuple[Any, Any]] = {
     "optim_args": ("a=1", "a=1"),
     "run_name": ("mine", "mine"),
     "save_only_model": ("true", True),
-    "save_total_limit": ("2", 2),
     "torch_empty_cache_steps": ("4", 4),
     "use_cpu": ("true", True),
     "weight_decay": ("0.01", 0.01),
@@ -288,6 +287,12 @@ def test_field_of_training_arguments_arrives_as_typed(name: str, tmp_path: Path)
     arguments = training_arguments(request.training, tmp_path, steps=100)
     assert getattr(arguments, name) == expected
     assert getattr(TrainingArguments(output_dir=str(tmp_path)), name) != expected
+
+
+def test_the_trainer_removes_no_checkpoints(tmp_path: Path) -> None:
+    request = ask(model="m", save_total_limit="2")
+    assert request.training["save_total_limit"] == 2
+    assert training_arguments(request.training, tmp_path, steps=100).save_total_limit is None
 
 
 def test_every_default_is_accepted_by_name_and_changes_nothing(tmp_path: Path) -> None:
@@ -332,9 +337,11 @@ def test_json_that_is_damaged_is_bad_input(tmp_path: Path) -> None:
         training_arguments(request.training, tmp_path, 10)
 
 
-@pytest.mark.parametrize(("given", "meant"), [("true", True), (True, True), ("false", False), ("some/dir", "some/dir")])
+@pytest.mark.parametrize(
+    ("given", "meant"), [("true", True), (True, True), ("false", False), ("auto", "auto"), ("some/dir", "some/dir")]
+)
 def test_resumption_is_a_truth_or_a_folder(given: Any, meant: Any) -> None:
-    assert ask(model="m", resume_from_checkpoint=given).training["resume_from_checkpoint"] == meant
+    assert ask(model="m", resume_from_checkpoint=given).output.resume_from_checkpoint == meant
 
 
 # --- starter ---

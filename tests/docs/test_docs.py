@@ -36,7 +36,7 @@ from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.cli.app import COMMANDS
 from lmtasks.config.request import ALWAYS
-from lmtasks.config.settings import DataSettings, ModelSettings, OutputSettings, TrainingSettings
+from lmtasks.config.settings import DataSettings, ModelSettings, OutputSettings, StoppingSettings, TrainingSettings
 from lmtasks.config.training_arguments import REFUSED, training_options
 from lmtasks.errors import InputError, Interrupted, LmtasksError, RunError
 from lmtasks.testing import check_architecture, check_recipe, checks, fixtures
@@ -44,7 +44,7 @@ from lmtasks.testing import check_architecture, check_recipe, checks, fixtures
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
-SETTINGS = (DataSettings, ModelSettings, OutputSettings, TrainingSettings)
+SETTINGS = (DataSettings, ModelSettings, OutputSettings, StoppingSettings, TrainingSettings)
 SETUP = (
     "python -m venv .venv && . .venv/bin/activate && pip install . -c constraints.txt && lmtasks run masked-lm",
     "pip install tox && tox run -e py",
@@ -306,8 +306,8 @@ def _assert_documents(rows: Mapping[str, list[str]], options: Mapping[str, Optio
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.__name__)
 def test_every_flag_has_its_row(settings: type) -> None:
-    heading = {"DataSettings": "Data", "ModelSettings": "Model", "OutputSettings": "Output"}
-    rows = _rows(_section(DOCS / "cli.md", heading.get(settings.__name__, "Training")))
+    heading = "Stopping early" if settings is StoppingSettings else settings.__name__.removesuffix("Settings")
+    rows = _rows(_section(DOCS / "cli.md", heading))
     _assert_documents(rows, options_of(settings))
 
 

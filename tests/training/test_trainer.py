@@ -29,6 +29,7 @@ from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.packing import Packed
 from lmtasks.errors import Interrupted, RunError
 from lmtasks.training.callbacks import SignalCallback
+from lmtasks.training.checkpoints import CheckpointCallback
 from lmtasks.training.evaluation import Collate, evaluate_model
 from lmtasks.training.rehearsal import rehearse
 from lmtasks.training.trainer import Trained, train
@@ -112,13 +113,13 @@ class School:
         done = train(
             model,
             recipe or recipe_for(kind)[0],
-            AutoTokenizer.from_pretrained(self.folders[kind]),
             arguments,
             ExampleDataset(packed or blocks_of(8), seed),
             ExampleDataset(blocks_of(4), EVALUATION_SEED),
             (wrap(self.collate(kind)), self.collate(kind, training=False)),
             folder / "log.jsonl",
             resume,
+            [CheckpointCallback(folder, AutoTokenizer.from_pretrained(self.folders[kind]), {}, None)],
         )
         return Result(done, model, folder)
 

@@ -1,0 +1,40 @@
+"""Training of what was prepared, in the folder of its run."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from transformers import TrainerCallback
+
+from lmtasks.artifacts.run_folder import LOG
+from lmtasks.runs.prepare import Prepared
+from lmtasks.runs.versions import versions
+from lmtasks.training.checkpoints import CheckpointCallback
+from lmtasks.training.early_stopping import EarlyStop
+from lmtasks.training.trainer import Trained, train
+
+
+def train_prepared(prepared: Prepared) -> Trained:
+    """Train with checkpoints in the run folder, from the one that the run goes on from if it does.
+
+    Raises:
+        RunError, Interrupted, Stopped: see :func:`lmtasks.training.trainer.train`.
+    """
+    request, folder, before_step = prepared.request, prepared.folder, prepared.request.recipe.before_step
+    facts = {"request": prepared.place.asked.fingerprint, "versions": versions()}
+    limit, patience = request.training.get("save_total_limit"), request.stopping.early_stopping_patience
+    callbacks: list[TrainerCallback] = [CheckpointCallback(folder, prepared.processor, facts, limit)]
+    if patience is not None:
+        callbacks.append(EarlyStop(patience, request.stopping.early_stopping_threshold))
+    return train(
+        prepared.model,
+        request.recipe,
+        prepared.arguments,
+        prepared.train_dataset,
+        prepared.eval_dataset,
+        prepared.collators,
+        folder / LOG,
+        prepared.place.start.checkpoint,
+        callbacks,
+        *([partial(before_step, prepared.model, request.options)] if before_step else []),
+    )
