@@ -22,7 +22,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from lmtasks.artifacts.model_card import PLACEHOLDER
 from lmtasks.artifacts.redact import HUB_TOKEN, redacted
-from lmtasks.artifacts.run_folder import ABOUT_THE_RUN, RECORD
+from lmtasks.artifacts.run_folder import ABOUT_THE_RUN, RECORD, not_finished, record_bytes
 from lmtasks.errors import InputError, RunError
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ def push(
     if create_pr and revision not in (None, "main"):
         raise InputError("a pull request is always made to the branch 'main'", "leave out --revision or --create_pr")
     folder = Path(run_dir)
+    before = record_bytes(folder)
     record = _finished_record(folder)
     check_can_push(repo_id)
     content = _content(folder, record)
@@ -101,10 +102,13 @@ def push(
         advice = f"look for the pull request of {repo_id} first; if it is not there"
     version = (record.get("versions") or {}).get("lmtasks", "")
     message = commit_message or f"Model trained with lmtasks {version}".strip()
-    with _explained(repo_id, command, "publishing did not finish", advice):
+    with _of_one_run(folder, before), _explained(repo_id, command, "publishing did not finish", advice):
         if isinstance(card := content.get("README.md"), bytes):
             content["README.md"] = card.replace(PLACEHOLDER.encode(), full_id.encode())
         files = [CommitOperationAdd(name, data) for name, data in content.items()]
+        # From here on the Hub refuses weights of another digest.
+        if record_bytes(folder) != before:
+            raise not_finished(folder)
         commit = api.create_commit(full_id, files, commit_message=message, create_pr=create_pr, revision=revision)
     return commit.pr_url or commit.commit_url
 
@@ -146,9 +150,21 @@ def _finished_record(folder: Path) -> dict[str, Any]:
     return dict(record)
 
 
+@contextmanager
+def _of_one_run(folder: Path, before: bytes) -> Iterator[None]:
+    """Tell that another run began in the folder, where that is why publishing failed."""
+    try:
+        yield
+    except RunError as error:
+        if record_bytes(folder) != before:
+            raise not_finished(folder) from error
+        raise
+
+
 def _content(folder: Path, record: Mapping[str, Any]) -> dict[str, bytes | Path]:
     """Everything that is published, by name: weights as paths, all else as the very bytes that were checked."""
-    names = [name for name in record.get("files") or [] if _may_be_published(name)]
+    files = record.get("files")
+    names = [name for name in (files if isinstance(files, list) else ()) if _may_be_published(name)]
     if not any(name.endswith(".safetensors") for name in names):
         raise InputError(f"{folder / RECORD} lists no weights to publish", "publish the folder as the run left it")
     names += [name for name in ABOUT_THE_RUN if (folder / name).exists()]
@@ -159,7 +175,8 @@ def _content(folder: Path, record: Mapping[str, Any]) -> dict[str, bytes | Path]
 
 def _may_be_published(name: Any) -> bool:
     text = str(name)
-    if any(fnmatchcase(text, pattern) and text.count("/") == pattern.count("/") for pattern in PUBLISHED):
+    plain = text.isprintable() and "\\" not in text and not any(part.startswith(".") for part in text.split("/"))
+    if plain and any(fnmatchcase(text, pattern) and text.count("/") == pattern.count("/") for pattern in PUBLISHED):
         return True
     logger.warning("not published, as it is no part of a model that lmtasks knows: %s", text)
     return False

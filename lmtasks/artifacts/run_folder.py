@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,8 +26,14 @@ ABOUT_THE_RUN = (RECORD, "README.md", "all_results.json", "train_results.json", 
 OWN = (LOG, CHECKPOINTS, *ABOUT_THE_RUN, "trainer_state.json")
 """Files and folders that a run writes beside its model and tokenizer."""
 
+FILES = 40
+"""Files that even a short run makes, with one checkpoint."""
+
 LOCK = ".lock"
 """There while a run has the folder; says which process."""
+
+ORPHANS = 15.0
+"""Seconds that the workers of a run that was killed may hold its lock; they look every five whether it still lives."""
 
 
 def choose_folder(recipe: str, wanted: str | None) -> Path:
@@ -52,7 +59,8 @@ def reserved(folder: Path) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
-            (folder / LOCK).unlink(missing_ok=True)  # before others can have it
+            with suppress(OSError):  # the folder may be read-only by now
+                (folder / LOCK).unlink(missing_ok=True)  # before others can have it
             lock.close()
 
 
@@ -79,9 +87,10 @@ def _locked(folder: Path) -> TextIO | None:
         return None
     with suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with suppress(OSError):  # the number only helps people, and the disk may be full
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
             return file
     file.close()  # of a run that has just ended, and removed it
     return _locked(folder)
@@ -90,16 +99,32 @@ def _locked(folder: Path) -> TextIO | None:
 def _lock(file: TextIO, folder: Path, *, shared: bool = False) -> None:
     import fcntl  # which not every system has
 
-    try:
-        fcntl.flock(file, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
-    except BlockingIOError:
-        file.seek(0)
-        number = file.read()
-        file.close()
-        raise InputError(
-            f"output_dir '{folder}' is in use: {f'process {number}' if number else 'another process'} runs there",
-            "wait until it is done, or choose another --output_dir",
-        ) from None
+    until = time.monotonic() + ORPHANS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
+            return
+        except BlockingIOError:
+            file.seek(0)
+            number = file.read()
+        if _runs(number) or time.monotonic() > until:
+            break
+        time.sleep(0.1)
+    file.close()
+    raise InputError(
+        f"output_dir '{folder}' is in use: {f'process {number}' if number else 'another process'} runs there",
+        "wait until it is done, or choose another --output_dir",
+    )
+
+
+def _runs(number: str) -> bool:
+    """Whether there is a process of that number, as far as this machine knows; without a number there may be."""
+    with suppress(ValueError, PermissionError):
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            return False
+    return True
 
 
 def require_usable(folder: Path, request: str, *, overwrite: bool, resume: str | bool | None) -> None:
@@ -171,6 +196,8 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _require_writable(folder: Path) -> None:
+    if "\0" in str(folder):
+        raise InputError(f"output_dir {str(folder)!r} holds a NUL, which no path can", "choose another --output_dir")
     place = _existing(folder)
     if not place.is_dir():
         what = "is a file" if place == folder else f"lies below the file '{place}'"
@@ -185,7 +212,15 @@ def _existing(folder: Path) -> Path:
 
 def require_space(folder: Path, needed: int) -> None:
     """Refuse a disk on which so many bytes would not fit."""
-    free = shutil.disk_usage(_existing(folder)).free
+    place = _existing(folder)
+    free = shutil.disk_usage(place).free
+    with suppress(AttributeError, OSError):  # not every system has it, not every disk counts
+        about = os.statvfs(place)
+        if about.f_files and about.f_favail < FILES:
+            raise InputError(
+                f"the disk of output_dir '{folder}' takes {about.f_favail} more files (inodes), a run makes {FILES}",
+                "remove some files, or choose another --output_dir",
+            )
     if free < needed:
         raise InputError(
             f"the disk of output_dir '{folder}' has {free / 2**20:,.0f} MiB free, a run takes {needed / 2**20:,.0f}",
@@ -198,9 +233,12 @@ def clear(folder: Path) -> None:
     record = read_record(folder)
     if record is None:
         return
-    own = {*map(str, record.get("files", ())), *OWN}
+    files = record.get("files")
+    own = {*map(str, files if isinstance(files, list) else ()), *OWN}
+    # Nobody may take for finished what has begun to go, and a record is there until all else is gone.
+    write_json(folder / RECORD, {**record, "status": "removed"})
     # Of what is there, so that no name in a record, such as "..", can lead out of the folder.
-    for path in [path for path in folder.iterdir() if path.name in own]:
+    for path in sorted((path for path in folder.iterdir() if path.name in own), key=lambda path: path.name == RECORD):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -223,11 +261,55 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and "recipe" in record else None
 
 
+@contextmanager
+def read_whole(folder: str | Path) -> Iterator[None]:
+    """While this is open, a folder is read that holds one finished run, or none.
+
+    Raises:
+        InputError: the run is not done, or another has begun there meanwhile, so that what was read may be of two;
+            whatever else was raised because of that is its cause.
+    """
+    record, before = read_record(folder), record_bytes(folder)
+    if record is not None and record.get("status") != "done":
+        raise not_finished(folder)
+    try:
+        yield
+    except Exception as error:
+        if record is not None and record_bytes(folder) != before:
+            raise not_finished(folder) from error
+        raise
+    if record is not None and record_bytes(folder) != before:
+        raise not_finished(folder)
+
+
+def record_bytes(folder: str | Path) -> bytes:
+    """``run.json`` as it stands; another run, and another state of one, has another. Empty where there is none."""
+    with suppress(OSError):
+        return (Path(folder) / RECORD).read_bytes()
+    return b""
+
+
+def not_finished(folder: str | Path) -> InputError:
+    """The refusal of a run that is to be used and is not done."""
+    return InputError(f"the run in '{folder}' is not finished", "finish it with --resume_from_checkpoint true")
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write, or replace, in one step: a reader never sees half a file."""
+    """Write, or replace, in one step: a reader never sees half a file, and on a full disk the old one stays."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """The same for text as UTF-8 with plain line ends. A link is replaced, not what it points to."""
     new = path.with_name(f".{path.name}.new")
-    new.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(new, path)
+    new.unlink(missing_ok=True)
+    try:
+        new.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(new, path)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
 
 
 def save_into(folder: Path, *parts: Any) -> list[str]:
@@ -239,9 +321,15 @@ def save_into(folder: Path, *parts: Any) -> list[str]:
         parts: objects with ``save_pretrained``.
     """
     staging = folder / ".saving"
+    if staging.is_symlink():  # what it leads to is somebody's
+        staging.unlink()
     shutil.rmtree(staging, ignore_errors=True)
-    for part in parts:
-        part.save_pretrained(staging)
+    try:
+        for part in parts:
+            part.save_pretrained(staging)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)  # it may be what a disk is full of
+        raise
     names = sorted(path.name for path in staging.iterdir())
     for name in names:
         os.replace(staging / name, folder / name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from functools import partial
 
 from lmtasks.artifacts.publish import push
@@ -17,7 +16,6 @@ from lmtasks.artifacts.run_folder import (
     write_json,
 )
 from lmtasks.config.world import ALONE, World
-from lmtasks.errors import RunError
 from lmtasks.registry.catalog import Catalog
 from lmtasks.runs.figures import figures_of
 from lmtasks.runs.prepare import Prepared
@@ -32,23 +30,18 @@ def execute(prepared: Prepared, catalog: Catalog, world: World = ALONE) -> Run:
 
     Raises:
         InputError: another run has the folder, or had it since it was looked at.
-        RunError: it failed on the way; the disk is full.
+        RunError: it failed on the way.
         Interrupted: a signal stopped it.
     """
     if not world.is_main:
         return _execute(prepared, catalog, world)
     request, folder = prepared.request, prepared.folder
     overwrite, resume = request.output.overwrite_output_dir, request.training.get("resume_from_checkpoint")
-    try:
-        with reserved(folder):
-            require_usable(folder, prepared.asked, overwrite=overwrite, resume=resume)
-            if overwrite:
-                clear(folder)
-            return _execute(prepared, catalog, world)
-    except OSError as error:  # of whichever library wrote last
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise RunError(f"the disk is full: {error.strerror}", "free some space, then resume or start again") from error
+    with reserved(folder):
+        require_usable(folder, prepared.asked, overwrite=overwrite, resume=resume)
+        if overwrite:
+            clear(folder)
+        return _execute(prepared, catalog, world)
 
 
 def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:

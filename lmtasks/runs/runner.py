@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import Recipe
+from lmtasks.artifacts.failures import machine_failures
 from lmtasks.config.request import configure, read_yaml
 from lmtasks.config.world import World
 from lmtasks.models.architectures import register_architectures
@@ -36,7 +37,7 @@ def run(recipe: str | Recipe, *, config: str | Path | None = None, **values: Any
 
     Raises:
         InputError: the request cannot be carried out; nothing was written.
-        RunError: it was carried out and failed.
+        RunError: it was carried out and failed, or the machine did: disk full, no permission, out of memory.
         Interrupted: a signal stopped it; a checkpoint was saved.
     """
     world = World.current()
@@ -45,9 +46,11 @@ def run(recipe: str | Recipe, *, config: str | Path | None = None, **values: Any
     chosen = recipe if isinstance(recipe, Recipe) else catalog.recipe(recipe)
     request = configure(chosen, values, read_yaml(config) if config else None)
     register_architectures(catalog)
-    prepared = prepare(request, world)
+    with machine_failures():
+        prepared = prepare(request, world)
     if request.output.dry_run:
         return prepared.plan
     for line in prepared.plan.lines():
         say(line)
-    return execute(prepared, catalog, world)
+    with machine_failures(prepared.folder, "then resume or start again"):
+        return execute(prepared, catalog, world)
