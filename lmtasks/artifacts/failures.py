@@ -13,9 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lmtasks.errors import LmtasksError, RunError, first_line
+from lmtasks.errors import LmtasksError, RunError
 
 OUT_OF_MEMORY = "halve --per_device_train_batch_size and double --gradient_accumulation_steps: the same result"
+
+FILES = 40
+"""Files that even a short run makes, with one checkpoint."""
+
+ROOM = 1 << 20
+"""Bytes with which a disk is not full."""
 
 _FAILURES = {
     errno.ENOSPC: ("the disk is full", "free some space"),
@@ -39,6 +45,8 @@ _STREAM_OF_TORCH = re.compile(r"PytorchStreamWriter failed|iostream error|unexpe
 _NO_MEMORY = re.compile(
     r"can't allocate memory|cannot allocate memory|not enough memory|out of memory|start new thread", re.I
 )
+
+_WANTED = re.compile(r"tried to allocate (\d+) bytes")
 
 
 @contextmanager
@@ -74,10 +82,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _told(error: BaseException, folder: Path | None, then: str) -> RunError | None:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _says(error, _NO_MEMORY):
-        return RunError(f"out of memory: {first_line(error)}", f"{OUT_OF_MEMORY}; or free some memory, {then}")
+        wanted = _WANTED.search(str(error))
+        how_much = f": there was no room for {int(wanted[1]) / 2**20:,.1f} MiB" if wanted else ""
+        return RunError(f"out of memory{how_much}", f"{OUT_OF_MEMORY}; or free some memory, {then}")
     number = _number(error, folder)
     if number == errno.ENOMEM:
-        return RunError("out of memory", f"{OUT_OF_MEMORY}; or free some memory, {then}")
+        return _told(MemoryError(), folder, then)
     if folder is not None and number in (errno.ENOENT, errno.ENOTDIR) and not folder.is_dir():
         return RunError(f"the folder '{folder}' was removed meanwhile", "start again")
     if number not in _FAILURES:
@@ -85,7 +95,7 @@ def _told(error: BaseException, folder: Path | None, then: str) -> RunError | No
     problem, advice = _FAILURES[number]
     named = error.filename if isinstance(error, OSError) else None
     place = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else folder
-    if number == errno.ENOSPC and _files_left(place) == 0:
+    if number == errno.ENOSPC and _lacks_files(place):
         problem, advice = "the disk has no room for more files (inodes)", "remove some files"
     where = f"'{place}': " if place else ""
     return RunError(f"{problem}: {where}{os.strerror(number)}", f"{advice}, {then}")
@@ -125,11 +135,11 @@ def _why_not_written(folder: Path | None) -> int:
     return errno.ENOSPC
 
 
-def _files_left(place: Path | None) -> int | None:
-    """How many files more a disk takes; None where nobody counts, or there is room."""
-    with suppress(OSError, AttributeError):
+def _lacks_files(place: Path | None) -> bool:
+    """Whether a disk has bytes left, and cannot take many files more."""
+    with suppress(OSError, AttributeError):  # not every system has it, and not every disk counts
         for path in (place, *place.absolute().parents) if place else ():
             if path.exists():
                 about = os.statvfs(path)
-                return about.f_favail if about.f_files else None
-    return None
+                return about.f_files > 0 and about.f_favail < FILES and about.f_bavail * about.f_frsize > ROOM
+    return False

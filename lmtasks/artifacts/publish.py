@@ -142,7 +142,7 @@ def _finished_record(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is not the folder of a run: it has no run.json", usage)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}", usage) from error
     status = record.get("status", "unknown") if isinstance(record, dict) else "unknown"
     if status != "done":

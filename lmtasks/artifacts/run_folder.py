@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from lmtasks.artifacts.failures import FILES
 from lmtasks.errors import InputError
 
 RECORD = "run.json"
@@ -25,9 +26,6 @@ ABOUT_THE_RUN = (RECORD, "README.md", "all_results.json", "train_results.json", 
 
 OWN = (LOG, CHECKPOINTS, *ABOUT_THE_RUN, "trainer_state.json")
 """Files and folders that a run writes beside its model and tokenizer."""
-
-FILES = 40
-"""Files that even a short run makes, with one checkpoint."""
 
 LOCK = ".lock"
 """There while a run has the folder; says which process."""
@@ -236,7 +234,7 @@ def clear(folder: Path) -> None:
     files = record.get("files")
     own = {*map(str, files if isinstance(files, list) else ()), *OWN}
     # Nobody may take for finished what has begun to go, and a record is there until all else is gone.
-    write_json(folder / RECORD, {**record, "status": "removed"})
+    write_json(folder / RECORD, {**record, "status": "running"})
     # Of what is there, so that no name in a record, such as "..", can lead out of the folder.
     for path in sorted((path for path in folder.iterdir() if path.name in own), key=lambda path: path.name == RECORD):
         if path.is_dir() and not path.is_symlink():
@@ -256,7 +254,7 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is damaged: {error}", "choose another folder") from error
     return record if isinstance(record, dict) and "recipe" in record else None
 
