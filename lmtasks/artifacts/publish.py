@@ -23,7 +23,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from lmtasks.artifacts.model_card import PLACEHOLDER
 from lmtasks.artifacts.redact import HUB_TOKEN, redacted
 from lmtasks.artifacts.run_folder import ABOUT_THE_RUN, RECORD, not_finished, record_bytes
-from lmtasks.errors import InputError, RunError
+from lmtasks.errors import InputError, RunError, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ _PROCESSOR_FILES = (
     "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
 """Tokenizers and processors, by the file names that transformers' classes declare."""
+
+LONGEST = 200
+"""Characters of a name that any file system takes."""
 
 PUBLISHED = (*_MODEL_FILES, *_PROCESSOR_FILES, *ABOUT_THE_RUN)
 """Patterns of the files that may be published; ``*`` stays within a folder."""
@@ -175,10 +178,15 @@ def _content(folder: Path, record: Mapping[str, Any]) -> dict[str, bytes | Path]
 
 def _may_be_published(name: Any) -> bool:
     text = str(name)
-    plain = text.isprintable() and "\\" not in text and not any(part.startswith(".") for part in text.split("/"))
+    plain = (
+        text.isprintable()
+        and len(text) < LONGEST
+        and "\\" not in text
+        and not any(part.startswith(".") for part in text.split("/"))
+    )
     if plain and any(fnmatchcase(text, pattern) and text.count("/") == pattern.count("/") for pattern in PUBLISHED):
         return True
-    logger.warning("not published, as it is no part of a model that lmtasks knows: %s", text)
+    logger.warning("not published, as it is no part of a model that lmtasks knows: %s", in_one_line(text[:LONGEST]))
     return False
 
 

@@ -35,7 +35,13 @@ ORPHANS = 15.0
 
 
 def choose_folder(recipe: str, wanted: str | None) -> Path:
-    """The folder of a run: the wanted one, or the first free of ``runs/RECIPE``, ``runs/RECIPE-2``, ..."""
+    """The folder of a run: the wanted one, or the first free of ``runs/RECIPE``, ``runs/RECIPE-2``, ...
+
+    Raises:
+        InputError: the wanted one cannot be a folder.
+    """
+    if wanted and "\0" in wanted:
+        raise InputError(f"output_dir {wanted!r} holds a NUL, which no path can", "choose another --output_dir")
     if wanted:
         return Path(wanted)
     names = itertools.chain([recipe], (f"{recipe}-{number}" for number in itertools.count(2)))
@@ -194,8 +200,6 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _require_writable(folder: Path) -> None:
-    if "\0" in str(folder):
-        raise InputError(f"output_dir {str(folder)!r} holds a NUL, which no path can", "choose another --output_dir")
     place = _existing(folder)
     if not place.is_dir():
         what = "is a file" if place == folder else f"lies below the file '{place}'"

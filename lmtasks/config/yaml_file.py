@@ -38,7 +38,7 @@ def read_mapping(path: str | Path, flag: str, example: str) -> dict[str, Any]:
         raise InputError(f"cannot read --{flag} '{path}': {error.strerror}", "give an existing YAML file") from error
     except RecursionError as error:
         raise InputError(f"--{flag} '{path}' is nested too deep", "write one 'name: value' a line") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, AttributeError) as error:  # the last two of tags: !!int x
         problem = " ".join(str(error).split())
         raise InputError(f"--{flag} '{path}' is not YAML: {problem}", "write one 'name: value' a line") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):

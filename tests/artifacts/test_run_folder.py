@@ -448,7 +448,7 @@ def test_a_record_whose_files_are_no_list_of_names_is_cleared_all_the_same(files
 
 def test_a_path_that_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match=r"output_dir 'a\\x00b' holds a NUL"):
-        usable("a\0b")
+        choose_folder("masked-lm", "a\0b")
 
 
 # --- locks of the dead ---

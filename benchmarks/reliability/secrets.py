@@ -1,0 +1,169 @@
+"""Secrets and paths of this machine, looked for in everything that commands write, say and send.
+
+Runs, evaluations, predictions, publications to a Hub on the loopback interface, refusals and failures with tracebacks:
+all with a token, a home folder and a user that are easily recognised. The token may be nowhere at all; home and user
+not in what is published.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lmtasks.artifacts.redact import HUB_TOKEN
+from lmtasks.data.sample import sample_documents
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "tests"))  # the loopback Hub and the scanner are the tests' own
+
+USER = "wilhelmina-recognisable"
+WANDB = "0123456789abcdef" * 2 + "deadbeef"
+"""A key of another service, which lmtasks has no business with."""
+
+PUBLIC = re.compile(r"README\.md|.*_results\.json|log\.jsonl|trainer_state\.json|config\.json|.*tokenizer.*\.json")
+"""Files of a run that are published, or that people pass on."""
+
+SMALL = "--block_size 32 --per_device_train_batch_size 4 --max_steps 3 --save_steps 2 --logging_steps 1".split()
+FRESH = ["--model_type", "gpt2", "--config_overrides", "n_layer=1,n_embd=16,n_head=2,n_positions=32"]
+
+FAILING = """
+from lmtasks import Recipe
+from lmtasks.builtin.causal_lm import CAUSAL_LM
+import dataclasses
+
+def loss(model, batch):
+    raise RuntimeError("a bug in somebody's recipe")
+
+FAILING = dataclasses.replace(CAUSAL_LM, name="failing", loss=loss)
+"""
+
+
+def measure(folder: Path) -> tuple[int, int, list[str]]:
+    """Do all of it, and scan.
+
+    Returns:
+        how many files, outputs and requests were scanned, how many secrets were found, and where.
+    """
+    from hub_server import HubServer
+
+    home = folder / "home" / USER
+    place = home / "work"
+    place.mkdir(parents=True)
+    texts = "\n".join(document[:1500] for document in sample_documents("python")[:30])
+    (place / "text.txt").write_text(texts, encoding="utf-8")
+    (place / "failing.py").write_text(FAILING, encoding="utf-8")
+    (place / "bad.yaml").write_text("seed: [\n", encoding="utf-8")
+    said: list[tuple[str, bytes]] = []
+    with HubServer() as hub:
+        secrets = {"the token": hub.token, "another key": WANDB}
+        for number, words in enumerate(_commands(place)):
+            said += _said(number, words, place, home, hub.environment(home / "hf"))
+        (token := home / "hf" / "token").write_text(hub.token)  # as `hf auth login` leaves it
+        said += _said(99, ["push", "out/causal", "named/elsewhere"], place, home, hub.environment(home / "hf"))
+        token.unlink()
+        sent = list(_sent(hub))
+    scanned, found = 0, []
+    for where, data in [*_files(home), *said, *sent]:
+        scanned += 1
+        found += [f"{what} in {where}" for what, secret in secrets.items() if _holds(data, secret)]
+        found += [f"a token in {where}" for one in HUB_TOKEN.findall(data.decode("latin-1")) if one != hub.token]
+    for where, data in [*_published(place), *sent]:
+        found += [f"{what} in {where}" for what in (str(home), USER) if what.encode() in data]
+    return scanned, len(found), found
+
+
+def _commands(place: Path) -> Iterator[list[str]]:
+    """Everything that people do, and much that goes wrong."""
+    train = ["--train_file", str(place / "text.txt"), *SMALL]
+    fresh = [*train, *FRESH, "--train_tokenizer", "300"]
+    yield ["run", "causal-lm", *fresh, "--output_dir", str(place / "out/causal"), "--report_to", "none"]
+    yield ["run", "causal-lm", *train, "--model", str(place / "out/causal"), "--output_dir", str(place / "out/tuned"),
+           "--push_to_hub", "--hub_model_id", "someone/tuned"]  # fmt: skip
+    yield ["run", "masked-lm", *train, "--output_dir", "out/masked", "--block_size", "32"]
+    yield ["evaluate", "out/causal", "--json"]
+    yield ["predict", "out/causal", "A module", "--json"]
+    yield ["push", "out/causal", "someone/causal", "--private"]
+    yield ["push", str(place / "out/tuned"), "someone/else", "--create_pr", "--commit_message", "tuned"]
+    yield ["push", "out/causal", "not an id"]
+    yield ["push", "out/causal", "nobody/else"]  # a namespace of somebody else's: refused by the Hub
+    yield ["push", "nowhere", "someone/x"]
+    yield ["data", "causal-lm", *train, "--model", "out/causal"]
+    yield ["doctor"]
+    yield ["doctor", "--json"]
+    yield ["plugins", "--json"]
+    yield ["run", "./failing.py", *fresh, "--output_dir", "out/failing"]  # a traceback
+    yield [
+        "run",
+        "causal-lm",
+        *fresh,
+        "--learning_rate",
+        "1e30",
+        "--max_grad_norm",
+        "0",
+        "--output_dir",
+        "out/diverged",
+    ]
+    yield ["run", "causal-lm", "--config", "bad.yaml"]
+    yield ["run", "causal-lm", *fresh, "--hub_token", "x"]
+    yield ["run", "causal-lm", "--model", "someone/absent", *train]
+    yield ["run", "causal-lm", *fresh, "--output_dir", str(place / "out/causal")]
+
+
+def _said(
+    number: int, words: Sequence[str], place: Path, home: Path, environment: dict[str, str]
+) -> list[tuple[str, bytes]]:
+    """What a command says, on both channels."""
+    own = {
+        "HOME": str(home),
+        "USER": USER,
+        "LOGNAME": USER,
+        "WANDB_API_KEY": WANDB,
+        "XDG_CACHE_HOME": str(home / "cache"),
+    }
+    more = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "offline"}
+    command = [sys.executable, "-m", "lmtasks", *words]
+    done = subprocess.run(command, cwd=place, env={**os.environ, **own, **more, **environment}, capture_output=True)
+    name = f"the output of lmtasks {' '.join(words[:2])} ({number}, exit {done.returncode})"
+    return [(name, done.stdout), (name, done.stderr)]
+
+
+def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            yield str(path.relative_to(folder)), path.read_bytes()
+
+
+def _published(place: Path) -> Iterator[tuple[str, bytes]]:
+    """What of the runs is public: the card, results and logs as they are, the record as it is published."""
+    from lmtasks.artifacts.redact import redacted
+
+    for record in sorted(place.glob("out/*/run.json")):
+        yield f"{record} as published", json.dumps(redacted(json.loads(record.read_text()))).encode()
+        for path in sorted(record.parent.iterdir()):
+            if PUBLIC.fullmatch(path.name):
+                yield str(path.relative_to(place)), path.read_bytes()
+
+
+def _sent(hub: Any) -> Iterator[tuple[str, bytes]]:
+    """What arrived at the Hub, but for the header that the token belongs in."""
+    for request in hub.requests:
+        headers = {name: value for name, value in request.headers.items() if name != "authorization"}
+        yield f"{request.method} {request.path}", f"{request.path} {request.query} {headers}".encode() + request.body
+    for repo in hub.repos.values():
+        for files in repo.commits.values():
+            yield from ((f"{repo.name}/{name} on the Hub", data) for name, data in files.items())
+
+
+def _holds(data: bytes, secret: str) -> bool:
+    """Whether bytes hold a secret: as it is, as wide characters, in base64 at any place, or backwards."""
+    text = secret.encode()
+    forms = [text, secret.encode("utf-16-le"), text[::-1]]
+    forms += [base64.b64encode(bytes(shift) + text)[4:-4] for shift in range(3)]
+    return any(form in data for form in forms)
