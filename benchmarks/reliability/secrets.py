@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,10 +28,12 @@ USER = "wilhelmina-recognisable"
 WANDB = "0123456789abcdef" * 2 + "deadbeef"
 """A key of another service, which lmtasks has no business with."""
 
+NO_TOKEN = {"HF_TOKEN": ""}
+
 PUBLIC = re.compile(r"README\.md|.*_results\.json|log\.jsonl|trainer_state\.json|config\.json|.*tokenizer.*\.json")
 """Files of a run that are published, or that people pass on."""
 
-SMALL = "--block_size 32 --per_device_train_batch_size 4 --max_steps 3 --save_steps 2 --logging_steps 1".split()
+SMALL = shlex.split("--block_size 32 --per_device_train_batch_size 4 --max_steps 3 --save_steps 2 --logging_steps 1")
 FRESH = ["--model_type", "gpt2", "--config_overrides", "n_layer=1,n_embd=16,n_head=2,n_positions=32"]
 
 FAILING = """
@@ -55,7 +58,7 @@ def measure(folder: Path) -> tuple[int, int, list[str]]:
 
     home = folder / "home" / USER
     place = home / "work"
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     texts = "\n".join(document[:1500] for document in sample_documents("python")[:30])
     (place / "text.txt").write_text(texts, encoding="utf-8")
     (place / "failing.py").write_text(FAILING, encoding="utf-8")
@@ -65,9 +68,11 @@ def measure(folder: Path) -> tuple[int, int, list[str]]:
         secrets = {"the token": hub.token, "another key": WANDB}
         for number, words in enumerate(_commands(place)):
             said += _said(number, words, place, home, hub.environment(home / "hf"))
-        (token := home / "hf" / "token").write_text(hub.token)  # as `hf auth login` leaves it
-        said += _said(99, ["push", "out/causal", "named/elsewhere"], place, home, hub.environment(home / "hf"))
-        token.unlink()
+        # As `hf auth login` leaves it.
+        (home / "hf").mkdir(exist_ok=True)
+        (home / "hf" / "token").write_text(hub.token)
+        said += _said(99, ["push", "out/causal", "someone/again"], place, home, hub.environment(home / "hf") | NO_TOKEN)
+        (home / "hf" / "token").unlink()
         sent = list(_sent(hub))
     scanned, found = 0, []
     for where, data in [*_files(home), *said, *sent]:
