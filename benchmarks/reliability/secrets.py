@@ -66,8 +66,11 @@ def measure(folder: Path) -> tuple[int, int, list[str]]:
     said: list[tuple[str, bytes]] = []
     with HubServer() as hub:
         secrets = {"the token": hub.token, "another key": WANDB}
-        for number, words in enumerate(_commands(place)):
-            said += _said(number, words, place, home, hub.environment(home / "hf"))
+        for number, (words, code) in enumerate(_commands(place)):
+            heard = _said(number, words, place, home, hub.environment(home / "hf"))
+            if not heard[0][0].endswith(f"exit {code})"):
+                raise RuntimeError(f"{heard[0][0]}, and not {code}: {heard[1][1].decode()}")
+            said += heard
         # As `hf auth login` leaves it.
         (home / "hf").mkdir(exist_ok=True)
         (home / "hf" / "token").write_text(hub.token)
@@ -84,41 +87,28 @@ def measure(folder: Path) -> tuple[int, int, list[str]]:
     return scanned, len(found), found
 
 
-def _commands(place: Path) -> Iterator[list[str]]:
-    """Everything that people do, and much that goes wrong."""
+def _commands(place: Path) -> Iterator[tuple[list[str], int]]:
+    """Much that people do, and much that goes wrong, each with the exit code that it has."""
     train = ["--train_file", str(place / "text.txt"), *SMALL]
     fresh = [*train, *FRESH, "--train_tokenizer", "300"]
-    yield ["run", "causal-lm", *fresh, "--output_dir", str(place / "out/causal"), "--report_to", "none"]
-    yield ["run", "causal-lm", *train, "--model", str(place / "out/causal"), "--output_dir", str(place / "out/tuned"),
-           "--push_to_hub", "--hub_model_id", "someone/tuned"]  # fmt: skip
-    yield ["run", "masked-lm", *train, "--output_dir", "out/masked", "--block_size", "32"]
-    yield ["evaluate", "out/causal", "--json"]
-    yield ["predict", "out/causal", "A module", "--json"]
-    yield ["push", "out/causal", "someone/causal", "--private"]
-    yield ["push", str(place / "out/tuned"), "someone/else", "--create_pr", "--commit_message", "tuned"]
-    yield ["push", "out/causal", "not an id"]
-    yield ["push", "out/causal", "nobody/else"]  # a namespace of somebody else's: refused by the Hub
-    yield ["push", "nowhere", "someone/x"]
-    yield ["data", "causal-lm", *train, "--model", "out/causal"]
-    yield ["doctor"]
-    yield ["doctor", "--json"]
-    yield ["plugins", "--json"]
-    yield ["run", "./failing.py", *fresh, "--output_dir", "out/failing"]  # a traceback
-    yield [
-        "run",
-        "causal-lm",
-        *fresh,
-        "--learning_rate",
-        "1e30",
-        "--max_grad_norm",
-        "0",
-        "--output_dir",
-        "out/diverged",
-    ]
-    yield ["run", "causal-lm", "--config", "bad.yaml"]
-    yield ["run", "causal-lm", *fresh, "--hub_token", "x"]
-    yield ["run", "causal-lm", "--model", "someone/absent", *train]
-    yield ["run", "causal-lm", *fresh, "--output_dir", str(place / "out/causal")]
+    tuned = ["--model", str(place / "out/causal"), "--output_dir", str(place / "out/tuned"), "--push_to_hub"]
+    yield ["run", "causal-lm", *fresh, "--output_dir", str(place / "out/causal"), "--report_to", "none"], 0
+    yield ["run", "causal-lm", *train, *tuned, "--hub_model_id", "someone/tuned"], 0
+    yield ["run", "masked-lm", *train, "--output_dir", "out/masked"], 0
+    yield ["evaluate", "out/causal", "--json"], 0
+    yield ["predict", "out/causal", "A module", "--json"], 0
+    yield ["push", "out/causal", "someone/causal", "--private"], 0
+    yield ["push", str(place / "out/tuned"), "someone/else", "--create_pr", "--commit_message", "tuned"], 0
+    yield ["data", "causal-lm", *train, "--model", "out/causal"], 0
+    yield ["doctor", "--json"], 0
+    yield ["run", "./failing.py", *fresh, "--output_dir", "out/failing"], 1  # a traceback
+    yield ["push", "out/causal", "nobody/else"], 3  # a namespace of somebody else's: refused by the Hub
+    yield ["push", "out/causal", "not an id"], 2
+    yield ["push", "nowhere", "someone/x"], 2
+    yield ["run", "causal-lm", "--config", "bad.yaml"], 2
+    yield ["run", "causal-lm", *fresh, "--hub_token", "x"], 2
+    yield ["run", "causal-lm", "--model", "someone/absent", *train], 2
+    yield ["run", "causal-lm", *fresh, "--output_dir", str(place / "out/causal")], 2
 
 
 def _said(

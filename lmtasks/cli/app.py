@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from lmtasks.artifacts.failures import machine_failures
 from lmtasks.cli.argv import asks_help, taken_switch, taken_values, underscored
 from lmtasks.errors import InputError, LmtasksError, in_one_line, nearest
 from lmtasks.registry.enabled_plugins import file_of, selected
@@ -60,11 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = underscored(sys.argv[1:] if arguments is None else arguments)
     try:
-        try:
-            return _selecting(words)
-        finally:
-            # Here a closed pipe can be dealt with; when Python flushes on its way out it cannot.
-            sys.stdout.flush()
+        with machine_failures():
+            try:
+                return _selecting(words)
+            finally:
+                # Here a closed pipe can be dealt with; when Python flushes on its way out it cannot.
+                sys.stdout.flush()
     except LmtasksError as error:
         print(f"error: {in_one_line(error.message)}", file=sys.stderr)
         if error.hint:

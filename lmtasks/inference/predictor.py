@@ -95,8 +95,8 @@ class Predictor:
 
     def __init__(self, name: str, recipe: Recipe, revision: str = "main") -> None:
         self.recipe = recipe
-        require_safetensors(name)
         with read_whole(name), found_or_explained("model", name):
+            require_safetensors(name)
             self.pipeline = _pipeline(name, recipe, revision)
         adapted(self.pipeline.model, recipe)
         self.tokenizer = self.pipeline.tokenizer  # None where the inputs are no text

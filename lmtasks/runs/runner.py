@@ -46,7 +46,7 @@ def run(recipe: str | Recipe, *, config: str | Path | None = None, **values: Any
     chosen = recipe if isinstance(recipe, Recipe) else catalog.recipe(recipe)
     request = configure(chosen, values, read_yaml(config) if config else None)
     register_architectures(catalog)
-    with machine_failures():
+    with machine_failures(then="or put the caches elsewhere (HF_HOME, XDG_CACHE_HOME), then try again"):
         prepared = prepare(request, world)
     if request.output.dry_run:
         return prepared.plan

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,3 +157,14 @@ def test_no_room_for_files_is_told_apart_from_a_full_disk(tmp_path: Path, monkey
     require_space(tmp_path, 1)
     Counted.f_files = Counted.f_favail = 0  # as btrfs, which counts none
     require_space(tmp_path, 1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_every_command_tells_of_it() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "lmtasks", "list"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 3
+    assert done.stderr.splitlines() == [
+        f"error: the disk is full: {os.strerror(errno.ENOSPC)}", "hint: free some space, then try again"
+    ]  # fmt: skip

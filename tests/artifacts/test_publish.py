@@ -381,6 +381,47 @@ def test_check_before_a_long_run(online: HubServer, monkeypatch: pytest.MonkeyPa
     assert online.requests == []
 
 
+# A run that is replaced meanwhile
+
+
+def _replaced(run_dir: Path) -> None:
+    """What another run does to the folder that it takes over."""
+    _edit_record(run_dir, status="running")
+    (run_dir / "model.safetensors").write_bytes(b"half a model")
+
+
+def test_a_run_that_is_replaced_before_it_is_sent_is_not_sent(
+    online: HubServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = publishing._repository
+
+    def meanwhile(*arguments: Any) -> str:
+        _replaced(run_dir)
+        return found(*arguments)
+
+    monkeypatch.setattr(publishing, "_repository", meanwhile)
+    with pytest.raises(InputError, match="is not finished"):
+        push(run_dir, REPO)
+    assert online.files(REPO) == {}
+
+
+def test_a_run_that_is_replaced_while_it_is_sent_does_not_arrive(
+    online: HubServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Hub has been told the digest of the weights, and refuses others."""
+    sent = publishing.HfApi.create_commit
+
+    def meanwhile(*arguments: Any, **named: Any) -> Any:
+        _replaced(run_dir)
+        return sent(*arguments, **named)
+
+    monkeypatch.setattr(publishing.HfApi, "create_commit", meanwhile)
+    with pytest.raises(InputError, match="is not finished") as caught:
+        push(run_dir, REPO)
+    assert isinstance(caught.value.__cause__, RunError)
+    assert online.files(REPO) == {} and b"half a model" not in online.repos[REPO].large.values()
+
+
 # What the Hub does not let happen: exit 3, with the command to try again
 
 

@@ -132,7 +132,9 @@ def test_files_are_used_up_and_given_back(disk: Path) -> None:
 # --- secrets ---
 
 
-def measured(folder: Path, monkeypatch: pytest.MonkeyPatch, said: bytes = b"") -> tuple[int, int, list[str]]:
+def measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, said: bytes = b"", code: int = 0
+) -> tuple[int, int, list[str]]:
     """What is found where one quick command is given, and says something more."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = secrets._said
@@ -140,7 +142,7 @@ def measured(folder: Path, monkeypatch: pytest.MonkeyPatch, said: bytes = b"") -
     def also(*arguments: Any) -> list[tuple[str, bytes]]:
         return [*plain(*arguments), ("a traceback", said)]
 
-    monkeypatch.setattr(secrets, "_commands", lambda place: iter([["--version"]]))
+    monkeypatch.setattr(secrets, "_commands", lambda place: iter([(["--version"], code)]))
     monkeypatch.setattr(secrets, "_said", also)
     return secrets.measure(folder)
 
@@ -148,6 +150,11 @@ def measured(folder: Path, monkeypatch: pytest.MonkeyPatch, said: bytes = b"") -
 def test_where_there_is_no_secret_none_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scanned, count, where = measured(tmp_path, monkeypatch)
     assert (count, where) == (0, []) and scanned >= 6
+
+
+def test_what_does_not_end_as_it_should_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match=r"the output of lmtasks --version \(0, exit 0\), and not 3"):
+        measured(tmp_path, monkeypatch, code=3)
 
 
 def test_secrets_are_found_wherever_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
