@@ -20,9 +20,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # its HTTP library's
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, not in __all__
 
+from lmtasks.artifacts.failures import machine_failures
 from lmtasks.artifacts.model_card import PLACEHOLDER
 from lmtasks.artifacts.redact import HUB_TOKEN, redacted
-from lmtasks.artifacts.run_folder import ABOUT_THE_RUN, RECORD, not_finished, record_bytes
+from lmtasks.artifacts.run_folder import ABOUT_THE_RUN, RECORD, kept, not_finished, record_bytes
 from lmtasks.errors import InputError, RunError, in_one_line
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ _REFUSALS = {
 }
 
 
+@machine_failures()
 def push(
     run_dir: str | Path,
     repo_id: str,
@@ -89,13 +91,26 @@ def push(
     """
     if create_pr and revision not in (None, "main"):
         raise InputError("a pull request is always made to the branch 'main'", "leave out --revision or --create_pr")
-    folder = Path(run_dir)
+    options = {"private": private, "create_pr": create_pr, "revision": revision, "commit_message": commit_message}
+    folder, command = Path(run_dir), _command(str(run_dir), repo_id, options)
+    _finished_record(folder)
+    check_can_push(repo_id)
+    with kept(folder):
+        return _push(folder, repo_id, command, private, create_pr, revision, commit_message)
+
+
+def _push(
+    folder: Path,
+    repo_id: str,
+    command: str,
+    private: bool,
+    create_pr: bool,
+    revision: str | None,
+    commit_message: str | None,
+) -> str:
     before = record_bytes(folder)
     record = _finished_record(folder)
-    check_can_push(repo_id)
     content = _content(folder, record)
-    options = {"private": private, "create_pr": create_pr, "revision": revision, "commit_message": commit_message}
-    command = _command(str(run_dir), repo_id, options)
     # token=True: sent even where HF_HUB_DISABLE_IMPLICIT_TOKEN is set, as publishing needs one.
     api = HfApi(token=True, library_name="lmtasks")
     with _explained(repo_id, command, "cannot reach the Hub", "try again"):
@@ -109,10 +124,14 @@ def push(
         if isinstance(card := content.get("README.md"), bytes):
             content["README.md"] = card.replace(PLACEHOLDER.encode(), full_id.encode())
         files = [CommitOperationAdd(name, data) for name, data in content.items()]
-        # From here on the Hub refuses weights of another digest.
         if record_bytes(folder) != before:
             raise not_finished(folder)
         commit = api.create_commit(full_id, files, commit_message=message, create_pr=create_pr, revision=revision)
+    if record_bytes(folder) != before:  # where there are no locks
+        raise RunError(
+            f"another run began in {folder} while it was published: {repo_id} may hold parts of both",
+            f"publish again when it is done: {command}",
+        )
     return commit.pr_url or commit.commit_url
 
 

@@ -78,6 +78,32 @@ def require_free(folder: Path) -> None:
         _lock(file, folder, shared=True)
 
 
+@contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """Keep runs out of a folder while what lies there is sent away; several may do so at the same time.
+
+    A run may send its own. Where there are no locks, or nothing can be written, nobody is kept out.
+
+    Raises:
+        InputError: a run has the folder.
+    """
+    path, lock = folder / LOCK, None
+    new = not path.exists()
+    with suppress(ImportError, OSError):
+        if not path.exists() or path.read_text() != str(os.getpid()):
+            lock = path.open("a+")
+            _lock(lock, folder, shared=True)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            with suppress(ImportError, OSError, InputError):  # others may still have it
+                _lock(lock, folder)
+                if new:
+                    path.unlink(missing_ok=True)
+            lock.close()
+
+
 def _locked(folder: Path) -> TextIO | None:
     """The file whose lock this process has; None where there are no locks."""
     path = folder / LOCK
