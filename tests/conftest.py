@@ -11,13 +11,14 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Tiny models are ten times slower when threads wait for each other on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 import transformers
+from scanner import SUITE_TOKEN, findings, secrets_in
 from tiny_shape import TINY
 
 from lmtasks.builtin.causal_lm import CAUSAL_LM
@@ -25,6 +26,35 @@ from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.cli.app import main
 from lmtasks.data.sample import sample_documents
 from lmtasks.models.tokenizer import train_tokenizer
+
+os.environ["HF_TOKEN"] = SUITE_TOKEN
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """After each test its folder is scanned for the token of the suite, and for its own path in what is published."""
+    yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if isinstance(folder, Path) and (found := findings(folder, paths=[str(folder)])):
+        pytest.fail("what was written must not be there:\n" + "\n".join(found), pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """What a test prints and logs, and what a failed one says, is scanned as well."""
+    report: Any = yield
+    said = "\n".join([*(text for _, text in report.sections), str(report.longrepr or "")])
+    if found := secrets_in(said.encode(errors="replace")):
+        report.outcome, report.longrepr = "failed", f"the token {found[0][:8]}... was printed or logged"
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_secret_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """At the end, the folders that tests share and the caches are scanned."""
+    yield
+    shared = [path for path in tmp_path_factory.getbasetemp().iterdir() if not path.name.startswith("test_")]
+    assert [line for folder in (*shared, Path(os.environ["HF_HOME"])) for line in findings(folder)] == []
 
 
 class Outcome(NamedTuple):
@@ -46,6 +76,7 @@ def lmtasks(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 0
         captured = capfd.readouterr()
+        assert not secrets_in(f"{captured.out}{captured.err}".encode()), "a command has printed the token"
         return Outcome(code, captured.out, captured.err)
 
     return call

@@ -116,6 +116,17 @@ def retain(run: Path, step: int, limit: int, best: str | Path | None) -> None:
         remove(path)
 
 
+def tidy(run: Path) -> None:
+    """Remove what was begun and is not whole, and the word of it from what is; for who has the run's folder."""
+    for path in newest_first(run):
+        if path.is_symlink() or not (path / BEGUN).exists():
+            continue
+        if read_manifest(path) is None:
+            remove(path)
+        else:  # the plug was pulled right after the manifest was written
+            (path / BEGUN).unlink()
+
+
 def remove_all(run: Path) -> None:
     """Remove the checkpoints of ours; what else lies beside them stays."""
     folder = run / FOLDER

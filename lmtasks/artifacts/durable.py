@@ -13,11 +13,22 @@ from typing import Any
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write, or replace, in one step: a reader never sees half a file, not even after a power cut."""
+    """Write, or replace, in one step: a reader never sees half a file, and on a full disk the old one stays."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """The same for text as UTF-8 with plain line ends. A link is replaced, not what it points to."""
     new = half_written(path)
-    new.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    flush(new)
-    os.replace(new, path)
+    new.unlink(missing_ok=True)
+    try:
+        new.write_text(text, encoding="utf-8", newline="\n")
+        flush(new)
+        os.replace(new, path)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
     flush(path.parent)
 
 

@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, not in __all__
 
+from lmtasks.artifacts.durable import write_text
 from lmtasks.artifacts.redact import REDACTED, redacted
 from lmtasks.artifacts.shell import shell_quoted
 from lmtasks.config.evaluation_sets import set_names, set_of
@@ -44,7 +45,7 @@ def write_card(run_dir: Path, record: Mapping[str, Any]) -> Path:
         OSError: the file cannot be written.
     """
     path = Path(run_dir) / "README.md"
-    path.write_text(str(model_card(record)), encoding="utf-8", newline="\n")
+    write_text(path, str(model_card(record)))
     return path
 
 

@@ -20,10 +20,12 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # its HTTP library's
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, not in __all__
 
+from lmtasks.artifacts.failures import machine_failures
+from lmtasks.artifacts.lock import kept
 from lmtasks.artifacts.model_card import PLACEHOLDER
 from lmtasks.artifacts.redact import HUB_TOKEN, redacted
-from lmtasks.artifacts.run_folder import ABOUT_THE_RUN, RECORD, require_intact
-from lmtasks.errors import InputError, RunError
+from lmtasks.artifacts.run_folder import ABOUT_THE_RUN, RECORD, not_finished, record_bytes, require_intact
+from lmtasks.errors import InputError, RunError, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,9 @@ _PROCESSOR_FILES = (
     "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
 """Tokenizers and processors, by the file names that transformers' classes declare."""
+
+LONGEST = 200
+"""Characters of a name that any file system takes."""
 
 PUBLISHED = (*_MODEL_FILES, *_PROCESSOR_FILES, *ABOUT_THE_RUN)
 """Patterns of the files that may be published; ``*`` stays within a folder."""
@@ -54,6 +59,7 @@ _REFUSALS = {
 }
 
 
+@machine_failures()
 def push(
     run_dir: str | Path,
     repo_id: str,
@@ -86,13 +92,27 @@ def push(
     """
     if create_pr and revision not in (None, "main"):
         raise InputError("a pull request is always made to the branch 'main'", "leave out --revision or --create_pr")
-    folder = Path(run_dir)
+    options = {"private": private, "create_pr": create_pr, "revision": revision, "commit_message": commit_message}
+    folder, command = Path(run_dir), _command(str(run_dir), repo_id, options)
+    _finished_record(folder)
+    check_can_push(repo_id)
+    with kept(folder):
+        return _push(folder, repo_id, command, private, create_pr, revision, commit_message)
+
+
+def _push(
+    folder: Path,
+    repo_id: str,
+    command: str,
+    private: bool,
+    create_pr: bool,
+    revision: str | None,
+    commit_message: str | None,
+) -> str:
+    before = record_bytes(folder)
     record = _finished_record(folder)
     require_intact(folder)
-    check_can_push(repo_id)
     content = _content(folder, record)
-    options = {"private": private, "create_pr": create_pr, "revision": revision, "commit_message": commit_message}
-    command = _command(str(run_dir), repo_id, options)
     # token=True: sent even where HF_HUB_DISABLE_IMPLICIT_TOKEN is set, as publishing needs one.
     api = HfApi(token=True, library_name="lmtasks")
     with _explained(repo_id, command, "cannot reach the Hub", "try again"):
@@ -102,11 +122,18 @@ def push(
         advice = f"look for the pull request of {repo_id} first; if it is not there"
     version = (record.get("versions") or {}).get("lmtasks", "")
     message = commit_message or f"Model trained with lmtasks {version}".strip()
-    with _explained(repo_id, command, "publishing did not finish", advice):
+    with _of_one_run(folder, before), _explained(repo_id, command, "publishing did not finish", advice):
         if isinstance(card := content.get("README.md"), bytes):
             content["README.md"] = card.replace(PLACEHOLDER.encode(), full_id.encode())
         files = [CommitOperationAdd(name, data) for name, data in content.items()]
+        if record_bytes(folder) != before:
+            raise not_finished(folder)
         commit = api.create_commit(full_id, files, commit_message=message, create_pr=create_pr, revision=revision)
+    if record_bytes(folder) != before:  # where there are no locks
+        raise RunError(
+            f"another run began in {folder} while it was published: {repo_id} may hold parts of both",
+            f"publish again when it is done: {command}",
+        )
     return commit.pr_url or commit.commit_url
 
 
@@ -139,7 +166,7 @@ def _finished_record(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} is not the folder of a run: it has no run.json", usage)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}", usage) from error
     status = record.get("status", "unknown") if isinstance(record, dict) else "unknown"
     if status != "done":
@@ -147,9 +174,21 @@ def _finished_record(folder: Path) -> dict[str, Any]:
     return dict(record)
 
 
+@contextmanager
+def _of_one_run(folder: Path, before: bytes) -> Iterator[None]:
+    """Tell that another run began in the folder, where that is why publishing failed."""
+    try:
+        yield
+    except RunError as error:
+        if record_bytes(folder) != before:
+            raise not_finished(folder) from error
+        raise
+
+
 def _content(folder: Path, record: Mapping[str, Any]) -> dict[str, bytes | Path]:
     """Everything that is published, by name: weights as paths, all else as the very bytes that were checked."""
-    names = [name for name in record.get("files") or [] if _may_be_published(name)]
+    files = record.get("files")
+    names = [name for name in (files if isinstance(files, list) else ()) if _may_be_published(name)]
     if not any(name.endswith(".safetensors") for name in names):
         raise InputError(f"{folder / RECORD} lists no weights to publish", "publish the folder as the run left it")
     names += [name for name in ABOUT_THE_RUN if (folder / name).exists()]
@@ -160,9 +199,15 @@ def _content(folder: Path, record: Mapping[str, Any]) -> dict[str, bytes | Path]
 
 def _may_be_published(name: Any) -> bool:
     text = str(name)
-    if any(fnmatchcase(text, pattern) and text.count("/") == pattern.count("/") for pattern in PUBLISHED):
+    plain = (
+        text.isprintable()
+        and len(text) < LONGEST
+        and "\\" not in text
+        and not any(part.startswith(".") for part in text.split("/"))
+    )
+    if plain and any(fnmatchcase(text, pattern) and text.count("/") == pattern.count("/") for pattern in PUBLISHED):
         return True
-    logger.warning("not published, as it is no part of a model that lmtasks knows: %s", text)
+    logger.warning("not published, as it is no part of a model that lmtasks knows: %s", in_one_line(text[:LONGEST]))
     return False
 
 

@@ -9,10 +9,12 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from lmtasks.artifacts.checkpoints import remove_all
-from lmtasks.artifacts.durable import digest, flush, half_written
+from lmtasks.artifacts.checkpoints import remove_all, tidy
+from lmtasks.artifacts.durable import digest, flush, half_written, write_json
+from lmtasks.artifacts.failures import FILES
+from lmtasks.artifacts.lock import LOCK
 from lmtasks.errors import InputError
 
 RECORD = "run.json"
@@ -26,85 +28,22 @@ ABOUT_THE_RUN = (RECORD, "README.md", "all_results.json", "train_results.json", 
 OWN = (LOG, *ABOUT_THE_RUN, "trainer_state.json")
 """Files that a run writes beside its model, tokenizer and checkpoints."""
 
-LOCK = ".lock"
-"""There while a run has the folder; says which process."""
-
 
 def choose_folder(recipe: str, wanted: str | None, mine: Callable[[Path], bool] = lambda folder: False) -> Path:
     """The folder of a run: the wanted one, or the first free of ``runs/RECIPE``, ``runs/RECIPE-2``, ...
 
     Args:
         mine: whether a folder that exists will do, too.
+
+    Raises:
+        InputError: the wanted one cannot be a folder.
     """
+    if wanted and "\0" in wanted:
+        raise InputError(f"output_dir {wanted!r} holds a NUL, which no path can", "choose another --output_dir")
     if wanted:
         return Path(wanted)
     names = itertools.chain([recipe], (f"{recipe}-{number}" for number in itertools.count(2)))
     return next(folder for folder in map(Path("runs").joinpath, names) if not folder.exists() or mine(folder))
-
-
-@contextmanager
-def reserved(folder: Path) -> Iterator[None]:
-    """Have a folder for one run alone, from before anything is written there until all is.
-
-    Where there are no locks, on Windows and some network file systems, nobody is kept out.
-
-    Raises:
-        InputError: another run has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = _locked(folder)
-    try:
-        yield
-    finally:
-        if lock is not None:
-            (folder / LOCK).unlink(missing_ok=True)  # before others can have it
-            lock.close()
-
-
-def require_free(folder: Path) -> None:
-    """Refuse a folder that a run has now.
-
-    Raises:
-        InputError: one has; names the process.
-    """
-    with suppress(ImportError, OSError), (folder / LOCK).open() as file:
-        _lock(file, folder, shared=True)
-
-
-def _locked(folder: Path) -> TextIO | None:
-    """The file whose lock this process has; None where there are no locks."""
-    path = folder / LOCK
-    file = path.open("a+")
-    try:
-        _lock(file, folder)
-    except (ImportError, OSError):
-        file.close()
-        with suppress(OSError):  # another run may be at the same
-            path.unlink()
-        return None
-    with suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            return file
-    file.close()  # of a run that has just ended, and removed it
-    return _locked(folder)
-
-
-def _lock(file: TextIO, folder: Path, *, shared: bool = False) -> None:
-    import fcntl  # which not every system has
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
-    except BlockingIOError:
-        file.seek(0)
-        number = file.read()
-        file.close()
-        raise InputError(
-            f"output_dir '{folder}' is in use: {f'process {number}' if number else 'another process'} runs there",
-            "wait until it is done, or choose another --output_dir",
-        ) from None
 
 
 def is_bare(folder: Path) -> bool:
@@ -119,6 +58,7 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+    tidy(folder)
 
 
 def _is_leftover(path: Path) -> bool:
@@ -145,7 +85,15 @@ def _existing(folder: Path) -> Path:
 
 def require_space(folder: Path, needed: int) -> None:
     """Refuse a disk on which so many bytes would not fit."""
-    free = shutil.disk_usage(_existing(folder)).free
+    place = _existing(folder)
+    free = shutil.disk_usage(place).free
+    with suppress(AttributeError, OSError):  # not every system has it, not every disk counts
+        about = os.statvfs(place)
+        if about.f_files and about.f_favail < FILES:
+            raise InputError(
+                f"the disk of output_dir '{folder}' takes {about.f_favail} more files (inodes), a run makes {FILES}",
+                "remove some files, or choose another --output_dir",
+            )
     if free < needed:
         raise InputError(
             f"the disk of output_dir '{folder}' has {free / 2**20:,.0f} MiB free, a run takes {needed / 2**20:,.0f}",
@@ -158,10 +106,12 @@ def clear(folder: Path) -> None:
     record = read_record(folder)
     if record is None:
         return
+    files = record.get("files")
+    own = {*map(str, files if isinstance(files, list) else ()), *OWN}
+    # Nobody may take for finished what has begun to go, and a record is there until all else is gone.
+    write_json(folder / RECORD, {**record, "status": "running"})
     remove_all(folder)
-    own = {*map(str, record.get("files", ())), *OWN}
-    # Of what is there, so that no name in a record, such as "..", can lead out of the folder. What says that it is a
-    # run goes last: one that is removed by half can be removed again.
+    # Of what is there, so that no name in a record, such as "..", can lead out of the folder.
     for path in sorted((path for path in folder.iterdir() if path.name in own), key=lambda path: path.name == RECORD):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -180,7 +130,7 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is damaged: {error}", "choose another folder") from error
     return record if isinstance(record, dict) and "recipe" in record else None
 
@@ -218,6 +168,39 @@ def require_intact(folder: str | Path) -> None:
         )
 
 
+@contextmanager
+def read_whole(folder: str | Path) -> Iterator[None]:
+    """While this is open, a folder is read that holds one finished run, or none.
+
+    Raises:
+        InputError: the run is not done, or another has begun there meanwhile, so that what was read may be of two;
+            whatever else was raised because of that is its cause.
+    """
+    record, before = read_record(folder), record_bytes(folder)
+    if record is not None and record.get("status") != "done":
+        raise not_finished(folder)
+    try:
+        yield
+    except Exception as error:
+        if record is not None and record_bytes(folder) != before:
+            raise not_finished(folder) from error
+        raise
+    if record is not None and record_bytes(folder) != before:
+        raise not_finished(folder)
+
+
+def record_bytes(folder: str | Path) -> bytes:
+    """``run.json`` as it stands; another run, and another state of one, has another. Empty where there is none."""
+    with suppress(OSError):
+        return (Path(folder) / RECORD).read_bytes()
+    return b""
+
+
+def not_finished(folder: str | Path) -> InputError:
+    """The refusal of a run that is to be used and is not done."""
+    return InputError(f"the run in '{folder}' is not finished", "finish it with --resume_from_checkpoint true")
+
+
 def save_into(folder: Path, *parts: Any) -> list[str]:
     """Save model and tokenizer into the folder and tell which files that made.
 
@@ -227,6 +210,8 @@ def save_into(folder: Path, *parts: Any) -> list[str]:
         parts: objects with ``save_pretrained``.
     """
     staging = folder / SAVING
+    if staging.is_symlink():  # what it leads to is somebody's
+        staging.unlink()
     shutil.rmtree(staging, ignore_errors=True)
     try:
         for part in parts:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
+from lmtasks.artifacts.failures import machine_failures
 from lmtasks.cli.argv import asks_help, taken_switch, taken_values, underscored
 from lmtasks.errors import InputError, LmtasksError, Stopped, in_one_line, nearest
 from lmtasks.registry.enabled_plugins import file_of, selected
@@ -63,12 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = underscored(sys.argv[1:] if arguments is None else arguments)
     try:
-        try:
-            with _terminable():
+        with machine_failures(), _terminable():
+            try:
                 return _selecting(words)
-        finally:
-            # Here a closed pipe can be dealt with; when Python flushes on its way out it cannot.
-            sys.stdout.flush()
+            finally:
+                # Here a closed pipe can be dealt with; when Python flushes on its way out it cannot.
+                sys.stdout.flush()
     except LmtasksError as error:
         print(f"error: {in_one_line(error.message)}", file=sys.stderr)
         if error.hint:

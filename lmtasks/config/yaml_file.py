@@ -8,6 +8,10 @@ from typing import Any
 
 from lmtasks.errors import InputError
 
+MOST = 100_000
+"""Values that a file may stand for, once everything that an alias repeats is counted; a mix of a thousand sources has
+a tenth of that."""
+
 _AS_WRITTEN = re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)")
 """Whole numbers that YAML reads as people do; it takes 010 for 8 and 1:30 for 90."""
 
@@ -26,16 +30,36 @@ def read_mapping(path: str | Path, flag: str, example: str) -> dict[str, Any]:
 
     try:
         text = Path(path).read_text(encoding="utf-8")
-        _refuse_doubtful(yaml.compose(text, Loader=yaml.SafeLoader), f"--{flag} '{path}'")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_swollen(root, f"--{flag} '{path}'")
+        _refuse_doubtful(root, f"--{flag} '{path}'")
         content = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"cannot read --{flag} '{path}': {error.strerror}", "give an existing YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise InputError(f"--{flag} '{path}' is nested too deep", "write one 'name: value' a line") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, AttributeError) as error:  # the last two of tags: !!int x
         problem = " ".join(str(error).split())
         raise InputError(f"--{flag} '{path}' is not YAML: {problem}", "write one 'name: value' a line") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise InputError(f"--{flag} '{path}' must hold 'name: value' lines", f"for example: {example}")
     return content
+
+
+def _refuse_swollen(root: Any, title: str) -> None:
+    """Refuse a small file that aliases blow up, or that holds itself: whoever writes it out again never ends."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = MOST + 1  # as long as it is within itself
+            inner = node.value if isinstance(node.value, list) else ()
+            parts = (part for each in inner for part in (each if isinstance(each, tuple) else (each,)))
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    if root is not None and size(root) > MOST:
+        raise InputError(f"{title} stands for more than {MOST:,} values", "write them out without & and *")
 
 
 def _refuse_doubtful(root: Any, title: str) -> None:

@@ -19,7 +19,8 @@ from transformers import AutoConfig, FillMaskPipeline, GenerationConfig, Pipelin
 from transformers.pipelines.base import ChunkPipeline, PipelineException
 
 from lmtasks.api import Batch, Recipe, resolve
-from lmtasks.artifacts.run_folder import read_record, require_intact
+from lmtasks.artifacts.failures import machine_failures
+from lmtasks.artifacts.run_folder import not_finished, read_record, read_whole, require_intact
 from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
 from lmtasks.models.architectures import adapted, register_architectures, takes
@@ -30,6 +31,7 @@ from lmtasks.progress import say, stage
 from lmtasks.registry.catalog import Catalog, load_catalog, recorded_recipe
 
 
+@machine_failures()
 def predict(
     run_or_model: str | Path,
     texts: str | list[str],
@@ -70,7 +72,7 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: 
         return catalog.recipe(wanted)
     if record := read_record(name):
         if record.get("status") != "done":
-            raise InputError(f"the run in '{name}' is not finished", "finish it with --resume_from_checkpoint true")
+            raise not_finished(name)
         return recorded_recipe(record, catalog)
     with found_or_explained("model", name):
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
@@ -93,9 +95,9 @@ class Predictor:
 
     def __init__(self, name: str, recipe: Recipe, revision: str = "main") -> None:
         self.recipe = recipe
-        require_intact(name)
-        require_safetensors(name)
-        with found_or_explained("model", name):
+        with read_whole(name), found_or_explained("model", name):
+            require_safetensors(name)
+            require_intact(name)
             self.pipeline = _pipeline(name, recipe, revision)
         adapted(self.pipeline.model, recipe)
         self.tokenizer = self.pipeline.tokenizer  # None where the inputs are no text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from lmtasks.api import Recipe, resolve
 from lmtasks.artifacts.run_folder import require_intact
 from lmtasks.config.settings import ModelSettings
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, first_line
 from lmtasks.models.added_tokens import AddedTokens, make_room, start_rows
 from lmtasks.models.architectures import adapted
 from lmtasks.models.config import _fresh, fit_to_tokenizer
@@ -64,8 +65,8 @@ def load_model(
     if not settings.model_name_or_path:
         return LoadedModel(adapted(_fresh(model_class, fit_to_tokenizer(config, processor)), recipe))
     name = settings.model_name_or_path
-    require_intact(name)
     require_safetensors(name)
+    require_intact(name)
     with found_or_explained("model", name):
         model, report = model_class.from_pretrained(
             name,
@@ -138,7 +139,9 @@ def _groups_heads(model: PreTrainedModel, module: torch.nn.Module) -> bool:
 
 
 def require_safetensors(name: str) -> None:
-    """Refuse a folder without weights, or with pickled ones only."""
+    """Refuse a folder without weights, with pickled ones only, or with an index that leads out of it."""
+    if is_local(name):
+        _require_own_shards(name)
     if not is_local(name) or any(Path(name).glob("*.safetensors")):
         return
     if any(Path(name).glob("*.bin")):
@@ -147,6 +150,22 @@ def require_safetensors(name: str) -> None:
             "save them as safetensors: from_pretrained, then save_pretrained, in an environment you trust",
         )
     raise InputError(f"'{name}' has no weights (*.safetensors)", "give the folder of a saved model")
+
+
+def _require_own_shards(name: str) -> None:
+    """Refuse an index of sharded weights that is damaged, or whose files are not those beside it."""
+    index = Path(name, "model.safetensors.index.json")
+    if not index.is_file():
+        return
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"'{index}' is damaged: {first_line(error)}", "download or copy it again") from error
+    for shard in shards:
+        if not isinstance(shard, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", shard):
+            raise InputError(
+                f"'{index}' names {shard!r}, which is no file of weights beside it", "do not use this model"
+            )
 
 
 def _grow(model: PreTrainedModel, tokenizer: Any, added: AddedTokens) -> int:

@@ -264,7 +264,8 @@ def recorded(record: Mapping[str, Any]) -> tuple[str, str]:
         InputError: it is code that this person never named: a record, which may come from anywhere, must not
             say what is run.
     """
-    name, origin = str(record["recipe"]), record.get("origin") or {}
+    name, said = str(record["recipe"]), record.get("origin")
+    origin = said if isinstance(said, Mapping) else {}
     source = str(origin.get("file") or origin.get("module") or "")
     if not source:
         return "", f"{origin['package']}:{name}" if "package" in origin else name

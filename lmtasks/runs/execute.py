@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import errno
+from contextlib import suppress
 
-from lmtasks.artifacts.run_folder import clear, reserved, save_into, sweep
+from lmtasks.artifacts.lock import reserved
+from lmtasks.artifacts.run_folder import clear, save_into, sweep
 from lmtasks.config.world import ALONE, World
-from lmtasks.errors import InputError, RunError
 from lmtasks.registry.catalog import Catalog
 from lmtasks.runs.figures import figures_of
-from lmtasks.runs.place import look
+from lmtasks.runs.place import require_as_seen
 from lmtasks.runs.prepare import Prepared
 from lmtasks.runs.publishing import publish
 from lmtasks.runs.record import new_record, write_record, write_results
@@ -23,30 +23,23 @@ def execute(prepared: Prepared, catalog: Catalog, world: World = ALONE) -> Run:
 
     Raises:
         InputError: another run has the folder, or had it since it was looked at.
-        RunError: it failed on the way; the disk is full.
+        RunError: it failed on the way.
         Interrupted: a signal stopped it.
     """
     if not world.is_main:
         return _execute(prepared, catalog, world)
     folder = prepared.folder
-    try:
-        with reserved(folder):
-            _require_as_seen(prepared, world)
-            sweep(folder)
-            if prepared.place.start.how == "again":
-                clear(folder)
+    with reserved(folder):
+        require_as_seen(prepared.request, prepared.place, world)
+        sweep(folder)
+        if prepared.place.start.how == "again":
+            clear(folder)
+        try:
             return _execute(prepared, catalog, world)
-    except OSError as error:  # of whichever library wrote last
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        except BaseException:
+            with suppress(OSError):
+                sweep(folder)  # half a checkpoint may be what the disk is full of
             raise
-        raise RunError(f"the disk is full: {error.strerror}", "free some space, then resume or start again") from error
-
-
-def _require_as_seen(prepared: Prepared, world: World) -> None:
-    """Refuse a folder that another run had since it was looked at."""
-    folder = prepared.folder
-    if look(prepared.request, folder, prepared.place.asked, world) != prepared.place.start:
-        raise InputError(f"another run has changed '{folder}' in the meantime", "start the same command once more")
 
 
 def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:

@@ -11,6 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lmtasks.api import EVALUATION_SEED, Examples, Recipe
+from lmtasks.artifacts.failures import machine_failures
 from lmtasks.config.request import configure, read_yaml
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.examples import EncodedCorpus
@@ -60,6 +61,7 @@ class Inspection:
         return told
 
 
+@machine_failures()
 def inspect_data(
     recipe: str | Recipe, *, config: str | Path | None = None, examples: int = 3, held_out: bool = False, **values: Any
 ) -> Inspection:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
+import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from lmtasks.api import Batch, BlockOptions
+from lmtasks.api import Batch, BlockOptions, resolve
 from lmtasks.config.request import Request
 from lmtasks.data.corpus import TEXT, Corpus, load_sources
 from lmtasks.data.examples import EncodedCorpus, chat_renderer, encode_corpus, one_example
@@ -17,6 +19,7 @@ from lmtasks.errors import InputError
 from lmtasks.models.added_tokens import AddedTokens, add_to
 from lmtasks.models.checkpoint import LoadedModel, load_model
 from lmtasks.models.config import fit_to_tokenizer, load_config, usable_length
+from lmtasks.models.memory import require_memory
 from lmtasks.models.processor import load_processor, train_processor
 from lmtasks.runs.checks import check_first_loss, check_model, run_head_alone
 
@@ -65,7 +68,11 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
     Raises:
         InputError: something is missing or does not fit; nothing was written.
     """
-    data = load_data(request, training)
+    data = load_data(
+        request,
+        training,
+        partial(require_memory, resolve(request.recipe.model_class), copies=copies_of(request, training)),
+    )
     check_data(data)
     request, recipe, evaluation = data.request, data.request.recipe, data.encoded.evaluation
     kind = "held-out" if training else "evaluation"
@@ -82,8 +89,14 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
     return Loaded(data, loaded.model, example, tuple(notes))
 
 
-def load_data(request: Request, training: bool) -> Data:
-    """The data of a request: all that is looked at before a model is loaded; see :func:`load`."""
+def load_data(
+    request: Request, training: bool, check_config: Callable[[PretrainedConfig], None] = lambda config: None
+) -> Data:
+    """The data of a request: all that is looked at before a model is loaded; see :func:`load`.
+
+    Args:
+        check_config: refuses the model before its text is tokenised.
+    """
     recipe = request.recipe
     config = load_config(request.model, recipe)
     processor = None if request.model.train_tokenizer else load_processor(request, config)
@@ -101,9 +114,20 @@ def load_data(request: Request, training: bool) -> Data:
     added = add_to(processor, request.model.add_tokens, fresh)
     if fresh:
         config = fit_to_tokenizer(config, processor)
+    check_config(config)
     request, notes = _fit_length(request, config, processor)
     encoded = encode_corpus(request, corpus if training else replace(corpus, training={}), processor, config)
     return Data(request, config, processor, corpus, encoded, added, (*notes, *added.notes, *encoded.notes()))
+
+
+def copies_of(request: Request, training: bool) -> int:
+    """How many numbers, for each parameter of the model, the memory of this machine must hold at the same time."""
+    settings = request.training
+    elsewhere = torch.accelerator.is_available() and not settings.get("use_cpu")
+    if not training or elsewhere or any(settings.get(name) for name in ("fsdp", "deepspeed")):
+        return 1
+    adam = str(settings.get("optim") or "adamw_torch").startswith("adamw_torch")
+    return 4 if adam and "bit" not in str(settings.get("optim")) else 2
 
 
 def _fit_length(request: Request, config: PretrainedConfig, processor: Any) -> tuple[Request, list[str]]:

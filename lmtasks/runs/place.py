@@ -6,8 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmtasks.artifacts.lock import require_free
 from lmtasks.artifacts.resume import Asked, Start, is_of, start_in
-from lmtasks.artifacts.run_folder import choose_folder, is_bare, read_record, require_free
+from lmtasks.artifacts.run_folder import choose_folder, is_bare, read_record
 from lmtasks.config.request import Request
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.config.world import ALONE, World
@@ -39,19 +40,29 @@ def place_of(request: Request, world: World = ALONE) -> Place:
     if world.is_main:
         folder = _chosen(request, asked)
         require_free(folder)
-        place = Place(folder, asked, look(request, folder, asked, world))
+        place = Place(folder, asked, _start(request, folder, asked, world))
     if world.size > 1:
         training_arguments(request.training, Path(), 0)  # from then on the processes can talk
     found: Place = world.broadcast(place)
     return found
 
 
-def look(request: Request, folder: Path, asked: Asked, world: World) -> Start:
+def _start(request: Request, folder: Path, asked: Asked, world: World) -> Start:
     """How the run begins in its folder, as that is now; see :func:`lmtasks.artifacts.resume.start_in`."""
     output = request.output
     return start_in(
         folder, asked, overwrite=output.overwrite_output_dir, resume=output.resume_from_checkpoint, processes=world.size
     )
+
+
+def require_as_seen(request: Request, place: Place, world: World) -> None:
+    """Refuse a folder that another run had since it was looked at.
+
+    Raises:
+        InputError: one had.
+    """
+    if _start(request, place.folder, place.asked, world) != place.start:
+        raise InputError(f"another run has changed '{place.folder}' meanwhile", "start the same command once more")
 
 
 def _chosen(request: Request, asked: Asked) -> Path:

@@ -37,7 +37,7 @@ def run(recipe: str | Recipe, *, config: str | Path | None = None, **values: Any
 
     Raises:
         InputError: the request cannot be carried out; nothing was written.
-        RunError: it was carried out and failed.
+        RunError: it was carried out and failed, or the machine did: disk full, no permission, out of memory.
         Interrupted: a signal stopped it; the message says what is safe.
     """
     world = World.current()

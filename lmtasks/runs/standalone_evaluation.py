@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from lmtasks.artifacts.run_folder import read_record
+from lmtasks.artifacts.failures import machine_failures
+from lmtasks.artifacts.run_folder import read_record, read_whole
 from lmtasks.config.request import DATA_SOURCES, OTHER_TEXT, configure, read_yaml, recorded_values, refuse_idle
 from lmtasks.config.world import World
 from lmtasks.data.examples import examples_of, layout_of
@@ -45,6 +46,7 @@ def evaluate(
     return figures
 
 
+@machine_failures()
 def evaluate_as(
     run_or_model: str | Path, *, recipe: str | None = None, config: str | Path | None = None, **values: Any
 ) -> tuple[dict[str, float], str]:
@@ -55,17 +57,18 @@ def evaluate_as(
     catalog = load_catalog()
     register_architectures(catalog)
     name = str(run_or_model)
-    chosen = recipe_of(name, catalog, recipe, values.get("revision", "main"))
-    record = read_record(name) or {}
-    if values.keys() & {"model", "model_name_or_path"}:
-        raise InputError("evaluate takes one model, as its first word", "lmtasks evaluate RUN_OR_MODEL")
-    values["model_name_or_path"] = name
-    request = configure(chosen, values, recorded_values(record, values))
-    typed = configure(chosen, values).given
-    refuse_idle(chosen, typed)
-    sample = None if request.given & set(DATA_SOURCES) else record.get("data", {}).get("sample")
-    check = partial(_require_data_of_run, name, record) if record and not typed & OTHER_TEXT else lambda data: None
-    loaded = load(replace(request, sample=sample), training=False, check_data=check)
+    with read_whole(name):
+        chosen = recipe_of(name, catalog, recipe, values.get("revision", "main"))
+        record = read_record(name) or {}
+        if values.keys() & {"model", "model_name_or_path"}:
+            raise InputError("evaluate takes one model, as its first word", "lmtasks evaluate RUN_OR_MODEL")
+        values["model_name_or_path"] = name
+        request = configure(chosen, values, recorded_values(record, values))
+        typed = configure(chosen, values).given
+        refuse_idle(chosen, typed)
+        sample = None if request.given & set(DATA_SOURCES) else record.get("data", {}).get("sample")
+        check = partial(_require_data_of_run, name, record) if record and not typed & OTHER_TEXT else lambda data: None
+        loaded = load(replace(request, sample=sample), training=False, check_data=check)
     request, data = loaded.data.request, loaded.data
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     figures = figures_of(loaded.model.to(device or "cpu"), request, data.processor, data.encoded.evaluations)

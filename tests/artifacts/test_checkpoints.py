@@ -19,6 +19,7 @@ from lmtasks.artifacts.checkpoints import (
     remove,
     remove_all,
     retain,
+    tidy,
 )
 
 OUT = Path("out")
@@ -181,6 +182,18 @@ def test_a_checkpoint_that_is_removed_by_half_is_known_as_ours_and_does_not_coun
     assert damage(checkpoint) == "it was not written to its end"
     remove_all(OUT)
     assert not (OUT / "checkpoints").exists()
+
+
+def test_what_was_begun_is_tidied_up_and_what_is_whole_loses_only_the_word_of_it() -> None:
+    good, half = whole(2), begun(4)
+    (good / BEGUN).touch()
+    theirs = OUT / "checkpoints" / "checkpoint-9"
+    theirs.mkdir()
+    (theirs / "mine.txt").write_text("mine")
+    tidy(OUT)
+    assert names() == ["checkpoint-2", "checkpoint-9"]
+    assert not (good / BEGUN).exists() and damage(good) is None
+    assert not half.exists()
 
 
 def test_an_empty_folder_of_a_checkpoint_is_ours() -> None:

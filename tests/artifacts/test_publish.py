@@ -16,6 +16,7 @@ import pytest
 from hub_server import HubServer
 
 from lmtasks.artifacts import publish as publishing
+from lmtasks.artifacts.lock import reserved
 from lmtasks.artifacts.publish import check_can_push, push
 from lmtasks.errors import InputError, RunError
 
@@ -379,6 +380,75 @@ def test_check_before_a_long_run(online: HubServer, monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError, match="without a Hub token"):
         check_can_push(REPO)
     assert online.requests == []
+
+
+# A run that is replaced meanwhile
+
+
+def _replaced(run_dir: Path) -> None:
+    """What another run does to the folder that it takes over."""
+    _edit_record(run_dir, status="running")
+    (run_dir / "model.safetensors").write_bytes(b"half a model")
+
+
+def test_a_run_that_is_replaced_before_it_is_sent_is_not_sent(
+    online: HubServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = publishing._repository
+
+    def meanwhile(*arguments: Any) -> str:
+        _replaced(run_dir)
+        return found(*arguments)
+
+    monkeypatch.setattr(publishing, "_repository", meanwhile)
+    with pytest.raises(InputError, match="is not finished"):
+        push(run_dir, REPO)
+    assert online.files(REPO) == {}
+
+
+def test_no_run_begins_in_a_folder_while_it_is_sent(
+    online: HubServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """huggingface_hub reads weights when it sends them."""
+    sent, whole = publishing.HfApi.create_commit, (run_dir / "model.safetensors").read_bytes()
+
+    def meanwhile(*arguments: Any, **named: Any) -> Any:
+        with pytest.raises(InputError, match="is in use"), reserved(run_dir):
+            _replaced(run_dir)
+        return sent(*arguments, **named)
+
+    monkeypatch.setattr(publishing.HfApi, "create_commit", meanwhile)
+    push(run_dir, REPO)
+    assert online.files(REPO)["model.safetensors"] == whole
+    assert not (run_dir / ".lock").exists()
+    with reserved(run_dir):  # a run publishes itself
+        push(run_dir, REPO)
+        assert (run_dir / ".lock").exists()
+
+
+def test_a_folder_that_a_run_has_is_not_published(online: HubServer, run_dir: Path) -> None:
+    with reserved(run_dir):
+        (run_dir / ".lock").write_text("1")  # as if another process had it
+        _assert_refused(online, run_dir, "is in use: process 1 runs there", "wait until it is done")
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_without_locks_a_run_that_is_replaced_while_it_is_sent_is_told(
+    arrives: bool, online: HubServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = publishing.HfApi.create_commit
+
+    def meanwhile(*arguments: Any, **named: Any) -> Any:
+        _replaced(run_dir)
+        if not arrives:
+            (run_dir / "model.safetensors").unlink()
+        return sent(*arguments, **named)
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setattr(publishing.HfApi, "create_commit", meanwhile)
+    error, says = (RunError, "may hold parts of both") if arrives else (InputError, "is not finished")
+    with pytest.raises(error, match=says):
+        push(run_dir, REPO)
 
 
 # What the Hub does not let happen: exit 3, with the command to try again

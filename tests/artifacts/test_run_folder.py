@@ -7,25 +7,26 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lmtasks.artifacts import lock
 from lmtasks.artifacts.checkpoints import begin
 from lmtasks.artifacts.durable import write_json
+from lmtasks.artifacts.lock import LOCK, require_free, reserved
 from lmtasks.artifacts.run_folder import (
-    LOCK,
     OWN,
     choose_folder,
     clear,
     digests,
     is_bare,
     read_record,
-    require_free,
+    read_whole,
     require_intact,
-    reserved,
     save_into,
     sweep,
 )
@@ -72,7 +73,7 @@ def test_without_a_wish_it_is_the_first_free_number() -> None:
 HOLDING = """
 import sys, time
 from pathlib import Path
-from lmtasks.artifacts.run_folder import reserved
+from lmtasks.artifacts.lock import reserved
 
 with reserved(Path("out")):
     print("reserved", flush=True)
@@ -303,3 +304,125 @@ def test_a_failed_save_leaves_what_was_there_and_can_be_repeated() -> None:
     assert not Path("out/vocab").exists()
     assert save_into(Path("out"), Part("model")) == ["model"]
     assert {path.name for path in Path("out").iterdir()} == {"model"}
+
+
+# --- who reads meanwhile ---
+
+
+def test_a_run_that_is_replaced_while_it_is_read_is_not_finished() -> None:
+    folder = unfinished(status="done", started="then")
+    with read_whole(folder):
+        pass
+    with pytest.raises(InputError, match="the run in 'out' is not finished"), read_whole(folder):
+        unfinished(status="running")
+    with pytest.raises(InputError, match="not finished"), read_whole(folder):
+        raise AssertionError("what is not done is not read at all")
+    unfinished(status="done", started="then")
+    with pytest.raises(InputError, match="not finished") as caught, read_whole(folder):
+        unfinished(status="done", started="now")
+        raise OSError("a file of the old run is gone")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_what_fails_while_the_run_stays_the_same_is_told_as_it_is() -> None:
+    folder = unfinished(status="done", metrics={"eval_loss": float("nan")})
+    with pytest.raises(OSError, match="another reason"), read_whole(folder):
+        raise OSError("another reason")
+    with read_whole(folder):
+        pass
+    with read_whole("nowhere"):
+        pass
+
+
+def test_a_run_that_begins_to_be_removed_is_no_longer_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed at any moment it is neither taken for finished, nor for a folder of somebody else's."""
+    folder = unfinished(status="done", files=["model.safetensors"])
+    (folder / "model.safetensors").write_text("weights")
+    removed = []
+
+    def watched(path: Path, **_: Any) -> None:
+        if path.exists():
+            record = read_record(folder)
+            assert record is not None and record["status"] != "done"
+            removed.append(path.name)
+            os.unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    clear(folder)
+    assert removed[-2:] == ["model.safetensors", "run.json"]
+
+
+# --- links that somebody has laid in a folder ---
+
+
+@pytest.mark.parametrize("name", [".run.json.new", "run.json"])
+def test_a_record_is_not_written_through_a_link(name: str) -> None:
+    Path("out").mkdir()
+    Path("precious.txt").write_text("mine")
+    Path("out", name).symlink_to(Path("precious.txt").absolute())
+    write_json(Path("out/run.json"), {"a": 1})
+    assert Path("precious.txt").read_text() == "mine"
+    assert json.loads(Path("out/run.json").read_text()) == {"a": 1}
+    assert [path.name for path in Path("out").iterdir() if not path.is_symlink()] == ["run.json"]
+
+
+def test_a_model_is_not_saved_through_a_link() -> None:
+    Path("out").mkdir()
+    Path("elsewhere").mkdir()
+    Path("elsewhere/letter.txt").write_text("mine")
+    Path("out/.saving").symlink_to(Path("elsewhere").absolute())
+    Path("out/model").symlink_to(Path("elsewhere/letter.txt").absolute())
+    assert save_into(Path("out"), Part("model")) == ["model"]
+    assert [path.name for path in Path("elsewhere").iterdir()] == ["letter.txt"]
+    assert Path("elsewhere/letter.txt").read_text() == "mine"
+    assert [path.name for path in Path("out").iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("files", [None, 7, "model", {"model": 1}, [["model"]]])
+def test_a_record_whose_files_are_no_list_of_names_is_cleared_all_the_same(files: Any) -> None:
+    folder = unfinished(files=files)
+    (folder / "notes.txt").write_text("mine")
+    clear(folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_path_that_cannot_be_is_refused() -> None:
+    with pytest.raises(InputError, match=r"output_dir 'a\\x00b' holds a NUL"):
+        choose_folder("masked-lm", "a\0b")
+
+
+# --- locks of the dead ---
+
+
+def test_the_workers_of_a_killed_run_keep_the_folder_only_for_a_while(
+    holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of its own has the lock, which says that a dead one has it: so a worker has what its parent had."""
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    Path("out", LOCK).write_text(str(dead.pid))
+    ended = threading.Timer(0.5, holder.kill)
+    ended.start()
+    require_free(Path("out"))
+    ended.join()
+
+
+def test_a_lock_that_is_held_on_and_on_is_refused_at_last(
+    holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "ORPHANS", 0.3)
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    Path("out", LOCK).write_text(str(dead.pid))
+    with pytest.raises(InputError, match=f"process {dead.pid} runs there"):
+        require_free(Path("out"))
+
+
+def test_a_folder_that_becomes_read_only_lets_go_of_its_lock_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with pytest.raises(ZeroDivisionError), reserved(Path("out")):
+        monkeypatch.setattr(Path, "unlink", refused)
+        raise ZeroDivisionError
+    require_free(Path("out"))

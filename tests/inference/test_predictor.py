@@ -572,3 +572,12 @@ def test_a_continuation_keeps_the_space_that_it_begins_with(tmp_path: Path) -> N
         ids = tokenizer(text, return_tensors="pt")["input_ids"]
         whole = tokenizer.decode(model.generate(ids, max_new_tokens=8, do_sample=False)[0], skip_special_tokens=True)
         assert predict(tmp_path, text, max_new_tokens=8, do_sample=False)[0]["generated_text"] == whole
+
+
+@pytest.mark.parametrize("recipe", [None, "masked-lm"])
+def test_a_run_that_is_not_done_is_not_used(recipe: str | None, model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Also where its recipe is named: there may be half a model in the folder."""
+    folder = shutil.copytree(model_folders["roberta"], tmp_path / "run")
+    (folder / "run.json").write_text('{"recipe": "masked-lm", "status": "running"}')
+    with pytest.raises(InputError, match="is not finished"):
+        predict(folder, "A <mask>.", recipe=recipe)

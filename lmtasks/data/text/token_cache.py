@@ -21,19 +21,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lmtasks.api import Blocks
 from lmtasks.api import blocks as blocks_module
+from lmtasks.artifacts.failures import machine_failures
 from lmtasks.data.corpus import Split
 from lmtasks.data.text import special_tokens as special_module
 from lmtasks.data.text import tokenize as stream_module
 from lmtasks.data.text import word_boundaries as segmentation
 from lmtasks.data.text.segmenters import identity_of
 from lmtasks.data.text.tokenize import Stream
+from lmtasks.progress import say
 
 KEPT_FOR = 30 * 24 * 3600
 """Seconds after its last use that an entry is kept."""
@@ -98,13 +100,19 @@ def store(read: Callable[[int], Iterable[Stream]], key: str | None, fresh: bool 
     """
     home = cache_folder()
     with ExitStack() as stack:
-        folder = None if key is None else stack.enter_context(_unfinished(home, key))
+        folder = None
+        if key is not None:
+            folder, waited = stack.enter_context(_unfinished(home, key))
+            # Whoever had the folder has made the very tokens.
+            if waited and not fresh and (kept := load(key)) is not None:
+                return kept
         if folder is None:
             folder, key = _folder_of_its_own(home, key)
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         if fresh:
             (folder / "so_far.json").unlink(missing_ok=True)
-        _write(folder, read)
+        with machine_failures(folder, "or put the cache elsewhere (XDG_CACHE_HOME), then try again"):
+            _write(folder, read)
         # What is mapped stays readable wherever it is moved, and after it was deleted, by whatever process.
         stream = _opened(folder)
         if key is not None:
@@ -114,21 +122,53 @@ def store(read: Callable[[int], Iterable[Stream]], key: str | None, fresh: bool 
 
 
 @contextmanager
-def _unfinished(home: Path, key: str) -> Iterator[Path | None]:
-    """The folder in which the entry is made, while no other process has it; None if one has, or may have."""
-    folder = home / f"{key}.unfinished"
+def _unfinished(home: Path, key: str) -> Iterator[tuple[Path | None, bool]]:
+    """The folder in which the entry is made, and whether another process had it until now, which was waited for.
+
+    A process that was killed has it no longer. None where nobody can tell: without locks, and where this very process
+    has it.
+    """
+    folder, waited = home / f"{key}.unfinished", False
     with ExitStack() as stack:
-        try:
+        mine = False
+        with suppress(ImportError, OSError):  # Windows, or a file system without locks
             import fcntl
 
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((folder / "lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The process that had it may have finished, and the folder may be an entry now.
-            mine = os.path.samestat(os.fstat(lock.fileno()), (folder / "lock").stat())
-        except (ImportError, OSError):  # Windows, or a file system without locks
-            mine = False
-        yield folder if mine else None
+            # Whoever had it may have finished, and then the folder has become the entry.
+            while not mine and not (waited and load(key) is not None):
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context((folder / "lock").open("a+"))
+                had = _locked(lock, fcntl)
+                if had is None:
+                    break
+                with suppress(FileNotFoundError):
+                    mine = os.path.samestat(os.fstat(lock.fileno()), (folder / "lock").stat())
+                waited = waited or had or not mine
+        yield folder if mine else None, waited
+
+
+def _locked(lock: TextIO, fcntl: Any) -> bool | None:
+    """Whether another process had the lock until now; None where this very process has it.
+
+    Raises:
+        OSError: there are no locks here.
+    """
+    waited = False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        number = lock.read()
+        if number == str(os.getpid()):
+            return None
+        say(f"waiting for {f'process {number}' if number else 'another process'}, which tokenises the same text")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waited = True
+    with suppress(OSError):  # the number only helps people, and the disk may be full
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+    return waited
 
 
 def _folder_of_its_own(home: Path, key: str | None) -> tuple[Path, str | None]:

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import datasets
@@ -29,6 +31,7 @@ from lmtasks.data.text import token_cache as cache
 from lmtasks.data.text import tokenize as stream_module
 from lmtasks.data.text.encode import encode
 from lmtasks.data.text.tokenize import Stream, read
+from lmtasks.errors import RunError
 from lmtasks.models.tokenizer import train_tokenizer
 
 HIT = "tokens of the test text: from the cache"
@@ -357,6 +360,87 @@ def test_two_at_once_do_not_write_into_the_same_file(masked_tokenizer: PreTraine
     cache.store(Reading(masked_tokenizer), "whole")
     assert contents(home / "key") == contents(home / "whole")
     assert sorted(path.name for path in home.iterdir()) == ["key", "whole"]
+
+
+@contextmanager
+def another_process(rows: int) -> Iterator[int]:
+    """A process that makes the entry ``key`` and stops (SIGSTOP) after some pieces; its number.
+
+    Forked from this one, which has all that it needs.
+    """
+    number = os.fork()
+    if not number:
+        reading = Reading(AutoTokenizer.from_pretrained(os.environ["TOKENIZER_OF_TEST"]))
+
+        def stopping(start: int) -> Iterator[Stream]:
+            for done, piece in enumerate(reading(start)):
+                if done == rows:
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                yield piece
+
+        try:
+            cache.store(stopping, "key")
+        finally:
+            os._exit(0)
+    os.waitpid(number, os.WUNTRACED)
+    try:
+        yield number
+    finally:
+        os.kill(number, signal.SIGKILL)
+        os.waitpid(number, 0)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.usefixtures("in_pieces")
+def test_who_comes_second_waits_for_the_tokens_of_the_first(
+    killed: bool,
+    masked_tokenizer: PreTrainedTokenizerBase,
+    model_folders: dict[str, Path],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TOKENIZER_OF_TEST", str(model_folders["bert"]))
+    monkeypatch.setattr(cache, "RECORDED_EVERY", 0.0)
+    reading = Reading(masked_tokenizer)
+    with another_process(4) as first:
+        later = Timer(0.5, os.kill, (first, signal.SIGKILL if killed else signal.SIGCONT))
+        later.start()
+        began = time.monotonic()
+        made = cache.store(reading, "key")
+        assert time.monotonic() - began > 0.4
+        later.join()
+    said = f"waiting for process {first}, which tokenises the same text"
+    assert capsys.readouterr().err.count(said) == 1
+    # What it has made is taken; where it was killed, only the rest is made.
+    pieces = list(Reading(masked_tokenizer)(0))
+    assert reading.starts == ([sum(piece.rows for piece in pieces[:4])] if killed else [])
+    assert made.ids.tolist() == [token for piece in pieces for token in piece.ids.tolist()]
+    assert [entry.name for entry in home.iterdir()] == ["key"]
+
+
+@pytest.mark.usefixtures("in_pieces")
+def test_a_lock_that_a_dead_process_left_keeps_nobody_waiting(
+    masked_tokenizer: PreTrainedTokenizerBase, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "key.unfinished").mkdir(parents=True)
+    (home / "key.unfinished" / "lock").write_text("1")  # which lives, and is not the one
+    cache.store(Reading(masked_tokenizer), "key")
+    assert "waiting" not in capsys.readouterr().err
+    assert cache.load("key") is not None
+
+
+def test_tokens_that_cannot_be_written_are_told_of_and_not_kept(home: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(RunError, match=r"a file would be larger .*key\.unfinished'") as caught:
+            cache.store(lambda start: [Stream(np.zeros(9000, np.int32), np.zeros(1, np.int64), rows=1)], "key")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "XDG_CACHE_HOME" in caught.value.hint
+    assert cache.load("key") is None
 
 
 @pytest.mark.usefixtures("in_pieces")
