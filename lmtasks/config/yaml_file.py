@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lmtasks.api.options import Quoted
 from lmtasks.errors import InputError
 
 _AS_WRITTEN = re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)")
@@ -27,7 +29,7 @@ def read_mapping(path: str | Path, flag: str, example: str) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
         _refuse_doubtful(yaml.compose(text, Loader=yaml.SafeLoader), f"--{flag} '{path}'")
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=_loader())
     except OSError as error:
         raise InputError(f"cannot read --{flag} '{path}': {error.strerror}", "give an existing YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -36,6 +38,26 @@ def read_mapping(path: str | Path, flag: str, example: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise InputError(f"--{flag} '{path}' must hold 'name: value' lines", f"for example: {example}")
     return content
+
+
+@cache
+def _loader() -> Any:
+    """YAML's safe loader, with what stands in quotes marked as text."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Values only: names are what they are, in quotes or not."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            mapping = super().construct_mapping(node, deep)
+            return {str(name) if isinstance(name, Quoted) else name: value for name, value in mapping.items()}
+
+    def text(loader: Any, node: Any) -> str:
+        value: str = loader.construct_scalar(node)
+        return Quoted(value) if node.style else value
+
+    Loader.add_constructor("tag:yaml.org,2002:str", text)
+    return Loader
 
 
 def _refuse_doubtful(root: Any, title: str) -> None:

@@ -18,7 +18,7 @@ from lmtasks.errors import InputError
 from lmtasks.models.added_tokens import AddedTokens, make_room, start_rows
 from lmtasks.models.architectures import adapted
 from lmtasks.models.config import _fresh, fit_to_tokenizer
-from lmtasks.models.load_errors import found_or_explained, is_local
+from lmtasks.models.load_errors import found_or_explained, is_local, require_sound_generation
 
 OLD_MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias|causal_mask)$")
 """Causal masks that older versions of transformers saved among the weights; models make their own."""
@@ -64,6 +64,7 @@ def load_model(
         return LoadedModel(adapted(_fresh(model_class, fit_to_tokenizer(config, processor)), recipe))
     name = settings.model_name_or_path
     require_safetensors(name)
+    require_sound_generation(name)
     with found_or_explained("model", name):
         model, report = model_class.from_pretrained(
             name,
@@ -82,10 +83,26 @@ def load_model(
             f"the weights in '{name}' do not fit its config.json: {key} is {list(saved)}, not {list(wanted)}",
             "take weights and configuration from the same model",
         )
+    require_one_truth(model, name)
     missing, unused = (tuple(sorted(report[kind])) for kind in ("missing_keys", "unexpected_keys"))
     if not settings.allow_new_weights:
         _require_weights(model, missing, unused, name)
     return LoadedModel(adapted(model, recipe), missing, _grow(model, processor, added), unused)
+
+
+def require_one_truth(model: PreTrainedModel, name: str) -> None:
+    """Refuse a model whose configuration ties two weights of which the checkpoint has two different ones.
+
+    It would be trained, and saved, as two, and by whoever believes its configuration be read as one.
+    """
+    tied = model.get_expanded_tied_weights_keys(all_submodels=True)
+    apart = sorted(tied.items() - model.all_tied_weights_keys.items())
+    for one, other in apart:
+        if not torch.equal(model.get_parameter(one), model.get_parameter(other)):
+            raise InputError(
+                f"the configuration of '{name}' ties {one} to {other}, and its weights have two different ones",
+                "if they are two, write tie_word_embeddings: false into its config.json; else save the model again",
+            )
 
 
 def _require_weights(model: PreTrainedModel, missing: Sequence[str], unused: Sequence[str], checkpoint: str) -> None:

@@ -14,6 +14,7 @@ from lmtasks.config.world import World
 from lmtasks.models.architectures import register_architectures
 from lmtasks.progress import say, speak
 from lmtasks.registry.catalog import load_catalog
+from lmtasks.runs.apart import require_apart
 from lmtasks.runs.execute import execute
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.prepare import prepare
@@ -44,6 +45,7 @@ def run(recipe: str | Recipe, *, config: str | Path | None = None, **values: Any
     catalog = load_catalog()
     chosen = recipe if isinstance(recipe, Recipe) else catalog.recipe(recipe)
     request = configure(chosen, values, read_yaml(config) if config else None)
+    require_apart(request)
     register_architectures(catalog)
     prepared = prepare(request, world)
     if request.output.dry_run:
