@@ -13,6 +13,9 @@ from lmtasks.errors import InputError
 _AS_WRITTEN = re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)")
 """Whole numbers that YAML reads as people do; it takes 010 for 8 and 1:30 for 90."""
 
+MOST_PARTS = 100_000
+"""Values in a file, with those that are named in several places counted in each."""
+
 
 def read_mapping(path: str | Path, flag: str, example: str) -> dict[str, Any]:
     """The values in the YAML file that a flag names.
@@ -28,13 +31,18 @@ def read_mapping(path: str | Path, flag: str, example: str) -> dict[str, Any]:
 
     try:
         text = Path(path).read_text(encoding="utf-8")
-        _refuse_doubtful(yaml.compose(text, Loader=yaml.SafeLoader), f"--{flag} '{path}'")
+        root, title = yaml.compose(text, Loader=yaml.SafeLoader), f"--{flag} '{path}'"
+        if _parts(root, title, {}) > MOST_PARTS:
+            raise InputError(f"{title} unfolds to more than {MOST_PARTS:,} values", "write out what is meant")
+        _refuse_doubtful(root, title)
         content = yaml.load(text, Loader=_loader())
     except OSError as error:
         raise InputError(f"cannot read --{flag} '{path}': {error.strerror}", "give an existing YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())
         raise InputError(f"--{flag} '{path}' is not YAML: {problem}", "write one 'name: value' a line") from error
+    except RecursionError as error:
+        raise InputError(f"--{flag} '{path}' is nested too deeply", "write one 'name: value' a line") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise InputError(f"--{flag} '{path}' must hold 'name: value' lines", f"for example: {example}")
     return content
@@ -60,6 +68,18 @@ def _loader() -> Any:
     return Loader
 
 
+def _parts(node: Any, title: str, known: dict[int, int]) -> int:
+    """How many parts a value has, whose parts may be named in many places, but not within themselves."""
+    if id(node) not in known:
+        known[id(node)] = 0
+        children = node.value if isinstance(getattr(node, "value", None), list) else []
+        parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        known[id(node)] = 1 + sum(_parts(part, title, known) for part in parts)
+    elif not known[id(node)]:
+        raise InputError(f"{title}, line {node.start_mark.line + 1}: this is a part of itself", "write it out")
+    return known[id(node)]
+
+
 def _refuse_doubtful(root: Any, title: str) -> None:
     """Refuse what YAML takes without a word, and nobody means."""
     import yaml
@@ -67,7 +87,7 @@ def _refuse_doubtful(root: Any, title: str) -> None:
     waiting, seen = [root], set()
     while waiting:
         node = waiting.pop()
-        if node is None or id(node) in seen:  # an alias, which may stand for what it is part of
+        if node is None or id(node) in seen:  # an alias
             continue
         seen.add(id(node))
         if isinstance(node, yaml.ScalarNode):

@@ -131,7 +131,7 @@ def _typed(key: str, text: str, default: Any) -> Any:
         wanted, hint = "a number", f"its default is {default}"
         for kind in (float,) if isinstance(default, float) else (int, float):
             with suppress(ValueError):
-                if math.isfinite(number := kind(text)):
+                if isinstance(number := kind(text), int) or math.isfinite(number):
                     return number
         if not isinstance(default, (int, float)):
             return None if text.lower() == "none" else text
