@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -48,6 +49,9 @@ ELSEWHERE = {
     "use_fast_tokenizer": "the fast tokenizer is used where there is one",
 }
 """Flags of ``run_mlm.py`` and ``run_clm.py`` that are not needed here, and what is instead."""
+
+_LONGEST_NAME = 255
+"""Bytes of the name of a file or folder."""
 
 ALWAYS = ("do_train", "do_eval")
 """Flags of ``run_mlm.py`` for what a run always does; accepted when true."""
@@ -122,6 +126,7 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     problems.refuse(
         folder is not None and not folder.strip(), "--output_dir is empty", "name a folder, or leave it out"
     )
+    _refuse_no_name(folder, problems)
     _require_pinned_code(settings["model"], problems)
     if "revision" in given:
         _refuse_idle_revision(settings["model"], problems)
@@ -235,6 +240,13 @@ def _starter(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:
         if decision & given.keys():
             defaults = {name: value for name, value in defaults.items() if name not in decision}
     return defaults
+
+
+def _refuse_no_name(folder: str | None, problems: _Problems) -> None:
+    """Refuse what no folder can be called."""
+    longest = max((len(os.fsencode(part)) for part in Path(folder).parts), default=0) if folder else 0
+    wrong = longest > _LONGEST_NAME or "\0" in (folder or "")
+    problems.refuse(wrong, f"--output_dir {(folder or '')[:40]!r}… is no name of a folder", "choose a shorter one")
 
 
 def _require_pinned_code(model: ModelSettings, problems: _Problems) -> None:

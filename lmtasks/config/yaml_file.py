@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def read_mapping(path: str | Path, flag: str, example: str) -> dict[str, Any]:
     """
     import yaml
 
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"--{flag} cannot be a {type(path).__name__}: it must be the name of a file", f"{flag}=FILE")
     try:
         text = Path(path).read_text(encoding="utf-8")
         root, title = yaml.compose(text, Loader=yaml.SafeLoader), f"--{flag} '{path}'"

@@ -186,7 +186,7 @@ def _generating(pipeline: Pipeline, task: str, given: dict[str, Any]) -> dict[st
     size = pipeline.model.config.get_text_config().vocab_size
     for name in f"{_ID} {_IDS} {_FORCED}".split():
         for index in _listed(given.get(name, [])):
-            if index >= size:
+            if not 0 <= index < size:
                 raise InputError(f"--{name} {index} is no token: the model has {size}", f"a number below {size}")
     for name in ("stop_strings", "stop_sequence"):
         if name in given and not all(_listed(given[name]) or [""]):

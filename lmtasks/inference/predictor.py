@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch.utils.data import Subset
-from transformers import AutoConfig, FillMaskPipeline, Pipeline, PreTrainedTokenizerBase
+from transformers import AutoConfig, FillMaskPipeline
 from transformers.pipelines.base import ChunkPipeline, PipelineException
 
 from lmtasks.api import Batch, Recipe, resolve
 from lmtasks.artifacts.run_folder import read_record
 from lmtasks.errors import InputError, first_line
 from lmtasks.inference.arguments import completed, refused
+from lmtasks.inference.load import load_pipeline
 from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
 from lmtasks.models.architectures import adapted, register_architectures, takes
-from lmtasks.models.checkpoint import require_one_truth, require_safetensors
 from lmtasks.models.config import most_positions
-from lmtasks.models.load_errors import found_or_explained, require_sound_generation
+from lmtasks.models.load_errors import found_or_explained
 from lmtasks.progress import say, stage
 from lmtasks.registry.catalog import Catalog, load_catalog, recorded_recipe
 
@@ -99,11 +98,7 @@ class Predictor:
 
     def __init__(self, name: str, recipe: Recipe, revision: str = "main") -> None:
         self.recipe = recipe
-        require_safetensors(name)
-        require_sound_generation(name)
-        with found_or_explained("model", name):
-            self.pipeline = _pipeline(name, recipe, revision)
-        require_one_truth(self.pipeline.model, name)
+        self.pipeline = load_pipeline(name, recipe, revision)
         adapted(self.pipeline.model, recipe)
         self.tokenizer = self.pipeline.tokenizer  # None where the inputs are no text
         # Not whether its model could: BART fills masks as well, and counts its positions from the left.
@@ -287,17 +282,3 @@ def _order(lengths: Sequence[int], batch_size: int) -> list[int]:
     last = middle.pop() if middle else []
     random.Random(0).shuffle(middle)
     return [number for batch in (first, *middle, last) for number in batch]
-
-
-def _pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
-    """The pipeline that the recipe names, with the model and its processing class."""
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    weights = {"use_safetensors": True}
-    if ":" not in recipe.pipeline:
-        return transformers.pipeline(recipe.pipeline, model=name, **source, model_kwargs=weights)
-    model = resolve(recipe.model_class).from_pretrained(name, **source, **weights)
-    processor = resolve(recipe.processor).from_pretrained(name, **source)
-    kinds = {"tokenizer": PreTrainedTokenizerBase, "feature_extractor": transformers.FeatureExtractionMixin}
-    role = next((role for role, kind in kinds.items() if isinstance(processor, kind)), "processor")
-    own: Pipeline = resolve(recipe.pipeline)(model=model, **{role: processor})
-    return own

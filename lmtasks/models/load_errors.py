@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RevisionNotFoundError, StrictDataclassError
+import torch
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RevisionNotFoundError
 from safetensors import SafetensorError
 from transformers import GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from lmtasks.errors import InputError, first_line
+from lmtasks.errors import InputError, LmtasksError, first_line
 
 
 def require_sound_generation(name: str) -> None:
@@ -34,7 +35,7 @@ def require_sound_generation(name: str) -> None:
 
 def is_local(name: str) -> bool:
     """Whether the name is a path: it exists, or is written as only a path can be."""
-    return Path(name).exists() or name.startswith((".", "~", os.sep)) or name.count("/") > 1
+    return os.path.exists(name) or name.startswith((".", "~", os.sep)) or name.count("/") > 1
 
 
 @contextlib.contextmanager
@@ -51,7 +52,9 @@ def found_or_explained(thing: str, name: str) -> Iterator[None]:
     except SafetensorError as error:
         damage = f"the weights in '{name}' are damaged: {first_line(error)}"
         raise InputError(damage, "download or copy them again") from error
-    except (OSError, HFValidationError, StrictDataclassError, ValueError) as error:
+    except (LmtasksError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # what a damaged file makes the libraries trip over is anything
         here = "" if Path(name).is_dir() else "no such folder here, and "
         failure = f"cannot load {thing} '{name}': {here}{_reason(error)}"
         raise InputError(failure, _hint(thing, name, error)) from error
@@ -60,7 +63,10 @@ def found_or_explained(thing: str, name: str) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     """What is wrong, also where a pipeline puts it at the end of all that it tried."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines and "See the original errors" in str(error) else first_line(error)
+    told = lines[-1] if lines and "See the original errors" in str(error) else first_line(error)
+    # Alone, what such an error says is a name, or says nothing at all.
+    bare = not isinstance(error, OSError | ValueError | RuntimeError | ImportError)
+    return f"{type(error).__name__}: {told}" if bare and type(error) is not Exception else told
 
 
 def _hint(thing: str, name: str, error: BaseException) -> str:
