@@ -135,9 +135,9 @@ def flags() -> Iterator[Bad]:
     long = "9" * 20
     for name in (
         "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "num_train_epochs",
-        "block_size", "max_train_samples", "max_eval_samples", "min_chars", "max_chars", "split_seed", "save_steps",
-        "eval_steps", "logging_steps", "save_total_limit", "dataloader_num_workers", "preprocessing_num_workers",
-        "data_seed", "warmup_steps", "eval_accumulation_steps", "ddp_timeout",
+        "block_size", "max_train_samples", "max_eval_samples", "min_chars", "max_chars", "split_seed", "data_seed",
+        "save_total_limit", "dataloader_num_workers", "preprocessing_num_workers", "eval_accumulation_steps",
+        "ddp_timeout",
     ):  # fmt: skip
         yield Bad(f"flag: --{name} of twenty digits", f"{GOOD} --{name} {long}")
     for words in (

@@ -1,7 +1,7 @@
 """Bad inputs: each is typed for real, in a folder of its own, and judged by what a person and the disk see of it.
 
     python benchmarks/faults.py --only 'bad inputs'
-    python benchmarks/reliability/bad_inputs.py [--count 20] [--only NAME]
+    cd benchmarks; python -m reliability.bad_inputs [--count 20] [--only NAME]
 
 Right is: exit code 2, one line that begins with ``error:``, one with ``hint:``, no traceback, nothing on stdout, and
 every file that was there before, and no other, there after. Caches, which hold no result, do not count.
@@ -17,7 +17,7 @@ import shlex
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,10 @@ class Shelf:
     def path(self, name: str) -> str:
         """Where something of the shelf lies."""
         return str(self.folder / name)
+
+    def words(self, typed: str) -> list[str]:
+        """The words of a command line, with places in the shelf for those that begin with ``@``."""
+        return [self.path(word[1:]) if word.startswith("@") else word for word in shlex.split(typed)]
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def tried(bad: Bad, shelf: Shelf, folder: Path) -> list[str]:
             if bad.prepare:
                 bad.prepare(shelf)
             before = listing(folder)
-            wrong = _called(bad.act, shelf) if callable(bad.act) else _typed(bad.act, shelf)
+            wrong = _called(bad.act, shelf) if callable(bad.act) else answered(shelf.words(bad.act))
         except Exception as error:  # a mistake in the catalogue must not end the measurement
             return [f"the try itself failed: {error!r}"]
         after = listing(folder)
@@ -98,23 +102,28 @@ def tried(bad: Bad, shelf: Shelf, folder: Path) -> list[str]:
     return wrong + ([f"written or removed: {', '.join(changed[:3])}"] if changed else [])
 
 
-def _typed(words: str, shelf: Shelf) -> list[str]:
-    """What is wrong with the answer to a command."""
+def answered(typed: Sequence[str], codes: Sequence[Any] = (2,)) -> list[str]:
+    """What is wrong with the answer to a command.
+
+    Args:
+        codes: exit codes that it may have; but for 2, nothing else is looked at.
+    """
     from lmtasks.cli.app import main
 
-    typed = [shelf.path(word[1:]) if word.startswith("@") else word for word in shlex.split(words)]
     out, err = io.StringIO(), io.StringIO()
     code: Any = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = main(typed)
+            code = main(list(typed))
         except SystemExit as stop:
             code = stop.code
         except BaseException as error:
             return [f"a traceback: {_told(error)}"]
     lines = err.getvalue().splitlines()
     marks = [line.partition(":")[0] for line in lines]
-    wrong = [] if code == 2 else [f"exit code {code}"]
+    wrong = [] if code in codes else [f"exit code {code}"]
+    if code != 2 and not wrong:
+        return ["a traceback on stderr"] if "Traceback" in err.getvalue() else []
     found = {mark: marks.count(mark) for mark in ("error", "hint")}
     wrong += [f"{count} lines of '{mark}:'" for mark, count in found.items() if count != 1]
     if code == 2 and marks[-2:] != ["error", "hint"]:
@@ -213,6 +222,7 @@ def _main() -> int:
     parser.add_argument("--count", type=int, help="so many, from all over the catalogue")
     parser.add_argument("--only", help="those whose name holds this")
     asked = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         if asked.only:
             from reliability.bad_input_cases import catalogue
@@ -228,8 +238,4 @@ def _main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from reliability.bad_inputs import _main as main_of_the_package
-
-    sys.exit(main_of_the_package())
+    sys.exit(_main())

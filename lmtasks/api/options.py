@@ -29,7 +29,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 """Numbers as people write them. JSON, as which msgspec reads text, knows neither .5 nor 1. nor +1, YAML no 1e-4."""
 
 DIGITS = 18
-"""The most digits of a number. What is longer fits into no machine word, and fails somewhere deep inside."""
+"""The most digits of a whole number. What is longer fits into no machine word, and fails somewhere deep inside."""
 
 
 class Quoted(str):

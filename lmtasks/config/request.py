@@ -116,6 +116,8 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
         with problems.collecting():
             group, option = _place(groups, name)
             parts[group][name] = convert(option, value)
+            if parts[group][name] == "" and group != "training" and name != "output_dir":
+                raise InputError(f"--{name} is empty", "give it a value, or leave it out")
             if name == "data":  # the record of a run has the whole mix, not the name of a file
                 parts[group][name] = read_mix(parts[group][name])
     training = {name: option.default for name, option in groups["training"].items()} | parts["training"]

@@ -79,13 +79,14 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: 
         return recorded_recipe(record, catalog)
     with found_or_explained("model", name):
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    architectures = config.architectures if isinstance(config.architectures, list) else []
     for recipe in catalog.recipes.values():
         mapping = getattr(resolve(recipe.model_class), "_model_mapping", None) or {}
         known = takes(recipe, type(config)) and type(config) in mapping
-        if known and mapping[type(config)].__name__ in (config.architectures or ()):
+        if known and mapping[type(config)].__name__ in architectures:
             return recipe
     raise InputError(
-        f"no recipe fits '{name}' ({', '.join(config.architectures or [config.model_type])})",
+        f"no recipe fits '{name}' ({', '.join(map(str, architectures or [config.model_type]))})",
         f"name one with --recipe: {', '.join(catalog.recipes)}",
     )
 

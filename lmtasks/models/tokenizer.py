@@ -40,6 +40,8 @@ def saved_tokenizer(name: str, settings: ModelSettings, recipe: Recipe) -> PreTr
         empty = f"'{name}' has no tokenizer: only special tokens, no vocabulary"
         raise InputError(empty, "name one with --tokenizer_name")
     require_tokens(tokenizer, name, recipe)
+    with found_or_explained("tokenizer", name):
+        tokenizer("a")  # some that load are good for nothing
     return tokenizer
 
 

@@ -561,12 +561,15 @@ def test_yaml_that_never_ends_is_refused(text: str, says: str, tmp_path: Path) -
         read_yaml(tmp_path / "a.yaml")
 
 
-@pytest.mark.parametrize("name", ["per_device_train_batch_size", "block_size", "logging_steps", "num_train_epochs"])
+@pytest.mark.parametrize("name", ["per_device_train_batch_size", "block_size", "max_train_samples"])
 def test_numbers_have_an_end(name: str) -> None:
-    for value in (10**19, str(10**19), 10**18):
-        assert "numbers have at most 18 digits" in refused(**{name: value}).message
-    if name != "logging_steps":
-        ask(**{name: 10**18 - 1})
+    for value in (10**18, str(10**18)):
+        assert "whole numbers have at most 18 digits" in refused(**{name: value}).message
+    ask(**{name: 10**18 - 1})
+
+
+def test_epochs_have_an_end() -> None:
+    assert "--num_train_epochs cannot be 1e+300: it must be" in refused(num_train_epochs=1e300).message
 
 
 def test_no_evaluation_every_zero_steps() -> None:

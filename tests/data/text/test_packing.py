@@ -321,7 +321,8 @@ def test_pieces_without_a_target_are_told() -> None:
     ids=str,
 )
 def test_documents_that_run_into_each_other_are_told(blocks: Blocks, told: bool) -> None:
-    note = "the tokenizer has no token that begins or ends a text: the 2 documents of the training text run into each other"
+    lacks = "the tokenizer has no token that begins or ends a text"
+    note = f"{lacks}: the 2 documents of the training text run into each other"
     assert (note in packed([[1, 2, 3], [4, 5, 6]], blocks).notes("training")) is told
     assert note not in packed([[1, 2, 3, 4]], blocks).notes("training")
 
