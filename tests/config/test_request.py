@@ -586,3 +586,22 @@ def test_no_evaluation_every_zero_steps() -> None:
 def test_training_arguments_of_no_file_and_no_mode(values: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=says):
         training_arguments(values, tmp_path, 1)
+
+
+@pytest.mark.parametrize("name", ["model", "tokenizer_name", "text_column", "csv_separator", "encoding", "revision"])
+def test_a_text_that_is_empty_is_no_value(name: str) -> None:
+    own = {"model": "model_name_or_path"}.get(name, name)
+    assert f"--{own} is empty" in refused(**{name: ""}).message
+
+
+@pytest.mark.parametrize("folder", ["x" * 256, "é" * 128, "a\0b", "ok/" + "x" * 300 + "/ok"])
+def test_what_no_folder_can_be_called_is_refused(folder: str) -> None:
+    assert "is no name of a folder" in refused(output_dir=folder).message
+    ask(output_dir="x" * 255)
+
+
+def test_what_is_no_file_of_settings_is_refused() -> None:
+    with pytest.raises(InputError, match="--config cannot be a dict: it must be the name of a file"):
+        lmtasks.run("masked-lm", config={"seed": 1})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="recipe cannot be a int"):
+        lmtasks.run(5)  # type: ignore[arg-type]
