@@ -130,7 +130,7 @@ class Predictor:
                 raise InputError(f"{name} is {value!r}", what)
         given = completed(self.pipeline, self.recipe.pipeline, arguments, seed)
         try:
-            with _drawing(seed):
+            with _drawing(seed, self.pipeline.device):
                 answers = self._answers(prompts, batch_size, given)
         except (torch.OutOfMemoryError, MemoryError, InputError):
             raise
@@ -261,12 +261,12 @@ def _require_texts(texts: Any) -> None:
 
 
 @contextmanager
-def _drawing(seed: int | None) -> Iterator[None]:
+def _drawing(seed: int | None, device: torch.device) -> Iterator[None]:
     """While this is open, chance begins at the seed; afterwards it goes on as if nothing had been drawn."""
     if seed is None:
         yield
         return
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 

@@ -35,13 +35,13 @@ def load_tokenizer(name: str, settings: ModelSettings, recipe: Recipe) -> PreTra
 def saved_tokenizer(name: str, settings: ModelSettings, recipe: Recipe) -> PreTrainedTokenizerBase:
     """As :func:`load_tokenizer`, with nothing added."""
     tokenizer: PreTrainedTokenizerBase = from_pretrained("tokenizer", TOKENIZER, name, settings)
-    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+    with found_or_explained("tokenizer", name):  # an unknown token that is unknown has no end
+        special = set(tokenizer.all_special_ids)
+    if len(tokenizer) <= len(special):
         # transformers makes an empty tokenizer, without a word, where the files are missing.
         empty = f"'{name}' has no tokenizer: only special tokens, no vocabulary"
         raise InputError(empty, "name one with --tokenizer_name")
     require_tokens(tokenizer, name, recipe)
-    with found_or_explained("tokenizer", name):
-        tokenizer("a")  # some that load are good for nothing
     return tokenizer
 
 
