@@ -165,10 +165,9 @@ def convert(option: Option, value: Any) -> Any:
     if isinstance(converted, float) and not math.isfinite(converted):
         raise _misfit(option, value)
     numbers = converted if isinstance(converted, list) else [converted]
-    if any(isinstance(number, int | float) and abs(number) >= 10**DIGITS for number in numbers):
-        raise InputError(
-            f"--{option.name} cannot be {value}: numbers have at most {DIGITS} digits", "give a smaller one"
-        )
+    if any(isinstance(number, int) and abs(number) >= 10**DIGITS for number in numbers):
+        message = f"--{option.name} cannot be {value}: whole numbers have at most {DIGITS} digits"
+        raise InputError(message, "give a smaller one")
     return converted
 
 

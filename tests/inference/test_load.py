@@ -60,7 +60,7 @@ def without_tokenizer(folder: Path) -> None:
         (writes("tokenizer.json", "[]"), "cannot load tokenizer '.*': TypeError"),
         (writes("tokenizer.json", "{}"), "cannot load tokenizer '.*': KeyError: 'added_tokens'"),
         (writes("tokenizer_config.json", "[]"), "cannot load tokenizer '.*': AttributeError"),
-        (values("tokenizer_config.json", unk_token=""), "cannot load tokenizer '.*': RecursionError"),
+        (values("tokenizer_config.json", unk_token=""), "cannot load tokenizer '.*': maximum recursion depth"),
         (values("tokenizer_config.json", mask_token=None), "needs a tokenizer with a mask_token"),
     ],
 )
