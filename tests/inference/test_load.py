@@ -45,10 +45,7 @@ def without_tokenizer(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (
-            weights(lambda all: all.pop("lm_head.dense.weight")),
-            "lacks 1 of the model's weights, such as lm_head",
-        ),
+        (weights(lambda all: all.pop("lm_head.dense.weight")), "lacks 1 of the model's weights, such as lm_head"),
         (values("config.json", num_hidden_layers=3), "of the model's weights, such as roberta.encoder.layer.2."),
         (values("config.json", num_hidden_layers=1), "the model has no place for 16 of the weights in"),
         (values("config.json", intermediate_size=48), "do not fit its config.json: "),
