@@ -28,8 +28,8 @@ from lmtasks.errors import InputError, nearest
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 """Numbers as people write them. JSON, as which msgspec reads text, knows neither .5 nor 1. nor +1, YAML no 1e-4."""
 
-DIGITS = 18
-"""The most digits of a whole number. What is longer fits into no machine word, and fails somewhere deep inside."""
+LARGEST = 2**63 - 1
+"""The largest whole number. What is larger fits into no machine word, and fails somewhere deep inside."""
 
 
 class Quoted(str):
@@ -165,8 +165,8 @@ def convert(option: Option, value: Any) -> Any:
     if isinstance(converted, float) and not math.isfinite(converted):
         raise _misfit(option, value)
     numbers = converted if isinstance(converted, list) else [converted]
-    if any(isinstance(number, int) and abs(number) >= 10**DIGITS for number in numbers):
-        message = f"--{option.name} cannot be {value}: whole numbers have at most {DIGITS} digits"
+    if any(isinstance(number, int) and abs(number) > LARGEST for number in numbers):
+        message = f"--{option.name} cannot be {value}: the largest whole number is {LARGEST}"
         raise InputError(message, "give a smaller one")
     return converted
 

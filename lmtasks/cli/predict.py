@@ -50,7 +50,8 @@ def command(words: list[str]) -> int:
     parser = Parser(
         prog="lmtasks predict",
         usage="lmtasks predict RUN_OR_MODEL TEXT... [flags]",
-        description="Use a model. Any other flag goes to its pipeline: --top_k 3, --max_new_tokens 100, --do_sample.",
+        description="Use a model. Any other flag goes to its pipeline: --top_k 3, --targets WORD, --max_new_tokens 100,"
+        " --stop_strings TEXT, --do_sample.",
     )
     parser.add_argument("--file", metavar="FILE", help="texts from a file, one a line; - for standard input")
     parser.add_argument(
