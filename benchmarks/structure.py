@@ -27,7 +27,7 @@ LIMITS = {
     "circles": (0, 0),
     "imports that run upwards": (0, 0),
     "modules directly in lmtasks/": (0, 5),
-    "lines of lmtasks/, without templates": (0, 20_000),
+    "lines of lmtasks/, without templates": (0, 24_000),
     "lines of the longest module": (0, 400),
     "modules of ours that the busiest imports": (0, 12),
 }

@@ -28,6 +28,15 @@ from lmtasks.errors import InputError, nearest
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 """Numbers as people write them. JSON, as which msgspec reads text, knows neither .5 nor 1. nor +1, YAML no 1e-4."""
 
+LARGEST = 2**63 - 1
+"""The largest whole number. What is larger fits into no machine word, and fails somewhere deep inside."""
+
+
+class Quoted(str):
+    """A text that somebody marked as one, as YAML can with quotes: no number, and neither yes nor no."""
+
+    __slots__ = ()
+
 
 def option(
     default: Any,
@@ -97,6 +106,12 @@ class Option:
         return any(typing.get_origin(kind) is list for kind in self.alternatives)
 
     @property
+    def takes_text(self) -> bool:
+        """Whether a text is one of the values, or of their items."""
+        kinds = [part for kind in self.alternatives for part in (kind, *typing.get_args(kind))]
+        return bool(self.choices) or not {str, dict, Any}.isdisjoint(kinds)
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """The only words allowed, when the type is a ``Literal``."""
         literals = (kind for kind in self.alternatives if typing.get_origin(kind) is typing.Literal)
@@ -134,6 +149,10 @@ def convert(option: Option, value: Any) -> Any:
 
     if Any in option.alternatives:
         return value
+    if isinstance(value, Quoted) and not option.takes_text:
+        raise InputError(
+            f"--{option.name} cannot be the text '{value}': it must be {describe(option)}", "write it without quotes"
+        )
     value = _without_paths(value)
     if option.is_list and isinstance(value, (str, int, float)) and str not in option.alternatives:
         value = [value]
@@ -145,13 +164,19 @@ def convert(option: Option, value: Any) -> Any:
         raise _misfit(option, value) from error
     if isinstance(converted, float) and not math.isfinite(converted):
         raise _misfit(option, value)
+    numbers = converted if isinstance(converted, list) else [converted]
+    if any(isinstance(number, int) and abs(number) > LARGEST for number in numbers):
+        message = f"--{option.name} cannot be {value}: the largest whole number is {LARGEST}"
+        raise InputError(message, "give a smaller one")
     return converted
 
 
 def _without_paths(value: Any) -> Any:
-    """The names of files that Python code gives as paths."""
+    """The names of files that Python code gives as paths, and plain texts."""
     if isinstance(value, (list, tuple)):
         return [_without_paths(item) for item in value]
+    if isinstance(value, Quoted):
+        return str(value)
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 

@@ -5,6 +5,7 @@ Commands that only tell get by with this: importing a parser takes longer than t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -46,17 +47,39 @@ def _flags(arguments: Sequence[str], switches: Sequence[str]) -> Iterator[tuple[
             yield name, None, [word]
 
 
-def loose(arguments: Sequence[str], switches: Sequence[str] = ()) -> tuple[dict[str, str], list[str]]:
-    """Values of flags that nobody declared, by name, and the words between them.
+def loose(
+    arguments: Sequence[str], switches: Sequence[str] = (), *, aloud: bool = False
+) -> tuple[dict[str, str], list[str]]:
+    """Values of flags that nobody declared, by name, and the words between them; of a flag that comes again, the last.
 
     Args:
         switches: names that need no value, so that the word after them is none.
+        aloud: say which value gave way to a later one.
     """
+    values, words = every(arguments, switches)
+    for name, given in values.items() if aloud else ():
+        for before in given[:-1]:
+            tell_overridden(name, before, given[-1])
+    return {name: given[-1] for name, given in values.items()}, words
+
+
+def every(arguments: Sequence[str], switches: Sequence[str] = ()) -> tuple[dict[str, list[str]], list[str]]:
+    """As :func:`loose`, with all values of a flag that comes again, in order."""
     found = list(_flags(arguments, switches))
     words = [word for name, _, said in found if not name for word in said]
     if "--" in words:
         words.remove("--")
-    return {name: "true" if value is None else value for name, value, _ in found if name}, words
+    values: dict[str, list[str]] = {}
+    for name, value, _ in found:
+        if name:
+            values.setdefault(name, []).append("true" if value is None else value)
+    return values, words
+
+
+def tell_overridden(name: str, before: Any, now: Any) -> None:
+    """Say that a flag came again, and that its last value counts."""
+    if before != now:
+        print(f"--{name} {before} gives way to --{name} {now}, which comes after it", file=sys.stderr)
 
 
 def refuse_stray(words: Sequence[str], hint: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from lmtasks.api import Option, Recipe
-from lmtasks.cli.argv import asks_help, loose, refuse_stray
+from lmtasks.cli.argv import asks_help, loose, refuse_stray, tell_overridden
 from lmtasks.config.request import groups_of
 from lmtasks.errors import InputError
 
@@ -19,6 +19,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **arguments: Any) -> None:
         arguments["formatter_class"] = _Formatter
         super().__init__(allow_abbrev=False, add_help=False, argument_default=argparse.SUPPRESS, **arguments)
+        for name in (None, "store"):
+            self.register("action", name, _Last)
 
     def read(
         self, words: Sequence[str], *, group: Any = None, as_json: str = "", plugins: bool = True
@@ -52,6 +54,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of exiting."""
         raise InputError(message, f"{self.prog} --help")
+
+
+class _Last(argparse._StoreAction):
+    """The last value of a flag counts, and whoever gave two is told so."""
+
+    given = False
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        if option_string and self.given:
+            tell_overridden(self.dest, getattr(namespace, self.dest), values)
+        self.given = True
+        setattr(namespace, self.dest, values)
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -123,6 +137,6 @@ def typed_flags(
         # One word may be something else than a list of one: the name of a file.
         if option.is_list and str in option.alternatives and len(typed.get(option.name, ())) == 1:
             typed[option.name] = typed[option.name][0]
-    more_typed, stray = loose(unknown)
+    more_typed, stray = loose(unknown, aloud=True)
     refuse_stray(stray, "put texts with spaces in quotes; flags start with --")
     return {**more_typed, **typed}

@@ -8,14 +8,41 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import Recipe
-from lmtasks.cli.argv import loose, scalar
+from lmtasks.cli.argv import every, scalar, tell_overridden
 from lmtasks.cli.lookup import fitting
 from lmtasks.cli.parser import Parser
 from lmtasks.cli.report import quiet, tell
 from lmtasks.errors import InputError
 
-SWITCHES = ("do_sample", "return_full_text", "use_cache", "clean_up_tokenization_spaces", "renormalize_logits")
+SWITCHES = (
+    "do_sample",
+    "use_cache",
+    "renormalize_logits",
+    "remove_invalid_values",
+    "token_healing",
+    "return_dict_in_generate",
+    "output_scores",
+    "output_logits",
+    "output_attentions",
+    "output_hidden_states",
+    "disable_compile",
+    "return_full_text",
+    "return_text",
+    "return_tensors",
+    "clean_up_tokenization_spaces",
+    "skip_special_tokens",
+    "truncation",
+)
 """Pipeline arguments that are a plain yes on the command line."""
+
+LISTS = ("targets", "stop_strings", "stop_sequence", "suppress_tokens", "begin_suppress_tokens", "eos_token_id")
+"""Pipeline arguments that may come again, and then are several."""
+
+TEXTS = ("targets", "stop_strings", "stop_sequence", "prefix")
+"""Pipeline arguments that are text, whatever they look like."""
+
+RAW = ("return_tensors", "return_dict_in_generate")
+"""Pipeline arguments with which the answer is no text."""
 
 
 def command(words: list[str]) -> int:
@@ -23,16 +50,18 @@ def command(words: list[str]) -> int:
     parser = Parser(
         prog="lmtasks predict",
         usage="lmtasks predict RUN_OR_MODEL TEXT... [flags]",
-        description="Use a model. Any other flag goes to its pipeline: --top_k 3, --max_new_tokens 100, --do_sample.",
+        description="Use a model. Any other flag goes to its pipeline: --top_k 3, --targets WORD, --max_new_tokens 100,"
+        " --stop_strings TEXT, --do_sample.",
     )
     parser.add_argument("--file", metavar="FILE", help="texts from a file, one a line; - for standard input")
     parser.add_argument(
         "--revision", metavar="NAME", default="main", help="branch, tag or commit of a model on the Hub"
     )
     parser.add_argument("--batch_size", metavar="N", type=int, default=8, help="texts at once (default: 8)")
+    parser.add_argument("--seed", metavar="N", type=int, help="makes what is drawn repeatable; new ones when not given")
     parser.add_argument("--recipe", metavar="NAME", help="recipe to predict as; found out when not given")
     typed, rest = parser.read(words, as_json="the pipeline's own structure, one JSON document")
-    arguments, positional = loose(rest, SWITCHES)
+    given, positional = every(rest, SWITCHES)
     if not positional:
         raise InputError("predict needs a run or a model", "lmtasks predict RUN_OR_MODEL TEXT")
     name, *texts = positional
@@ -40,6 +69,7 @@ def command(words: list[str]) -> int:
     if file and texts:
         raise InputError(f"texts come from '{file}' and from the command line", "give one of the two")
     texts = texts or _texts(file)
+    arguments = {key: _value(key, values) for key, values in given.items()}
     quiet()
     from lmtasks.inference.predictor import predict
 
@@ -50,14 +80,32 @@ def command(words: list[str]) -> int:
         recipe=catalog.name_of(recipe),
         revision=typed["revision"],
         batch_size=typed["batch_size"],
-        **{key: scalar(value) for key, value in arguments.items()},
+        seed=typed.get("seed"),
+        **arguments,
     )
-    return tell(outputs, _lines(texts, outputs, recipe), as_json="json" in typed)
+    raw = any(arguments.get(name) for name in RAW)
+    return tell(outputs, _lines(texts, outputs, recipe, raw), as_json="json" in typed)
 
 
-def _lines(texts: list[str], outputs: list[Any], recipe: Recipe) -> Iterator[str]:
+def _value(name: str, typed: list[str]) -> Any:
+    """What was typed for an argument of the pipeline, each time that it was given."""
+    values = [_one(name, text) for text in typed]
+    if name in LISTS and len(values) > 1:
+        return [item for value in values for item in (value if isinstance(value, list) else [value])]
+    for before in typed[:-1]:
+        tell_overridden(name, before, typed[-1])
+    return values[-1]
+
+
+def _one(name: str, text: str) -> Any:
+    # A list has a comma; [MASK] is a token.
+    is_list = text.startswith("[") and "," in text
+    return text if name in TEXTS and not is_list else scalar(text)
+
+
+def _lines(texts: list[str], outputs: list[Any], recipe: Recipe, raw: bool) -> Iterator[str]:
     for text, output in zip(texts, outputs, strict=True):
-        answers = recipe.answers(output)
+        answers = [str(output)] if raw else recipe.answers(output)
         yield from answers if len(texts) == 1 else [text, *(f"  {answer}" for answer in answers)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -60,6 +61,9 @@ ELSEWHERE = {
     "use_fast_tokenizer": "the fast tokenizer is used where there is one",
 }
 """Flags of ``run_mlm.py`` and ``run_clm.py`` that are not needed here, and what is instead."""
+
+_LONGEST_NAME = 255
+"""Bytes of the name of a file or folder."""
 
 ALWAYS = ("do_train", "do_eval")
 """Flags of ``run_mlm.py`` for what a run always does; accepted when true."""
@@ -125,6 +129,8 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
         with problems.collecting():
             group, option = _place(groups, name)
             parts[group][name] = convert(option, value)
+            if parts[group][name] == "" and group != "training" and name != "output_dir":
+                raise InputError(f"--{name} is empty", "give it a value, or leave it out")
             if name == "data":  # the record of a run has the whole mix, not the name of a file
                 parts[group][name] = read_mix(parts[group][name])
     training = {name: option.default for name, option in groups["training"].items()} | parts["training"]
@@ -137,6 +143,7 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     )
     idle = "early_stopping_threshold" in given and "early_stopping_patience" not in given
     problems.refuse(idle, "--early_stopping_threshold means nothing alone", "add --early_stopping_patience 3")
+    _refuse_no_name(folder, problems)
     _require_pinned_code(settings["model"], problems)
     if "revision" in given:
         _refuse_idle_revision(settings["model"], problems)
@@ -250,6 +257,13 @@ def _starter(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:
         if decision & given.keys():
             defaults = {name: value for name, value in defaults.items() if name not in decision}
     return defaults
+
+
+def _refuse_no_name(folder: str | None, problems: _Problems) -> None:
+    """Refuse what no folder can be called."""
+    longest = max((len(os.fsencode(part)) for part in Path(folder).parts), default=0) if folder else 0
+    wrong = longest > _LONGEST_NAME or "\0" in (folder or "")
+    problems.refuse(wrong, f"--output_dir {(folder or '')[:40]!r}… is no name of a folder", "choose a shorter one")
 
 
 def _require_pinned_code(model: ModelSettings, problems: _Problems) -> None:

@@ -135,7 +135,7 @@ class TrainingSettings:
     """
 
     learning_rate: float = option(5e-5, help="peak learning rate", ge=0, le=100)
-    num_train_epochs: float = option(3.0, help="passes over the training data", gt=0)
+    num_train_epochs: float = option(3.0, help="passes over the training data", gt=0, le=1e9)
     max_steps: int = option(-1, help="optimiser steps, instead of epochs", ge=-1)
     per_device_train_batch_size: int = option(8, help="examples per step and device", ge=1)
     per_device_eval_batch_size: int = option(8, help="the same for evaluation", ge=1)

@@ -39,7 +39,7 @@ OURS = ("output_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "resume
 """Fields whose names are settings of lmtasks."""
 
 
-_LIMITS = {"label_smoothing_factor": {"ge": 0, "lt": 1}}
+_LIMITS = {"label_smoothing_factor": {"ge": 0, "lt": 1}, "eval_steps": {"gt": 0}}
 """Ranges of fields that TrainingArguments does not check."""
 
 
@@ -88,8 +88,12 @@ def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) 
     }
     try:
         arguments = TrainingArguments(**{"logging_steps": max(1, steps // 20), **values, **ours})
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+    except (ValueError, TypeError, ImportError, RuntimeError, OSError, AttributeError, KeyError) as error:
         raise refused(error) from error
+    if (mode := arguments.torch_compile_mode) and mode not in (modes := torch._inductor.list_mode_options()):
+        raise InputError(
+            f"--torch_compile_mode: unknown mode '{mode}'{nearest(mode, modes)}", f"one of {', '.join(modes)}"
+        )
     if arguments.fp16 and arguments.device.type == "cpu":
         raise InputError("--fp16 needs a GPU", "leave --fp16 out; --bf16 --use_cpu computes in bfloat16")
     if arguments.save_strategy == "best" and arguments.metric_for_best_model is None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from lmtasks.api.options import Quoted
 from lmtasks.errors import InputError
-
-MOST = 100_000
-"""Values that a file may stand for, once everything that an alias repeats is counted; a mix of a thousand sources has
-a tenth of that."""
 
 _AS_WRITTEN = re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)")
 """Whole numbers that YAML reads as people do; it takes 010 for 8 and 1:30 for 90."""
+
+MOST_PARTS = 100_000
+"""Values in a file, with those that are named in several places counted in each."""
 
 
 def read_mapping(path: str | Path, flag: str, example: str) -> dict[str, Any]:
@@ -28,38 +30,57 @@ def read_mapping(path: str | Path, flag: str, example: str) -> dict[str, Any]:
     """
     import yaml
 
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"--{flag} cannot be a {type(path).__name__}: it must be the name of a file", f"{flag}=FILE")
     try:
         text = Path(path).read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_swollen(root, f"--{flag} '{path}'")
-        _refuse_doubtful(root, f"--{flag} '{path}'")
-        content = yaml.safe_load(text)
+        root, title = yaml.compose(text, Loader=yaml.SafeLoader), f"--{flag} '{path}'"
+        if _parts(root, title, {}) > MOST_PARTS:
+            raise InputError(f"{title} unfolds to more than {MOST_PARTS:,} values", "write out what is meant")
+        _refuse_doubtful(root, title)
+        content = yaml.load(text, Loader=_loader())
     except OSError as error:
         raise InputError(f"cannot read --{flag} '{path}': {error.strerror}", "give an existing YAML file") from error
-    except RecursionError as error:
-        raise InputError(f"--{flag} '{path}' is nested too deep", "write one 'name: value' a line") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, AttributeError) as error:  # the last two of tags: !!int x
         problem = " ".join(str(error).split())
         raise InputError(f"--{flag} '{path}' is not YAML: {problem}", "write one 'name: value' a line") from error
+    except RecursionError as error:
+        raise InputError(f"--{flag} '{path}' is nested too deeply", "write one 'name: value' a line") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise InputError(f"--{flag} '{path}' must hold 'name: value' lines", f"for example: {example}")
     return content
 
 
-def _refuse_swollen(root: Any, title: str) -> None:
-    """Refuse a small file that aliases blow up, or that holds itself: whoever writes it out again never ends."""
-    sizes: dict[int, int] = {}
+@cache
+def _loader() -> Any:
+    """YAML's safe loader, with what stands in quotes marked as text."""
+    import yaml
 
-    def size(node: Any) -> int:
-        if id(node) not in sizes:
-            sizes[id(node)] = MOST + 1  # as long as it is within itself
-            inner = node.value if isinstance(node.value, list) else ()
-            parts = (part for each in inner for part in (each if isinstance(each, tuple) else (each,)))
-            sizes[id(node)] = 1 + sum(map(size, parts))
-        return sizes[id(node)]
+    class Loader(yaml.SafeLoader):
+        """Values only: names are what they are, in quotes or not."""
 
-    if root is not None and size(root) > MOST:
-        raise InputError(f"{title} stands for more than {MOST:,} values", "write them out without & and *")
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            mapping = super().construct_mapping(node, deep)
+            return {str(name) if isinstance(name, Quoted) else name: value for name, value in mapping.items()}
+
+    def text(loader: Any, node: Any) -> str:
+        value: str = loader.construct_scalar(node)
+        return Quoted(value) if node.style else value
+
+    Loader.add_constructor("tag:yaml.org,2002:str", text)
+    return Loader
+
+
+def _parts(node: Any, title: str, known: dict[int, int]) -> int:
+    """How many parts a value has, whose parts may be named in many places, but not within themselves."""
+    if id(node) not in known:
+        known[id(node)] = 0
+        children = node.value if isinstance(getattr(node, "value", None), list) else []
+        parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        known[id(node)] = 1 + sum(_parts(part, title, known) for part in parts)
+    elif not known[id(node)]:
+        raise InputError(f"{title}, line {node.start_mark.line + 1}: this is a part of itself", "write it out")
+    return known[id(node)]
 
 
 def _refuse_doubtful(root: Any, title: str) -> None:
@@ -69,7 +90,7 @@ def _refuse_doubtful(root: Any, title: str) -> None:
     waiting, seen = [root], set()
     while waiting:
         node = waiting.pop()
-        if node is None or id(node) in seen:  # an alias, which may stand for what it is part of
+        if node is None or id(node) in seen:  # an alias
             continue
         seen.add(id(node))
         if isinstance(node, yaml.ScalarNode):

@@ -131,6 +131,7 @@ def _of_new_tokens(pipeline: Pipeline, inputs: Batch) -> torch.Tensor:
         num_return_sequences=1,
         min_new_tokens=2,
         max_new_tokens=2,
+        stop_strings=None,
         # The same first token whatever the rounding, or the second could be about another text.
         prefix_allowed_tokens_fn=lambda text, ids: [last],
         pad_token_id=pipeline.tokenizer.pad_token_id,

@@ -6,26 +6,26 @@ that cannot be answered fails before any is, and so that texts of similar length
 
 from __future__ import annotations
 
-import inspect
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch.utils.data import Subset
-from transformers import AutoConfig, FillMaskPipeline, GenerationConfig, Pipeline, PreTrainedTokenizerBase
+from transformers import AutoConfig, FillMaskPipeline
 from transformers.pipelines.base import ChunkPipeline, PipelineException
 
 from lmtasks.api import Batch, Recipe, resolve
 from lmtasks.artifacts.failures import machine_failures
-from lmtasks.artifacts.run_folder import not_finished, read_record, read_whole, require_intact
-from lmtasks.errors import InputError, first_line, nearest
+from lmtasks.artifacts.run_folder import not_finished, read_record, read_whole
+from lmtasks.errors import InputError, first_line
+from lmtasks.inference.arguments import completed, refused
+from lmtasks.inference.load import load_pipeline
 from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
 from lmtasks.models.architectures import adapted, register_architectures, takes
-from lmtasks.models.checkpoint import require_safetensors
-from lmtasks.models.config import usable_length
+from lmtasks.models.config import most_positions
 from lmtasks.models.load_errors import found_or_explained
 from lmtasks.progress import say, stage
 from lmtasks.registry.catalog import Catalog, load_catalog, recorded_recipe
@@ -38,6 +38,7 @@ def predict(
     *,
     recipe: str | None = None,
     revision: str = "main",
+    seed: int | None = None,
     **arguments: Any,
 ) -> Any:
     """The answers of the recipe's pipeline.
@@ -47,19 +48,23 @@ def predict(
         texts: one text, or several.
         recipe: name of the recipe; that of the run, or the one that fits the model, when not given.
         revision: branch, tag or commit of a model on the Hub.
+        seed: of what is drawn: the same one gives the same answers to the same texts in the same batches; from
+            torch's own generator, as it stands, when not given.
         arguments: of the pipeline, such as ``top_k`` or ``max_new_tokens``; ``batch_size`` texts at once.
 
     Returns:
         the pipeline's own structure for one text; a list of these, in the order of the texts, for a list.
 
     Raises:
-        InputError: no such model, no recipe for it, an unknown argument, a text without a mask or
-            longer than the model can take.
+        InputError: no such model, no recipe for it, an argument that is unknown, out of range or without effect, a
+            text without a mask or longer than the model can take.
     """
+    name = str(run_or_model)
+    if revision != "main" and Path(name).is_dir():
+        raise InputError(f"--revision {revision}: the folder '{name}' has no revisions", "leave --revision out")
     catalog = load_catalog()
     register_architectures(catalog)
-    name = str(run_or_model)
-    return Predictor(name, recipe_of(name, catalog, recipe, revision), revision).predict(texts, **arguments)
+    return Predictor(name, recipe_of(name, catalog, recipe, revision), revision).predict(texts, seed=seed, **arguments)
 
 
 def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: str = "main") -> Recipe:
@@ -76,13 +81,14 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: 
         return recorded_recipe(record, catalog)
     with found_or_explained("model", name):
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    architectures = config.architectures if isinstance(config.architectures, list) else []
     for recipe in catalog.recipes.values():
         mapping = getattr(resolve(recipe.model_class), "_model_mapping", None) or {}
         known = takes(recipe, type(config)) and type(config) in mapping
-        if known and mapping[type(config)].__name__ in (config.architectures or ()):
+        if known and mapping[type(config)].__name__ in architectures:
             return recipe
     raise InputError(
-        f"no recipe fits '{name}' ({', '.join(config.architectures or [config.model_type])})",
+        f"no recipe fits '{name}' ({', '.join(map(str, architectures or [config.model_type]))})",
         f"name one with --recipe: {', '.join(catalog.recipes)}",
     )
 
@@ -95,10 +101,8 @@ class Predictor:
 
     def __init__(self, name: str, recipe: Recipe, revision: str = "main") -> None:
         self.recipe = recipe
-        with read_whole(name), found_or_explained("model", name):
-            require_safetensors(name)
-            require_intact(name)
-            self.pipeline = _pipeline(name, recipe, revision)
+        with read_whole(name):
+            self.pipeline = load_pipeline(name, recipe, revision)
         adapted(self.pipeline.model, recipe)
         self.tokenizer = self.pipeline.tokenizer  # None where the inputs are no text
         # Not whether its model could: BART fills masks as well, and counts its positions from the left.
@@ -113,48 +117,63 @@ class Predictor:
         if isinstance(self.pipeline, FillMaskPipeline):
             MasksOnly(self.pipeline)
 
-    def predict(self, texts: str | list[str], *, batch_size: int = 8, **arguments: Any) -> Any:
+    def predict(self, texts: str | list[str], *, batch_size: int = 8, seed: int | None = None, **arguments: Any) -> Any:
         """See :func:`predict`."""
-        self._check(arguments)
+        listed = [texts] if isinstance(texts, str) else texts
+        _require_texts(listed)
         processor = self.tokenizer or self.pipeline.feature_extractor
-        prompts = [self.recipe.prompt(processor, text) for text in ([texts] if isinstance(texts, str) else texts)]
+        prompts = [self.recipe.prompt(processor, text) for text in listed]
         if not all(prompt.strip() for prompt in prompts):
             raise InputError("there is an empty text", "give a text in quotes")
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}", "it is the number of texts at once, 1 or more")
+        for name, value, least, what in (
+            ("batch_size", batch_size, 1, "it is the number of texts at once, 1 or more"),
+            ("seed", seed, 0, "it is a number from 0 to 4294967295"),
+        ):
+            if value is not None and (not isinstance(value, int) or not least <= value < 2**32):
+                raise InputError(f"{name} is {value!r}", what)
+        given = completed(self.pipeline, self.recipe.pipeline, arguments, seed)
         try:
-            if len(prompts) > 1:
-                return self._many(prompts, batch_size, arguments)
-            # One text alone goes in as such: some pipelines unwrap a list of one, others do not.
-            answers = [self.pipeline(prompt, **arguments) for prompt in prompts]
-            return answers[0] if isinstance(texts, str) else answers
-        except (IndexError, RuntimeError) as error:
-            if not self._too_long(prompts, error):
+            with _drawing(seed, self.pipeline.device):
+                answers = self._answers(prompts, batch_size, given)
+        except (torch.OutOfMemoryError, MemoryError, InputError):
+            raise
+        except Exception as error:
+            if not given and not isinstance(error, ValueError | TypeError | IndexError | PipelineException):
                 raise
-            raise InputError(
-                f"{self.recipe.pipeline}: longer than the model can take",
-                "shorten the text; when generating, lower --max_new_tokens",
-            ) from error
-        except (PipelineException, ValueError, TypeError) as error:
-            example = f"for example: lmtasks predict OUT '{self.recipe.example}'"
-            raise InputError(f"{self.recipe.pipeline}: {first_line(error)}", example) from error
+            raise self._explained(error, given) from error
+        return answers[0] if isinstance(texts, str) else answers
 
-    def _many(self, prompts: list[str], batch_size: int, arguments: dict[str, Any]) -> list[Any]:
-        """The pipeline's answers to several prompts, in their order."""
+    def _answers(self, prompts: list[str], batch_size: int, given: dict[str, Any]) -> list[Any]:
+        """The pipeline's answers to one prompt or several, in their order."""
         if isinstance(self.pipeline, ChunkPipeline):  # it makes several inputs of one text
-            return list(self.pipeline(prompts, batch_size=batch_size, **arguments))
-        prepared = self._prepared(prompts, arguments)
+            return list(self.pipeline(prompts, batch_size=min(batch_size, len(prompts)), **given))
+        prepared = self._prepared(prompts, given)
+        if not prepared:
+            return []
         main = self.pipeline.model.main_input_name
         # In tokens, or what else the model takes; 0 where the pipeline calls them otherwise.
         lengths = [value.shape[-1] if torch.is_tensor(value := inputs.get(main)) else 0 for inputs in prepared]
+        if self.tokenizer is not None:
+            given = self._within_positions(lengths, given)
+        # One text alone goes in as such: some pipelines unwrap a list of one, others do not.
+        return (
+            [self.pipeline(prompts[0], **given)]
+            if len(prompts) == 1
+            else self._many(prepared, lengths, batch_size, given)
+        )
+
+    def _many(
+        self, prepared: list[Batch], lengths: Sequence[int], batch_size: int, arguments: dict[str, Any]
+    ) -> list[Any]:
+        """The pipeline's answers to several prompts, in their order."""
         if batch_size > 1 and self._disturbed_by_padding(prepared, lengths):
             batch_size = 1
-        order = _order(lengths, batch_size)
-        answers: list[Any] = [None] * len(prompts)
+        order = _order(lengths, min(batch_size, len(prepared)))
+        answers: list[Any] = [None] * len(prepared)
         # A dataset, unlike a list, is answered text by text, so that it can be told how far it is.
         texts: Subset[Batch] = Subset(prepared, order)  # type: ignore[arg-type]
         answered = self.pipeline(texts, batch_size=batch_size, **arguments)
-        with stage("predicting", len(prompts), "texts") as progress:
+        with stage("predicting", len(prepared), "texts") as progress:
             for done, (number, answer) in enumerate(zip(order, answered, strict=True), 1):
                 answers[number] = answer
                 progress.update(done)
@@ -181,27 +200,78 @@ class Predictor:
                 say("padding would change the answers: the texts are answered one by one")
         return len(known) > 1 and bool(self.one_by_one)
 
-    def _too_long(self, prompts: list[str], error: Exception) -> bool:
-        """Whether a text was too long for the model, which failed with an error of its own."""
-        # Beyond its last position a model of learned positions looks up what is not there.
-        if self.tokenizer is None or isinstance(error, IndexError):
-            return self.tokenizer is not None
-        # Token types by position, which BERT's family has, fail otherwise on the way there.
-        usable = usable_length(self.pipeline.model.config, self.recipe, self.tokenizer)
-        return usable is not None and any(len(self.tokenizer(prompt)["input_ids"]) > usable for prompt in prompts)
+    def _within_positions(self, lengths: Sequence[int], given: dict[str, Any]) -> dict[str, Any]:
+        """The arguments, with no more new tokens than the model has positions for, where nobody said how many.
 
-    def _check(self, arguments: Iterable[str]) -> None:
-        """Refuse what is no parameter of the pipeline or, if it generates, of generation."""
-        parameters = inspect.signature(self.pipeline._sanitize_parameters).parameters.values()
-        known = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
-        if self.generates:
-            known |= GenerationConfig().to_dict().keys()
-        for name in arguments:
-            if name not in known:
-                raise InputError(
-                    f"{self.recipe.pipeline} takes no '{name}'{nearest(name, known)}",
-                    "it takes the pipeline's arguments",
-                )
+        Raises:
+            InputError: a text is longer than the model can take, or is with as many new tokens as were asked for.
+        """
+        config = self.pipeline.model.config
+        most = None if config.is_encoder_decoder else most_positions(config, self.pipeline.model)
+        longest = max(lengths)
+        if most is None or not longest:
+            return given
+        task, which = self.recipe.pipeline, "the text" if len(lengths) == 1 else f"text {lengths.index(longest) + 1}"
+        if longest > most:
+            raise InputError(
+                f"{task}: {which} is longer than the model can take: {longest} tokens, and it takes {most}",
+                "shorten the text",
+            )
+        if not self.generates:
+            return given
+        # The last new token needs no position: nothing comes after it.
+        room, own = most - longest + 1, self.pipeline.model.generation_config
+        asked = max((given.get(name) or 0) for name in ("max_new_tokens", "min_new_tokens"))
+        total = max((given.get(name) or 0) for name in ("max_length", "min_length"))
+        if max(asked, total - longest) > room:
+            flag = next(
+                f"--{name} {count}" for name in _LENGTHS if (count := given.get(name)) in (asked, total) and count
+            )
+            raise InputError(
+                f"{task}: {which} has {longest} tokens, and with {flag} it is longer than the model can take: {most}",
+                f"--max_new_tokens {room} or less",
+            )
+        if asked or total:
+            return given
+        usual = getattr(self.pipeline, "_default_generation_config", None)
+        kept = own.max_new_tokens or (own.max_length or 0) - longest
+        if (kept if kept > 0 else getattr(usual, "max_new_tokens", None) or 0) <= room:
+            return given
+        say(f"at most {room} new tokens: {which} has {longest}, and the model takes {most}")
+        return {**given, "max_new_tokens": room}
+
+    def _explained(self, error: Exception, given: dict[str, Any]) -> InputError:
+        """What the pipeline tripped over, in two lines."""
+        task = self.recipe.pipeline
+        # Beyond its last position a model of learned positions looks up what is not there.
+        if isinstance(error, IndexError) and self.tokenizer is not None and not given:
+            return InputError(f"{task}: longer than the model can take", "shorten the text")
+        if isinstance(error, PipelineException):
+            example = f"for example: lmtasks predict OUT '{self.recipe.example}'"
+            return InputError(f"{task}: {first_line(error)}", example)
+        return refused(task, error, given)
+
+
+_LENGTHS = ("max_new_tokens", "min_new_tokens", "max_length", "min_length")
+
+
+def _require_texts(texts: Any) -> None:
+    if not isinstance(texts, list | tuple):
+        raise InputError(f"texts cannot be a {type(texts).__name__}", "give a text, or a list of texts")
+    for number, text in enumerate(texts, start=1):
+        if not isinstance(text, str):
+            raise InputError(f"text {number} is no text but {type(text).__name__}", "give strings")
+
+
+@contextmanager
+def _drawing(seed: int | None, device: torch.device) -> Iterator[None]:
+    """While this is open, chance begins at the seed; afterwards it goes on as if nothing had been drawn."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _order(lengths: Sequence[int], batch_size: int) -> list[int]:
@@ -216,17 +286,3 @@ def _order(lengths: Sequence[int], batch_size: int) -> list[int]:
     last = middle.pop() if middle else []
     random.Random(0).shuffle(middle)
     return [number for batch in (first, *middle, last) for number in batch]
-
-
-def _pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
-    """The pipeline that the recipe names, with the model and its processing class."""
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    weights = {"use_safetensors": True}
-    if ":" not in recipe.pipeline:
-        return transformers.pipeline(recipe.pipeline, model=name, **source, model_kwargs=weights)
-    model = resolve(recipe.model_class).from_pretrained(name, **source, **weights)
-    processor = resolve(recipe.processor).from_pretrained(name, **source)
-    kinds = {"tokenizer": PreTrainedTokenizerBase, "feature_extractor": transformers.FeatureExtractionMixin}
-    role = next((role for role, kind in kinds.items() if isinstance(processor, kind)), "processor")
-    own: Pipeline = resolve(recipe.pipeline)(model=model, **{role: processor})
-    return own

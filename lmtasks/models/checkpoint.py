@@ -20,7 +20,7 @@ from lmtasks.errors import InputError, first_line
 from lmtasks.models.added_tokens import AddedTokens, make_room, start_rows
 from lmtasks.models.architectures import adapted
 from lmtasks.models.config import _fresh, fit_to_tokenizer
-from lmtasks.models.load_errors import found_or_explained, is_local
+from lmtasks.models.load_errors import found_or_explained, is_local, require_sound_generation
 
 OLD_MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias|causal_mask)$")
 """Causal masks that older versions of transformers saved among the weights; models make their own."""
@@ -65,19 +65,48 @@ def load_model(
     if not settings.model_name_or_path:
         return LoadedModel(adapted(_fresh(model_class, fit_to_tokenizer(config, processor)), recipe))
     name = settings.model_name_or_path
+    source = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+    model, missing, unused = pretrained(model_class, name, config=config, dtype=torch.float32, **source)
+    if not settings.allow_new_weights:
+        require_weights(model, missing, unused, name)
+    return LoadedModel(adapted(model, recipe), missing, _grow(model, processor, added), unused)
+
+
+def require_one_truth(model: PreTrainedModel, name: str) -> None:
+    """Refuse a model whose configuration ties two weights of which the checkpoint has two different ones.
+
+    It would be trained, and saved, as two, and by whoever believes its configuration be read as one.
+    """
+    tied = model.get_expanded_tied_weights_keys(all_submodels=True)
+    apart = sorted(tied.items() - model.all_tied_weights_keys.items())
+    for one, other in apart:
+        if not torch.equal(model.get_parameter(one), model.get_parameter(other)):
+            raise InputError(
+                f"the configuration of '{name}' ties {one} to {other}, and its weights have two different ones",
+                "if they are two, write tie_word_embeddings: false into its config.json; else save the model again",
+            )
+
+
+def pretrained(model_class: Any, name: str, **how: Any) -> tuple[PreTrainedModel, tuple[str, ...], tuple[str, ...]]:
+    """The model of a checkpoint, the names of the weights that it lacks, and of those that the model has no place for.
+
+    Args:
+        how: arguments of ``from_pretrained``.
+
+    Raises:
+        InputError: no weights, damaged ones, or such as do not fit the configuration.
+    """
     require_safetensors(name)
     require_intact(name)
+    require_sound_generation(name)
     with found_or_explained("model", name):
         model, report = model_class.from_pretrained(
             name,
-            config=config,
-            revision=settings.revision,
-            trust_remote_code=settings.trust_remote_code,
             use_safetensors=True,
-            dtype=torch.float32,
             output_loading_info=True,
             # Only to hear which ones: transformers' own refusal has them in a table on the log.
             ignore_mismatched_sizes=True,
+            **how,
         )
     if report["mismatched_keys"]:
         key, saved, wanted = sorted(report["mismatched_keys"])[0]
@@ -85,24 +114,30 @@ def load_model(
             f"the weights in '{name}' do not fit its config.json: {key} is {list(saved)}, not {list(wanted)}",
             "take weights and configuration from the same model",
         )
+    require_one_truth(model, name)
     missing, unused = (tuple(sorted(report[kind])) for kind in ("missing_keys", "unexpected_keys"))
-    if not settings.allow_new_weights:
-        _require_weights(model, missing, unused, name)
-    return LoadedModel(adapted(model, recipe), missing, _grow(model, processor, added), unused)
+    return model, missing, unused
 
 
-def _require_weights(model: PreTrainedModel, missing: Sequence[str], unused: Sequence[str], checkpoint: str) -> None:
-    """Refuse a model that computes something else than was trained, without some weights or with new ones."""
+def require_weights(
+    model: PreTrainedModel, missing: Sequence[str], unused: Sequence[str], checkpoint: str, *, training: bool = True
+) -> None:
+    """Refuse a model that computes something else than was trained, without some weights or with new ones.
+
+    Args:
+        training: whether new weights may be learned, so that ``--allow_new_weights`` is there for it.
+    """
+    same = "take weights and configuration from the same model"
     if missing:
         raise InputError(
             f"'{checkpoint}' lacks {len(missing)} of the model's weights, such as {missing[0]}",
-            "--allow_new_weights starts these from random numbers",
+            "--allow_new_weights starts these from random numbers" if training else same,
         )
     inside = [name for name in unused if _belongs_inside(model, name)]
     if inside:
         raise InputError(
             f"the model has no place for {len(inside)} of the weights in '{checkpoint}', such as {inside[0]}",
-            "take weights and configuration from the same model; --allow_new_weights leaves these weights out",
+            same + "; --allow_new_weights leaves these weights out" * training,
         )
 
 

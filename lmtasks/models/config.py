@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from contextlib import nullcontext, suppress
 from typing import Any
@@ -24,6 +25,17 @@ from lmtasks.registry.support import package_of
 
 LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
 """Names under which configurations keep the longest input."""
+
+_SIZE = re.compile(
+    r"(^|_)(size|dim|layers?|heads?|positions?|embeddings|embd|inner|model|ff|kv|width|blocks?)$|^num_|^n_"
+)
+"""How the names of sizes begin or end."""
+
+_MAY_BE_NONE = frozenset({"type_vocab_size", "num_labels"})
+"""Sizes that may be 0."""
+
+_MOST, _MOST_LAYERS = 2**31 - 1, 10_000
+"""The largest size, and the most layers; with more, a computer is busy for days before it runs out of memory."""
 
 
 def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
@@ -77,7 +89,9 @@ def _overridden(config: PretrainedConfig, overrides: str, written: dict[str, Any
                 f"--config_overrides: the {config.model_type} configuration has no '{key}'{nearest(key, known)}",
                 "write name=value,name=value",
             )
-        values[config.attribute_map.get(key, key)] = _typed(key, text.strip(), getattr(config, key))
+        default = getattr(config, key)
+        values[config.attribute_map.get(key, key)] = value = _typed(key, text.strip(), default)
+        _require_size(key, value, default)
     if "num_hidden_layers" in values:
         written.pop("layer_types", None)
     try:
@@ -89,6 +103,17 @@ def _overridden(config: PretrainedConfig, overrides: str, written: dict[str, Any
         # The cause, if there is one, has no preamble of the library's.
         reason = first_line(error.__cause__ or error)
         raise InputError(f"--config_overrides: {reason}", "check the values against each other") from error
+
+
+def _require_size(key: str, value: Any, default: Any) -> None:
+    """Refuse a size or a number of parts below 1, which some models take for none, or for all but one."""
+    is_size = default is None or (isinstance(default, int) and default > 0)  # else -1 or 0 may stand for something
+    if not is_size or key in _MAY_BE_NONE or not _SIZE.search(key) or not isinstance(value, int | float):
+        return
+    most = _MOST_LAYERS if "layer" in key else _MOST
+    if not isinstance(value, bool) and not (value == int(value) and 1 <= value <= most):
+        message = f"--config_overrides: {key}={value} is no size: it must be a whole number from 1 to {most}"
+        raise InputError(message, f"its default is {default}")
 
 
 def _typed(key: str, text: str, default: Any) -> Any:
@@ -106,7 +131,8 @@ def _typed(key: str, text: str, default: Any) -> Any:
         wanted, hint = "a number", f"its default is {default}"
         for kind in (float,) if isinstance(default, float) else (int, float):
             with suppress(ValueError):
-                return kind(text)
+                if isinstance(number := kind(text), int) or math.isfinite(number):
+                    return number
         if not isinstance(default, (int, float)):
             return None if text.lower() == "none" else text
     raise InputError(f"--config_overrides: '{key}' must be {wanted}, got '{text}'", hint)
@@ -186,16 +212,30 @@ def _text_parts(config: PretrainedConfig) -> list[PretrainedConfig]:
 
 
 def usable_length(config: PretrainedConfig, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Most tokens that an input may have, or None when nothing says.
+    """Most tokens that an input may have, or None when nothing says."""
+    with torch.device("meta"):
+        most = most_positions(config, _fresh(resolve(recipe.model_class), config))
+    # Tokenizers without a limit say 10^30.
+    own = tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None
+    return min((limit for limit in (most, own) if limit is not None), default=None)
+
+
+def most_positions(config: PretrainedConfig, model: PreTrainedModel) -> int | None:
+    """Most tokens that the model itself has places for, or None when nothing says.
 
     Position tables with a padding row (RoBERTa's family) lose the rows up to it: 514 means 512.
     """
     limits = [length for name in LENGTHS if isinstance(length := getattr(config, name, None), int) and length > 0]
+    limits = [max(limit, _stretched(config)) for limit in limits]
     limits += filter(None, [architecture_of(config).length(config)])
-    with torch.device("meta"):
-        tables = position_tables(_fresh(resolve(recipe.model_class), config))
-    limits += [table.num_embeddings - first_position(table) for table in tables]
-    # Tokenizers without a limit say 10^30.
-    if tokenizer.model_max_length < 10**9:
-        limits.append(tokenizer.model_max_length)
+    limits += [table.num_embeddings - first_position(table) for table in position_tables(model)]
     return min(limits, default=None)
+
+
+def _stretched(config: PretrainedConfig) -> int:
+    """How far rotary positions were stretched beyond those that the model began with; 0 where they were not."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    factor, original = rope.get("factor"), rope.get("original_max_position_embeddings")
+    if not isinstance(factor, int | float) or not isinstance(original, int):
+        return 0
+    return int(factor * original)

@@ -8,15 +8,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RevisionNotFoundError, StrictDataclassError
+import torch
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RevisionNotFoundError
 from safetensors import SafetensorError
+from transformers import GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
-from lmtasks.errors import InputError, first_line
+from lmtasks.errors import InputError, LmtasksError, first_line
+
+
+def require_sound_generation(name: str) -> None:
+    """Refuse a folder whose generation_config.json says what cannot be, before its model is loaded.
+
+    Raises:
+        InputError: names the file, and says what is wrong with it.
+    """
+    file = Path(name, GENERATION_CONFIG_NAME)
+    if not file.is_file():
+        return
+    try:
+        GenerationConfig.from_pretrained(name)
+    except Exception as error:
+        reason = first_line(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"'{file}' is no generation configuration: {reason}", "mend it, or delete it") from error
 
 
 def is_local(name: str) -> bool:
     """Whether the name is a path: it exists, or is written as only a path can be."""
-    return Path(name).exists() or name.startswith((".", "~", os.sep)) or name.count("/") > 1
+    return os.path.exists(name) or name.startswith((".", "~", os.sep)) or name.count("/") > 1
 
 
 @contextlib.contextmanager
@@ -33,10 +52,21 @@ def found_or_explained(thing: str, name: str) -> Iterator[None]:
     except SafetensorError as error:
         damage = f"the weights in '{name}' are damaged: {first_line(error)}"
         raise InputError(damage, "download or copy them again") from error
-    except (OSError, HFValidationError, StrictDataclassError, ValueError) as error:
+    except (LmtasksError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # what a damaged file makes the libraries trip over is anything
         here = "" if Path(name).is_dir() else "no such folder here, and "
-        failure = f"cannot load {thing} '{name}': {here}{first_line(error)}"
+        failure = f"cannot load {thing} '{name}': {here}{_reason(error)}"
         raise InputError(failure, _hint(thing, name, error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What is wrong, also where a pipeline puts it at the end of all that it tried."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = lines[-1] if lines and "See the original errors" in str(error) else first_line(error)
+    # Alone, what such an error says is a name, or says nothing at all.
+    bare = not isinstance(error, OSError | ValueError | RuntimeError | ImportError)
+    return f"{type(error).__name__}: {told}" if bare and type(error) is not Exception else told
 
 
 def _hint(thing: str, name: str, error: BaseException) -> str:

@@ -21,18 +21,27 @@ UNKNOWN = "<unk>"
 def load_tokenizer(name: str, settings: ModelSettings, recipe: Recipe) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or Hub id.
 
-    It keeps its padding token if it has one: the model's positions may hang on it.
+    It keeps its padding token if it has one: the model's positions may hang on it. What the recipe works with and
+    it lacks is added.
 
     Raises:
         InputError: not found, empty, or without a token that the recipe needs.
     """
+    tokenizer = saved_tokenizer(name, settings, recipe)
+    add_tokens(tokenizer, recipe)
+    return tokenizer
+
+
+def saved_tokenizer(name: str, settings: ModelSettings, recipe: Recipe) -> PreTrainedTokenizerBase:
+    """As :func:`load_tokenizer`, with nothing added."""
     tokenizer: PreTrainedTokenizerBase = from_pretrained("tokenizer", TOKENIZER, name, settings)
-    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+    with found_or_explained("tokenizer", name):  # an unknown token that is unknown has no end
+        special = set(tokenizer.all_special_ids)
+    if len(tokenizer) <= len(special):
         # transformers makes an empty tokenizer, without a word, where the files are missing.
         empty = f"'{name}' has no tokenizer: only special tokens, no vocabulary"
         raise InputError(empty, "name one with --tokenizer_name")
     require_tokens(tokenizer, name, recipe)
-    add_tokens(tokenizer, recipe)
     return tokenizer
 
 

@@ -11,9 +11,11 @@ from typing import Any
 from lmtasks.api import Recipe
 from lmtasks.config.request import configure, read_yaml
 from lmtasks.config.world import World
+from lmtasks.errors import InputError
 from lmtasks.models.architectures import register_architectures
 from lmtasks.progress import speak
 from lmtasks.registry.catalog import load_catalog
+from lmtasks.runs.apart import require_apart
 from lmtasks.runs.carry_out import carry_out
 from lmtasks.runs.interruption import interruptible
 from lmtasks.runs.plan import Plan
@@ -42,9 +44,12 @@ def run(recipe: str | Recipe, *, config: str | Path | None = None, **values: Any
     """
     world = World.current()
     speak(world.is_main)
+    if not isinstance(recipe, str | Recipe):
+        raise InputError(f"recipe cannot be a {type(recipe).__name__}", "give a name from lmtasks list, or a Recipe")
     catalog = load_catalog()
     chosen = recipe if isinstance(recipe, Recipe) else catalog.recipe(recipe)
     request = configure(chosen, values, read_yaml(config) if config else None)
+    require_apart(request)
     register_architectures(catalog)
     with interruptible() as stage:
         return carry_out(request, catalog, world, stage)

@@ -520,7 +520,7 @@ USING = [
     Bad("predict with a missing file", "predict {gpt2} --file gone.txt", "gone.txt", "existing"),
     Bad("predict with a binary file", "predict {gpt2} --file bad.txt", "byte 1", "UTF-8", file("bad.txt", b"a\xff")),
     Bad("predict with an unknown argument", "predict {gpt2} text --max_new_token 3", "did you mean 'max_new_tokens'"),
-    Bad("predict with a bad argument", "predict {roberta} 'a <mask>' --top_k many", "fill-mask"),
+    Bad("predict with a bad argument", "predict {roberta} 'a <mask>' --top_k many", "--top_k cannot be 'many'"),
     Bad("predict with a bad batch", "predict {gpt2} text --batch_size many", "--batch_size", "--help"),
     Bad("predict with an empty batch", "predict {gpt2} text more --batch_size 0", "batch_size"),
     Bad("predict without a mask", "predict {roberta} 'no mask'", "mask", "<mask>"),

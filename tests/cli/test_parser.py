@@ -7,8 +7,9 @@ from typing import Any, Literal
 import pytest
 
 from lmtasks.api import Option
+from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.cli.argv import loose, scalar, taken_switch, taken_values, underscored
-from lmtasks.cli.parser import Parser, add_options
+from lmtasks.cli.parser import Parser, add_options, typed_flags
 from lmtasks.errors import InputError
 
 OPTIONS = [
@@ -174,3 +175,17 @@ def test_values_are_taken_from_anywhere_before_two_dashes(typed: list[str], expe
 def test_value_that_is_not_there_is_missed(typed: list[str]) -> None:
     with pytest.raises(InputError, match="--of needs a value"):
         taken_values(typed, "of")
+
+
+def test_the_last_of_two_values_counts_and_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--seed", "1", "--learning_rate", "1", "--seed", "2", "--logging_steps", "3", "--logging_steps", "4"]
+    typed = typed_flags(Parser(), MASKED_LM, words, trains=True)
+    assert (typed["seed"], typed["learning_rate"], typed["logging_steps"]) == ("2", "1", "4")
+    assert capsys.readouterr().err.splitlines() == [
+        "--seed 1 gives way to --seed 2, which comes after it",
+        "--logging_steps 3 gives way to --logging_steps 4, which comes after it",
+    ]
+    typed_flags(Parser(), MASKED_LM, ["--seed", "2", "--seed", "2", "--model", "a"], trains=True)
+    assert capsys.readouterr().err == "", "nobody need be told of what is the same"
+    typed = typed_flags(Parser(), MASKED_LM, ["--train_file", "a", "b", "--train_file", "c"], trains=True)
+    assert typed["train_file"] == ["a", "b", "c"]

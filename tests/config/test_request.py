@@ -502,3 +502,113 @@ def test_flags_of_the_old_scripts_say_what_is_instead(name: str) -> None:
     with pytest.raises(InputError, match="does not exist here") as caught:
         ask(**{name: "true"})
     assert ELSEWHERE[name] in caught.value.message
+
+
+# --- text that somebody marked as text ---
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('seed: "42"', "--seed cannot be the text '42': it must be a whole number at least 0 and below 4.29497e+09"),
+        ("learning_rate: '1e-4'", "--learning_rate cannot be the text '1e-4': it must be a number"),
+        ("seed: |-\n  42", "--seed cannot be the text '42'"),
+        ('bf16: "true"', "--bf16 cannot be the text 'true': it must be true or false"),
+        ('max_train_samples: "none"', "--max_train_samples cannot be the text 'none'"),
+    ],
+)
+def test_text_in_quotes_is_no_number(line: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(line)
+    with pytest.raises(InputError) as caught:
+        configure(MASKED_LM, {}, read_yaml(tmp_path / "a.yaml"))
+    assert says in caught.value.message
+    assert caught.value.hint == "write it without quotes"
+
+
+def test_text_in_quotes_is_text_and_words_are_what_they_look_like(tmp_path: Path) -> None:
+    lines = [
+        "learning_rate: 1e-4",
+        'text_column: "42"',
+        "train_file: ['1.txt', \"2.txt\"]",
+        'eval_strategy: "steps"',
+        "lr_scheduler_kwargs: {'min_lr': 0.5}",
+        'report_to: "none"',
+        "max_train_samples: none",
+    ]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    request = configure(MASKED_LM, {"seed": "42"}, read_yaml(tmp_path / "a.yaml"))
+    assert (request.seed, request.training["learning_rate"], request.data.text_column) == (42, 1e-4, "42")
+    assert request.data.train_file == ["1.txt", "2.txt"]
+    assert request.training["lr_scheduler_kwargs"] == {"min_lr": 0.5}
+    assert request.data.max_train_samples is None
+    texts = [request.data.text_column, *request.data.train_file, *request.training["lr_scheduler_kwargs"]]
+    assert {type(text) for text in texts} == {str}
+
+
+def test_a_number_of_a_mix_in_quotes_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("sources: [{name: a, train_file: a.txt, weight: '1'}]")
+    with pytest.raises(InputError, match="weight cannot be '1': it must be a number"):
+        configure(MASKED_LM, {"data": str(tmp_path / "a.yaml")})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: &a {b: *a}", "line 1: this is a part of itself"),
+        ("a: &a [1, 2, 3, 4, 5, 6, 7, 8]\n" + "\n".join(
+            f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 8)}]" for n in range(12)
+        ), "unfolds to more than 100,000 values"),
+        ("seed: " + "[" * 3000, "is nested too deeply"),
+    ],
+    ids=["circle", "bomb", "deep"],
+)  # fmt: skip
+def test_yaml_that_never_ends_is_refused(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=says):
+        read_yaml(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("name", ["per_device_train_batch_size", "block_size", "max_train_samples"])
+def test_numbers_have_an_end(name: str) -> None:
+    for value in (2**63, str(10**19)):
+        assert "the largest whole number is 9223372036854775807" in refused(**{name: value}).message
+    ask(**{name: 2**63 - 1})
+
+
+def test_epochs_have_an_end() -> None:
+    assert "--num_train_epochs cannot be 1e+300: it must be" in refused(num_train_epochs=1e300).message
+
+
+def test_no_evaluation_every_zero_steps() -> None:
+    assert "--eval_steps cannot be 0" in refused(eval_steps=0).message
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"torch_compile_mode": "defualt"}, "--torch_compile_mode: unknown mode 'defualt', did you mean 'default'"),
+        ({"accelerator_config": "gone.json"}, "gone.json"),
+    ],
+)
+def test_training_arguments_of_no_file_and_no_mode(values: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=says):
+        training_arguments(values, tmp_path, 1)
+
+
+@pytest.mark.parametrize("name", ["model", "tokenizer_name", "text_column", "csv_separator", "encoding", "revision"])
+def test_a_text_that_is_empty_is_no_value(name: str) -> None:
+    own = {"model": "model_name_or_path"}.get(name, name)
+    assert f"--{own} is empty" in refused(**{name: ""}).message
+
+
+@pytest.mark.parametrize("folder", ["x" * 256, "é" * 128, "a\0b", "ok/" + "x" * 300 + "/ok"])
+def test_what_no_folder_can_be_called_is_refused(folder: str) -> None:
+    assert "is no name of a folder" in refused(output_dir=folder).message
+    ask(output_dir="x" * 255)
+
+
+def test_what_is_no_file_of_settings_is_refused() -> None:
+    with pytest.raises(InputError, match="--config cannot be a dict: it must be the name of a file"):
+        lmtasks.run("masked-lm", config={"seed": 1})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="recipe cannot be a int"):
+        lmtasks.run(5)  # type: ignore[arg-type]

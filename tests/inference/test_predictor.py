@@ -475,9 +475,8 @@ def test_empty_text_is_bad_input(text: str, teller: Predictor) -> None:
 
 
 def test_argument_out_of_range_is_bad_input(teller: Predictor) -> None:
-    with pytest.raises(InputError, match="text-generation: ") as caught:
+    with pytest.raises(InputError, match=r"--temperature cannot be -1\.0: it must be a number above 0"):
         teller.predict("a", temperature=-1.0, do_sample=True, max_new_tokens=2)
-    assert "\n" not in caught.value.message
 
 
 # --- which recipe ---

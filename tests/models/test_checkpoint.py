@@ -713,3 +713,68 @@ def test_code_of_a_repository_runs_when_it_is_trusted(
     )
     assert marker.exists()
     assert run.metrics["eval_loss"] > 0
+
+
+# --- sizes, and ties ---
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind", "typed"),
+    [
+        (CAUSAL_LM, "gpt2", "n_layer=-1"),
+        (CAUSAL_LM, "gpt2", "n_head=0"),
+        (CAUSAL_LM, "gpt2", "n_embd=64.5"),
+        (CAUSAL_LM, "gpt2", "n_inner=0"),
+        (CAUSAL_LM, "gpt2", "n_layer=10001"),
+        (CAUSAL_LM, "llama", "hidden_size=-4"),
+        (CAUSAL_LM, "llama", "num_key_value_heads=0"),
+        (CAUSAL_LM, "llama", "head_dim=-1"),
+        (MASKED_LM, "roberta", "intermediate_size=0"),
+        (MASKED_LM, "roberta", "max_position_embeddings=0"),
+    ],
+)
+def test_a_size_below_one_makes_no_model(recipe: Recipe, kind: str, typed: str) -> None:
+    with pytest.raises(InputError) as caught:
+        config_of(recipe, model_type=kind, config_overrides=typed)
+    assert f"--config_overrides: {typed} is no size: it must be a whole number from 1 to" in caught.value.message
+    assert caught.value.hint.startswith("its default is ")
+
+
+def test_what_may_be_none_may_be_zero() -> None:
+    assert config_of(model_type="roberta", config_overrides="type_vocab_size=0").type_vocab_size == 0
+    assert config_of(CAUSAL_LM, model_type="gpt2", config_overrides="resid_pdrop=0").resid_pdrop == 0
+    assert config_of(CAUSAL_LM, model_type="gpt2", config_overrides="n_inner=none").n_inner is None
+
+
+@pytest.mark.parametrize("typed", ["attention_dropout=inf", "rms_norm_eps=nan"])
+def test_endless_overrides_are_refused(typed: str) -> None:
+    with pytest.raises(InputError, match="must be a number"):
+        config_of(CAUSAL_LM, model_type="llama", config_overrides=typed)
+
+
+def test_two_weights_that_are_said_to_be_one_are_refused(
+    model_folders: dict[str, Path], causal_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    embedding = load_file(model_folders["gpt2"] / "model.safetensors")["transformer.wte.weight"]
+    head = {"lm_head.weight": embedding + 1}
+    two = changed(model_folders["gpt2"], tmp_path / "two", lambda weights: weights.update(head))
+    for use in (lambda: load(two, causal_tokenizer, CAUSAL_LM), lambda: lmtasks.predict(two, "a")):
+        with pytest.raises(InputError, match=r"ties lm_head.weight to transformer.wte.weight") as caught:
+            use()
+        assert "write tie_word_embeddings: false into its config.json" in caught.value.hint
+    # What the hint says helps, and the model is the two that it was.
+    config = json.loads((two / "config.json").read_text())
+    (two / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    model = load(two, causal_tokenizer, CAUSAL_LM).model
+    assert torch.equal(model.get_output_embeddings().weight, embedding + 1)
+    assert torch.equal(model.get_input_embeddings().weight, embedding)
+
+
+def test_one_weight_that_is_there_twice_is_one(
+    model_folders: dict[str, Path], causal_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    embedding = load_file(model_folders["gpt2"] / "model.safetensors")["transformer.wte.weight"]
+    head = {"lm_head.weight": embedding.clone()}
+    twice = changed(model_folders["gpt2"], tmp_path / "twice", lambda weights: weights.update(head))
+    model = load(twice, causal_tokenizer, CAUSAL_LM).model
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight

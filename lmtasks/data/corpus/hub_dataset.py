@@ -64,7 +64,7 @@ def _load_folder(folder: Path, data: DataSettings, medium: str) -> tuple[dict[st
         )
     try:
         saved = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
         raise InputError(f"the dataset folder {folder} is damaged: {first_line(error)}", "save it again") from error
     return (dict(saved) if isinstance(saved, datasets.DatasetDict) else {"train": saved}), True
 

@@ -102,6 +102,13 @@ class Packed:
 
     def notes(self, name: str) -> Iterator[str]:
         """Warnings for a person who is about to train on the text of that name."""
+        blocks, documents = self.blocks, len(self.stream.documents)
+        apart = blocks.document_start or blocks.document_end or blocks.line_by_line or blocks.isolate
+        if blocks.context and documents > 1 and not apart:
+            yield (
+                f"the tokenizer has no token that begins or ends a text: the {documents:,} documents of the {name} text"
+                " run into each other"
+            )
         if self.unknown_share > 0.001:
             yield f"{self.unknown_share:.1%} of the {name} tokens are unknown to the tokenizer"
         if len(self.bare):

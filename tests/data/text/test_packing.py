@@ -308,6 +308,25 @@ def test_pieces_without_a_target_are_told() -> None:
     assert (result.sizes()["blocks"], result.tail) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("blocks", "told"),
+    [
+        (Blocks(size=2, context=1), True),
+        (Blocks(size=2, context=1, document_end=(9,)), False),
+        (Blocks(size=2, context=1, document_start=(9,)), False),
+        (Blocks(size=2, context=1, isolate=True), False),
+        (Blocks(size=2, context=1, line_by_line=True), False),
+        (Blocks(size=2), False),
+    ],
+    ids=str,
+)
+def test_documents_that_run_into_each_other_are_told(blocks: Blocks, told: bool) -> None:
+    lacks = "the tokenizer has no token that begins or ends a text"
+    note = f"{lacks}: the 2 documents of the training text run into each other"
+    assert (note in packed([[1, 2, 3], [4, 5, 6]], blocks).notes("training")) is told
+    assert note not in packed([[1, 2, 3, 4]], blocks).notes("training")
+
+
 def test_examples_that_are_not_there() -> None:
     result = packed([[1, 2, 3, 4, 5]], Blocks(size=2))
     assert [len(result.example(number)["input_ids"]) for number in range(2)] == [2, 2]

@@ -1,0 +1,39 @@
+"""The pipeline of a recipe, with a model of a run, a folder or the Hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+from transformers import Pipeline, PreTrainedTokenizerBase
+
+from lmtasks.api import TOKENIZER, Recipe, resolve
+from lmtasks.config.settings import ModelSettings
+from lmtasks.models.checkpoint import pretrained, require_weights
+from lmtasks.models.load_errors import found_or_explained
+from lmtasks.models.tokenizer import from_pretrained, saved_tokenizer
+
+
+def load_pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
+    """The pipeline that the recipe names, with the model and its processing class.
+
+    Raises:
+        InputError: one of them is not there, is damaged, or is not what the recipe needs.
+    """
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    model, missing, unused = pretrained(resolve(recipe.model_class), name, dtype="auto", **source)
+    require_weights(model, missing, unused, name, training=False)
+    settings = ModelSettings(model_name_or_path=name, revision=revision)
+    if recipe.processor == TOKENIZER:
+        processor: Any = saved_tokenizer(name, settings, recipe)
+    else:
+        processor = from_pretrained("processing class", recipe.processor, name, settings)
+    kinds = {"tokenizer": PreTrainedTokenizerBase, "feature_extractor": transformers.FeatureExtractionMixin}
+    role = next((role for role, kind in kinds.items() if isinstance(processor, kind)), "processor")
+    with found_or_explained("pipeline", name):
+        made: Pipeline = (
+            resolve(recipe.pipeline)(model=model, **{role: processor})
+            if ":" in recipe.pipeline
+            else transformers.pipeline(recipe.pipeline, model=model, **{role: processor})
+        )
+    return made
