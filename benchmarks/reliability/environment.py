@@ -40,7 +40,7 @@ RUN = shlex.split(
 )
 """The run that the faults happen to: checkpoints after 10, 20 and 30 steps, and no other word to the disk between."""
 
-AGAIN = ("--resume_from_checkpoint", "true")
+AGAIN = ("--resume_from_checkpoint", "auto")
 
 Row = tuple[str, str, bool]
 
@@ -170,12 +170,10 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def settled(checkpoint: Path) -> Callable[[], bool]:
-    """Whether a checkpoint is there and nothing has changed in it for a while."""
+    """Whether a checkpoint is there, whole."""
 
     def reached() -> bool:
-        names = {path.name: path.stat().st_mtime for path in checkpoint.iterdir()}
-        complete = {"trainer_state.json", "tokenizer.json", "model.safetensors"} <= names.keys()
-        return complete and time.time() - max(names.values()) > 0.02
+        return (checkpoint / "manifest.json").exists() and not (checkpoint / ".begun").exists()
 
     return reached
 

@@ -24,7 +24,7 @@ from lmtasks.artifacts.failures import machine_failures
 from lmtasks.artifacts.lock import kept
 from lmtasks.artifacts.model_card import PLACEHOLDER
 from lmtasks.artifacts.redact import HUB_TOKEN, redacted
-from lmtasks.artifacts.run_folder import ABOUT_THE_RUN, RECORD, not_finished, record_bytes, require_intact
+from lmtasks.artifacts.run_folder import ABOUT_THE_RUN, RECORD, not_finished, record_bytes, require_intact, unsealed
 from lmtasks.errors import InputError, RunError, in_one_line
 
 logger = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ def _content(folder: Path, record: Mapping[str, Any]) -> dict[str, bytes | Path]
     names += [name for name in ABOUT_THE_RUN if (folder / name).exists()]
     content = {name: _checked(folder.resolve() / name) for name in names if name != RECORD}
     # The only file that lmtasks itself may have written private things into, and a published copy needs none.
-    return content | {RECORD: (json.dumps(redacted(record), indent=2, ensure_ascii=False) + "\n").encode()}
+    return content | {RECORD: (json.dumps(redacted(unsealed(record)), indent=2, ensure_ascii=False) + "\n").encode()}
 
 
 def _may_be_published(name: Any) -> bool:

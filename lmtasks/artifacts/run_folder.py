@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -135,6 +136,22 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and "recipe" in record else None
 
 
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with a digest of itself among those of the files."""
+    content: dict[str, Any] = json.loads(json.dumps(record))
+    return {**content, "sha256": {**content["sha256"], RECORD: _own_digest(content)}}
+
+
+def unsealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record without that digest, for a copy that says less."""
+    return {**record, "sha256": {name: own for name, own in record.get("sha256", {}).items() if name != RECORD}}
+
+
+def _own_digest(record: Mapping[str, Any]) -> str:
+    words = json.dumps(unsealed(record), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(words.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+
 def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """The SHA-256 of files of a run, as its record keeps them."""
     return {name: digest(folder / name) for name in names if (folder / name).is_file()}
@@ -148,7 +165,7 @@ def spoiled(folder: Path, record: Mapping[str, Any]) -> str | None:
             continue
         if not (folder / name).is_file():
             return f"'{folder / name}' is missing"
-        if digest(folder / name) != wanted:
+        if (_own_digest(record) if name == RECORD else digest(folder / name)) != wanted:
             return f"'{folder / name}' is not as the run left it"
     return None
 

@@ -10,7 +10,7 @@ from typing import Any
 from lmtasks.api import EVALUATION_SEED, Examples
 from lmtasks.artifacts.durable import write_json
 from lmtasks.artifacts.model_card import write_card
-from lmtasks.artifacts.run_folder import RECORD, digests
+from lmtasks.artifacts.run_folder import RECORD, digests, sealed
 from lmtasks.config.request import as_record
 from lmtasks.data.text.packing import Packed
 from lmtasks.data.text.segmenters import versions_of
@@ -82,4 +82,4 @@ def write_results(folder: Path, record: dict[str, Any], trained: Trained, eval_m
     if trained.state.global_step < trained.state.max_steps:
         record["stopped_early"] = trained.state.global_step
     write_card(folder, record)
-    write_record(folder, record)
+    write_record(folder, sealed(record))

@@ -28,7 +28,9 @@ from lmtasks.artifacts.run_folder import (
     read_whole,
     require_intact,
     save_into,
+    sealed,
     sweep,
+    unsealed,
 )
 from lmtasks.errors import InputError
 
@@ -228,6 +230,19 @@ def test_a_finished_run_whose_files_were_damaged_is_refused(harm: Callable[[Path
     unfinished(status="running", sha256={"model": "0"})
     require_intact("out")
     require_intact("no/such/folder")
+
+
+def test_a_finished_record_vouches_for_itself() -> None:
+    unfinished()
+    record = {"recipe": "masked-lm", "status": "done", "metrics": {"eval_loss": 0.1, 2: "é"}, "sha256": {}}
+    write_json(Path("out/run.json"), sealed(record))
+    require_intact("out")
+    text = Path("out/run.json").read_text(encoding="utf-8")
+    Path("out/run.json").write_text(text.replace("0.1", "0.3"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"^'out/run\.json' is not as the run left it"):
+        require_intact("out")
+    write_json(Path("out/run.json"), unsealed(record))
+    require_intact("out")
 
 
 def test_a_record_has_no_say_about_files_elsewhere() -> None:

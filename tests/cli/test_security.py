@@ -19,6 +19,7 @@ import pytest
 import torch
 from hub_server import HubServer
 
+from lmtasks.artifacts.run_folder import unsealed
 from lmtasks.cli.app import main
 from lmtasks.config.request import read_yaml
 from lmtasks.errors import InputError
@@ -214,7 +215,7 @@ def test_code_beside_a_model_does_not_run_unasked(
 
 def test_code_beside_a_model_is_not_published(here: Path, hub: HubServer) -> None:
     plant_code(here / "out", {"auto_map": MAPS}, {})
-    record = json.loads((here / "out/run.json").read_text())
+    record = unsealed(json.loads((here / "out/run.json").read_text()))
     record["files"] += ["odd.py", "custom_generate/generate.py"]
     (here / "out/run.json").write_text(json.dumps(record))
     assert answer(["push", "out", "someone/model"]) == 0
@@ -247,7 +248,7 @@ def test_code_beside_a_model_is_not_published(here: Path, hub: HubServer) -> Non
 def test_a_record_does_not_say_what_is_run(changes: dict[str, Any], here: Path, lmtasks: Any) -> None:
     for place in (here, here / "model"):
         (place / "odd.py").write_text(CODE.format(marker=str(here / RAN)))
-    record = json.loads((here / "out/run.json").read_text())
+    record = unsealed(json.loads((here / "out/run.json").read_text()))
     text = json.dumps({**record, **changes}).replace("{here}", str(here))
     (here / "out/run.json").write_text(text)
     outcome = lmtasks(*uses("out")[0])
@@ -268,7 +269,7 @@ NAMES = [
 def test_no_name_in_a_record_leads_out_of_the_folder(here: Path, hub: HubServer, lmtasks: Any) -> None:
     (here / "model.safetensors").write_bytes(b"mine")
     (here / "out/.hidden.safetensors").write_bytes(b"mine")
-    record = json.loads((here / "out/run.json").read_text())
+    record = unsealed(json.loads((here / "out/run.json").read_text()))
     whole = record["files"]
     (here / "out/run.json").write_text(json.dumps({**record, "files": [*whole, *NAMES]}))
     assert lmtasks("push", "out", "someone/model").code == 0

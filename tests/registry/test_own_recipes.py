@@ -14,6 +14,7 @@ import pytest
 
 from lmtasks.artifacts.model_card import model_card
 from lmtasks.artifacts.redact import redacted
+from lmtasks.artifacts.run_folder import unsealed
 
 CODE = """
 import dataclasses
@@ -167,7 +168,7 @@ def test_a_run_of_a_package_says_so_and_a_package_that_is_gone_is_missed(here: P
     assert lmtasks("run", "masked-lm", *WORDS).code == 0
     run = record()
     assert run["origin"] == {"package": "lmtasks", "version": run["versions"]["lmtasks"]}
-    Path("out/run.json").write_text(json.dumps({**run, "origin": {"package": "gone", "version": "1.0"}}))
+    Path("out/run.json").write_text(json.dumps({**unsealed(run), "origin": {"package": "gone", "version": "1.0"}}))
     outcome = lmtasks("evaluate", "out")
     assert (outcome.code, outcome.err.splitlines()[0]) == (
         2,

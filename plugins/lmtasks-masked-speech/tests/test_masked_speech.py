@@ -26,7 +26,7 @@ import lmtasks
 from lmtasks import InputError, RunError
 from lmtasks.api import options_of
 from lmtasks.artifacts.publish import PUBLISHED
-from lmtasks.artifacts.run_folder import save_into
+from lmtasks.artifacts.run_folder import save_into, unsealed
 from lmtasks.cli.app import main
 from lmtasks.config.request import configure
 from lmtasks.runs.prepare import prepare
@@ -310,7 +310,7 @@ def test_recordings_in_both_splits_are_counted(model_folder: Path, recordings: P
 
 def test_other_data_than_the_run_held_out_is_noticed(run: Any, recordings: Path, tmp_path: Path) -> None:
     shutil.copytree(run.output_dir, tmp_path / "out")
-    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    record = unsealed(json.loads((tmp_path / "out" / "run.json").read_text()))
     shutil.copytree(recordings, tmp_path / "other")
     for path in (tmp_path / "other").iterdir():
         path.write_bytes(path.read_bytes() + b"\0\0")
