@@ -95,6 +95,7 @@ def push(
     options = {"private": private, "create_pr": create_pr, "revision": revision, "commit_message": commit_message}
     folder, command = Path(run_dir), _command(str(run_dir), repo_id, options)
     _finished_record(folder)
+    require_intact(folder)
     check_can_push(repo_id)
     with kept(folder):
         return _push(folder, repo_id, command, private, create_pr, revision, commit_message)

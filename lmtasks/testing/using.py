@@ -164,7 +164,8 @@ def _answered(case: Case, *copies: int) -> tuple[Predictor, list[Any]]:
         return predictor, [predictor.predict(one, **arguments) for one in asked]
     except Exception as error:
         advice = "see that model_class, pipeline and prompt belong together; text=... and predict={...} say what to ask"
-        if not isinstance(error, InputError) and not case.make().can_generate():
+        ours = isinstance(error, InputError) and not isinstance(error.__cause__, AttributeError)
+        if not ours and not case.make().can_generate():
             advice += "; a model for a pipeline that generates inherits from transformers.GenerationMixin"
         told = f"{type(error).__name__}: {first_line(error)}"
         raise Fault(f"the pipeline '{case.recipe.pipeline}' does not answer {text!r}: {told}", advice) from error

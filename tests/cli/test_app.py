@@ -219,7 +219,7 @@ def test_hyphens_and_underscores_mean_the_same(here: Path, lmtasks: Any, model_f
 def test_flags_win_over_the_yaml_file_under_any_of_their_names(
     here: Path, lmtasks: Any, model_folders: dict[str, Path]
 ) -> None:
-    settings = {"model": "./gone", "train-file": ["text.txt"], "max_seq_length": 32, "learning_rate": "1e-4"}
+    settings = {"model": "./gone", "train-file": ["text.txt"], "max_seq_length": 32, "learning_rate": 1e-4}
     Path("run.yaml").write_text("".join(f"{name}: {json.dumps(value)}\n" for name, value in settings.items()))
     words = ["--config", "run.yaml", "--model_name_or_path", model_folders["gpt2"], "--block_size", "16"]
     outcome = lmtasks("run", "causal-lm", *words, "--dry_run", "--json")

@@ -216,7 +216,8 @@ def test_code_beside_a_model_does_not_run_unasked(
 def test_code_beside_a_model_is_not_published(here: Path, hub: HubServer) -> None:
     plant_code(here / "out", {"auto_map": MAPS}, {})
     record = unsealed(json.loads((here / "out/run.json").read_text()))
-    record["files"] += ["odd.py", "custom_generate/generate.py"]
+    # Whoever plants code can also say that this is how it was.
+    record |= {"files": [*record["files"], "odd.py", "custom_generate/generate.py"], "sha256": {}}
     (here / "out/run.json").write_text(json.dumps(record))
     assert answer(["push", "out", "someone/model"]) == 0
     assert not (here / RAN).exists()
@@ -410,7 +411,8 @@ def test_a_file_that_swells_is_refused_soon(flag: str, kind: str, here: Path, lm
     took, (_, most) = time.monotonic() - began, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert refused.code == 2
-    assert "'bomb.yaml' unfolds to more than 100,000 values" in refused.err
+    said = "this is a part of itself" if kind.startswith("itself") else "unfolds to more than 100,000 values"
+    assert "'bomb.yaml'" in refused.err and said in refused.err
     assert len(refused.err) < 1000
     assert took < 10 and most < 50 << 20
 
@@ -423,7 +425,7 @@ def test_aliases_that_do_not_swell_are_taken(here: Path) -> None:
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- "])
 def test_a_file_that_is_nested_too_deep_is_refused(opening: str, here: Path) -> None:
     (here / "deep.yaml").write_text(opening * 2000)
-    with pytest.raises(InputError, match=r"'deep\.yaml' is (nested too deep|not YAML)"):
+    with pytest.raises(InputError, match=r"'deep\.yaml' is (nested too deeply|not YAML)"):
         read_yaml("deep.yaml")
 
 

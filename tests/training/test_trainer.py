@@ -28,10 +28,10 @@ from lmtasks.config.training_arguments import training_arguments
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.packing import Packed
 from lmtasks.errors import Interrupted, RunError
-from lmtasks.training.callbacks import SignalCallback
 from lmtasks.training.checkpoints import CheckpointCallback
 from lmtasks.training.evaluation import Collate, evaluate_model
 from lmtasks.training.rehearsal import rehearse
+from lmtasks.training.signals import NUMBERS, Signals
 from lmtasks.training.trainer import Trained, train
 
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "modernbert", "bart")
@@ -621,14 +621,14 @@ def test_interruption_leaves_a_checkpoint_that_loads_on_its_own(school: School) 
 
 
 def test_signal_handlers_are_put_back() -> None:
-    before = [signal.getsignal(number) for number in SignalCallback.SIGNALS]
-    with SignalCallback():
-        assert [signal.getsignal(number) for number in SignalCallback.SIGNALS] != before
-    assert [signal.getsignal(number) for number in SignalCallback.SIGNALS] == before
+    before = [signal.getsignal(number) for number in NUMBERS]
+    with Signals(keep=True):
+        assert [signal.getsignal(number) for number in NUMBERS] != before
+    assert [signal.getsignal(number) for number in NUMBERS] == before
 
 
 def test_second_signal_stops_at_once() -> None:
-    with SignalCallback() as signals, pytest.raises(KeyboardInterrupt):
+    with Signals(keep=True) as signals, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         assert signals.received == signal.SIGINT
         os.kill(os.getpid(), signal.SIGINT)
@@ -639,7 +639,7 @@ def test_other_threads_leave_the_signals_alone() -> None:
     inside: list[Any] = []
 
     def work() -> None:
-        with SignalCallback():
+        with Signals(keep=True):
             inside.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)
