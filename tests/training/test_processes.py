@@ -6,9 +6,11 @@ import json
 import math
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,36 @@ def test_two_processes_resume_to_the_results_of_the_uninterrupted_run(
         name: whole[name] for name in whole.keys() - timed
     }
     assert (out / "model.safetensors").read_bytes() == weights
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(
+    model_folders: dict[str, Path], text_file: Path, tmp_path: Path
+) -> None:
+    words = ["run", "masked-lm", "--model", str(model_folders["modernbert"]), "--train_file", str(text_file)]
+    words += ["--block_size", "16", "--per_device_train_batch_size", "4", "--max_steps", "400", "--use_cpu"]
+    words += ["--save_strategy", "no", "--logging_steps", "1", "--output_dir", str(tmp_path / "out")]
+    port = str(free_port())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "lmtasks", *words, "--resume_from_checkpoint", "auto"],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
+            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    log = tmp_path / "out" / "log.jsonl"
+    while all(process.poll() is None for process in processes) and not (log.exists() and len(lines_of(log)) > 2):
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [143, 143], told
+    (checkpoint,) = (tmp_path / "out" / "checkpoints").iterdir()
+    step = checkpoint.name.removeprefix("checkpoint-")
+    assert all(f"stopped by SIGTERM after step {step}, with a checkpoint" in said for said in told)
+    assert json.loads((checkpoint / "manifest.json").read_text())["processes"] == 2
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in checkpoint.iterdir()}
 
 
 def test_a_recipe_whose_batches_have_no_row_for_each_example_is_refused_before_training(
