@@ -29,6 +29,11 @@ class CheckpointCallback(TrainerCallback):
     def __init__(self, run: Path, processor: Any, facts: Mapping[str, Any], limit: int | None) -> None:
         self.run, self.processor, self.facts, self.limit = run, processor, facts, limit
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        """Let those go that a killed run had no time to let go; a run that only has to be saved makes no other."""
+        if state.global_step and state.is_world_process_zero:
+            self._retain(state)
+
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Add to ``checkpoint-N``, which the Trainer has just written."""
         world = World.current(talking=True)
@@ -38,9 +43,12 @@ class CheckpointCallback(TrainerCallback):
             self.processor.save_pretrained(checkpoint)
             whole = {"step": state.global_step, "processes": world.size, "resumable": not args.save_only_model}
             finish(checkpoint, {**whole, **self.facts})
-            if self.limit:
-                retain(self.run, state.global_step, self.limit, state.best_model_checkpoint)
+            self._retain(state)
         world.barrier()
+
+    def _retain(self, state: TrainerState) -> None:
+        if self.limit:
+            retain(self.run, state.global_step, self.limit, state.best_model_checkpoint)
 
 
 class ResumeCallback(TrainerCallback):

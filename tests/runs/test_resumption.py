@@ -176,6 +176,15 @@ def test_only_so_many_checkpoints_are_kept_and_folders_of_the_user_stay(gpt2: Pa
     assert steps() == [7, 8]
 
 
+def test_a_run_that_was_killed_before_it_let_old_checkpoints_go_does_so_when_it_goes_on(gpt2: Path) -> None:
+    """Also where only the final save was left to do, and no other checkpoint comes."""
+    how = {"max_steps": 3, "save_steps": 1}
+    tuned("causal-lm", gpt2, "out", **how)
+    unfinish()
+    tuned("causal-lm", gpt2, "out", **how, save_total_limit=1, resume_from_checkpoint="auto")
+    assert steps() == [3]
+
+
 def test_the_best_checkpoint_is_kept_beside_the_newest(gpt2: Path) -> None:
     how = {"max_steps": 5, "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "learning_rate": 1.0}
     best = {"save_total_limit": 1, "load_best_model_at_end": True, "lr_scheduler_type": "constant"}
