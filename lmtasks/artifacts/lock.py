@@ -87,13 +87,29 @@ def _locked(folder: Path) -> TextIO | None:
         return None
     with suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            with suppress(OSError):  # the number only helps people, and the disk may be full
-                file.truncate(0)
-                file.write(str(os.getpid()))
-                file.flush()
+            sign(file)
             return file
     file.close()  # of a run that has just ended, and removed it
     return _locked(folder)
+
+
+def sign(file: TextIO) -> None:
+    """Write the number of this process into a lock that it has."""
+    with suppress(OSError):  # the number only helps people, and the disk may be full
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+
+
+def signature(file: TextIO) -> str:
+    """The number of the process that has a lock; empty where it has written none."""
+    file.seek(0)
+    return file.read()
+
+
+def holder(number: str) -> str:
+    """Who has a lock, in words."""
+    return f"process {number}" if number else "another process"
 
 
 def _lock(file: TextIO, folder: Path, *, shared: bool = False) -> None:
@@ -105,14 +121,13 @@ def _lock(file: TextIO, folder: Path, *, shared: bool = False) -> None:
             fcntl.flock(file, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
             return
         except BlockingIOError:
-            file.seek(0)
-            number = file.read()
+            number = signature(file)
         if _runs(number) or time.monotonic() > until:
             break
         time.sleep(0.1)
     file.close()
     raise InputError(
-        f"output_dir '{folder}' is in use: {f'process {number}' if number else 'another process'} runs there",
+        f"output_dir '{folder}' is in use: {holder(number)} runs there",
         "wait until it is done, or choose another --output_dir",
     )
 

@@ -13,27 +13,7 @@ from lmtasks.cli.lookup import fitting
 from lmtasks.cli.parser import Parser
 from lmtasks.cli.report import quiet, tell
 from lmtasks.errors import InputError
-
-SWITCHES = (
-    "do_sample",
-    "use_cache",
-    "renormalize_logits",
-    "remove_invalid_values",
-    "token_healing",
-    "return_dict_in_generate",
-    "output_scores",
-    "output_logits",
-    "output_attentions",
-    "output_hidden_states",
-    "disable_compile",
-    "return_full_text",
-    "return_text",
-    "return_tensors",
-    "clean_up_tokenization_spaces",
-    "skip_special_tokens",
-    "truncation",
-)
-"""Pipeline arguments that are a plain yes on the command line."""
+from lmtasks.inference.switches import SWITCHES
 
 LISTS = ("targets", "stop_strings", "stop_sequence", "suppress_tokens", "begin_suppress_tokens", "eos_token_id")
 """Pipeline arguments that may come again, and then are several."""

@@ -15,6 +15,7 @@ from transformers import FillMaskPipeline, GenerationConfig, Pipeline, PreTraine
 
 from lmtasks.api import Option, convert
 from lmtasks.errors import InputError, nearest
+from lmtasks.inference.switches import SWITCHES
 
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 """Arguments of generation that change how tokens are drawn, and so mean that they are."""
@@ -51,11 +52,6 @@ def _all(kind: Any, help: str, names: str, **limits: float) -> dict[str, Option]
     return {name: Option(name, kind | None, None, help, limits) for name in names.split()}
 
 
-_SWITCHES = (
-    "do_sample use_cache renormalize_logits remove_invalid_values token_healing return_dict_in_generate output_scores"
-    " output_logits output_attentions output_hidden_states disable_compile return_full_text return_text return_tensors"
-    " clean_up_tokenization_spaces skip_special_tokens truncation"
-)
 _COUNTS = (
     "max_new_tokens max_length num_beams num_return_sequences prefill_chunk_size prompt_lookup_num_tokens"
     " max_matching_ngram_size assistant_early_exit max_cache_len"
@@ -64,7 +60,7 @@ _ID, _IDS = "pad_token_id bos_token_id", "eos_token_id suppress_tokens begin_sup
 _FORCED = "forced_bos_token_id forced_eos_token_id"
 
 GENERATION: Mapping[str, Option] = {
-    **_all(bool, "true or false", _SWITCHES),
+    **_all(bool, "true or false", " ".join(SWITCHES)),
     **_all(int, "a count, 1 or more", _COUNTS, ge=1),
     **_all(int, "a count of tokens", "min_new_tokens min_length", ge=0),
     **_all(int, "tokens of a row that may not come again", "no_repeat_ngram_size encoder_no_repeat_ngram_size", ge=0),

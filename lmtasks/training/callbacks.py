@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerState
 
+from lmtasks.artifacts.durable import write_text
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import RunError
 from lmtasks.progress import Progress
@@ -98,7 +99,7 @@ class LogCallback(TrainerCallback):
                 entry = json.loads(line)
                 if entry["step"] <= steps and "train_runtime" not in entry:
                     kept.append(f"{line}\n")
-        self.path.write_text("".join(kept), encoding="utf-8")
+        write_text(self.path, "".join(kept))
 
 
 def _is_finite(value: Any) -> bool:

@@ -80,21 +80,26 @@ class SignalCallback(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, *rest: Any, **named: Any) -> None:
         """What arrived during an evaluation need not wait for another step."""
-        if World.current(talking=True).size == 1:
+        if _alone():
             self.on_step_end(args, state, *rest, **named)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, *_: Any, **__: Any) -> None:
         """Nor what arrived during the writing of a checkpoint, if that has all that a resumption needs."""
-        if not args.save_only_model:
-            self.saved = state.global_step
-        alone = World.current(talking=True).size == 1
-        if alone and self.signals.received is not None and not args.save_only_model:
+        if args.save_only_model:
+            return
+        self.saved = state.global_step
+        if _alone() and self.signals.received is not None:
             control.should_training_stop = True
 
     def _is_asked(self) -> bool:
-        if World.current(talking=True).size == 1:
+        if _alone():
             return self.signals.received is not None
         if self.asked is None or not self.asked.item():
             return False
         self.signals.received = self.signals.received or signal.SIGTERM
         return True
+
+
+def _alone() -> bool:
+    """Whether no other process trains with this one."""
+    return World.current(talking=True).size == 1

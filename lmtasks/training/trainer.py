@@ -23,6 +23,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lmtasks.api import Batch, Collate, Recipe
 from lmtasks.artifacts.checkpoints import begin
+from lmtasks.artifacts.failures import OUT_OF_MEMORY
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import Interrupted, RunError, Stopped, nearest
 from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, ScheduleCallback
@@ -254,10 +255,7 @@ def _failures_told(checkpoint: Path | None) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise RunError(
-            "out of memory while training",
-            "halve --per_device_train_batch_size and double --gradient_accumulation_steps: the same result",
-        ) from error
+        raise RunError("out of memory while training", OUT_OF_MEMORY) from error
     except UnpicklingError as error:
         raise RunError(
             f"'{checkpoint}' holds something else than data, which was not run", "resume another checkpoint"

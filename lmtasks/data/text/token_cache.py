@@ -29,6 +29,7 @@ from transformers import PreTrainedTokenizerBase
 from lmtasks.api import Blocks
 from lmtasks.api import blocks as blocks_module
 from lmtasks.artifacts.failures import machine_failures
+from lmtasks.artifacts.lock import holder, sign, signature
 from lmtasks.data.corpus import Split
 from lmtasks.data.text import special_tokens as special_module
 from lmtasks.data.text import tokenize as stream_module
@@ -157,17 +158,13 @@ def _locked(lock: TextIO, fcntl: Any) -> bool | None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        lock.seek(0)
-        number = lock.read()
+        number = signature(lock)
         if number == str(os.getpid()):
             return None
-        say(f"waiting for {f'process {number}' if number else 'another process'}, which tokenises the same text")
+        say(f"waiting for {holder(number)}, which tokenises the same text")
         fcntl.flock(lock, fcntl.LOCK_EX)
         waited = True
-    with suppress(OSError):  # the number only helps people, and the disk may be full
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    sign(lock)
     return waited
 
 
