@@ -12,8 +12,8 @@ from lmtasks.cli.argv import every, scalar, tell_overridden
 from lmtasks.cli.lookup import fitting
 from lmtasks.cli.parser import Parser
 from lmtasks.cli.report import quiet, tell
+from lmtasks.config.switches import SWITCHES
 from lmtasks.errors import InputError
-from lmtasks.inference.switches import SWITCHES
 
 LISTS = ("targets", "stop_strings", "stop_sequence", "suppress_tokens", "begin_suppress_tokens", "eos_token_id")
 """Pipeline arguments that may come again, and then are several."""

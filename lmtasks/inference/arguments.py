@@ -14,8 +14,8 @@ from typing import Any
 from transformers import FillMaskPipeline, GenerationConfig, Pipeline, PreTrainedTokenizerBase
 
 from lmtasks.api import Option, convert
+from lmtasks.config.switches import SWITCHES
 from lmtasks.errors import InputError, nearest
-from lmtasks.inference.switches import SWITCHES
 
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 """Arguments of generation that change how tokens are drawn, and so mean that they are."""
