@@ -68,8 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 return _selecting(words)
             finally:
-                # Here a closed pipe can be dealt with; when Python flushes on its way out it cannot.
-                sys.stdout.flush()
+                _flush()
     except LmtasksError as error:
         print(f"error: {in_one_line(error.message)}", file=sys.stderr)
         if error.hint:
@@ -80,8 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     except BrokenPipeError:
         # Whoever read our output has heard enough (lmtasks list | head -1).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _flush() -> None:
+    """Write what stdout still holds. What it cannot take is let go, or Python tries again at its end and exits 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 @contextmanager

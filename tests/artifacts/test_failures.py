@@ -160,10 +160,12 @@ def test_no_room_for_files_is_told_apart_from_a_full_disk(tmp_path: Path, monkey
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_every_command_tells_of_it() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_every_command_tells_of_it(unbuffered: str) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "lmtasks", "list"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
     assert done.returncode == 3
     assert done.stderr.splitlines() == [
         f"error: the disk is full: {os.strerror(errno.ENOSPC)}", "hint: free some space, then try again"

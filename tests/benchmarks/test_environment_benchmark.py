@@ -21,9 +21,7 @@ from reliability.environment import Bench, Command, Ended, contents, fill, settl
 TOLD = "echo 'error: the disk is full' >&2; echo 'hint: free some' >&2"
 DONE = 'echo right > out/run/model.safetensors; echo \'{"status": "done"}\' > out/run/run.json'
 BEGUN = "mkdir -p out/run/checkpoints/checkpoint-10; cd out/run/checkpoints/checkpoint-10; "
-BEGUN += (
-    "for name in model.safetensors tokenizer.json trainer_state.json; do echo whole > $name; done; cd ../../../..; "
-)
+BEGUN += "for name in model.safetensors tokenizer.json manifest.json; do echo whole > $name; done; cd ../../../..; "
 WAIT = "while [ ! -e struck ]; do sleep 0.01; done; "
 
 
@@ -36,6 +34,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
         self.process = subprocess.Popen(["sh", "-c", words], cwd=place, stdout=self.streams[0], stderr=self.streams[1])
 
     monkeypatch.setattr(Command, "__init__", start)
+    monkeypatch.setattr(environment, "PATIENCE", 20.0)
 
 
 @pytest.fixture
