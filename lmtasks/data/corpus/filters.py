@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.compute as pc
 
 from lmtasks.api import resolve
 from lmtasks.config.settings import DataSettings
+from lmtasks.data.corpus.row_set import Flags, RowSet
 from lmtasks.data.corpus.split import Split
 from lmtasks.errors import InputError
 from lmtasks.registry.discovery import search_here
 
-Flags = npt.NDArray[np.bool_]
 
-
-def filtered(split: Split, wishes: DataSettings) -> tuple[Flags, dict[str, int]]:
-    """Whether each row of a split is wanted, bool [rows of it], and how many are not, by the setting that says so.
+def filtered(split: Split, filled: RowSet, wishes: DataSettings) -> tuple[RowSet, dict[str, int]]:
+    """Those rows that are wanted, of those that hold something, and how many are not, by the setting that says so.
 
     Where several settings refuse a row, the first of them counts it. Reads every row once, in bounded batches; of the
     rows it keeps 16 bytes each, and only for ``drop_duplicates``.
@@ -34,10 +33,12 @@ def filtered(split: Split, wishes: DataSettings) -> tuple[Flags, dict[str, int]]
             f"--{next(iter(tests))} is about documents, and lines of a text file are none",
             "--sample_by paragraph or --sample_by document",
         )
-    wanted = np.ones(len(split), np.bool_)
+    if not tests:
+        return filled, {}
+    wanted = np.ones(len(filled), np.bool_)
     dropped = dict.fromkeys(tests, 0)
     seen = 0
-    for array in split.arrays() if tests else ():
+    for array in replace(split, chosen=filled).arrays():
         keep = np.ones(len(array), np.bool_)
         for name, test in tests.items():
             now = keep & test(array)
@@ -45,7 +46,7 @@ def filtered(split: Split, wishes: DataSettings) -> tuple[Flags, dict[str, int]]
             keep = now
         wanted[seen : seen + len(array)] = keep
         seen += len(array)
-    return wanted, dropped
+    return filled.where(wanted), dropped
 
 
 def _tests(wishes: DataSettings) -> dict[str, Callable[[Any], Flags]]:

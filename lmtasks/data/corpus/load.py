@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import datasets
-import numpy as np
-import numpy.typing as npt
 
 from lmtasks.api import Medium
 from lmtasks.config.evaluation_sets import UNNAMED
@@ -27,11 +25,10 @@ from lmtasks.data.corpus.origin import (
     no_data,
     training_origin,
 )
+from lmtasks.data.corpus.row_set import RowSet
 from lmtasks.data.corpus.split import Split, without_begins
 from lmtasks.data.corpus.split_slices import held_out, take
 from lmtasks.errors import InputError
-
-Flags = npt.NDArray[np.bool_]
 
 Render = Callable[[datasets.Dataset, str, str], datasets.Dataset]
 """(rows, column, source) to the rows with conversations as texts."""
@@ -125,7 +122,7 @@ def _select(source: Origin, medium: Medium, expression: str, flag: str, render: 
 def _whole(split: Split, words: str, medium: Medium, data: DataSettings) -> Split:
     """All rows that hold something wanted, and the line breaks between lines of text."""
     split, filled, wanted = _looked_at(split, words, medium, data)
-    return _part(split, np.ones_like(filled), filled, wanted)
+    return _part(split, RowSet.all(filled.rows), filled, wanted)
 
 
 def _divided(split: Split, words: str, medium: Medium, data: DataSettings) -> tuple[Split, Split]:
@@ -136,25 +133,24 @@ def _divided(split: Split, words: str, medium: Medium, data: DataSettings) -> tu
     share = share if data.test_size is None else data.test_size
     # Blank documents are nobody's, and must not use up the share of those that are held out.
     chosen = held_out(wanted, documents=split.documents, share=share, seed=data.split_seed, medium=medium.name)
-    return _part(split, ~chosen, filled, wanted), _part(replace(split, dropped={}), chosen, filled, wanted)
+    return _part(split, RowSet.all(filled.rows) - chosen, filled, wanted), _part(
+        replace(split, dropped={}), chosen, filled, wanted
+    )
 
 
-def _looked_at(split: Split, words: str, medium: Medium, data: DataSettings) -> tuple[Split, Flags, Flags]:
-    """The split with what is left out of it counted; whether each row holds something, and whether it is wanted."""
-    filled = medium.filled(split.rows, split.column, words)
+def _looked_at(split: Split, words: str, medium: Medium, data: DataSettings) -> tuple[Split, RowSet, RowSet]:
+    """The split with what is left out of it counted, its rows that hold something, and those that are wanted."""
+    filled = RowSet.of(medium.filled(split.rows, split.column, words))
     if medium is not TEXT:
         return split, filled, filled
-    among, dropped = filtered(replace(split, chosen=np.packbits(filled)), data)
-    wanted = filled.copy()
-    wanted[filled] = among
-    if not wanted.any():
+    wanted, dropped = filtered(split, filled, data)
+    if not len(wanted):
         told = ", ".join(f"{count:,} by --{name}" for name, count in dropped.items())
         raise InputError(f"nothing of {words} is left: {told}", "ask for less")
     return replace(split, dropped=dropped), filled, wanted
 
 
-def _part(split: Split, part: Flags, filled: Flags, wanted: Flags) -> Split:
+def _part(split: Split, part: RowSet, filled: RowSet, wanted: RowSet) -> Split:
     keep = part & wanted if split.documents else part
-    chosen = None if keep.all() else np.packbits(keep)
-    blank = int(np.count_nonzero(part & ~filled)) if split.documents else 0
-    return replace(split, blank=blank, chosen=chosen)
+    chosen = None if len(keep) == keep.rows else keep
+    return replace(split, blank=len(part - filled) if split.documents else 0, chosen=chosen)

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from lmtasks.data.corpus.columns import bad_row, first_mixed, strings
 from lmtasks.data.corpus.formats.text import BEGINS
+from lmtasks.data.corpus.row_set import RowSet
 from lmtasks.errors import InputError
 
 BATCH_BYTES = min(os.cpu_count() or 1, 32) << 15
@@ -36,8 +37,7 @@ class Split:
         column: path of that column, such as ``("answers", "text")``.
         documents: True: every row is a document. False: rows are lines of a running text, line breaks included.
         blank: how many rows were left out because they hold nothing.
-        chosen: whether each row belongs to the split, uint8 ``[rows / 8]``: one bit each, as ``numpy.packbits`` makes
-            them; None for all of them.
+        chosen: the rows that belong to the split; None for all of them.
         dropped: how many rows were left out because somebody did not want them, by the setting that says so.
         begins: int64, the rows with which texts begin, where rows are lines: a file is a text of its own.
     """
@@ -46,18 +46,17 @@ class Split:
     column: tuple[str, ...]
     documents: bool
     blank: int = 0
-    # Not an index of rows: it takes 64 bits each, and Arrow hands such rows out one by one.
-    chosen: npt.NDArray[np.uint8] | None = None
+    # Not rows that were selected from the dataset: Arrow hands such rows out one by one.
+    chosen: RowSet | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     begins: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def __len__(self) -> int:
-        return len(self.rows) if self.chosen is None else int(np.unpackbits(self.chosen).sum())
+        return len(self.rows if self.chosen is None else self.chosen)
 
     def numbers(self) -> npt.NDArray[np.int64]:
         """The numbers of the rows that belong to the split, in order."""
-        every = len(self.rows)
-        return np.arange(every) if self.chosen is None else np.flatnonzero(_bits(self.chosen, 0, every))
+        return np.arange(len(self.rows)) if self.chosen is None else np.flatnonzero(self.chosen.flags())
 
     def arrays(self, start: int = 0, batch_size: int = _READ_ROWS) -> Iterator[pa.Array]:
         """The texts in order, as Arrow's string arrays, lists joined with a space.
@@ -101,8 +100,7 @@ class Split:
         """The numbers, among the rows of the split, of the lines with which texts begin, int64 [texts]."""
         if self.chosen is None:
             return self.begins
-        kept = np.cumsum(_bits(self.chosen, 0, len(self.rows)), dtype=np.int64)
-        before = np.where(self.begins > 0, kept[self.begins - 1], 0)
+        before = self.chosen.before(self.begins)
         return np.unique(before[before < len(self)])
 
     @cached_property
@@ -127,10 +125,10 @@ def without_begins(rows: datasets.Dataset) -> tuple[datasets.Dataset, npt.NDArra
     """Rows without the column that says where texts begin, and the numbers of these rows; the first where none says."""
     if BEGINS not in rows.column_names:
         return rows, np.zeros(1, np.int64)
-    parts = rows.select_columns([BEGINS]).with_format("arrow").iter(_READ_ROWS)
-    flags = np.concatenate([np.zeros(0, np.bool_), *(part.column(0).to_numpy() for part in parts)])
-    flags[:1] = True  # what a slice leaves of a text
-    return rows.remove_columns(BEGINS), np.flatnonzero(flags)
+    begins = [np.zeros(1, np.int64)]  # also of what a slice leaves of a text
+    for number, part in enumerate(rows.select_columns([BEGINS]).with_format("arrow").iter(_READ_ROWS)):
+        begins.append(np.flatnonzero(part.column(0).to_numpy()) + number * _READ_ROWS)
+    return rows.remove_columns(BEGINS), np.unique(np.concatenate(begins))
 
 
 def utf8(array: pa.Array) -> memoryview:
@@ -176,7 +174,7 @@ def _arrays(
     column: tuple[str, ...],
     batch_size: int,
     source: str = "the data",
-    chosen: npt.NDArray[np.uint8] | None = None,
+    chosen: RowSet | None = None,
 ) -> Iterator[pa.Array]:
     """String arrays of at most ``batch_size`` rows and about ``BATCH_BYTES``, never empty."""
     seen = 0
@@ -186,17 +184,11 @@ def _arrays(
             chunk = cells.chunk(0) if cells.num_chunks == 1 else pa.concat_arrays(cells.chunks)
             if isinstance(chunk, pa.ExtensionArray) and (mixed := first_mixed(chunk)) is not None:
                 raise bad_row(column, source, seen + mixed + 1, "a value that is not text")
-            kept = None if chosen is None else _bits(chosen, seen, len(chunk))
+            kept = None if chosen is None else chosen.flags(seen, len(chunk))
             seen += len(chunk)
             if kept is not None and not kept.all():  # what is kept whole need not be copied
                 chunk = chunk.filter(kept)
             yield from _portions(strings(chunk, column[1:]), BATCH_BYTES)
-
-
-def _bits(packed: npt.NDArray[np.uint8], start: int, count: int) -> npt.NDArray[np.bool_]:
-    """So many bits from a place on."""
-    first = start // 8
-    return np.unpackbits(packed[first : (start + count + 7) // 8])[start - 8 * first :][:count].view(np.bool_)
 
 
 def _portions(cells: Any, most: int) -> Iterator[Any]:

@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 import numpy.typing as npt
 
+from lmtasks.data.corpus.row_set import Flags, RowSet
 from lmtasks.errors import InputError, nearest
 
 _STRETCHES = 100
@@ -51,17 +52,15 @@ def take(splits: Mapping[str, datasets.Dataset], expression: str, flag: str, sou
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
 
 
-def held_out(
-    has_text: npt.NDArray[np.bool_], *, documents: bool, share: float, seed: int, medium: str = "text"
-) -> npt.NDArray[np.bool_]:
-    """The rows that are held out for evaluation, one flag per row; the same for the same arguments.
+def held_out(filled: RowSet, *, documents: bool, share: float, seed: int, medium: str = "text") -> RowSet:
+    """The rows that are held out for evaluation; the same for the same arguments.
 
     Documents are held out one by one. Lines are not: a single line torn from its neighbours is no
     text, and its neighbours, which stay in the training part, would give it away. So lines are cut into
     even stretches of consecutive lines, 100 or as many more as a small share needs, and whole stretches are held out.
 
     Args:
-        has_text: one flag per row, False for blank rows; blank documents are never held out.
+        filled: the rows that are not blank; blank documents are never held out.
         documents: whether each row is a document.
         share: between 0 and 1; of documents, or stretches, that are not blank, either part has at least one.
         medium: what the rows hold, for messages.
@@ -69,21 +68,25 @@ def held_out(
     Raises:
         InputError: fewer than two documents, or stretches of lines, that are not blank.
     """
-    stretches = _stretches(len(has_text), share)
-    filled = has_text if documents else np.logical_or.reduceat(has_text, np.cumsum(stretches) - stretches)
-    candidates = int(np.count_nonzero(filled))
-    if candidates < 2:
+    if documents:
+        return filled.where(_drawn(len(filled), "document", share, seed, medium))
+    stretches = _stretches(filled.rows, share)
+    units = np.logical_or.reduceat(filled.flags(), np.cumsum(stretches) - stretches)
+    units[units] = _drawn(int(np.count_nonzero(units)), "line", share, seed, medium)
+    return RowSet.of(np.repeat(units, stretches))
+
+
+def _drawn(count: int, unit: str, share: float, seed: int, medium: str) -> Flags:
+    """A share of so many, drawn at random, bool [count]: at least one is, and at least one is not."""
+    if count < 2:
         raise InputError(
-            f"only {candidates} {'document' if documents else 'line'} with {medium}: "
-            "too few to hold out a part for evaluation",
+            f"only {count} {unit} with {medium}: too few to hold out a part for evaluation",
             f"give more {medium}, or --validation_file",
         )
-    size = min(max(1, round(candidates * share)), candidates - 1)
-    chosen = np.zeros(candidates, np.bool_)
-    chosen[np.random.default_rng(seed).choice(candidates, size=size, replace=False, shuffle=False)] = True
-    units = np.zeros_like(filled)
-    units[filled] = chosen
-    return units if documents else np.repeat(units, stretches)
+    size = min(max(1, round(count * share)), count - 1)
+    drawn = np.zeros(count, np.bool_)
+    drawn[np.random.default_rng(seed).choice(count, size=size, replace=False, shuffle=False)] = True
+    return drawn
 
 
 def _stretches(rows: int, share: float) -> npt.NDArray[np.int64]:

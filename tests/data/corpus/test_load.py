@@ -744,7 +744,7 @@ def test_fingerprints_are_made_in_bounded_memory() -> None:
 def test_a_part_takes_a_bit_per_row() -> None:
     corpus = load(train_dataset=[f"document {n}" for n in range(10_000)], test_size=0.5)
     for one in (corpus.train, corpus.evaluation):
-        assert one is not None and one.chosen is not None and one.chosen.nbytes == 1250
+        assert one is not None and one.chosen is not None and one.chosen.bits.nbytes == 1250
         assert one.rows._indices is None
 
 
