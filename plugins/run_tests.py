@@ -29,7 +29,9 @@ def main() -> None:
     if sys.argv[1:] == ["--install-only"]:
         return
     for folder in (*packages, here):
-        tests = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *sys.argv[1:], "tests"]
+        # Those of all packages together are many, and each trains.
+        processes = ["-n", "2"] if folder == here else []
+        tests = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *processes, *sys.argv[1:], "tests"]
         subprocess.run(tests, check=True, cwd=folder)
 
 
