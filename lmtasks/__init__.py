@@ -1,7 +1,7 @@
 """lmtasks: from text to a published language model, one recipe per task.
 
 To declare: :class:`Recipe`, :class:`Architecture`, :class:`Blocks`, :func:`option`, ...
-To do: :func:`run`, :func:`evaluate`, :func:`predict`, :func:`push`. Every name is imported on first use.
+To do: :func:`run`, :func:`evaluate`, :func:`predict`, :func:`merge`, :func:`push`. Every name is imported on first use.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lmtasks.models.cross_entropy import token_sums
     from lmtasks.models.losses import causal_loss, masked_loss, target_sums
     from lmtasks.registry.catalog import Catalog, load_catalog
+    from lmtasks.runs.merging import merge
     from lmtasks.runs.runner import Run, run
     from lmtasks.runs.standalone_evaluation import evaluate
 
@@ -61,6 +62,7 @@ __all__ = [
     "hookimpl",
     "load_catalog",
     "masked_loss",
+    "merge",
     "option",
     "predict",
     "push",
@@ -81,6 +83,7 @@ _HOMES = {
     "models.cross_entropy": ["token_sums"],
     "models.losses": ["causal_loss", "masked_loss", "target_sums"],
     "registry.catalog": ["Catalog", "load_catalog"],
+    "runs.merging": ["merge"],
     "runs.runner": ["Run", "run"],
     "runs.standalone_evaluation": ["evaluate"],
 }

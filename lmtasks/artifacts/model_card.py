@@ -114,7 +114,7 @@ def _metadata(record: Mapping[str, Any], scores: Mapping[str, float]) -> ModelCa
         for name, value in scores.items()
     ]
     return ModelCardData(
-        library_name="transformers",
+        library_name="peft" if record.get("adapter") else "transformers",
         pipeline_tag=pipeline,
         base_model=_hub_id(record.get("base_model")),
         datasets=list(_datasets(record)) or None,

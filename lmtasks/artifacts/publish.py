@@ -29,7 +29,9 @@ from lmtasks.errors import InputError, RunError, in_one_line
 
 logger = logging.getLogger(__name__)
 
-_MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json", "*.safetensors")
+_MODEL_FILES = (
+    "config.json", "adapter_config.json", "generation_config.json", "model.safetensors.index.json", "*.safetensors",
+)  # fmt: skip
 """Configuration and weights, as transformers loads them."""
 
 _PROCESSOR_FILES = (
@@ -94,7 +96,8 @@ def push(
         raise InputError("a pull request is always made to the branch 'main'", "leave out --revision or --create_pr")
     options = {"private": private, "create_pr": create_pr, "revision": revision, "commit_message": commit_message}
     folder, command = Path(run_dir), _command(str(run_dir), repo_id, options)
-    _finished_record(folder)
+    if (record := _finished_record(folder)).get("adapter"):
+        require_shared_base(record.get("base_model"))
     require_intact(folder)
     check_can_push(repo_id)
     with kept(folder):
@@ -156,6 +159,19 @@ def check_can_push(repo_id: str) -> None:
         )
     if not get_token():
         raise InputError("cannot publish without a Hub token", "log in with `hf auth login`, or set HF_TOKEN")
+
+
+def require_shared_base(base: str | None) -> None:
+    """Refuse to publish an adapter for a model that lies in a folder, which nobody else has.
+
+    Raises:
+        InputError: says what to publish instead.
+    """
+    if base and Path(base).is_absolute():
+        raise InputError(
+            f"an adapter for '{base}' is of use to nobody who has not that folder",
+            "lmtasks merge RUN OUT, and publish OUT; or train on a model from the Hub",
+        )
 
 
 def _finished_record(folder: Path) -> dict[str, Any]:

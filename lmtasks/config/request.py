@@ -16,6 +16,7 @@ from lmtasks.api import TOKENIZER, Option, Recipe, convert, options_of
 from lmtasks.config.mix import read_mix
 from lmtasks.config.settings import (
     HOW_TO_TOKENISE,
+    AdapterSettings,
     DataSettings,
     ModelSettings,
     OutputSettings,
@@ -46,6 +47,7 @@ OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name", "add_tokens"} - {"max
 SETTINGS: dict[str, Any] = {
     "data": DataSettings,
     "model": ModelSettings,
+    "adapter": AdapterSettings,
     "output": OutputSettings,
     "stopping": StoppingSettings,
 }
@@ -83,6 +85,7 @@ class Request:
     options: Any
     data: DataSettings
     model: ModelSettings
+    adapter: AdapterSettings
     output: OutputSettings
     stopping: StoppingSettings
     training: Mapping[str, Any]
@@ -143,6 +146,7 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     )
     idle = "early_stopping_threshold" in given and "early_stopping_patience" not in given
     problems.refuse(idle, "--early_stopping_threshold means nothing alone", "add --early_stopping_patience 3")
+    _refuse_idle_adapter(frozenset(given), settings["adapter"], problems)
     _refuse_no_name(folder, problems)
     _require_pinned_code(settings["model"], problems)
     if "revision" in given:
@@ -259,6 +263,18 @@ def _starter(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:
     return defaults
 
 
+def _refuse_idle_adapter(given: frozenset[str], adapter: AdapterSettings, problems: _Problems) -> None:
+    """Refuse settings of an adapter that nobody asked for, and an adapter on a model that has learned nothing."""
+    own = sorted(given & options_of(AdapterSettings).keys() - {"use_peft", "peft_config"})
+    asked = adapter.use_peft or adapter.peft_config is not None
+    problems.refuse(own and not asked, f"--{own[0] if own else ''} means nothing without an adapter", "add --use_peft")
+    lora = next((name for name in own if name != "lora_task_type"), "")
+    both = lora and adapter.peft_config is not None
+    problems.refuse(both, f"--peft_config and --{lora} exclude each other", "give one of the two")
+    fresh = asked and "model_name_or_path" not in given
+    problems.refuse(fresh, "an adapter needs a checkpoint: all of a new model has to learn", "add --model")
+
+
 def _refuse_no_name(folder: str | None, problems: _Problems) -> None:
     """Refuse what no folder can be called."""
     longest = max((len(os.fsencode(part)) for part in Path(folder).parts), default=0) if folder else 0
@@ -327,7 +343,8 @@ def _words_of(model: ModelSettings) -> str:
 
 def as_record(request: Request) -> dict[str, Any]:
     """The part of a request that ``run.json`` keeps: all that was set and matters, but for what only memory holds."""
-    settings = {**vars(request.data), **vars(request.model), **vars(request.stopping)}
+    adapter = vars(request.adapter) if request.adapter != AdapterSettings() else {}
+    settings = {**vars(request.data), **vars(request.model), **adapter, **vars(request.stopping)}
     left_out = {name for name, option in options_of(DataSettings).items() if option.python_only} | HOW_TO_TOKENISE
     return {
         "recipe": request.recipe.name,

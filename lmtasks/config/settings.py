@@ -103,6 +103,26 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterSettings:
+    """An adapter on a checkpoint, which stays as it is: names of TRL, defaults of its scripts."""
+
+    use_peft: bool = option(False, help="train an adapter (LoRA) instead of the whole model; needs lmtasks[peft]")
+    lora_r: int = option(16, help="rank of the adapter", ge=1)
+    lora_alpha: int = option(32, help="how much it counts: what it adds is scaled by lora_alpha / lora_r", ge=1)
+    lora_dropout: float = option(0.05, help="dropout before it", ge=0, lt=1)
+    lora_target_modules: list[str] | None = option(
+        None, help="names of the layers that get one; all-linear, every linear one but the last, when not given"
+    )
+    lora_modules_to_save: list[str] | None = option(
+        None, help="names of modules that are trained whole, and saved with the adapter"
+    )
+    use_rslora: bool = option(False, help="scale by lora_alpha / √lora_r")
+    use_dora: bool = option(False, help="train the length of the weights' columns apart (DoRA)")
+    lora_task_type: str | None = option(None, help="what peft calls the task; that of the recipe when not given")
+    peft_config: str | None = option(None, help="YAML or JSON file with another adapter of peft, as its config has it")
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputSettings:
     """The results that a run leaves behind."""
 

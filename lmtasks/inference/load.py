@@ -23,11 +23,7 @@ def load_pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     model, missing, unused = pretrained(resolve(recipe.model_class), name, dtype="auto", **source)
     require_weights(model, missing, unused, name, training=False)
-    settings = ModelSettings(model_name_or_path=name, revision=revision)
-    if recipe.processor == TOKENIZER:
-        processor: Any = saved_tokenizer(name, settings, recipe)
-    else:
-        processor = from_pretrained("processing class", recipe.processor, name, settings)
+    processor = saved_processor(name, recipe, revision)
     kinds = {"tokenizer": PreTrainedTokenizerBase, "feature_extractor": transformers.FeatureExtractionMixin}
     role = next((role for role, kind in kinds.items() if isinstance(processor, kind)), "processor")
     with found_or_explained("pipeline", name):
@@ -37,3 +33,15 @@ def load_pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
             else transformers.pipeline(recipe.pipeline, model=model, **{role: processor})
         )
     return made
+
+
+def saved_processor(name: str, recipe: Recipe, revision: str) -> Any:
+    """The processing class that lies beside a model.
+
+    Raises:
+        InputError: not there, damaged, or not what the recipe needs.
+    """
+    settings = ModelSettings(model_name_or_path=name, revision=revision)
+    if recipe.processor == TOKENIZER:
+        return saved_tokenizer(name, settings, recipe)
+    return from_pretrained("processing class", recipe.processor, name, settings)

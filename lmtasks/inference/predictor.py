@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import Subset
-from transformers import AutoConfig, FillMaskPipeline
+from transformers import FillMaskPipeline
 from transformers.pipelines.base import ChunkPipeline, PipelineException
 
 from lmtasks.api import Batch, Recipe, resolve
@@ -25,8 +25,7 @@ from lmtasks.inference.arguments import completed, refused
 from lmtasks.inference.load import load_pipeline
 from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
 from lmtasks.models.architectures import adapted, register_architectures, takes
-from lmtasks.models.config import most_positions
-from lmtasks.models.load_errors import found_or_explained
+from lmtasks.models.config import most_positions, saved_config
 from lmtasks.progress import say, stage
 from lmtasks.registry.catalog import Catalog, load_catalog, recorded_recipe
 
@@ -62,9 +61,14 @@ def predict(
     name = str(run_or_model)
     if revision != "main" and Path(name).is_dir():
         raise InputError(f"--revision {revision}: the folder '{name}' has no revisions", "leave --revision out")
+    return Predictor(name, installed_recipe(name, recipe, revision), revision).predict(texts, seed=seed, **arguments)
+
+
+def installed_recipe(name: str, wanted: str | None = None, revision: str = "main") -> Recipe:
+    """As :func:`recipe_of`, of what is installed, whose architectures transformers then knows."""
     catalog = load_catalog()
     register_architectures(catalog)
-    return Predictor(name, recipe_of(name, catalog, recipe, revision), revision).predict(texts, seed=seed, **arguments)
+    return recipe_of(name, catalog, wanted, revision)
 
 
 def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: str = "main") -> Recipe:
@@ -79,8 +83,7 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: 
         if record.get("status") != "done":
             raise not_finished(name)
         return recorded_recipe(record, catalog)
-    with found_or_explained("model", name):
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    config = saved_config(name, revision)
     architectures = config.architectures if isinstance(config.architectures, list) else []
     for recipe in catalog.recipes.values():
         mapping = getattr(resolve(recipe.model_class), "_model_mapping", None) or {}

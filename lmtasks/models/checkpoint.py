@@ -15,8 +15,9 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from lmtasks.api import Recipe, resolve
 from lmtasks.artifacts.run_folder import require_intact
-from lmtasks.config.settings import ModelSettings
+from lmtasks.config.settings import AdapterSettings, ModelSettings
 from lmtasks.errors import InputError, first_line
+from lmtasks.models.adapters import add_adapter, base_of, has_adapter, load_adapter
 from lmtasks.models.added_tokens import AddedTokens, make_room, start_rows
 from lmtasks.models.architectures import adapted
 from lmtasks.models.config import _fresh, fit_to_tokenizer
@@ -31,7 +32,7 @@ class LoadedModel:
     """A model and how it came to be.
 
     Args:
-        model: float32 weights, on the CPU.
+        model: float32 weights, on the CPU; with the adapter in it that is trained, if one is.
         new_weights: names of the weights that the checkpoint did not have.
         grown: rows added to the embeddings for the tokenizer's tokens.
         unused: names of the checkpoint's weights that the model has no place for, sorted.
@@ -50,6 +51,7 @@ def load_model(
     processor: Any,
     seed: int,
     added: AddedTokens = AddedTokens(),  # noqa: B008  (immutable)
+    adapter: AdapterSettings = AdapterSettings(),  # noqa: B008
 ) -> LoadedModel:
     """The checkpoint's model, or a fresh one with weights drawn from the seed; its embeddings fit a tokenizer.
 
@@ -69,7 +71,15 @@ def load_model(
     model, missing, unused = pretrained(model_class, name, config=config, dtype=torch.float32, **source)
     if not settings.allow_new_weights:
         require_weights(model, missing, unused, name)
-    return LoadedModel(adapted(model, recipe), missing, _grow(model, processor, added), unused)
+    loaded = LoadedModel(adapted(model, recipe), missing, _grow(model, processor, added), unused)
+    if adapter != AdapterSettings():
+        add_adapter(model, recipe, adapter, name, settings.revision, missing)
+    if loaded.grown and has_adapter(model):
+        raise InputError(
+            f"the tokenizer has {loaded.grown} tokens more than '{name}', and an adapter cannot learn them",
+            "save the model with its new tokens first, or train all of it",
+        )
+    return loaded
 
 
 def require_one_truth(model: PreTrainedModel, name: str) -> None:
@@ -90,12 +100,19 @@ def require_one_truth(model: PreTrainedModel, name: str) -> None:
 def pretrained(model_class: Any, name: str, **how: Any) -> tuple[PreTrainedModel, tuple[str, ...], tuple[str, ...]]:
     """The model of a checkpoint, the names of the weights that it lacks, and of those that the model has no place for.
 
+    That of an adapter is the model that it is for, with the adapter in it.
+
     Args:
         how: arguments of ``from_pretrained``.
 
     Raises:
         InputError: no weights, damaged ones, or such as do not fit the configuration.
     """
+    if base := base_of(name, how.get("revision", "main")):
+        require_intact(name)
+        loaded = pretrained(model_class, base.name, **{**how, "revision": base.revision})
+        load_adapter(loaded[0], name, base, how.get("revision", "main"))
+        return loaded
     require_safetensors(name)
     require_intact(name)
     require_sound_generation(name)

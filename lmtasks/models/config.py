@@ -17,6 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from lmtasks.api import Recipe, resolve
 from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError, first_line, nearest
+from lmtasks.models.adapters import base_of
 from lmtasks.models.architectures import architecture_of, takes
 from lmtasks.models.forward import MODEL_FAILURES, first_position, position_tables
 from lmtasks.models.load_errors import found_or_explained
@@ -46,10 +47,7 @@ def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
     """
     name = settings.model_name_or_path or settings.config_name
     if name:
-        with found_or_explained("model", name):
-            config = AutoConfig.from_pretrained(
-                name, revision=settings.revision, trust_remote_code=settings.trust_remote_code
-            )
+        config = saved_config(name, settings.revision, trust_remote_code=settings.trust_remote_code)
     else:
         config = _default_config(str(settings.model_type))
     declared = architecture_of(config)
@@ -59,6 +57,21 @@ def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
         written = type(config).get_config_dict(name)[0] if name else {}
         config = _overridden(config, settings.config_overrides or "", {**made, **written})
     _require_class(config, name or str(settings.model_type), recipe)
+    return config
+
+
+def saved_config(name: str, revision: str = "main", *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The configuration of a folder or Hub id; of an adapter, that of the model that it is for.
+
+    Raises:
+        InputError: not there, or damaged.
+    """
+    if base := base_of(name, revision):
+        name, revision = base.name, base.revision
+    with found_or_explained("model", name):
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            name, revision=revision, trust_remote_code=trust_remote_code
+        )
     return config
 
 

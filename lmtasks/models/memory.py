@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
+from lmtasks.config.request import Request
+from lmtasks.config.settings import AdapterSettings
 from lmtasks.errors import InputError
+from lmtasks.models.adapters import base_of
 from lmtasks.models.config import _fresh
 
 GIB = 2**30
@@ -39,6 +42,19 @@ def require_memory(model_class: Any, config: PretrainedConfig, copies: int) -> N
         f" take {4 * copies * parameters / GIB:,.1f} GiB, {free / GIB:,.1f} GiB are free",
         "take a smaller model, or a machine with more memory",
     )
+
+
+def copies_of(request: Request, training: bool) -> int:
+    """How many numbers, for each parameter of the model, the memory of this machine must hold at the same time."""
+    settings = request.training
+    elsewhere = torch.accelerator.is_available() and not settings.get("use_cpu")
+    if not training or elsewhere or any(settings.get(name) for name in ("fsdp", "deepspeed")):
+        return 1
+    name = request.model.model_name_or_path
+    if request.adapter != AdapterSettings() or (name and base_of(name, request.model.revision)):
+        return 1
+    adam = str(settings.get("optim") or "adamw_torch").startswith("adamw_torch")
+    return 4 if adam and "bit" not in str(settings.get("optim")) else 2
 
 
 def count_parameters(model_class: Any, config: PretrainedConfig) -> int | None:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from lmtasks.api import Batch, Recipe
 from lmtasks.errors import InputError, first_line
+from lmtasks.models.adapters import thawed
 from lmtasks.models.architectures import architecture_of, with_gradients
 from lmtasks.models.forward import MODEL_FAILURES, measuring, sparse, without_cache
 
@@ -90,12 +91,13 @@ def embedded_forward(model: PreTrainedModel, inputs: Batch) -> tuple[torch.Tenso
     def keep(module: torch.nn.Module, read: tuple[Any, ...], output: Any) -> None:
         found = output[0] if isinstance(output, tuple) else output
         # A table of positions may be given the tokens as well, but has no row of embeddings for each example;
-        # what is frozen only prepares (BLT cuts bytes into patches so).
+        # what the architecture keeps frozen only prepares (BLT cuts bytes into patches so).
         if found.ndim == 3 and found.requires_grad and (module.weight is weight or (read and _same_ids(read[0], ids))):
             seen.append(found)
 
     tables = [module for module in model.modules() if getattr(getattr(module, "weight", None), "ndim", 0) == 2]
     with ExitStack() as hooks:
+        hooks.enter_context(thawed(model))
         for module in tables:
             if not isinstance(module, torch.nn.Linear):
                 hooks.enter_context(module.register_forward_hook(keep))

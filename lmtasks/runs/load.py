@@ -8,7 +8,6 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from lmtasks.api import Batch, BlockOptions, resolve
@@ -19,7 +18,7 @@ from lmtasks.errors import InputError
 from lmtasks.models.added_tokens import AddedTokens, add_to
 from lmtasks.models.checkpoint import LoadedModel, load_model
 from lmtasks.models.config import fit_to_tokenizer, load_config, usable_length
-from lmtasks.models.memory import require_memory
+from lmtasks.models.memory import copies_of, require_memory
 from lmtasks.models.processor import load_processor, train_processor
 from lmtasks.runs.checks import check_first_loss, check_model, run_head_alone
 
@@ -80,7 +79,7 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
         one_example(request, data.processor, examples, f"{kind} {name}".strip())
         for name, examples in data.encoded.evaluations.items()
     ]
-    loaded = load_model(request.model, recipe, data.config, data.processor, request.seed, data.added)
+    loaded = load_model(request.model, recipe, data.config, data.processor, request.seed, data.added, request.adapter)
     check_model(request, data.processor, loaded.model, evaluation, example, training=training)
     notes = [*data.notes, *_model_notes(loaded)]
     if training and not request.model.model_name_or_path:
@@ -118,16 +117,6 @@ def load_data(
     request, notes = _fit_length(request, config, processor)
     encoded = encode_corpus(request, corpus if training else replace(corpus, training={}), processor, config)
     return Data(request, config, processor, corpus, encoded, added, (*notes, *added.notes, *encoded.notes()))
-
-
-def copies_of(request: Request, training: bool) -> int:
-    """How many numbers, for each parameter of the model, the memory of this machine must hold at the same time."""
-    settings = request.training
-    elsewhere = torch.accelerator.is_available() and not settings.get("use_cpu")
-    if not training or elsewhere or any(settings.get(name) for name in ("fsdp", "deepspeed")):
-        return 1
-    adam = str(settings.get("optim") or "adamw_torch").startswith("adamw_torch")
-    return 4 if adam and "bit" not in str(settings.get("optim")) else 2
 
 
 def _fit_length(request: Request, config: PretrainedConfig, processor: Any) -> tuple[Request, list[str]]:

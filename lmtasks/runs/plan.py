@@ -16,6 +16,7 @@ from lmtasks.config.training_arguments import training_arguments
 from lmtasks.data.mixed import Mixed, one_source
 from lmtasks.data.text.packing import Packed
 from lmtasks.errors import InputError
+from lmtasks.models.adapters import adapter_kind, base_model, has_adapter
 from lmtasks.models.forward import in_mode
 from lmtasks.models.processor import vocabulary
 from lmtasks.runs.excerpts import column_name, first_text
@@ -40,6 +41,9 @@ class Plan:
 
     Args:
         evaluation: sizes of the evaluation set; of the first one, where there are several.
+        trained_parameters: those that are not frozen.
+        adapter: what peft calls the kind of adapter that is trained; None where the model itself is.
+        base_model: the checkpoint that training begins with; of an adapter, the one that it is for.
         block_size: tokens of an example; None where examples are no blocks of text.
         vocabulary: tokens of the tokenizer; None where there is none.
         peak_memory: estimate in bytes: weights, gradients, optimiser and what the backward pass keeps.
@@ -58,6 +62,9 @@ class Plan:
     block_size: int | None
     model: str
     parameters: int
+    trained_parameters: int
+    adapter: str | None
+    base_model: str | None
     vocabulary: int | None
     epochs: float
     steps: int
@@ -80,6 +87,9 @@ class Plan:
     def lines(self) -> list[str]:
         """For people, at most 80 columns wide where names allow."""
         vocabulary = "" if self.vocabulary is None else f", vocabulary {self.vocabulary:,}"
+        kind = f" ({self.adapter})" if self.adapter else ""
+        partly = self.trained_parameters < self.parameters
+        trained = f", {self.trained_parameters:,} of them trained{kind}" if partly else ""
         each = "examples" if self.block_size is None else f"blocks × {self.block_size} tokens"
         return [
             f"recipe     {self.recipe}",
@@ -89,7 +99,7 @@ class Plan:
             *(f"  held out {name}: {_counts(sizes)}" for name, sizes in self.evaluations.items()),
             *([] if self.evaluations else [f"  held out {_counts(self.evaluation)}"]),
             *([f"first text {self.first_text}"] if self.first_text else []),
-            f"model      {self.model}, {self.parameters:,} parameters{vocabulary}",
+            f"model      {self.model}, {self.parameters:,} parameters{trained}{vocabulary}",
             f"training   {self.steps:,} steps of {self.batch} {each}"
             f" ({self.epochs:g} epochs), learning rate {self.learning_rate:g}",
             f"compute    {self.precision}, about {_memory(self.peak_memory)} of memory",
@@ -144,6 +154,9 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         block_size=one.blocks.size if isinstance(one, Packed) else None,
         model=request.model.model_name_or_path or f"new {model.config.model_type}",
         parameters=model.num_parameters(),
+        trained_parameters=model.num_parameters(only_trainable=True),
+        adapter=adapter_kind(model) if has_adapter(model) else None,
+        base_model=base_model(request.model.model_name_or_path, model),
         vocabulary=vocabulary(loaded.data.processor),
         epochs=round(epochs, 2),
         steps=steps,
@@ -192,5 +205,5 @@ def peak_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_si
         recipe.loss(model, example)
     for buffer, before in memory:
         buffer.copy_(before)
-    weights = sum(parameter.numel() for parameter in parameters)
-    return int(weights * BYTES_PER_PARAMETER + sum(kept.values()) * batch_size)
+    weights = sum(BYTES_PER_PARAMETER * one.numel() if one.requires_grad else one.nbytes for one in parameters)
+    return int(weights + sum(kept.values()) * batch_size)

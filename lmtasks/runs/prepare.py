@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedModel, TrainingArguments
 
 from lmtasks.api import EVALUATION_SEED, Collate
-from lmtasks.artifacts.publish import check_can_push
+from lmtasks.artifacts.publish import check_can_push, require_shared_base
 from lmtasks.artifacts.run_folder import require_space
 from lmtasks.config.request import Request
 from lmtasks.config.training_arguments import training_arguments
@@ -85,9 +85,11 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
     model = loaded.model
     request = replace(loaded.data.request, training=fitted_arguments(loaded.data, model))
     # A checkpoint has the weights and the two moments of Adam, the run once more the weights.
-    require_space(folder, 4 * sum(parameter.nbytes for parameter in model.parameters()))
+    require_space(folder, 4 * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad))
     plan = plan_of(request, folder, loaded)
     require_steps_left(start, plan)
+    if plan.adapter and request.output.push_to_hub:
+        require_shared_base(plan.base_model)
     arguments = training_arguments(request.training, folder, plan.steps)
     plan = replace(plan, notes=(*plan.notes, *notes_on(request, start, plan, arguments)))
     prepared = Prepared(replace(loaded.data, request=request), place, model, plan, arguments)

@@ -34,9 +34,11 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         "pipeline": recipe.pipeline,
         "model_class": recipe.model_class,
         "perplexity_label": recipe.perplexity_name(request.options),
-        "base_model": request.model.model_name_or_path,
+        "base_model": plan.base_model,
+        **({"adapter": plan.adapter} if plan.adapter else {}),
         "model_type": prepared.model.config.model_type,
         "parameters": plan.parameters,
+        "trained_parameters": plan.trained_parameters,
         "data": {
             "source": plan.data,
             "column": plan.column,

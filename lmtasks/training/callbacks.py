@@ -10,12 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lmtasks.artifacts.durable import write_text
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import RunError
 from lmtasks.progress import Progress
+from lmtasks.training.rate import set_rates
+from lmtasks.training.totals import KEY
 
 BeforeStep = Callable[[int], None]
 
@@ -104,3 +106,27 @@ class LogCallback(TrainerCallback):
 
 def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
+
+
+class ResumeCallback(TrainerCallback):
+    """Where a run goes on: with the intervals that it has now, and doing nothing twice."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
+    ) -> None:
+        """Note the steps that were done before. Intervals and rates of the checkpoint may be of a shorter run."""
+        self.first = state.global_step
+        state.compute_steps(args, state.max_steps)
+        planned = state.stateful_callbacks.get(KEY, {}).get("planned", state.max_steps)
+        if planned != state.max_steps:
+            set_rates(rest["optimizer"], rest["lr_scheduler"])
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Where no step was left to do, neither save nor evaluate what the checkpoint has of the epoch's end.
+
+        Comes after the Trainer's own callback has decided what is due.
+        """
+        if state.global_step == self.first:
+            control.should_save = False
+            if any("eval_loss" in entry and entry["step"] == self.first for entry in state.log_history):
+                control.should_evaluate = False

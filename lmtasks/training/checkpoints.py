@@ -1,4 +1,4 @@
-"""Callbacks that make checkpoints what they are, and go on from them."""
+"""The callback that makes checkpoints what they are."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from lmtasks.artifacts.checkpoints import checkpoint_path, finish, retain
 from lmtasks.config.world import World
-from lmtasks.training.rate import set_rates
-from lmtasks.training.totals import KEY
 
 
 class CheckpointCallback(TrainerCallback):
@@ -49,27 +47,3 @@ class CheckpointCallback(TrainerCallback):
     def _retain(self, state: TrainerState) -> None:
         if self.limit:
             retain(self.run, state.global_step, self.limit, state.best_model_checkpoint)
-
-
-class ResumeCallback(TrainerCallback):
-    """Where a run goes on: with the intervals that it has now, and doing nothing twice."""
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
-    ) -> None:
-        """Note the steps that were done before. Intervals and rates of the checkpoint may be of a shorter run."""
-        self.first = state.global_step
-        state.compute_steps(args, state.max_steps)
-        planned = state.stateful_callbacks.get(KEY, {}).get("planned", state.max_steps)
-        if planned != state.max_steps:
-            set_rates(rest["optimizer"], rest["lr_scheduler"])
-
-    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Where no step was left to do, neither save nor evaluate what the checkpoint has of the epoch's end.
-
-        Comes after the Trainer's own callback has decided what is due.
-        """
-        if state.global_step == self.first:
-            control.should_save = False
-            if any("eval_loss" in entry and entry["step"] == self.first for entry in state.log_history):
-                control.should_evaluate = False

@@ -26,8 +26,8 @@ from lmtasks.artifacts.checkpoints import begin
 from lmtasks.artifacts.failures import OUT_OF_MEMORY
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import Interrupted, RunError, Stopped, nearest
-from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, ScheduleCallback
-from lmtasks.training.checkpoints import ResumeCallback
+from lmtasks.models.adapters import has_adapter, restore_adapter
+from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, ResumeCallback, ScheduleCallback
 from lmtasks.training.cpu_memory import kept_memory
 from lmtasks.training.early_stopping import EarlyStop
 from lmtasks.training.evaluation import evaluate_model
@@ -126,6 +126,20 @@ class RecipeTrainer(Trainer):
             begin(Path(output_dir))
         self.accelerator.wait_for_everyone()  # before another process writes its part
         super().save_model(output_dir, *arguments, **named)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """The weights of a checkpoint; the Trainer's own way with an adapter is for models that lie within peft's."""
+        if has_adapter(self.model):
+            restore_adapter(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if has_adapter(self.model):
+            assert self.state.best_model_checkpoint is not None  # else the Trainer does not ask
+            restore_adapter(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
 
     def log(self, logs: dict[str, Any], *arguments: Any) -> None:
         """The last line is of the whole run, also where the Trainer has made only its last steps."""

@@ -36,7 +36,14 @@ from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.cli.app import COMMANDS
 from lmtasks.config.request import ALWAYS
-from lmtasks.config.settings import DataSettings, ModelSettings, OutputSettings, StoppingSettings, TrainingSettings
+from lmtasks.config.settings import (
+    AdapterSettings,
+    DataSettings,
+    ModelSettings,
+    OutputSettings,
+    StoppingSettings,
+    TrainingSettings,
+)
 from lmtasks.config.training_arguments import REFUSED, training_options
 from lmtasks.errors import InputError, Interrupted, LmtasksError, RunError
 from lmtasks.testing import check_architecture, check_recipe, checks, fixtures
@@ -44,7 +51,7 @@ from lmtasks.testing import check_architecture, check_recipe, checks, fixtures
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
-SETTINGS = (DataSettings, ModelSettings, OutputSettings, StoppingSettings, TrainingSettings)
+SETTINGS = (DataSettings, ModelSettings, AdapterSettings, OutputSettings, StoppingSettings, TrainingSettings)
 SETUP = (
     "python -m venv .venv && . .venv/bin/activate && pip install . -c constraints.txt && lmtasks run masked-lm",
     "pip install tox && tox run -e py",

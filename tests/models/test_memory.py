@@ -13,8 +13,7 @@ from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.config.request import configure
 from lmtasks.errors import InputError
 from lmtasks.models import memory
-from lmtasks.models.memory import count_parameters, free_memory, require_memory
-from lmtasks.runs.load import copies_of
+from lmtasks.models.memory import copies_of, count_parameters, free_memory, require_memory
 
 CAUSAL = transformers.AutoModelForCausalLM
 
