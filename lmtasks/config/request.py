@@ -55,7 +55,6 @@ SETTINGS: dict[str, Any] = {
 
 ELSEWHERE = {
     "cache_dir": "set HF_HOME in the environment, one cache for all tools",
-    "dtype": "weights are float32, --bf16 says whether products are in bfloat16",
     "keep_linebreaks": "line breaks are always kept, without them the words of two lines run together",
     "pad_to_max_length": "examples are padded to the longest of their batch, no further",
     "streaming": "text is read from disk in small batches anyway",
@@ -63,6 +62,9 @@ ELSEWHERE = {
     "use_fast_tokenizer": "the fast tokenizer is used where there is one",
 }
 """Flags of ``run_mlm.py`` and ``run_clm.py`` that are not needed here, and what is instead."""
+
+LATER = {**options_of(AdapterSettings), "dtype": options_of(ModelSettings)["dtype"]}
+"""Settings that the records of earlier versions do not have: only where somebody set them do others have them."""
 
 _LONGEST_NAME = 255
 """Bytes of the name of a file or folder."""
@@ -147,6 +149,8 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     idle = "early_stopping_threshold" in given and "early_stopping_patience" not in given
     problems.refuse(idle, "--early_stopping_threshold means nothing alone", "add --early_stopping_patience 3")
     _refuse_idle_adapter(frozenset(given), settings["adapter"], problems)
+    fresh = settings["model"].dtype != "float32" and "model_name_or_path" not in given
+    problems.refuse(fresh, "--dtype is for checkpoints: a new model learns in float32", "leave --dtype out")
     _refuse_no_name(folder, problems)
     _require_pinned_code(settings["model"], problems)
     if "revision" in given:
@@ -315,7 +319,9 @@ def recorded_values(record: Mapping[str, Any], values: Mapping[str, Any]) -> dic
     """The options of a run, and its data unless the user names other data."""
     settings = {} if set(values) & {*DATA_SOURCES, "dataset"} else record.get("settings", {})
     data = {name: value for name, value in settings.items() if name in options_of(DataSettings)}
-    return {**record.get("options", {}), **data}
+    # In other numbers the figures would not be the run's.
+    numbers = {name: value for name, value in record.get("settings", {}).items() if name == "dtype"}
+    return {**record.get("options", {}), **data, **numbers}
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -329,23 +335,25 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def fingerprint(request: Request) -> str:
     """32 hexadecimal digits that change with anything that was asked for."""
-    asked = json.dumps([as_record(request), _words_of(request.model)], sort_keys=True, default=str)
+    files = [_words_of(request.model.add_tokens)]
+    files += [_words_of(request.adapter.peft_config)] if request.adapter.peft_config else []
+    asked = json.dumps([as_record(request), *files], sort_keys=True, default=str)
     return hashlib.blake2b(asked.encode(), digest_size=16).hexdigest()
 
 
-def _words_of(model: ModelSettings) -> str:
-    """What the file of ``--add_tokens`` holds, in short; whether it can be read is looked at elsewhere."""
+def _words_of(file: Any) -> str:
+    """What a file that a setting names holds, in short; whether it can be read is looked at elsewhere."""
     with suppress(OSError, ValueError):
-        if isinstance(model.add_tokens, str):
-            return hashlib.blake2b(Path(model.add_tokens).read_bytes(), digest_size=16).hexdigest()
+        if isinstance(file, str):
+            return hashlib.blake2b(Path(file).read_bytes(), digest_size=16).hexdigest()
     return ""
 
 
 def as_record(request: Request) -> dict[str, Any]:
     """The part of a request that ``run.json`` keeps: all that was set and matters, but for what only memory holds."""
-    adapter = vars(request.adapter) if request.adapter != AdapterSettings() else {}
-    settings = {**vars(request.data), **vars(request.model), **adapter, **vars(request.stopping)}
+    settings = {**vars(request.data), **vars(request.model), **vars(request.adapter), **vars(request.stopping)}
     left_out = {name for name, option in options_of(DataSettings).items() if option.python_only} | HOW_TO_TOKENISE
+    left_out |= {name for name, option in LATER.items() if settings[name] == option.default}
     return {
         "recipe": request.recipe.name,
         "options": asdict(request.options),

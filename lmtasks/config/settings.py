@@ -96,6 +96,9 @@ class ModelSettings:
     add_tokens: str | list[str] | None = option(
         None, help="text file with one token a line, which the vocabulary gets where it lacks them"
     )
+    dtype: Literal["auto", "float32", "bfloat16"] = option(
+        "float32", help="numbers that a checkpoint's weights are held in; auto: those of its files"
+    )
     allow_new_weights: bool = option(
         False, help="accept a checkpoint that lacks some of the model's weights, or has some that find no place in it"
     )

@@ -261,6 +261,8 @@ def _insert(model: PreTrainedModel, config: Any, name: str, revision: str) -> No
     """Put an adapter into a model, in float32, as the one that is trained."""
     if config.is_prompt_learning:
         raise ValueError(f"{config.peft_type.value} adds words to the input, which no adapter within the model can do")
+    for kind in ("target_modules", "modules_to_save"):
+        _require_modules(model, getattr(config, kind, None))
     with warnings.catch_warnings():
         # Layers that keep their weights the other way round are found by themselves.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
@@ -272,6 +274,14 @@ def _insert(model: PreTrainedModel, config: Any, name: str, revision: str) -> No
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def _require_modules(model: PreTrainedModel, names: Any) -> None:
+    """Refuse a name that no module has: peft overlooks it, as long as another one has its module."""
+    paths = [f".{path}" for path, _ in model.named_modules()]
+    for name in () if names is None or isinstance(names, str) else sorted(names):
+        if not any(path.endswith(f".{name}") for path in paths):
+            raise ValueError(f"it has no module '{name}'")
 
 
 def _restore(model: PreTrainedModel, saved: Mapping[str, torch.Tensor]) -> str | None:

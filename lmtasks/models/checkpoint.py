@@ -32,7 +32,7 @@ class LoadedModel:
     """A model and how it came to be.
 
     Args:
-        model: float32 weights, on the CPU; with the adapter in it that is trained, if one is.
+        model: on the CPU, weights in float32 unless the settings say otherwise; the adapter that is trained is in it.
         new_weights: names of the weights that the checkpoint did not have.
         grown: rows added to the embeddings for the tokenizer's tokens.
         unused: names of the checkpoint's weights that the model has no place for, sorted.
@@ -68,7 +68,7 @@ def load_model(
         return LoadedModel(adapted(_fresh(model_class, fit_to_tokenizer(config, processor)), recipe))
     name = settings.model_name_or_path
     source = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
-    model, missing, unused = pretrained(model_class, name, config=config, dtype=torch.float32, **source)
+    model, missing, unused = pretrained(model_class, name, config=config, dtype=numbers(settings), **source)
     if not settings.allow_new_weights:
         require_weights(model, missing, unused, name)
     loaded = LoadedModel(adapted(model, recipe), missing, _grow(model, processor, added), unused)
@@ -80,6 +80,11 @@ def load_model(
             "save the model with its new tokens first, or train all of it",
         )
     return loaded
+
+
+def numbers(settings: ModelSettings) -> Any:
+    """What ``from_pretrained`` is told of the numbers of the weights."""
+    return "auto" if settings.dtype == "auto" else getattr(torch, settings.dtype)
 
 
 def require_one_truth(model: PreTrainedModel, name: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from transformers import PretrainedConfig
 
 from lmtasks.config.request import Request
-from lmtasks.config.settings import AdapterSettings
+from lmtasks.config.settings import AdapterSettings, ModelSettings
 from lmtasks.errors import InputError
 from lmtasks.models.adapters import base_of
 from lmtasks.models.config import _fresh
@@ -23,23 +23,24 @@ _ROOT = Path("/")
 """Where ``proc`` and ``sys`` lie."""
 
 
-def require_memory(model_class: Any, config: PretrainedConfig, copies: int) -> None:
+def require_memory(model_class: Any, config: PretrainedConfig, copies: int, size: int = 4) -> None:
     """Refuse a model that does not fit into the memory of this machine, before any of it is taken.
 
     Args:
-        copies: how often numbers in float32, one for each parameter, are held: the weights, in training on a CPU
-            their gradients, with Adam two moments more.
+        copies: how often a number for each parameter is held: the weights, in training on a CPU their gradients,
+            with Adam two moments more.
+        size: bytes of a number.
 
     Raises:
         InputError: says how much the model takes, and how much there is.
     """
     parameters, free = count_parameters(model_class, config), free_memory()
-    if parameters is None or free is None or 4 * copies * parameters <= free:
+    if parameters is None or free is None or size * copies * parameters <= free:
         return
     held = ("weights", "gradients", "two moments of Adam")[: min(copies, 3)]
     raise InputError(
         f"a {config.model_type} model of {parameters:,} parameters does not fit into memory: {', '.join(held)}"
-        f" take {4 * copies * parameters / GIB:,.1f} GiB, {free / GIB:,.1f} GiB are free",
+        f" take {size * copies * parameters / GIB:,.1f} GiB, {free / GIB:,.1f} GiB are free",
         "take a smaller model, or a machine with more memory",
     )
 
@@ -55,6 +56,13 @@ def copies_of(request: Request, training: bool) -> int:
         return 1
     adam = str(settings.get("optim") or "adamw_torch").startswith("adamw_torch")
     return 4 if adam and "bit" not in str(settings.get("optim")) else 2
+
+
+def size_of(settings: ModelSettings, config: PretrainedConfig) -> int:
+    """Bytes of one of the model's numbers; where its files have to be asked, as the configuration says."""
+    saved = getattr(config, "dtype", None)
+    kind = saved if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    return kind.itemsize if isinstance(kind, torch.dtype) else 4
 
 
 def count_parameters(model_class: Any, config: PretrainedConfig) -> int | None:

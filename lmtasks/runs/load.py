@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from typing import Any
 
+import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from lmtasks.api import Batch, BlockOptions, resolve
@@ -15,10 +15,11 @@ from lmtasks.config.request import Request
 from lmtasks.data.corpus import TEXT, Corpus, load_sources
 from lmtasks.data.examples import EncodedCorpus, chat_renderer, encode_corpus, one_example
 from lmtasks.errors import InputError
+from lmtasks.models.adapters import has_adapter
 from lmtasks.models.added_tokens import AddedTokens, add_to
 from lmtasks.models.checkpoint import LoadedModel, load_model
 from lmtasks.models.config import fit_to_tokenizer, load_config, usable_length
-from lmtasks.models.memory import copies_of, require_memory
+from lmtasks.models.memory import copies_of, require_memory, size_of
 from lmtasks.models.processor import load_processor, train_processor
 from lmtasks.runs.checks import check_first_loss, check_model, run_head_alone
 
@@ -67,10 +68,9 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
     Raises:
         InputError: something is missing or does not fit; nothing was written.
     """
+    copies, model_class = copies_of(request, training), resolve(request.recipe.model_class)
     data = load_data(
-        request,
-        training,
-        partial(require_memory, resolve(request.recipe.model_class), copies=copies_of(request, training)),
+        request, training, lambda config: require_memory(model_class, config, copies, size_of(request.model, config))
     )
     check_data(data)
     request, recipe, evaluation = data.request, data.request.recipe, data.encoded.evaluation
@@ -80,6 +80,11 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
         for name, examples in data.encoded.evaluations.items()
     ]
     loaded = load_model(request.model, recipe, data.config, data.processor, request.seed, data.added, request.adapter)
+    if training and loaded.model.dtype == torch.float16:
+        raise InputError(
+            f"the weights of '{request.model.model_name_or_path}' are float16, in which small gradients are nothing",
+            "--dtype bfloat16, or leave --dtype out for float32",
+        )
     check_model(request, data.processor, loaded.model, evaluation, example, training=training)
     notes = [*data.notes, *_model_notes(loaded)]
     if training and not request.model.model_name_or_path:
@@ -139,5 +144,7 @@ def _model_notes(loaded: LoadedModel) -> Iterator[str]:
     for names, what in ((loaded.new_weights, "are new"), (loaded.unused, "of the checkpoint have no use here")):
         if names:
             yield f"{len(names)} weights {what}: {', '.join(names[:3])}"
+    if loaded.model.dtype != torch.float32 and not has_adapter(loaded.model):
+        yield f"weights in {str(loaded.model.dtype)[6:]} lose steps of less than 1/256 of them; float32 does not"
     if loaded.grown:
         yield f"embeddings grown by {loaded.grown} rows for the tokenizer's tokens"

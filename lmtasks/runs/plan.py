@@ -22,8 +22,8 @@ from lmtasks.models.processor import vocabulary
 from lmtasks.runs.excerpts import column_name, first_text
 from lmtasks.runs.load import Loaded
 
-BYTES_PER_PARAMETER = 16
-"""float32 weight, gradient, and the two moments of Adam."""
+HELD = 4
+"""Numbers for each weight that is trained: itself, its gradient, and the two moments of Adam."""
 
 UNTOLD = ("rows", "unit", "bytes", "unknown", "special", "duplicates", "fingerprint")
 """Sizes of a split that are told otherwise, or only in notes."""
@@ -205,5 +205,5 @@ def peak_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_si
         recipe.loss(model, example)
     for buffer, before in memory:
         buffer.copy_(before)
-    weights = sum(BYTES_PER_PARAMETER * one.numel() if one.requires_grad else one.nbytes for one in parameters)
+    weights = sum(HELD * one.nbytes if one.requires_grad else one.nbytes for one in parameters)
     return int(weights + sum(kept.values()) * batch_size)

@@ -10,6 +10,7 @@ from lmtasks.api import resolve
 from lmtasks.data.examples import one_example
 from lmtasks.errors import RunError
 from lmtasks.models.architectures import adapted
+from lmtasks.models.checkpoint import pretrained
 from lmtasks.models.document_mask import isolate
 from lmtasks.models.forward import in_mode
 from lmtasks.runs.prepare import Prepared
@@ -24,9 +25,8 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
     """
     request = prepared.request
     batch = one_example(request, prepared.processor, prepared.data.encoded.evaluation, "held-out")
-    saved = resolve(request.recipe.model_class).from_pretrained(
-        prepared.folder, trust_remote_code=request.model.trust_remote_code, dtype=torch.float32
-    )
+    how = {"trust_remote_code": request.model.trust_remote_code, "dtype": model.dtype}
+    saved, _, _ = pretrained(resolve(request.recipe.model_class), str(prepared.folder), **how)
     saved = adapted(saved, request.recipe)
     if "document_ids" in batch:
         isolate(saved, request.recipe)

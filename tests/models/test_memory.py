@@ -11,9 +11,10 @@ import transformers
 
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.config.request import configure
+from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError
 from lmtasks.models import memory
-from lmtasks.models.memory import copies_of, count_parameters, free_memory, require_memory
+from lmtasks.models.memory import copies_of, count_parameters, free_memory, require_memory, size_of
 
 CAUSAL = transformers.AutoModelForCausalLM
 
@@ -164,3 +165,21 @@ def test_a_model_of_a_hundred_billion_parameters_is_refused_before_anything_is_b
     assert "parameters does not fit into memory: weights" in refused.err
     assert refused.err.splitlines()[-1] == "hint: take a smaller model, or a machine with more memory"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_half_as_large_numbers_take_half_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = gpt2()
+    assert [size_of(ModelSettings(dtype=kind), config) for kind in ("float32", "bfloat16", "auto")] == [4, 2, 4]
+    config.dtype = torch.bfloat16
+    assert size_of(ModelSettings(dtype="auto"), config) == 2
+    count = count_parameters(CAUSAL, config)
+    assert count is not None
+    monkeypatch.setattr(memory, "free_memory", lambda: 2 * count)
+    require_memory(CAUSAL, config, 1, 2)
+    with pytest.raises(InputError, match="does not fit into memory"):
+        require_memory(CAUSAL, config, 1)
+
+
+def test_an_adapter_holds_the_weights_only_once() -> None:
+    values = {"model_name_or_path": "some/model", "use_peft": True, "use_cpu": True}
+    assert copies_of(configure(CAUSAL_LM, values), training=True) == 1
