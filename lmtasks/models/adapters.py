@@ -7,6 +7,7 @@ They lie within the model itself (transformers' ``add_adapter``), not around it:
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -304,16 +305,17 @@ def _restore(model: PreTrainedModel, saved: Mapping[str, torch.Tensor]) -> str |
 @contextmanager
 def _settings_told(model: PreTrainedModel) -> Iterator[None]:
     """What peft says of settings that do not fit a model, in two lines."""
+    linear = dict.fromkeys(
+        path.rpartition(".")[2]
+        for path, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+    )
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, ImportError) as error:
-        told = first_line(error)
-        linear = dict.fromkeys(
-            path.rpartition(".")[2]
-            for path, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
-        )
+        told = re.sub(r"^\[PEFT:[^]]*\] ", "", first_line(error))
+        fit = [name for name in linear if f"'{name}'" not in told]
         raise InputError(
-            f"no such adapter for a {model.config.model_type} model: {told[:200]}",
-            f"its linear layers are {', '.join(linear)}; --lora_target_modules all-linear takes all of them",
+            f"no such adapter for a {model.config.model_type} model: {told.split('. ')[0]}",
+            f"--lora_target_modules with some of its linear layers: {' '.join(fit)}",
         ) from error

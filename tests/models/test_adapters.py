@@ -231,7 +231,11 @@ def test_weights_that_do_not_fit_are_refused(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message", "hint"),
     [
-        ({"lora_target_modules": ["query_key"]}, "no such adapter for a llama model: .*query_key", "q_proj, k_proj"),
+        (
+            {"lora_target_modules": ["query_key"]},
+            "no such adapter for a llama model: .*query_key",
+            "q_proj k_proj v_proj",
+        ),
         ({"lora_target_modules": ["q_proj", "v_porj"]}, "no such adapter for a llama model: .*v_porj", "v_proj"),
         ({"lora_modules_to_save": ["nothing"]}, "no such adapter for a llama model: .*nothing", "q_proj"),
         ({"peft_config": "{'peft_type': 'NOPE'}"}, "--peft_config: unknown 'NOPE'", "documentation"),
