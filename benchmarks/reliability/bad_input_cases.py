@@ -103,6 +103,13 @@ def commands() -> Iterator[Bad]:
         "push good.txt me/it",
         "push @run me/it --branch x",
         "push @run me/it",
+        "merge",
+        "merge @run",
+        "merge @run new",
+        "merge @gpt2 new",
+        "merge ./gone new",
+        "merge @run good.txt",
+        "merge @run new --recipe nothing",
         "evaluate",
         "evaluate ./gone",
         "evaluate good.txt",
@@ -210,6 +217,21 @@ def flags() -> Iterator[Bad]:
         "--do_train false",
         "--dataloader_drop_last --max_train_samples 3",
         "--push_to_hub --hub_model_id me/it",
+        "--use_peft --lora_r 0",
+        "--use_peft --lora_r many",
+        "--use_peft --lora_dropout 1",
+        "--use_peft --lora_target_modules nothing",
+        "--use_peft --lora_target_modules query valeu",
+        "--use_peft --lora_modules_to_save nothing",
+        "--use_peft --lora_task_type NOTHING",
+        "--lora_alpha 3",
+        "--use_dora",
+        "--peft_config gone.yaml",
+        "--peft_config good.txt",
+        "--peft_config good.txt --lora_r 3",
+        "--use_peft maybe",
+        "--dtype float8",
+        "--dtype float16",
         "--push_to_hub --hub_model_id 'me it'",
         "--overwrite_output_dir --resume_from_checkpoint true",
         "--stride 4",
@@ -759,6 +781,9 @@ def calls() -> Iterator[Bad]:
     yield Bad("call: evaluate of no model", lambda shelf: _lmtasks().evaluate("./gone"))
     yield Bad("call: evaluate on pairs", lambda shelf: _lmtasks().evaluate(shelf.path("gpt2"), eval_dataset=[(1, 2)]))
     yield Bad("call: push of no run", lambda shelf: _lmtasks().push("./gone", "me/it"))
+    yield Bad("call: merge into a number", lambda shelf: _lmtasks().merge(shelf.path("run"), 5))
+    yield Bad("call: merge of a number", lambda shelf: _lmtasks().merge(5, "new"))
+    yield Bad("call: merge into a NUL", lambda shelf: _lmtasks().merge(shelf.path("run"), "a\0b"))
     yield Bad("call: push to a number", lambda shelf: _lmtasks().push(shelf.path("run"), 5))
 
 

@@ -94,6 +94,7 @@ def push(
     """
     if create_pr and revision not in (None, "main"):
         raise InputError("a pull request is always made to the branch 'main'", "leave out --revision or --create_pr")
+    _require_id(repo_id)
     options = {"private": private, "create_pr": create_pr, "revision": revision, "commit_message": commit_message}
     folder, command = Path(run_dir), _command(str(run_dir), repo_id, options)
     if (record := _finished_record(folder)).get("adapter"):
@@ -147,11 +148,7 @@ def check_can_push(repo_id: str) -> None:
     Raises:
         InputError: a bad repository id, offline mode, or no token.
     """
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        hint = "NAMESPACE/NAME of letters, digits, '-', '_' and '.', such as my-name/my-model"
-        raise InputError(f"'{repo_id}' cannot be the id of a repository", hint) from error
+    _require_id(repo_id)
     if constants.HF_HUB_OFFLINE:
         raise InputError(
             "cannot publish offline: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set",
@@ -159,6 +156,14 @@ def check_can_push(repo_id: str) -> None:
         )
     if not get_token():
         raise InputError("cannot publish without a Hub token", "log in with `hf auth login`, or set HF_TOKEN")
+
+
+def _require_id(repo_id: Any) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        hint = "NAMESPACE/NAME of letters, digits, '-', '_' and '.', such as my-name/my-model"
+        raise InputError(f"'{repo_id}' cannot be the id of a repository", hint) from error
 
 
 def require_shared_base(base: str | None) -> None:

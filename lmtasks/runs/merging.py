@@ -48,6 +48,8 @@ def merge(adapter: str | Path, output_dir: str | Path, *, recipe: str | None = N
         InputError: no adapter, one that cannot be merged, or a folder that holds something.
         RunError: what was saved is not what the adapter makes.
     """
+    if not isinstance(output_dir, str | Path) or not str(output_dir).strip() or "\0" in str(output_dir):
+        raise InputError(f"{output_dir!r} is no name of a folder", "name a new folder")
     name, folder = str(adapter), Path(output_dir)
     if not is_bare(folder):
         raise InputError(f"'{folder}' holds something already", "choose a new folder")

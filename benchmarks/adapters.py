@@ -1,0 +1,193 @@
+"""An adapter against training the whole model: weights, checkpoint, memory, and time of a step.
+
+    python benchmarks/adapters.py [--rounds 3] [--steps 8] [--quick]
+
+The model is DistilRoBERTa's shape, trained on the embedded text by the recipe masked-lm; the adapter is LoRA of rank 16
+on every linear layer. "Trainer with peft" is the way of its documentation: the model wrapped by ``get_peft_model``,
+the Trainer, its collator, the loss of the model, default arguments.
+
+Each figure comes from a process of its own, on a CPU; contestants alternate, times are medians of the rounds. Memory
+is the most anonymous memory (``RssAnon``) in training, above what there was before the model was made; a checkpoint is
+weights and optimizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from measuring import alternated, described, print_table
+from peft import LoraConfig, get_peft_model
+from training_step import (
+    CASES,
+    Case,
+    Clock,
+    Effort,
+    Text,
+    guides_rows,
+    model_of,
+    our_arguments,
+    our_collator,
+    our_trainer,
+    text_of,
+)
+from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
+
+from lmtasks.api import EVALUATION_SEED
+from lmtasks.config.settings import AdapterSettings
+from lmtasks.data.dataset import ExampleDataset
+from lmtasks.models.adapters import add_adapter
+from lmtasks.models.lm_head import separate_head
+from lmtasks.training.cpu_memory import kept_memory
+
+STATUS = Path("/proc/self/status")
+RANK = 16
+CONTESTANTS = ("whole model", "adapter", "Trainer with peft")
+WANTED = {"weights trained": 0.02, "checkpoint": 0.03, "memory": 0.5, "step": 0.6}
+"""The most that an adapter may take, as a share: of the whole model's, and the step of the Trainer's with peft."""
+
+
+class Memory(threading.Thread):
+    """The most anonymous memory since it was started, above what there was then, in MiB; looked at every 2 ms."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.before = self.most = anonymous()
+
+    def run(self) -> None:
+        """Look, for as long as the process lives."""
+        while True:
+            self.most = max(self.most, anonymous())
+            time.sleep(0.002)
+
+    @property
+    def peak(self) -> float:
+        """MiB."""
+        return (self.most - self.before) / 2**10
+
+
+def anonymous() -> int:
+    """KiB."""
+    return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("RssAnon"))
+
+
+def measured(contestant: str, case: Case, effort: Effort, place: Path) -> dict[str, float]:
+    """The figures of one contestant, in this process."""
+    text = text_of(case, effort)
+    memory, clock = Memory(), Clock(effort)
+    memory.start()
+    make = with_peft if contestant == CONTESTANTS[2] else partial(with_lmtasks, adapter=contestant == CONTESTANTS[1])
+    trainer = make(case, text, effort, place, clock)
+    with kept_memory(effort.device):
+        trainer.train()
+    peak = memory.peak
+    trained = sum(one.numel() for one in trainer.model.parameters() if one.requires_grad)
+    every = sum(one.numel() for one in trainer.model.parameters())
+    trainer.model.save_pretrained(place / "saved")
+    torch.save(trainer.optimizer.state_dict(), place / "saved" / "optimizer.pt")
+    size = sum(path.stat().st_size for path in (place / "saved").iterdir())
+    return {"weights trained": trained / every, "checkpoint": size / 2**20, "memory": peak, "step": clock.seconds}
+
+
+def with_lmtasks(case: Case, text: Text, effort: Effort, place: Path, clock: Clock, *, adapter: bool) -> Any:
+    """lmtasks' Trainer, with an adapter as a run adds it, or without."""
+    model = model_of(case, text.tokenizer)
+    if adapter:
+        add_adapter(model, case.recipe, AdapterSettings(use_peft=True, lora_r=RANK), "base", "main")
+    example = our_collator(case, text, effort, training=False)([ExampleDataset(text.evaluation, EVALUATION_SEED)[0]])
+    reason = separate_head(model, {name: value for name, value in example.items() if name != "labels"})
+    assert reason is None, reason
+    return our_trainer(
+        case, text, effort, place, model, our_arguments(case, model, effort, effort.steps, bf16=None), clock
+    )
+
+
+def with_peft(case: Case, text: Text, effort: Effort, place: Path, clock: Clock) -> Any:
+    """The Trainer with a model that peft has wrapped."""
+    tokenizer = text.tokenizer
+    config = LoraConfig(r=RANK, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear")
+    arguments = TrainingArguments(
+        output_dir=str(place / "peft"),
+        max_steps=effort.steps,
+        per_device_train_batch_size=effort.batch,
+        use_cpu=True,
+        save_strategy="no",
+        disable_tqdm=True,
+        report_to="none",
+    )
+    return Trainer(
+        model=get_peft_model(model_of(case, tokenizer), config),
+        args=arguments,
+        train_dataset=guides_rows(case, text, effort),
+        data_collator=DataCollatorForLanguageModeling(tokenizer=tokenizer, mlm_probability=0.15),
+        callbacks=[clock],
+    )
+
+
+def elsewhere(contestant: str, words: list[str]) -> dict[str, float]:
+    """The figures of one contestant, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, *words, "--measure", contestant], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def rows(figures: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """The table."""
+    whole, adapter, peft = (figures[name] for name in CONTESTANTS)
+    shares = {
+        "weights trained": adapter["weights trained"],
+        "checkpoint": adapter["checkpoint"] / whole["checkpoint"],
+        "memory": adapter["memory"] / whole["memory"],
+        "step": adapter["step"] / peft["step"],
+    }
+    units = {"weights trained": "{:.2%}", "checkpoint": "{:.1f} MiB", "memory": "{:.0f} MiB", "step": "{:.3f} s"}
+    return [
+        [what, *(units[what].format(one[what]) for one in (whole, adapter, peft)), f"{shares[what]:.3f}", f"{most:g}"]
+        for what, most in WANTED.items()
+    ]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--quick", action="store_true", help="a tiny model, to see that it works")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    typed = parser.parse_args()
+    device = torch.device("cpu")
+    effort = Effort(device, typed.rounds, typed.steps, warmup=3, batch=8, length=128, loss_steps=0)
+    case = CASES[0]
+    if typed.quick:
+        case = replace(case, shape=replace(case.shape, layers=1, hidden=64, vocabulary=600))
+        effort = replace(effort, rounds=1, batch=2, length=16, documents=20)
+    if typed.measure:
+        with tempfile.TemporaryDirectory() as place:
+            print(json.dumps(measured(typed.measure, case, effort, Path(place))))
+        return
+    words = ["--steps", str(effort.steps), *(["--quick"] if typed.quick else [])]
+    found = alternated({name: partial(elsewhere, name, words) for name in CONTESTANTS}, effort.rounds)
+    medians = {name: {what: median(one[what] for one in rounds) for what in WANTED} for name, rounds in found.items()}
+    header = ("", *CONTESTANTS, "adapter's share", "wanted, at most")
+    print_table(f"{case.name}, LoRA of rank {RANK}, {described(device)}", header, rows(medians))
+    print("\nThe share is of the whole model's; that of the step is of the Trainer's with peft.")
+
+
+if __name__ == "__main__":
+    main()
