@@ -96,9 +96,11 @@ def _config(name: str, revision: str) -> dict[str, Any] | None:
 
 def _from_hub(name: str, revision: str) -> str | None:
     """The file of an adapter's configuration; None where there is none, and where the model is for others to miss."""
-    if is_local(name) or isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+    if is_local(name):
         return None
     try:
+        if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+            return None  # a whole model
         return hf_hub_download(name, CONFIG, revision=revision)
     except LocalEntryNotFoundError as error:  # and it is not known either whether there is one
         if constants.HF_HUB_OFFLINE:

@@ -171,6 +171,7 @@ def test_what_is_no_adapter_has_no_base(model_folders: dict[str, Path], tmp_path
     assert base_of(str(model_folders["gpt2"])) is None
     assert base_of("nobody/nothing") is None, "offline, and not in the cache"
     assert base_of("./nowhere") is None
+    assert base_of("no\nid") is None, "for others to refuse"
     whole = shutil.copytree(model_folders["gpt2"], tmp_path / "whole")
     (whole / "adapter_config.json").write_text("{}")
     assert base_of(str(whole)) is None, "a whole model, whatever lies beside it"
