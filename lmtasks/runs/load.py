@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from lmtasks.api import Batch, BlockOptions, resolve
+from lmtasks.api import Batch, BlockOptions, resolve, target_counts
+from lmtasks.config.evaluation_sets import check_names
 from lmtasks.config.request import Request
 from lmtasks.data.corpus import TEXT, Corpus, load_sources
 from lmtasks.data.examples import EncodedCorpus, chat_renderer, encode_corpus, one_example
@@ -80,11 +81,13 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
         one_example(request, data.processor, examples, f"{kind} {name}".strip())
         for name, examples in data.encoded.evaluations.items()
     ]
+    terms = target_counts(recipe.targets(example))
+    check_names(filter(None, data.encoded.evaluations), filter(None, terms))
     loaded = load_model(request.model, recipe, data.config, data.processor, request.seed, data.added)
     check_model(request, data.processor, loaded.model, evaluation, example, training=training)
     notes = [*data.notes, *_model_notes(loaded)]
     if training and not request.model.model_name_or_path:
-        notes.append(check_first_loss(loaded.model, recipe, example))
+        notes.append(check_first_loss(loaded.model, request.bound, example))
     notes += run_head_alone(request, loaded.model, evaluation, example)
     return Loaded(data, loaded.model, example, tuple(notes))
 
