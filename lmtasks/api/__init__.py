@@ -4,6 +4,20 @@ from lmtasks.api.architecture import Architecture
 from lmtasks.api.blocks import Blocks, stack, template_tokens
 from lmtasks.api.format import Format, Reading
 from lmtasks.api.hookspecs import hookimpl
+from lmtasks.api.losses import (
+    SOLE,
+    LossSums,
+    LossTerm,
+    has_targets,
+    knowing,
+    loss_terms,
+    require_counted,
+    target_counts,
+    target_ids,
+    weigh,
+    weighted_mean,
+    weighted_sum,
+)
 from lmtasks.api.medium import Documents, Examples, Layout, Medium, ReadSettings
 from lmtasks.api.options import NUMBER, Option, convert, describe, option, options_of
 from lmtasks.api.recipe import (
@@ -15,7 +29,6 @@ from lmtasks.api.recipe import (
     BlockOptions,
     Collate,
     Example,
-    LossSums,
     Recipe,
     Starter,
     TokenizerSpec,
@@ -29,6 +42,7 @@ __all__ = [
     "HEAVY",
     "NAME",
     "NUMBER",
+    "SOLE",
     "TOKENIZER",
     "UNICODE",
     "Architecture",
@@ -42,6 +56,7 @@ __all__ = [
     "Format",
     "Layout",
     "LossSums",
+    "LossTerm",
     "Medium",
     "Option",
     "ReadSettings",
@@ -52,11 +67,20 @@ __all__ = [
     "WordSegmenter",
     "convert",
     "describe",
+    "has_targets",
     "hookimpl",
+    "knowing",
+    "loss_terms",
     "option",
     "options_of",
+    "require_counted",
     "resolve",
     "source_of",
     "stack",
+    "target_counts",
+    "target_ids",
     "template_tokens",
+    "weigh",
+    "weighted_mean",
+    "weighted_sum",
 ]

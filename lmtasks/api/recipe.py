@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from lmtasks.api.losses import LossSums, Targets
 from lmtasks.api.options import option, options_of
 from lmtasks.api.references import Reference, defer, require_reference
 
@@ -54,9 +55,6 @@ Batch = dict[str, Any]
 
 Collate = Callable[[list[Example]], Batch]
 """Examples to a batch."""
-
-LossSums = tuple["torch.Tensor", "torch.Tensor"] | tuple["torch.Tensor", "torch.Tensor", Mapping[str, "torch.Tensor"]]
-"""Sum of the losses in nats, number of targets and, optionally, further sums for the metrics, of any shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +125,9 @@ class Recipe:
             example depends on seed, epoch and example alone. ``training`` is false for evaluation.
         loss: (model, batch) to sum of losses and number of targets, both scalar tensors, and never a
             mean: only the runner divides, over the whole global batch. A third item may name further
-            sums that the metrics use (``{"correct": ...}``).
+            sums that the metrics use (``{"correct": ...}``). In place of sum and number there may be several
+            :class:`lmtasks.LossTerm` by name, each with a number and a weight of its own. A function that needs
+            three arguments gets the options as the third.
         model_class: ``"module:Class"``, an Auto class or a model class.
         model_types: those of the Auto class that the recipe can train; all when there are none.
         medium: what the documents are; None: text.
@@ -139,7 +139,8 @@ class Recipe:
             ``transformers.Pipeline`` of the recipe's own.
         attention: what a position may see; the runner proves it before training. None: not checked.
         targets: batch to the ids of its targets, int [targets]; their number is the divisor, and has to be known
-            before the first of several accumulated batches goes backwards: without the model.
+            before the first of several accumulated batches goes backwards: without the model. Where the loss has
+            terms, ids or a number for each, by name; the first term is the one that perplexity is of.
         before_step: (model, options, steps done), called before every optimiser step, for what changes in the
             model as training goes on. All it knows is the number of steps, so a resumed run goes on alike.
         views: (tokenizer, options) to further ways of cutting the evaluation text, by name. The same text is
@@ -169,7 +170,7 @@ class Recipe:
     options: type
     preprocess: Callable[[Any, Any], Blocks | Layout] | Reference
     collator: Callable[[Any, Any, bool], Collate] | Reference
-    loss: Callable[[torch.nn.Module, Batch], LossSums] | Reference
+    loss: Callable[..., LossSums] | Reference
     model_class: str
     pipeline: str
     model_types: Sequence[str] = ()
@@ -177,7 +178,7 @@ class Recipe:
     processor: str = TOKENIZER
     new_processor: Callable[[PretrainedConfig, Any], Any] | Reference | None = None
     attention: Literal["causal", "bidirectional"] | None = None
-    targets: Callable[[Batch], torch.Tensor] | Reference = lambda batch: batch["labels"][batch["labels"] != -100]
+    targets: Callable[[Batch], Targets] | Reference = lambda batch: batch["labels"][batch["labels"] != -100]
     before_step: Callable[[torch.nn.Module, Any, int], None] | Reference | None = None
     views: Callable[[Any, Any], Mapping[str, Blocks]] | Reference = lambda processor, options: {}
     metrics: Sequence[str] = ("lmtasks.metrics:Perplexity",)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lmtasks.config.evaluation_sets import set_names, set_of
@@ -44,25 +45,27 @@ def figure_lines(metrics: Mapping[str, float], perplexity_name: str) -> list[str
         name, plain = set_of(figure, sets)
         own[name][plain] = value
     told = {name: own[name] for name in sets} or own
+    terms = [figure.removeprefix("eval_") for figure in own[""] if re.fullmatch("eval_.+_loss", figure)]
     rows = {
         f"{name} {row}".strip(): text
         for name, figures in told.items()
-        for row, text in _rows(figures, perplexity_name).items()
+        for row, text in _rows(figures, perplexity_name, terms).items()
     }
     width = max(14, *map(len, rows))
     return [f"{row:<{width}} {text}" for row, text in rows.items()]
 
 
-def _rows(metrics: Mapping[str, float], perplexity_name: str) -> dict[str, str]:
-    """The figures of one set in words."""
+def _rows(metrics: Mapping[str, float], perplexity_name: str, terms: Sequence[str]) -> dict[str, str]:
+    """The figures of one set in words; ``terms`` are what the means of a loss's terms are called."""
     loss, unigram = metrics["eval_loss"], metrics.get("unigram_loss")
     than = ""
-    if unigram is not None:
+    if unigram is not None and not terms:
         side = "below" if loss <= unigram else "ABOVE"
         than = f", {abs(unigram - loss):.2f} {side} the unigram baseline of {unigram:.2f}"
     named = f" ({perplexity_name})" * (perplexity_name != "perplexity")
     rows = {
-        "loss": f"{loss:.4f} nats per target{than}",
+        "loss": f"{loss:.4f}, the weighted sum of its terms" if terms else f"{loss:.4f} nats per target{than}",
+        **{name.replace("_", " "): f"{metrics.get(f'eval_{name}', metrics.get(name)):.4g}" for name in terms},
         "perplexity": f"{metrics['perplexity']:.2f}{named}" if "perplexity" in metrics else "",
         "accuracy": f"{metrics['accuracy']:.1%}" if "accuracy" in metrics else "",
         "bits per byte": f"{metrics['bits_per_byte']:.3f}" if "bits_per_byte" in metrics else "",
@@ -72,7 +75,7 @@ def _rows(metrics: Mapping[str, float], perplexity_name: str) -> dict[str, str]:
     for view in views:
         rows[f"{view} loss"] = f"{metrics[f'{view}_loss']:.4f} nats per target"
         rows[f"{view} perplexity"] = f"{metrics[f'{view}_perplexity']:.2f}"
-    told = ("perplexity", "accuracy", "bits_per_byte", "unigram_loss", "epoch", "total_flos")
+    told = ("perplexity", "accuracy", "bits_per_byte", "unigram_loss", "epoch", "total_flos", *terms)
     others = ("train_", "eval_", *(f"{view}_" for view in views))
     own = [name for name in metrics if name not in told and not name.startswith(others)]
     rows |= {name.replace("_", " "): f"{metrics[name]:.4g}" for name in own}

@@ -8,11 +8,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lmtasks.api import TOKENIZER, Option, Recipe, convert, options_of
+from lmtasks.api import TOKENIZER, Option, Recipe, convert, knowing, options_of
 from lmtasks.config.mix import read_mix
 from lmtasks.config.settings import (
     HOW_TO_TOKENISE,
@@ -93,6 +94,11 @@ class Request:
     training: Mapping[str, Any]
     given: frozenset[str]
     sample: str | None
+
+    @cached_property
+    def bound(self) -> Recipe:
+        """The recipe with a loss that is called with model and batch, whether or not it wants the options."""
+        return replace(self.recipe, loss=knowing(self.recipe.loss, self.options))
 
     @property
     def seed(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from lmtasks.api import EVALUATION_SEED, Batch, BlockOptions, Blocks, Examples, Layout
+from lmtasks.api import EVALUATION_SEED, Batch, BlockOptions, Blocks, Examples, Layout, has_targets
 from lmtasks.config.evaluation_sets import UNNAMED, check_names
 from lmtasks.config.mix import read_mix
 from lmtasks.config.request import Request
@@ -162,7 +162,7 @@ def one_example(request: Request, processor: Any, examples: Examples, name: str)
     dataset = ExampleDataset(examples, EVALUATION_SEED)
     for number in examples.longest_first():
         batch = collate([dataset[number]])
-        if request.recipe.targets(batch).numel():
+        if has_targets(request.recipe.targets(batch)):
             return batch
     medium = (request.recipe.medium or TEXT).name
     raise InputError(

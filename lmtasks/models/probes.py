@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from lmtasks.api import Batch, Recipe
+from lmtasks.api import Batch, Recipe, has_targets, weighted_mean, weighted_sum
 from lmtasks.errors import InputError, first_line
 from lmtasks.models.adapters import thawed
 from lmtasks.models.architectures import architecture_of, with_gradients
@@ -148,7 +148,7 @@ def probe_short(model: PreTrainedModel, recipe: Recipe, batch: Batch, number: in
         batch: an example of them, as the recipe collates it for evaluation.
         number: how many blocks come before them.
     """
-    if recipe.targets(batch).numel():
+    if has_targets(recipe.targets(batch)):
         thing = f"the last {batch['input_ids'].shape[1]} tokens of the evaluation text, less than a block"
         with _explained(thing, f"--max_eval_samples {number} leaves them out"), measuring(model), sparse(model):
             recipe.loss(model, batch)
@@ -163,8 +163,8 @@ def probe_padding(model: PreTrainedModel, recipe: Recipe, alone: Iterable[Batch]
     """
     try:
         with measuring(model):
-            apart = sum(float(recipe.loss(model, batch)[0]) for batch in alone)
-            padded = float(recipe.loss(model, together)[0])
+            apart = sum(float(weighted_sum(recipe.loss(model, batch))) for batch in alone)
+            padded = float(weighted_sum(recipe.loss(model, together)))
         # A loss that is no number tells nothing about padding, and is told of where it matters.
         alike = math.isclose(apart, padded, rel_tol=1e-4) or not math.isfinite(apart + padded)
         reason = "" if alike else "its losses depend on the padding"
@@ -219,5 +219,4 @@ def probe_first_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> tu
 def _mean_loss(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> float:
     """Nats per target, 0 without targets."""
     with measuring(model):
-        total, count = recipe.loss(model, batch)[:2]
-    return float(total) / max(int(count), 1)
+        return weighted_mean(recipe.loss(model, batch))

@@ -58,7 +58,7 @@ def _figures(data: Data, model: PreTrainedModel) -> dict[str, bool | None]:
     for name, examples in data.encoded.evaluations.items():
         example = one_example(data.request, data.processor, examples, f"held-out {name}".strip())
         dataset = ExampleDataset(examples, EVALUATION_SEED)
-        own = figures_to_come(model, data.request.recipe, dataset, example)
+        own = figures_to_come(model, data.request.bound, dataset, example)
         # The first set's are there under plain names, too.
         known |= {} if known else own
         known |= {f"{name}_{figure}": better for figure, better in own.items()} if name else {}

@@ -37,7 +37,7 @@ def check_model(
     Raises:
         InputError: the model cannot do what the recipe needs.
     """
-    recipe = request.recipe
+    recipe = request.bound
     probe(model, recipe, example, training=training)
     if not isinstance(examples, Packed) or examples.blocks.line_by_line:
         chosen = _of_different_lengths(ExampleDataset(examples, EVALUATION_SEED))

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from lmtasks.api import EVALUATION_SEED, Examples
+from lmtasks.api import EVALUATION_SEED, Examples, target_counts
 from lmtasks.config.evaluation_sets import PLAIN, in_set
 from lmtasks.config.request import Request
 from lmtasks.data.dataset import ExampleDataset
+from lmtasks.data.examples import one_example
 from lmtasks.data.text.packing import Packed
 from lmtasks.progress import stage
 from lmtasks.training.evaluation import evaluate_model
@@ -37,7 +38,7 @@ def _of_set(
         with stage(f"evaluating {name}".strip() + what, len(seen), "examples") as progress:
             return evaluate_model(
                 model,
-                request.recipe,
+                request.bound,
                 ExampleDataset(seen, EVALUATION_SEED),
                 request.recipe.collator(processor, request.options, False),
                 int(request.training["per_device_eval_batch_size"]),
@@ -45,7 +46,9 @@ def _of_set(
             )
 
     plain = figures("", examples)
-    named = {f"eval_{figure}" if figure in PLAIN else figure: value for figure, value in plain.items()}
+    terms = target_counts(request.recipe.targets(one_example(request, processor, examples, "evaluation")))
+    eval_names = {*PLAIN, *(f"{term}_loss" for term in terms if term)}
+    named = {f"eval_{figure}" if figure in eval_names else figure: value for figure, value in plain.items()}
     if not isinstance(examples, Packed):
         return named
     for view, blocks in request.recipe.views(processor, request.options).items():

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from lmtasks.api import Batch, BlockOptions, resolve
+from lmtasks.api import Batch, BlockOptions, resolve, target_counts
+from lmtasks.config.evaluation_sets import check_names
 from lmtasks.config.request import Request
 from lmtasks.data.corpus import TEXT, Corpus, load_sources
 from lmtasks.data.examples import EncodedCorpus, chat_renderer, encode_corpus, one_example
@@ -79,6 +80,8 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
         one_example(request, data.processor, examples, f"{kind} {name}".strip())
         for name, examples in data.encoded.evaluations.items()
     ]
+    terms = target_counts(recipe.targets(example))
+    check_names(filter(None, data.encoded.evaluations), filter(None, terms))
     loaded = load_model(request.model, recipe, data.config, data.processor, request.seed, data.added, request.adapter)
     if training and loaded.model.dtype == torch.float16:
         raise InputError(
@@ -88,7 +91,7 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
     check_model(request, data.processor, loaded.model, evaluation, example, training=training)
     notes = [*data.notes, *_model_notes(loaded)]
     if training and not request.model.model_name_or_path:
-        notes.append(check_first_loss(loaded.model, recipe, example))
+        notes.append(check_first_loss(loaded.model, request.bound, example))
     notes += run_head_alone(request, loaded.model, evaluation, example)
     return Loaded(data, loaded.model, example, tuple(notes))
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from lmtasks.api import Batch, Recipe
+from lmtasks.api import Batch, Recipe, target_counts
 from lmtasks.data.text.packing import Packed
 from lmtasks.data.text.special_tokens import special_names
 
@@ -77,7 +77,7 @@ def marked(
     truth = [token if label == -100 else label for token, label in pairs] if marks else ids
     pieces = list(_pieces(ids, truth, labels if marks else [-100] * len(ids), begins, tokenizer))
     written = None if beside or not labels else tokenizer.decode([label for label in labels if label != -100])
-    targets = int(recipe.targets(batch).numel())
+    targets = next(iter(target_counts(recipe.targets(batch)).values()))
     return Marked(number, targets, tuple(_run_together(pieces)), written, ids, labels)
 
 

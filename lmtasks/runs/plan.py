@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
-from lmtasks.api import Batch, Recipe
+from lmtasks.api import Batch, Recipe, loss_terms, require_counted, target_counts
 from lmtasks.config.request import Request
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.data.mixed import Mixed, one_source
@@ -163,7 +163,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         batch=batch,
         learning_rate=arguments.learning_rate,
         precision="bfloat16 where safe" if arguments.bf16 else "float16 where safe" if arguments.fp16 else "float32",
-        peak_memory=peak_memory(model, request.recipe, loaded.example, arguments.train_batch_size),
+        peak_memory=peak_memory(model, request.bound, loaded.example, arguments.train_batch_size),
         output_dir=str(folder),
         notes=(*loaded.notes, *small),
         writes=(str(folder), *([request.output.hub_model_id or folder.name] if request.output.push_to_hub else ())),
@@ -202,8 +202,9 @@ def peak_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_si
     memory = [(buffer, buffer.clone()) for buffer in model.buffers()]
     watched = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with in_mode(model, training=True), torch.random.fork_rng(), watched:
-        recipe.loss(model, example)
+        terms, _ = loss_terms(recipe.loss(model, example))
     for buffer, before in memory:
         buffer.copy_(before)
+    require_counted(recipe.name, terms, target_counts(recipe.targets(example)))
     weights = sum(HELD * one.nbytes if one.requires_grad else one.nbytes for one in parameters)
     return int(weights + sum(kept.values()) * batch_size)

@@ -93,5 +93,5 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
     arguments = training_arguments(request.training, folder, plan.steps)
     plan = replace(plan, notes=(*plan.notes, *notes_on(request, start, plan, arguments)))
     prepared = Prepared(replace(loaded.data, request=request), place, model, plan, arguments)
-    rehearse(model, request.recipe, arguments, prepared.train_dataset, prepared.collators[0], plan.steps)
+    rehearse(model, request.bound, arguments, prepared.train_dataset, prepared.collators[0], plan.steps)
     return prepared

@@ -28,7 +28,7 @@ def train_prepared(prepared: Prepared) -> Trained:
         callbacks.append(EarlyStop(patience, request.stopping.early_stopping_threshold))
     return train(
         prepared.model,
-        request.recipe,
+        request.bound,
         prepared.arguments,
         prepared.train_dataset,
         prepared.eval_dataset,

@@ -6,7 +6,7 @@ import torch
 from accelerate.utils import send_to_device
 from transformers import PreTrainedModel
 
-from lmtasks.api import resolve
+from lmtasks.api import resolve, weighted_sum
 from lmtasks.data.examples import one_example
 from lmtasks.errors import RunError
 from lmtasks.models.architectures import adapted
@@ -34,7 +34,7 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
     batch, losses = send_to_device(batch, device), []
     for one in (model, saved.to(device)):
         with in_mode(one), torch.no_grad(), fixed_chance():
-            losses.append(request.recipe.loss(one, batch)[0].cpu().double())
+            losses.append(weighted_sum(request.bound.loss(one, batch)).cpu().double())
     ours, theirs = losses
     # The same weights on the same device; a wrong one moves the loss of a model that knows little by very little.
     if not torch.isclose(ours, theirs, rtol=1e-5):

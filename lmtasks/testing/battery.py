@@ -11,15 +11,14 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from lmtasks.api import Architecture, Recipe
 from lmtasks.models.architectures import takes
 from lmtasks.registry.catalog import load_catalog
-from lmtasks.testing import building, collation, declaration, learning, sums, using
-from lmtasks.testing.case import Oracle
-from lmtasks.testing.proof import CHECKS, Check, CheckFailed, Outcome, Proof, examine
+from lmtasks.testing import building, collation, declaration, learning, sums, terms, using
+from lmtasks.testing.proof import CHECKS, Check, CheckFailed, Oracle, Outcome, Proof, examine
 from lmtasks.testing.set_up import case_of
 
 
 def checks() -> dict[str, Check]:
     """Every check by name, in the order in which they are run: from what is declared to what comes out at the end."""
-    parts = (declaration, collation, building, sums, learning, using)
+    parts = (declaration, collation, building, terms, sums, learning, using)
     return {name: check for part in parts for name, check in CHECKS.items() if check.run.__module__ == part.__name__}
 
 
@@ -46,7 +45,7 @@ def check_recipe(
         tokenizer: a tiny one; trained for the recipe when None.
         options: of the recipe by name, such as ``{"block_size": 16}``.
         oracle: (model, batch) to sum of the losses and number of targets as they should be, in plain torch; for
-            losses that are no cross-entropy.
+            losses that are no cross-entropy. Of a loss with terms, both by name for as many as can be told.
         unmoved: patterns of parameters that training may leave where they are, ``"*.position_bias"``.
         text: what the pipeline is asked; the first of the starter's texts when not given.
         predict: arguments of the pipeline.

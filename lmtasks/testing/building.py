@@ -76,5 +76,5 @@ def first_loss_is_that_of_a_guess(case: Case) -> str:
     """A model that has learned nothing pays about what a uniform guess pays: it neither knows nor sees the answer."""
     advice = "if it is too large, start with smaller weights; if it is too small, an input or a mask shows the answer"
     with blamed("", advice, InputError):
-        first, uniform = probe_first_loss(case.model(), case.recipe, case.example())
+        first, uniform = probe_first_loss(case.model(), case.bound, case.example())
     return f"first loss {first:.2f} nats, a uniform guess costs {uniform:.2f}"

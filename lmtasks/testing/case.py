@@ -14,7 +14,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import lmtasks
-from lmtasks.api import EVALUATION_SEED, Architecture, Batch, Collate, Example, Recipe, options_of
+from lmtasks.api import EVALUATION_SEED, Architecture, Batch, BlockOptions, Collate, Example, Recipe, options_of
 from lmtasks.config.request import Request, configure
 from lmtasks.data.corpus import load_corpus
 from lmtasks.data.dataset import ExampleDataset
@@ -23,15 +23,13 @@ from lmtasks.data.text.packing import Packed
 from lmtasks.errors import InputError
 from lmtasks.models.architectures import architecture_of
 from lmtasks.runs.runner import Run
-from lmtasks.testing.proof import Inapplicable, once
+from lmtasks.testing.proof import Inapplicable, Oracle, once
 from lmtasks.testing.specimens import corpus
 
 BLOCK = 32
 """Tokens of a block in all checks, where the recipe has blocks."""
 
 SEED = 42
-
-Oracle = Callable[[torch.nn.Module, Batch], tuple[torch.Tensor, int]]
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,11 @@ class Case:
     def request(self) -> Request:
         """The request of a run."""
         return configure(self.recipe, self.request_values)
+
+    @property
+    def bound(self) -> Recipe:
+        """The recipe, whose loss is called with model and batch."""
+        return self.request.bound
 
     @property
     def request_values(self) -> dict[str, Any]:
@@ -129,6 +132,12 @@ class Case:
         except InputError as refusal:
             raise Inapplicable(f"the recipe refuses {', '.join(values)}: {refusal.message}") from refusal
         return other
+
+    def numbers(self) -> list[str]:
+        """The names of the recipe's own options that are numbers which can be halved."""
+        inherited = options_of(BlockOptions) if issubclass(self.recipe.options, BlockOptions) else {}
+        own = {name: option for name, option in options_of(self.recipe.options).items() if name not in inherited}
+        return [name for name, one in own.items() if float in one.alternatives and one.default]
 
     def ragged(self) -> Case:
         """The same with examples of all lengths.

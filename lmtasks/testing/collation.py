@@ -15,7 +15,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from lmtasks.api import Batch, BlockOptions, Blocks, Example, options_of
+from lmtasks.api import Batch, BlockOptions, Blocks, Example, options_of, target_ids
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.packing import Packed
 from lmtasks.errors import InputError
@@ -282,7 +282,10 @@ def special_tokens_are_no_targets(case: Case) -> None:
         raise Inapplicable("only where positions see both sides; elsewhere the end of a document is learned")
     special = set(case.tokenizer().all_special_ids)
     for collate, examples in case.splits(16):
-        if asked := special.intersection(case.recipe.targets(collate(examples)).tolist()):
+        ids = target_ids(case.recipe.targets(collate(examples)))
+        if ids is None:
+            raise Inapplicable("`targets` counts the targets, and does not say which they are")
+        if asked := special.intersection(ids.tolist()):
             tokens = case.tokenizer().convert_ids_to_tokens(sorted(asked))
             raise Fault(f"special tokens are targets: {', '.join(tokens)}")
 

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from lmtasks.api import has_targets, weigh
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.errors import InputError
 from lmtasks.models.document_mask import isolate, probe_isolation
 from lmtasks.models.probes import probe, reaches
 from lmtasks.testing.case import SEED, Case
 from lmtasks.testing.proof import Fault, Inapplicable, blamed, check
-from lmtasks.testing.sums import apart, padding_does_not_matter, same, still, sums, vector
+from lmtasks.testing.sums import apart, padding_does_not_matter, still, vector
+from lmtasks.testing.terms import of_term, same, sums, terms
 from lmtasks.training.trainer import train
 
 STEPS = 150
@@ -29,7 +31,7 @@ def trained(case: Case, texts: Case, model: PreTrainedModel, size: int, **argume
     settings = training_arguments(arguments, case.folder / "training", 1)
     datasets = texts.dataset(True), texts.dataset(False)
     collators = texts.collate(True), texts.collate(False)
-    done = train(model, case.recipe, settings, *datasets, collators, case.folder / "log.jsonl", None)
+    done = train(model, case.bound, settings, *datasets, collators, case.folder / "log.jsonl", None)
     return [line for line in done.state.log_history if "loss" in line]
 
 
@@ -64,7 +66,7 @@ def documents_stay_isolated(case: Case) -> None:
         if first == len(example["document_ids"]) or batch["labels"].shape != batch["input_ids"].shape:
             continue
         batch["labels"][:, :first] = -100
-        if case.recipe.targets(batch).numel() and _feels(case, model, batch, first):
+        if has_targets(case.recipe.targets(batch)) and _feels(case, model, batch, first):
             raise Fault(
                 "the loss of the second document in a block depends on the first, in spite of --isolate_documents"
             )
@@ -131,15 +133,24 @@ def small_batch_is_learned(case: Case) -> str:
     model, batch = still(case.model()), case.batch()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses: list[float] = []
+    counts: list[dict[str, int]] = []
     for step in range(1, STEPS + 1):
-        total, count, _ = sums(case, model, batch)
-        losses.append(float(total.detach()) / max(count, 1))
+        parts, _ = terms(case, model, batch)
+        mean = weigh(parts, {name: term.sum / max(int(term.count), 1) for name, term in parts.items()})
+        losses.append(float(mean.detach()))
+        counts.append({name: int(term.count) for name, term in parts.items()})
+        if moved := [name for name, count in counts[0].items() if counts[-1].get(name) != count]:
+            raise Fault(
+                f"the count{of_term(moved[0])} goes from {counts[0][moved[0]]} to {counts[-1].get(moved[0])}"
+                f" in {step} steps",
+                "count what the batch tells: the divisor has to be known before the model runs",
+            )
         first, last = losses[0], losses[-1]
         if last < first / 2:
             return f"{first:.2f} to {last:.2f} nats in {step} steps"
-        if not total.requires_grad:
+        if not mean.requires_grad:
             break
         optimiser.zero_grad()
-        (total / count).backward()  # type: ignore[no-untyped-call]
+        mean.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     raise Fault(f"four examples cannot be learned: their loss goes from {first:.2f} to {last:.2f} nats in {step} steps")

@@ -16,6 +16,12 @@ from lmtasks.errors import InputError, Interrupted, LmtasksError, first_line, ne
 Subject = Literal["recipe", "architecture"]
 State = Literal["ok", "failed", "skipped"]
 Run = Callable[[Any], str | None]
+Right = tuple[Any, int]
+"""Sum of losses, a scalar tensor, and count as they should be."""
+
+Oracle = Callable[[Any, dict[str, Any]], Right | Mapping[str, Right]]
+"""(model, batch) to what the loss should give, by name of the term where it has several."""
+
 Function = TypeVar("Function", bound=Run)
 Thing = TypeVar("Thing")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,40 +11,14 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from lmtasks.api import Batch, resolve
+from lmtasks.api import Batch, LossTerm, resolve
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.errors import InputError
 from lmtasks.models.lm_head import EVERYWHERE, separate_head
 from lmtasks.testing.case import Case, inputs_of
 from lmtasks.testing.proof import Fault, Inapplicable, check
+from lmtasks.testing.terms import added, of_term, same, sums, terms
 from lmtasks.training.rehearsal import rehearse
-
-
-def sums(case: Case, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int, dict[str, Any]]:
-    """Sum, count and further sums that the recipe's loss gives for a batch.
-
-    Raises:
-        Fault: it does not say a sum, a count and perhaps further sums.
-    """
-    advice = "return (sum of the losses, number of targets), two scalar tensors, and perhaps {name: further sum}"
-    said = case.recipe.loss(model, dict(batch))
-    if not isinstance(said, tuple) or len(said) not in (2, 3):
-        raise Fault(f"loss returns {type(said).__name__}, no pair and no triple", advice)
-    total, count, *more = said
-    for name, value in (("loss", total), ("count", count)):
-        if not torch.is_tensor(value) or value.numel() != 1:
-            raise Fault(f"the {name} is {_shape(value)}, no scalar tensor", advice)
-    return total, int(count), dict(*more)
-
-
-def _shape(value: Any) -> str:
-    return f"a tensor {list(value.shape)}" if torch.is_tensor(value) else f"a {type(value).__name__}"
-
-
-def same(one: float, other: float, tolerance: float = 1e-4) -> bool:
-    """Whether two figures are equal but for rounding, as sums in float32 of the same terms in another order are."""
-    return math.isclose(one, other, rel_tol=tolerance, abs_tol=1e-6)
-
 
 # --- of any batch ---
 
@@ -71,15 +45,20 @@ def _compare(case: Case, texts: Case, advice: str) -> None:
     examples = _of_all_lengths(texts)
     for gradients in (True, False):
         with torch.set_grad_enabled(gradients):
-            alone = [sums(case, model, collate([example])) for example in examples]
-            total, count, _ = sums(case, model, collate(examples))
-        expected, targets = sum(one[0].item() for one in alone), sum(one[1] for one in alone)
+            alone = [terms(case, model, collate([example]))[0] for example in examples]
+            together, _ = terms(case, model, collate(examples))
         when = "with gradients" if gradients else "in evaluation"
-        if count != targets:
-            raise Fault(f"{len(examples)} examples have {targets} targets, their batch {count} ({when})", advice)
-        if not same(total.item(), expected):
-            told = f"the losses of {len(examples)} examples add up to {expected:.4f}"
-            raise Fault(f"{told}, their batch has {total.item():.4f} ({when})", advice)
+        for name, term in together.items():
+            if lost := [one for one in alone if name not in one]:
+                raise Fault(f"{len(lost)} of {len(examples)} examples have no loss{of_term(name)} ({when})", advice)
+            total, count = term.sum.item(), int(term.count)
+            expected, targets = (sum(getattr(one[name], of).item() for one in alone) for of in ("sum", "count"))
+            if count != targets:
+                told = f"{len(examples)} examples have {targets:.0f} targets{of_term(name)}"
+                raise Fault(f"{told}, their batch {count} ({when})", advice)
+            if not same(total, expected):
+                told = f"the losses{of_term(name)} of {len(examples)} examples add up to {expected:.4f}"
+                raise Fault(f"{told}, their batch has {total:.4f} ({when})", advice)
 
 
 def _of_all_lengths(case: Case) -> list[Any]:
@@ -88,48 +67,48 @@ def _of_all_lengths(case: Case) -> list[Any]:
     return [examples[0], examples[len(examples) // 3], examples[2 * len(examples) // 3], examples[-1]]
 
 
-@check("recipe")
-def count_is_that_of_the_targets(case: Case) -> None:
-    """The number of targets that the loss returns is that of ``targets``, by which the runner divides."""
-    for collate, examples in case.splits():
-        batch = collate(examples)
-        with torch.no_grad():
-            count = sums(case, case.model(), batch)[1]
-        found = case.recipe.targets(batch)
-        if found.dim() != 1:
-            raise Fault(f"targets gives {_shape(found)}", "give the ids of the targets in one dimension")
-        if found.numel() != count:
-            raise Fault(
-                f"the loss counts {count} targets, recipe.targets finds {found.numel()}",
-                "let both count the same: labels that are not -100, or a `targets` of the recipe's own",
-            )
-        if not count:
-            raise Fault("a batch of four whole blocks has no target", "see that the collator makes labels")
-
-
 # --- against figures made here ---
 
 
 @check("recipe", "architecture")
-def loss_is_the_cross_entropy(case: Case) -> None:
-    """Loss and gradient are those of the cross-entropy at all labels, computed here from the model's plain logits."""
-    oracle = case.oracle or partial(_cross_entropy, case)
+def loss_is_the_cross_entropy(case: Case) -> str | None:
+    """Loss and gradient are those of the cross-entropy at all labels, computed here from the model's plain logits.
+
+    Where the loss has terms, that is the first; an oracle may say what is right of each.
+    """
+    oracle, untold = case.oracle or partial(_cross_entropy, case), ""
     for texts in case.lengths():
         model, batch = case.stirred(), texts.collate()(_of_all_lengths(texts))
-        total, count, _ = sums(case, model, batch)
-        expected, targets = oracle(model, batch)
-        if count != targets or not same(total.item(), expected.item()):
-            raise Fault(
-                f"the loss is {total.item():.4f} nats for {count} targets, it should be {expected.item():.4f}"
-                f" for {targets}",
-                "sum -log p over every label that is not -100, as lmtasks.token_sums does;"
-                " a loss that is meant to be another needs check_recipe(oracle=...)",
-            )
-        if (difference := _gradients_apart(model, total, expected)) > 1e-3:
-            raise Fault(
-                f"the gradient of the loss is not that of its value: they differ by {difference:.1%}",
-                "let the gradient flow through the whole loss: no detach, no scaling, no torch.no_grad",
-            )
+        found, _ = terms(case, model, batch)
+        right = oracle(model, batch)
+        told = right if isinstance(right, Mapping) else {next(iter(found)): right}
+        if strange := [name for name in told if name not in found]:
+            raise Fault(f"the oracle tells of '{strange[0]}', the loss has {', '.join(found)}", "name the same terms")
+        for name, (expected, targets) in told.items():
+            _require_right(model, name, found[name], expected, targets)
+        untold = ", ".join(name for name in found if name not in told)
+    return f"nothing says what is right of {untold}: oracle=..." if untold else None
+
+
+def _require_right(model: torch.nn.Module, name: str, term: LossTerm, expected: torch.Tensor, targets: int) -> None:
+    total, count = term.sum, int(term.count)
+    if name and term.weight != 1 and count == targets and same(total.item(), term.weight * expected.item()):
+        raise Fault(
+            f"the sum{of_term(name)} is {total.item():.4f}, its weight of {term.weight} times what it should be",
+            "leave the weight out of the sum: the runner multiplies the mean by it, once",
+        )
+    if count != targets or not same(total.item(), expected.item()):
+        raise Fault(
+            f"the loss{of_term(name)} is {total.item():.4f} nats for {count} targets,"
+            f" it should be {expected.item():.4f} for {targets}",
+            "sum -log p over every label that is not -100, as lmtasks.token_sums does;"
+            " a loss that is meant to be another needs check_recipe(oracle=...)",
+        )
+    if (difference := _gradients_apart(model, total, expected)) > 1e-3:
+        raise Fault(
+            f"the gradient of the loss{of_term(name)} is not that of its value: they differ by {difference:.1%}",
+            "let the gradient flow through the whole loss: no detach, no scaling, no torch.no_grad",
+        )
 
 
 def _gradients_apart(model: torch.nn.Module, total: torch.Tensor, expected: torch.Tensor) -> float:
@@ -141,7 +120,7 @@ def _gradient(model: torch.nn.Module, total: torch.Tensor) -> torch.Tensor:
     """The gradient of a figure at all parameters that are trained, as one vector."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.zero_grad()
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward(retain_graph=True)  # type: ignore[no-untyped-call]  # terms may share a part of it
     return vector(torch.zeros_like(one) if one.grad is None else one.grad for one in trained)
 
 
@@ -245,15 +224,16 @@ def fast_head_is_the_plain_head(case: Case) -> str | None:
     model, quick, batch = case.stirred(), case.stirred(), case.batch()
     if reason := separate_head(quick, inputs_of(batch)):
         return f"{EVERYWHERE}: {reason}"
-    plain, targets, _ = sums(case, model, batch)
-    fast, count, _ = sums(case, quick, batch)
-    if count != targets or not same(plain.item(), fast.item()):
-        raise Fault(
-            f"with its head on the targets only, the model has a loss of {fast.item():.4f} for {count} targets,"
-            f" otherwise {plain.item():.4f} for {targets}",
-            "hand all of the batch but labels to the model, best through lmtasks.target_sums",
-        )
-    if apart(_gradient(quick, fast), _gradient(model, plain)) > 1e-3:
+    (plain, _), (fast, _) = (terms(case, one, batch) for one in (model, quick))
+    for name, term in plain.items():
+        total, count = fast[name].sum.item(), int(fast[name].count)
+        if count != int(term.count) or not same(term.sum.item(), total):
+            raise Fault(
+                f"with its head on the targets only, the model has a loss{of_term(name)} of {total:.4f} for {count}"
+                f" targets, otherwise {term.sum.item():.4f} for {int(term.count)}",
+                "hand all of the batch but labels to the model, best through lmtasks.target_sums",
+            )
+    if apart(_gradient(quick, added(fast)), _gradient(model, added(plain))) > 1e-3:
         raise Fault(
             "with its head on the targets only, the model has another gradient",
             "compute logits from the hidden states alone; a head that looks at other positions or keeps state cannot",
@@ -267,7 +247,7 @@ def label_smoothing_is_heeded_or_refused(case: Case) -> str | None:
     batch, strength = case.batch(), 0.3
     arguments = training_arguments({"label_smoothing_factor": strength, "use_cpu": True}, case.folder / "smooth", 1)
     try:
-        rehearse(case.model(), case.recipe, arguments, case.dataset(True), case.collate(), 1)
+        rehearse(case.model(), case.bound, arguments, case.dataset(True), case.collate(), 1)
     except InputError as refusal:
         return f"refused: {refusal.message}"
     model = case.model()
@@ -294,9 +274,10 @@ def metrics_get_their_sums(case: Case) -> None:
     """Every metric exists, and every sum that it asks for is one that the loss gives, and adds up over batches."""
     model, (_, (collate, examples)) = case.stirred(), case.splits()
     with torch.no_grad():
-        _, _, together = sums(case, model, collate(examples))
+        named, together = terms(case, model, collate(examples))
         alone = [sums(case, model, collate([example]))[2] for example in examples]
-    given = {"loss", "targets", *together}
+    of_terms = {f"{name}_{what}" for name in named if name for what in ("loss", "targets")}
+    given = {"loss", "targets", *of_terms, *together}
     for reference in case.recipe.metrics:
         wanted = set(resolve(reference)(keep_in_memory=True).features)
         if missing := sorted(wanted - given):

@@ -16,7 +16,8 @@ from lmtasks.inference.predictor import Predictor
 from lmtasks.models.checkpoint import load_model
 from lmtasks.testing.case import Case
 from lmtasks.testing.proof import Fault, blamed, check
-from lmtasks.testing.sums import plain_logits, same
+from lmtasks.testing.sums import plain_logits
+from lmtasks.testing.terms import same
 from lmtasks.training.evaluation import evaluate_model
 
 STATE = (
@@ -34,7 +35,7 @@ def evaluation_batches_do_not_matter(case: Case) -> None:
     except Exception:
         texts = case
     examples, collate, model = (texts.dataset(False), texts.collate(False), case.stirred())
-    one, three, again = (evaluate_model(model, case.recipe, examples, collate, size) for size in (1, 3, 3))
+    one, three, again = (evaluate_model(model, case.bound, examples, collate, size) for size in (1, 3, 3))
     for name, value in three.items():
         if not math.isfinite(value):
             raise Fault(f"{name} is {value}", "see that the loss of an untrained model is a number")

@@ -14,7 +14,19 @@ import torch
 from accelerate.utils import send_to_device
 from torch.utils.data import BatchSampler, DataLoader
 
-from lmtasks.api import EVALUATION_SEED, Batch, Collate, Examples, Recipe, resolve
+from lmtasks.api import (
+    EVALUATION_SEED,
+    Batch,
+    Collate,
+    Examples,
+    Recipe,
+    has_targets,
+    loss_terms,
+    require_counted,
+    resolve,
+    target_counts,
+    target_ids,
+)
 from lmtasks.config.world import World
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.packing import Packed
@@ -22,6 +34,9 @@ from lmtasks.data.text.tokenize import Places
 from lmtasks.errors import RunError
 from lmtasks.metrics import BitsPerByte
 from lmtasks.models.forward import in_mode, sparse
+
+_WEIGHTS = "weights"
+"""Where a row keeps the weights of terms; no metric has a feature that is a dictionary."""
 
 
 def evaluate_model(
@@ -41,19 +56,20 @@ def evaluate_model(
 
     Returns:
         ``loss`` in nats per target, ``targets``, ``unigram_loss`` and ``bits_per_byte`` for text, and
-        what the recipe's metrics say.
+        what the recipe's metrics say. Where the loss has terms, ``loss`` is the weighted sum of their means,
+        ``NAME_loss`` the mean of each, and all others are of the first term.
 
     Raises:
-        RunError: the loss is not finite, or there is nothing to predict.
+        RunError: the loss is not finite, there is nothing to predict, or the weight of a term changes.
     """
     world, frequencies = World.current(talking=True), _frequencies(dataset.examples)
-    rows: list[dict[str, float]] = []
+    rows: list[dict[str, Any]] = []
     unigram = done = 0.0
     with in_mode(model), sparse(model), torch.no_grad(), fixed_chance():
         for batch in _batches(model, dataset, collate, batch_size, world):
-            if (asked := recipe.targets(batch)).numel():  # one last token has nothing to be told from
+            if has_targets(asked := recipe.targets(batch)):  # one last token has nothing to be told from
                 rows.append(_row(model, recipe, batch))
-                unigram += _surprise(frequencies, asked)
+                unigram += _surprise(frequencies, target_ids(asked))
             done += len(next(iter(batch.values())))
             progress(int(done))
     parts = world.gather((rows, unigram))
@@ -75,8 +91,9 @@ def figures_to_come(
     """
     with in_mode(model), sparse(model), torch.no_grad(), fixed_chance():
         rows = [_row(model, recipe, example)]
-    unigram = _surprise(_frequencies(dataset.examples), recipe.targets(example))
+    unigram = _surprise(_frequencies(dataset.examples), target_ids(recipe.targets(example)))
     better: dict[str, bool] = {"loss": False, "unigram_loss": False, "bits_per_byte": False}
+    better |= {f"{name}_loss": False for name in rows[0][_WEIGHTS]}
     for reference in recipe.metrics:
         metric = resolve(reference)(keep_in_memory=True)
         said = getattr(metric, "greater_is_better", {})
@@ -97,10 +114,17 @@ def fixed_chance() -> Iterator[None]:
 
 
 def _row(model: torch.nn.Module, recipe: Recipe, batch: Batch) -> dict[str, Any]:
-    """The sums of a batch, by name, for the metrics."""
-    total, targets, *more = recipe.loss(model, batch)
-    further: dict[str, Any] = {name: value.tolist() for sums in more for name, value in sums.items()}
-    return {"loss": float(total), "targets": int(targets), **further}
+    """The sums of a batch, by name, for the metrics; and the weights of its terms.
+
+    ``loss`` and ``targets`` are of the first term; each that has a name is there as ``NAME_loss``, ``NAME_targets``.
+    """
+    terms, further = loss_terms(recipe.loss(model, batch))
+    require_counted(recipe.name, terms, target_counts(recipe.targets(batch)))
+    row: dict[str, Any] = {name: value.tolist() for name, value in further.items()}
+    named = {name: term for name, term in terms.items() if name}
+    for name, term in {**{f"{name}_": term for name, term in named.items()}, "": next(iter(terms.values()))}.items():
+        row |= {f"{name}loss": float(term.sum), f"{name}targets": int(term.count)}
+    return row | {_WEIGHTS: {name: float(term.weight) for name, term in named.items()}}
 
 
 def _batches(
@@ -122,8 +146,10 @@ def _batches(
         yield send_to_device(batch, device)
 
 
-def _surprise(frequencies: np.ndarray[Any, np.dtype[np.float64]], targets: torch.Tensor) -> float:
-    """Nats that a unigram model spends on the targets; infinite for one that is not in the text at all."""
+def _surprise(frequencies: np.ndarray[Any, np.dtype[np.float64]], targets: torch.Tensor | None) -> float:
+    """Nats that a unigram model spends on the targets; infinite for one that is not in the text, or not known."""
+    if targets is None:
+        return math.inf
     ids = targets.cpu().numpy()
     known = frequencies[ids[ids < len(frequencies)]]
     return -float(np.log(known).sum()) if len(known) == len(ids) and known.all() else math.inf
@@ -158,7 +184,20 @@ def _possible_targets(packed: Packed, end: int) -> Places:
     return counts
 
 
-def _figures(recipe: Recipe, dataset: ExampleDataset, rows: list[dict[str, float]], unigram: float) -> dict[str, float]:
+def _of_terms(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The mean of each term that has a name, and the loss that they make; a term without targets has no mean."""
+    weights: dict[str, float] = rows[0][_WEIGHTS]
+    if changed := [name for name in weights if any(row[_WEIGHTS][name] != weights[name] for row in rows)]:
+        raise RunError(f"the weight of the term '{changed[0]}' changes from batch to batch", "make it one number")
+    means = {}
+    for name in weights:
+        if count := sum(row[f"{name}_targets"] for row in rows):
+            means[name] = math.fsum(row[f"{name}_loss"] for row in rows) / count
+    named = {f"{name}_loss": mean for name, mean in means.items()}
+    return {"loss": math.fsum(weights[name] * mean for name, mean in means.items()), **named} if weights else {}
+
+
+def _figures(recipe: Recipe, dataset: ExampleDataset, rows: list[dict[str, Any]], unigram: float) -> dict[str, float]:
     targets = sum(row["targets"] for row in rows)
     if not targets:
         raise RunError("the evaluation data has nothing to predict", "give more of it")
@@ -167,6 +206,7 @@ def _figures(recipe: Recipe, dataset: ExampleDataset, rows: list[dict[str, float
         metric = resolve(reference)(keep_in_memory=True)
         columns = {name: [row[name] for row in rows] for name in metric.features}
         figures |= metric.compute(**columns)
+    figures |= _of_terms(rows)  # last, for perplexity tells of the loss of the first
     if not math.isfinite(figures["loss"]):
         raise RunError(f"the evaluation loss is {figures['loss']}: the model has diverged", "lower --learning_rate")
     figures["targets"] = targets

@@ -10,7 +10,7 @@ from accelerate.utils import send_to_device
 from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel, TrainingArguments
 
-from lmtasks.api import Batch, Collate, Recipe
+from lmtasks.api import Batch, Collate, Recipe, has_targets, weighted_sum
 from lmtasks.config.training_arguments import refused
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import InputError, first_line
@@ -67,7 +67,7 @@ def _require_rows(recipe: Recipe, dataset: ExampleDataset, collate: Collate) -> 
 def _require_smoothing(model: PreTrainedModel, recipe: Recipe, dataset: ExampleDataset, collate: Collate) -> None:
     """See the gradient of one example change when its labels are smoothed, and leave no trace."""
     batches = (collate([dataset[number]]) for number in dataset.examples.longest_first())
-    batch = next((batch for batch in batches if recipe.targets(batch).numel()), None)
+    batch = next((batch for batch in batches if has_targets(recipe.targets(batch))), None)
     if batch is None:
         return  # nothing to learn, smoothed or not
     plain = _gradient(model, recipe, batch)
@@ -92,6 +92,6 @@ def _gradient(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> list[torc
     inputs = send_to_device(batch, next(model.parameters()).device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with with_gradients(model), torch.random.fork_rng(devices=[]), torch.enable_grad():
-        total = recipe.loss(model, inputs)[0]
+        total = weighted_sum(recipe.loss(model, inputs))
         gradients = torch.autograd.grad(total, trained, allow_unused=True, materialize_grads=True)
     return [part.float() for part in gradients]

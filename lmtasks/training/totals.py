@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerState
 
+from lmtasks.api import SOLE
 from lmtasks.config.world import World
 
 KEY = "lmtasks"
@@ -78,3 +80,34 @@ class TotalsCallback(TrainerCallback):
         for loss in torch.stack(self.waiting).tolist() if self.waiting else ():
             self.sum += loss
         self.waiting.clear()
+
+
+class Means:
+    """What each term that has a name comes to, averaged over the steps since it was last told."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.sums: dict[str, torch.Tensor] = {}
+
+    def begin_step(self) -> None:
+        """One more step of the optimiser."""
+        self.steps += 1
+
+    def add(self, shares: Mapping[str, torch.Tensor]) -> None:
+        """One more batch.
+
+        Args:
+            shares: of the means of the step, by name; this process's, times the number of processes.
+        """
+        for name, share in shares.items():
+            if name != SOLE:
+                self.sums[name] = self.sums.get(name, 0) + share.detach()
+
+    def take(self, accelerator: Any) -> dict[str, float]:
+        """The means as lines of the log call them, ``NAME_loss``, over all processes; then begin anew."""
+        told = {
+            f"{name}_loss": float(accelerator.gather(total.reshape(1)).mean()) / self.steps
+            for name, total in self.sums.items()
+        }
+        self.steps, self.sums = 0, {}
+        return told

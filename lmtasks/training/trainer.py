@@ -21,7 +21,7 @@ import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lmtasks.api import Batch, Collate, Recipe
+from lmtasks.api import SOLE, Batch, Collate, Recipe, loss_terms, require_counted, target_counts, weigh
 from lmtasks.artifacts.checkpoints import begin
 from lmtasks.artifacts.failures import OUT_OF_MEMORY
 from lmtasks.data.dataset import ExampleDataset
@@ -32,7 +32,7 @@ from lmtasks.training.cpu_memory import kept_memory
 from lmtasks.training.early_stopping import EarlyStop
 from lmtasks.training.evaluation import evaluate_model
 from lmtasks.training.signals import SignalCallback, Signals
-from lmtasks.training.totals import TotalsCallback
+from lmtasks.training.totals import Means, TotalsCallback
 
 REPEATED = "repeated"
 """In a batch that has nothing new in it: it takes part in a step and counts for nothing."""
@@ -50,13 +50,15 @@ class RecipeTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.totals, self.signals = TotalsCallback(), SignalCallback(signals or Signals())
+        self.terms: tuple[str, ...] = (SOLE,)
+        self.means = Means()
         for callback in (ResumeCallback(), self.totals, self.signals):
             self.add_callback(callback)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor]:
-        """The batches of one optimiser step, and the number of their targets in all processes.
+        """The batches of one optimiser step, and the number of their targets in all processes, of each term.
 
         None where all steps are done, or where training had stopped: resumed there, the Trainer would look only
         after one more.
@@ -65,11 +67,18 @@ class RecipeTrainer(Trainer):
             self.control.should_training_stop = True
             return [], torch.zeros((), device=device)
         batches = [self._without_repeats(batch) for batch in itertools.islice(epoch_iterator, num_batches)]
-        counts = [0 if REPEATED in batch else self.recipe.targets(batch).numel() for batch in batches]
+        counts = self._counts(batches)
         asked = self.signals.signals.received is not None
-        total = self.accelerator.reduce(torch.tensor([sum(counts), asked], device=device), reduction="sum")
-        self.signals.asked = total[1]
-        return batches, total[0]
+        total = self.accelerator.reduce(torch.tensor([*counts, asked], device=device), reduction="sum")
+        self.signals.asked = total[-1]
+        self.means.begin_step()
+        return batches, total[:-1]
+
+    def _counts(self, batches: list[Batch]) -> list[int]:
+        """How many targets the batches have, for each term, in the order of the first batch that there was."""
+        counts = [(target_counts(self.recipe.targets(batch)), REPEATED in batch) for batch in batches]
+        self.terms = tuple(counts[0][0]) if counts else self.terms
+        return [sum(count[name] for count, repeated in counts if not repeated) for name in self.terms]
 
     def _without_repeats(self, batch: Batch) -> Batch:
         """The batch without the examples that another process, or an earlier step, already has.
@@ -106,11 +115,17 @@ class RecipeTrainer(Trainer):
         if self.args.label_smoothing_factor:
             inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
         repeated = inputs.get(REPEATED, False)
-        total, _, *_ = self.recipe.loss(model, {name: value for name, value in inputs.items() if name != REPEATED})
+        batch = {name: value for name, value in inputs.items() if name != REPEATED}
+        terms, _ = loss_terms(self.recipe.loss(model, batch))
         assert num_items_in_batch is not None  # get_batch_samples counts
         # A global batch without any target has nothing to teach: zero, not a division by zero.
-        share: torch.Tensor = total / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
-        return share * 0 if repeated else share
+        counts = dict(zip(self.terms, num_items_in_batch.clamp(min=1), strict=True))
+        require_counted(self.recipe.name, terms, counts)
+        shares = {name: term.sum / counts[name] * self.accelerator.num_processes for name, term in terms.items()}
+        if repeated:
+            shares = {name: share * 0 for name, share in shares.items()}
+        self.means.add(shares)
+        return weigh(terms, shares)
 
     def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
         """A batch forwards and backwards; its loss counts among those of the run."""
@@ -143,6 +158,8 @@ class RecipeTrainer(Trainer):
 
     def log(self, logs: dict[str, Any], *arguments: Any) -> None:
         """The last line is of the whole run, also where the Trainer has made only its last steps."""
+        if "loss" in logs:
+            logs |= self.means.take(self.accelerator)
         if "train_loss" in logs:
             planned = self.args.max_steps * self.get_total_train_batch_size(self.args)
             whole = planned if self.args.max_steps > 0 else len(self.train_dataset) * self.args.num_train_epochs

@@ -382,6 +382,7 @@ def test_every_file_and_figure_of_a_run_is_named(text_file: Path, tmp_path: Path
 
 DECLARATIONS = (
     package.Recipe,
+    package.LossTerm,
     package.Architecture,
     package.Blocks,
     package.Medium,

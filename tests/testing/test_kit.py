@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import two_terms
 from torch.nn.functional import cross_entropy
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from two_terms import TWO_TERMS
 
 import lmtasks.testing
-from lmtasks import Architecture, BlockOptions, Blocks, Interrupted, Recipe, option, target_sums
+from lmtasks import Architecture, BlockOptions, Blocks, Interrupted, LossTerm, Recipe, option, target_sums
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
 from lmtasks.testing import CheckFailed, check_architecture, check_recipe, checks, installed, prove
@@ -32,14 +34,15 @@ CHECKS = checks()
 # --- what is right ---
 
 
-@pytest.mark.parametrize("recipe", [MASKED_LM, CAUSAL_LM], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [MASKED_LM, CAUSAL_LM, TWO_TERMS], ids=lambda recipe: recipe.name)
 def test_built_in_recipes_pass(recipe: Recipe) -> None:
     began = time.process_time()
-    proof = check_recipe(recipe)
+    proof = check_recipe(recipe, module="two_terms" if recipe is TWO_TERMS else "")
     assert list(proof.checks) == [name for name, check in CHECKS.items() if "recipe" in check.subjects]
     skipped = {name for name, outcome in proof.checks.items() if outcome.state == "skipped"}
     both_sides = {"special-tokens-are-no-targets", "answers-are-hidden"}
-    assert skipped == (both_sides if recipe is CAUSAL_LM else set())
+    one_term = set() if recipe is TWO_TERMS else {"weights-are-applied-once"}
+    assert skipped == one_term | (both_sides if recipe is CAUSAL_LM else set())
     assert time.process_time() - began < 60
 
 
@@ -217,6 +220,33 @@ def every_so_many(tokenizer: Any, options: Any, training: bool) -> Any:
     return MASKED_LM.collator(tokenizer, MaskedLMOptions(block_size=options.block_size), training)
 
 
+def terms_of(change: Callable[..., Any], targets: Callable[..., Any] = TWO_TERMS.targets) -> Recipe:
+    """two-terms with ``change(terms, batch, options)`` in place of its terms."""
+
+    def loss(model: torch.nn.Module, batch: dict[str, Any], options: Any) -> Any:
+        terms, more = TWO_TERMS.loss(model, batch, options)
+        return change(dict(terms), batch, options), more
+
+    return replace(TWO_TERMS, loss=loss, targets=targets)
+
+
+def guessed(count: Callable[..., torch.Tensor]) -> Recipe:
+    """two-terms with a count ``count(guesses, labels)`` of what the model says."""
+
+    def loss(model: torch.nn.Module, batch: dict[str, Any], options: Any) -> Any:
+        terms, more = TWO_TERMS.loss(model, batch, options)
+        inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_smoothing")}
+        hidden = batch["labels"] != -100
+        counted = count(model(**inputs).logits.argmax(-1)[hidden], batch["labels"][hidden])
+        return {**terms, "hidden": replace(terms["hidden"], count=counted.sum())}, more
+
+    return replace(TWO_TERMS, loss=loss)
+
+
+def resized(terms: dict[str, LossTerm], **values: Any) -> dict[str, LossTerm]:
+    return {**terms, "size": replace(terms["size"], **values)}
+
+
 STARTER = MASKED_LM.starter
 SPEC = MASKED_LM.tokenizer
 assert STARTER is not None
@@ -265,6 +295,100 @@ FAULTS: dict[str, tuple[Recipe, str, str]] = {
         ),
         "padding-does-not-matter",
         r"4 examples have \d+ targets, their batch \d+.*-> label padding -100, count labels",
+    ),
+    "a term that is a mean": (
+        terms_of(lambda terms, batch, options: resized(terms, sum=terms["size"].sum / terms["size"].count)),
+        "loss-is-a-sum",
+        r"the losses of the term 'size' of 4 examples add up to \d+.*-> return the sum over all targets",
+    ),
+    "a term that some batches lack": (
+        terms_of(lambda terms, batch, options: terms if len(batch["labels"]) > 1 else {"hidden": terms["hidden"]}),
+        "loss-is-a-sum",
+        r"4 of 4 examples have no loss of the term 'size'",
+    ),
+    "a term whose padding counts": (
+        terms_of(
+            lambda terms, batch, options: resized(terms, count=torch.tensor(batch["labels"].numel())),
+            lambda batch: {**two_terms.targets(batch), "size": batch["labels"].numel()},
+        ),
+        "padding-does-not-matter",
+        r"4 examples have \d+ targets of the term 'size', their batch \d+",
+    ),
+    "the count of another term": (
+        terms_of(lambda terms, batch, options: resized(terms, count=terms["hidden"].count)),
+        "count-is-that-of-the-targets",
+        r"the loss counts \d+ targets of the term 'size', recipe.targets finds \d+.*-> let both count the same",
+    ),
+    "a count not known before the model runs": (
+        guessed(lambda guesses, labels: guesses % 2),
+        "count-is-that-of-the-targets",
+        r"the count of the term 'hidden' is \d+ with one model and \d+ with another.*-> count what the batch tells",
+    ),
+    "a count that falls as the model learns": (
+        guessed(lambda guesses, labels: guesses != labels),
+        "small-batch-is-learned",
+        r"the count of the term 'hidden' goes from \d+ to \d+ in \d+ steps.*-> count what the batch tells",
+    ),
+    "a term that targets does not count": (
+        replace(TWO_TERMS, targets=lambda batch: {"hidden": two_terms.targets(batch)["hidden"]}),
+        "count-is-that-of-the-targets",
+        r"what targets gives names hidden, the terms of the loss are hidden, size.*-> let `targets` give",
+    ),
+    "terms with targets that have no names": (
+        replace(TWO_TERMS, targets=MASKED_LM.targets),
+        "count-is-that-of-the-targets",
+        r"what targets gives is a tensor \[\d+\], the terms of the loss are hidden, size",
+    ),
+    "names of targets without terms": (
+        replace(MASKED_LM, targets=two_terms.targets),
+        "count-is-that-of-the-targets",
+        r"what targets gives names hidden, size, and the loss has no terms",
+    ),
+    "a count that is a share": (
+        replace(TWO_TERMS, targets=lambda batch: {**two_terms.targets(batch), "size": 0.5}),
+        "count-is-that-of-the-targets",
+        r"targets gives a float of the term 'size'.*-> give the ids .* or a count",
+    ),
+    "a weight applied twice": (
+        terms_of(lambda terms, batch, options: resized(terms, sum=terms["size"].sum * options.size_weight)),
+        "weights-are-applied-once",
+        r"--size_weight changes the weight of the term 'size' from 50.0 to 25.0, and its sum from .*counts twice"
+        r".*-> leave the weight out of the sum",
+    ),
+    "a weight of the batch": (
+        terms_of(lambda terms, batch, options: resized(terms, weight=float(len(batch["labels"])))),
+        "weights-are-applied-once",
+        r"the weight of the term 'size' is 4.0 in one batch and 1.0 in another.*-> make it a number of the options",
+    ),
+    "a weight that no option says, applied twice": (
+        terms_of(
+            lambda terms, batch, options: {
+                **terms,
+                "hidden": LossTerm(terms["hidden"].sum * 3, terms["hidden"].count, 3),
+            }
+        ),
+        "loss-is-the-cross-entropy",
+        r"the sum of the term 'hidden' is \d+\.\d+, its weight of 3 times what it should be.*-> leave the weight out",
+    ),
+    "a weight that is a tensor": (
+        terms_of(lambda terms, batch, options: resized(terms, weight=torch.tensor(2.0))),
+        "loss-is-a-sum",
+        r"the weight of the term 'size' is tensor\(2.\).*-> make it a number of Python's",
+    ),
+    "a term that is a pair": (
+        terms_of(lambda terms, batch, options: {**terms, "size": (terms["size"].sum, terms["size"].count)}),
+        "loss-is-a-sum",
+        r"the term 'size' is a tuple, no LossTerm.*or \{name: LossTerm\(sum, count, weight\)\}",
+    ),
+    "a term with a name that is none": (
+        terms_of(lambda terms, batch, options: {"Hidden words": terms["hidden"]}),
+        "loss-is-a-sum",
+        r"a term of a loss cannot be called 'Hidden words'.*-> name it like 'generator'",
+    ),
+    "no terms": (
+        terms_of(lambda terms, batch, options: {}),
+        "loss-is-a-sum",
+        r"a loss has no term.*-> return \{name: LossTerm",
     ),
     "counts all positions": (
         loss_of(lambda total, count, batch, more: (total, torch.tensor(batch["labels"].numel()), more)),
@@ -749,7 +873,8 @@ def test_a_recipe_without_starter_or_tokenizer_gets_both() -> None:
     bare = replace(MASKED_LM, starter=None, tokenizer=None)
     proof = check_recipe(bare, text="the <mask> fox", predict={"top_k": 2})
     skipped = {name for name, outcome in proof.checks.items() if outcome.state == "skipped"}
-    assert skipped == {"import-is-light", "starter-is-valid", "tokenizer-spec-is-complete"}
+    undeclared = {"import-is-light", "starter-is-valid", "tokenizer-spec-is-complete"}
+    assert skipped == undeclared | {"weights-are-applied-once"}
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
@@ -902,3 +1027,30 @@ def test_fixtures_are_all_that_a_suite_gets(pytester: pytest.Pytester) -> None:
         """
     )
     pytester.runpytest_subprocess("-q", "-W", "error").assert_outcomes(passed=1)
+
+
+# --- losses of several terms ---
+
+
+def test_an_oracle_tells_what_is_right_of_each_term() -> None:
+    def right(model: torch.nn.Module, batch: dict[str, Any]) -> dict[str, tuple[torch.Tensor, int]]:
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        rows = model(**inputs).logits[two_terms.seen(batch) == 1]
+        return {"size": (sum(row.exp().sum().log() ** 2 for row in rows), len(rows))}
+
+    only = ["loss-is-the-cross-entropy"]
+    assert check_recipe(TWO_TERMS, oracle=right, only=only).checks[only[0]].reason == (
+        "nothing says what is right of hidden: oracle=..."
+    )
+    assert "right of size" in check_recipe(TWO_TERMS, only=only).checks[only[0]].reason
+    twice = terms_of(lambda terms, batch, options: resized(terms, sum=2 * terms["size"].sum))
+    with pytest.raises(CheckFailed, match=r"the loss of the term 'size' is \d+\.\d+ nats .*, it should be"):
+        check_recipe(twice, oracle=right, only=only)
+    with pytest.raises(CheckFailed, match=r"the oracle tells of 'sizes', the loss has hidden, size.*\n.*name the same"):
+        check_recipe(TWO_TERMS, oracle=lambda model, batch: {"sizes": right(model, batch)["size"]}, only=only)
+
+
+def test_targets_that_are_only_counted_cannot_be_special() -> None:
+    counted = replace(TWO_TERMS, targets=lambda batch: {name: len(batch["labels"]) for name in ("hidden", "size")})
+    outcome = check_recipe(counted, only=["special-tokens-are-no-targets"]).checks["special-tokens-are-no-targets"]
+    assert str(outcome) == "skipped: `targets` counts the targets, and does not say which they are"

@@ -15,6 +15,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from evaluate import Metric, MetricInfo
 from tiny_shape import TINY
 from transformers import (
     AutoConfig,
@@ -24,9 +25,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from two_terms import TWO_TERMS, TwoTermsOptions
 
 from lmtasks import Blocks, Recipe, evaluate
-from lmtasks.api import EVALUATION_SEED
+from lmtasks.api import EVALUATION_SEED, knowing
 from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions, hide
 from lmtasks.data.corpus import Split
@@ -471,6 +473,71 @@ def test_loss_without_further_sums_is_enough_without_accuracy(causal: Case) -> N
 
 def collator(case: Case, recipe: Recipe) -> Callable[..., Any]:
     return recipe.collator(case.tokenizer, CausalLMOptions(), False)
+
+
+# --- terms ---
+
+
+def two_terms(**values: Any) -> Recipe:
+    """two-terms as a run has it, with the options in its loss."""
+    options = TwoTermsOptions(**values)
+    return dataclasses.replace(TWO_TERMS, loss=knowing(TWO_TERMS.loss, options))
+
+
+def figures_of_terms(case: Case, recipe: Recipe, batch_size: int = 8) -> dict[str, float]:
+    collate = recipe.collator(case.tokenizer, TwoTermsOptions(), False)
+    return evaluate_model(case.model, recipe, ExampleDataset(case.packed, EVALUATION_SEED), collate, batch_size)
+
+
+def test_each_term_has_its_mean_and_the_loss_is_their_weighted_sum(masked: Case) -> None:
+    questions = masked_questions(masked.packed, masked.tokenizer)
+    losses, _ = told_one_by_one(masked.model, questions)
+    sizes: list[float] = []
+    for ids, _ in questions:
+        with torch.no_grad():
+            logits = masked.model.eval()(input_ids=torch.tensor(ids[None].astype(np.int64))).logits[0].double()
+        sizes += [float(row.exp().sum().log() ** 2) for row in logits]
+    hidden, size = math.fsum(losses) / len(losses), math.fsum(sizes) / len(sizes)
+    plain = masked.figures()
+    for batch_size in (1, 8):
+        figures = figures_of_terms(masked, two_terms(size_weight=3.0), batch_size)
+        assert figures["hidden_loss"] == pytest.approx(hidden, rel=1e-6)
+        assert figures["size_loss"] == pytest.approx(size, rel=1e-6)
+        assert figures["loss"] == pytest.approx(hidden + 3 * size, rel=1e-6)
+        for name in ("perplexity", "accuracy", "targets", "unigram_loss", "bits_per_byte"):
+            assert figures[name] == pytest.approx(plain[name], rel=1e-6), name
+
+
+def test_a_first_term_of_which_only_the_number_is_known_has_no_baseline(masked: Case) -> None:
+    def counted(batch: dict[str, Any]) -> dict[str, int]:
+        return {"hidden": int((batch["labels"] != -100).sum()), "size": batch["labels"].numel()}
+
+    figures = figures_of_terms(masked, dataclasses.replace(two_terms(), targets=counted))
+    assert figures.keys() == masked.figures().keys() - {"unigram_loss"} | {"hidden_loss", "size_loss"}
+
+
+def test_metrics_get_the_sums_of_each_term(masked: Case) -> None:
+    recipe = dataclasses.replace(two_terms(), metrics=("test_evaluation:RootOfSize",))
+    figures = figures_of_terms(masked, recipe)
+    assert figures["root_of_size"] == pytest.approx(math.sqrt(figures["size_loss"]), rel=1e-12)
+
+
+class RootOfSize(Metric):
+    def _info(self) -> MetricInfo:
+        kinds = {"size_loss": datasets.Value("float64"), "size_targets": datasets.Value("int64")}
+        return MetricInfo(description="", citation="", features=datasets.Features(kinds))
+
+    def _compute(self, size_loss: list[float], size_targets: list[int]) -> dict[str, float]:
+        return {"root_of_size": math.sqrt(math.fsum(size_loss) / sum(size_targets))}
+
+
+def test_a_weight_that_changes_from_batch_to_batch_is_no_weight(masked: Case) -> None:
+    def loss(model: torch.nn.Module, batch: dict[str, Any]) -> Any:
+        terms, more = TWO_TERMS.loss(model, batch, TwoTermsOptions())
+        return {**terms, "size": dataclasses.replace(terms["size"], weight=float(len(batch["labels"])))}, more
+
+    with pytest.raises(RunError, match="the weight of the term 'size' changes from batch to batch"):
+        figures_of_terms(masked, dataclasses.replace(TWO_TERMS, loss=loss))
 
 
 # --- examples ---

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import two_terms
 from safetensors.torch import load_file
 
 from lmtasks.runs.runner import run
@@ -96,13 +97,14 @@ def recipes(tmp_path: Path) -> dict[str, tuple[str, Any, str]]:
     file.write_text(WITHOUT_LABELS)
     own = runpy.run_path(str(file))["WITHOUT_LABELS"]
     built_in = {name: (name, name, model) for name, model in MODELS.items()}
-    return {**built_in, "without-labels": (str(file), own, MODELS["causal-lm"])}
+    terms = (two_terms.__file__, two_terms.TWO_TERMS, MODELS["masked-lm"])
+    return {**built_in, "two-terms": terms, "without-labels": (str(file), own, MODELS["causal-lm"])}
 
 
 @pytest.mark.parametrize(
     ("recipe", "examples"),
     [("masked-lm", 13), ("masked-lm", 11), ("causal-lm", 13), ("causal-lm", 11), ("without-labels", 13),
-     ("without-labels", 11)],
+     ("without-labels", 11), ("two-terms", 11)],
 )  # fmt: skip
 def test_two_processes_give_the_numbers_of_one(
     recipe: str,
@@ -142,7 +144,8 @@ def test_two_processes_give_the_numbers_of_one(
     assert [line["step"] for line in logs[0]] == [line["step"] for line in logs[1]]
     assert [line["step"] for line in logs[0] if "loss" in line] == [1, 2, 3, 4, 5, 6]
     for here, there in zip(*logs, strict=True):
-        for name in {"loss", "grad_norm", "eval_loss", "eval_perplexity", "eval_accuracy"} & here.keys():
+        of_terms = {"hidden_loss", "size_loss", "eval_hidden_loss", "eval_size_loss"} & here.keys()
+        for name in of_terms | {"loss", "grad_norm", "eval_loss", "eval_perplexity", "eval_accuracy"} & here.keys():
             assert there[name] == pytest.approx(here[name], rel=1e-4), (name, here["step"])
     assert distance(one, two) < 1e-4 * distance(one, start)
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}

@@ -19,15 +19,18 @@ import torch
 from test_evaluation import blocks_of, packed_rows, ragged
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
+from two_terms import TWO_TERMS, TwoTermsOptions
 
-from lmtasks import InputError, Recipe, run
-from lmtasks.api import EVALUATION_SEED
+from lmtasks import InputError, LossTerm, Recipe, evaluate, run
+from lmtasks.api import EVALUATION_SEED, knowing
 from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
+from lmtasks.cli.report import figure_lines
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.packing import Packed
 from lmtasks.errors import Interrupted, RunError
+from lmtasks.testing import installed
 from lmtasks.training.checkpoints import CheckpointCallback
 from lmtasks.training.evaluation import Collate, evaluate_model
 from lmtasks.training.rehearsal import rehearse
@@ -212,6 +215,118 @@ def test_gradient_accumulation_changes_nothing(kind: str, optim: str, school: Sc
         start = weights(school.model(kind))
         for one in others:
             assert distance(one.model, whole.model) < 1e-4 * distance(whole.model, start)
+
+
+def two_terms(weight: float) -> Recipe:
+    """two-terms as a run has it, with the options in its loss."""
+    return dataclasses.replace(TWO_TERMS, loss=knowing(TWO_TERMS.loss, TwoTermsOptions(size_weight=weight)))
+
+
+def test_each_term_is_divided_by_its_own_count_and_weighed(school: School) -> None:
+    """Mean over the hidden tokens, plus 50 times the mean over all tokens, whatever the parts of the global batch."""
+    examples = ExampleDataset(RAGGED, 42)
+    model, hidden, sizes = school.model("bert").train(), [], []
+    for number in range(8):
+        batch = school.collate("bert")([examples[number]])
+        logits = model(input_ids=batch["input_ids"]).logits[0]
+        asked = enumerate(batch["labels"][0].tolist())
+        hidden += [-logits.log_softmax(-1)[place, label] for place, label in asked if label != -100]
+        sizes += [row.exp().sum().log() ** 2 for row in logits]
+    assert len(sizes) == 84
+    assert len(hidden) < 42
+    means = torch.stack(hidden).mean(), torch.stack(sizes).mean()
+    (means[0] + 50 * means[1]).backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = math.sqrt(sum(float((gradient.double() ** 2).sum()) for gradient in gradients))
+    how = {"packed": RAGGED, "max_steps": 3, "optim": "sgd", "learning_rate": 1e-4, "recipe": two_terms(50)}
+    whole, *others = [
+        school.train("bert", **how, gradient_accumulation_steps=parts, per_device_train_batch_size=8 // parts)
+        for parts in (1, 2, 8)
+    ]
+    first = whole.steps[0]
+    assert first["hidden_loss"] == pytest.approx(means[0].item(), rel=1e-5)
+    assert first["size_loss"] == pytest.approx(means[1].item(), rel=1e-5)
+    assert first["loss"] == pytest.approx(means[0].item() + 50 * means[1].item(), rel=1e-5)
+    assert first["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    for other in others:
+        for name in ("loss", "hidden_loss", "size_loss", "grad_norm"):
+            assert [one[name] for one in other.steps] == pytest.approx([one[name] for one in whole.steps], rel=1e-4)
+
+
+def test_means_of_terms_are_logged_over_the_steps_since_the_last_line(school: School) -> None:
+    how = {"recipe": two_terms(2.0), "packed": RAGGED, "max_steps": 5, "per_device_train_batch_size": 4}
+    each, some = (school.train("bert", **how, logging_steps=steps).log for steps in (1, 2))
+    lines = [line for line in some if "hidden_loss" in line]
+    assert [line["step"] for line in lines] == [2, 4]
+    for name in ("hidden_loss", "size_loss"):
+        single = [line[name] for line in each if name in line]
+        expected = [(single[0] + single[1]) / 2, (single[2] + single[3]) / 2]
+        assert [line[name] for line in lines] == pytest.approx(expected)
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["hidden_loss"] + 2 * line["size_loss"], rel=1e-5)
+
+
+def test_one_named_term_of_weight_one_is_the_pair_bit_for_bit(school: School) -> None:
+    def named(model: torch.nn.Module, batch: dict[str, Any]) -> Any:
+        total, count, more = MASKED_LM.loss(model, batch)
+        return {"hidden": LossTerm(total, count)}, more
+
+    recipe = dataclasses.replace(MASKED_LM, loss=named, targets=lambda batch: {"hidden": MASKED_LM.targets(batch)})
+    how = {"packed": RAGGED, "max_steps": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    pair, term = school.train("bert", **how), school.train("bert", recipe=recipe, **how)
+    assert [line["loss"] for line in term.steps] == [line["loss"] for line in pair.steps]
+    assert same(term.model, pair.model)
+
+
+def test_a_loss_whose_terms_nobody_counts_is_refused(school: School) -> None:
+    recipe = dataclasses.replace(two_terms(1.0), targets=MASKED_LM.targets)
+    with pytest.raises(InputError, match="the loss of two-terms has 'hidden, size', its `targets` counts one term"):
+        school.train("bert", recipe=recipe, max_steps=1)
+
+
+def test_a_run_tells_of_its_terms_and_takes_their_weight_from_the_options(
+    model_folders: dict[str, Path], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = {"train_file": text_file, "block_size": 16, "max_steps": 2, "max_eval_samples": 4, "logging_steps": 1}
+    asked |= {"eval_strategy": "steps", "eval_steps": 2, "metric_for_best_model": "size_loss"}
+    done = [
+        run(TWO_TERMS, model=model_folders["bert"], output_dir=str(weight), size_weight=weight, **asked)
+        for weight in (0.5, 50)
+    ]
+    for one, weight in zip(done, (0.5, 50), strict=True):
+        metrics = one.metrics
+        expected = metrics["eval_hidden_loss"] + weight * metrics["eval_size_loss"]
+        assert metrics["eval_loss"] == pytest.approx(expected, rel=1e-9)
+        assert metrics["perplexity"] == pytest.approx(math.exp(metrics["eval_hidden_loss"]), rel=1e-9)
+        line, *_ = read_log(one.output_dir)
+        assert line["loss"] == pytest.approx(line["hidden_loss"] + weight * line["size_loss"], rel=1e-5)
+        on_the_way = next(line for line in read_log(one.output_dir) if "eval_loss" in line)
+        assert on_the_way["eval_size_loss"] == pytest.approx(metrics["eval_size_loss"], rel=1e-6)
+    told = figure_lines(done[1].metrics, done[1].perplexity_name)
+    assert told[0] == f"loss           {done[1].metrics['eval_loss']:.4f}, the weighted sum of its terms"
+    assert f"hidden loss    {done[1].metrics['eval_hidden_loss']:.4g}" in told
+    of_sets = {"eval_loss": 7.0, "eval_targets": 3, "eval_size_loss": 2.0}
+    of_sets |= {f"eval_wiki_{name.removeprefix('eval_')}": value for name, value in of_sets.items()}
+    assert figure_lines(of_sets, "perplexity") == [
+        *("wiki loss      7.0000, the weighted sum of its terms", "wiki size loss 2", "wiki targets   3")
+    ]
+    with installed([TWO_TERMS]):
+        again = evaluate(done[1].output_dir, recipe="two-terms", train_file=text_file, size_weight=2)
+    assert again["eval_loss"] == pytest.approx(again["eval_hidden_loss"] + 2 * again["eval_size_loss"], rel=1e-9)
+
+
+def test_terms_that_cannot_be_told_apart_from_other_figures_are_refused_before_anything_is_written(
+    model_folders: dict[str, Path], text_file: Path, tmp_path: Path
+) -> None:
+    asked = {"model": model_folders["bert"], "train_file": text_file, "block_size": 16, "max_steps": 1}
+    texts = ["the fox sees the house by night and day"] * 9
+    with pytest.raises(InputError, match="an evaluation set cannot be called 'size': there is a figure of that name"):
+        run(TWO_TERMS, **asked, output_dir=tmp_path / "out", eval_dataset={"size": texts})
+    uncounted = dataclasses.replace(TWO_TERMS, targets=MASKED_LM.targets)
+    with pytest.raises(InputError, match="the loss of two-terms has 'hidden, size', its `targets` counts one term"):
+        run(uncounted, **asked, output_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_ragged_last_batch_counts_by_its_targets(school: School) -> None:
