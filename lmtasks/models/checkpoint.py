@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,16 @@ class LoadedModel:
     new_weights: tuple[str, ...] = ()
     grown: int = 0
     unused: tuple[str, ...] = ()
+
+    def notes(self) -> Iterator[str]:
+        """What became of the weights of a checkpoint, in words."""
+        for names, what in ((self.new_weights, "are new"), (self.unused, "of the checkpoint have no use here")):
+            if names:
+                yield f"{len(names)} weights {what}: {', '.join(names[:3])}"
+        if self.model.dtype != torch.float32 and not has_adapter(self.model):
+            yield f"weights in {str(self.model.dtype)[6:]} lose steps of less than 1/256 of them; float32 does not"
+        if self.grown:
+            yield f"embeddings grown by {self.grown} rows for the tokenizer's tokens"
 
 
 def load_model(

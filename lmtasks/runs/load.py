@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -16,9 +16,8 @@ from lmtasks.config.request import Request
 from lmtasks.data.corpus import TEXT, Corpus, load_sources
 from lmtasks.data.examples import EncodedCorpus, chat_renderer, encode_corpus, one_example
 from lmtasks.errors import InputError
-from lmtasks.models.adapters import has_adapter
 from lmtasks.models.added_tokens import AddedTokens, add_to
-from lmtasks.models.checkpoint import LoadedModel, load_model
+from lmtasks.models.checkpoint import load_model
 from lmtasks.models.config import fit_to_tokenizer, load_config, usable_length
 from lmtasks.models.memory import copies_of, require_memory, size_of
 from lmtasks.models.processor import load_processor, train_processor
@@ -89,7 +88,7 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
             "--dtype bfloat16, or leave --dtype out for float32",
         )
     check_model(request, data.processor, loaded.model, evaluation, example, training=training)
-    notes = [*data.notes, *_model_notes(loaded)]
+    notes = [*data.notes, *loaded.notes()]
     if training and not request.model.model_name_or_path:
         notes.append(check_first_loss(loaded.model, request.bound, example))
     notes += run_head_alone(request, loaded.model, evaluation, example)
@@ -140,14 +139,3 @@ def _fit_length(request: Request, config: PretrainedConfig, processor: Any) -> t
         )
     fitted = replace(request, options=replace(options, block_size=usable))
     return fitted, [f"block_size {usable}: the model takes no more"]
-
-
-def _model_notes(loaded: LoadedModel) -> Iterator[str]:
-    """Notes on what became of the weights of a checkpoint."""
-    for names, what in ((loaded.new_weights, "are new"), (loaded.unused, "of the checkpoint have no use here")):
-        if names:
-            yield f"{len(names)} weights {what}: {', '.join(names[:3])}"
-    if loaded.model.dtype != torch.float32 and not has_adapter(loaded.model):
-        yield f"weights in {str(loaded.model.dtype)[6:]} lose steps of less than 1/256 of them; float32 does not"
-    if loaded.grown:
-        yield f"embeddings grown by {loaded.grown} rows for the tokenizer's tokens"
