@@ -15,6 +15,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lmtasks.api import Recipe, resolve
+from lmtasks.artifacts.run_folder import require_intact
 from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError, first_line, nearest
 from lmtasks.models.adapters import base_of
@@ -46,6 +47,8 @@ def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
         InputError: unknown model type, no such checkpoint, or one that the recipe cannot train.
     """
     name = settings.model_name_or_path or settings.config_name
+    if settings.model_name_or_path:
+        require_intact(settings.model_name_or_path)  # before anything else of it is read, such as its tokenizer
     if name:
         config = saved_config(name, settings.revision, trust_remote_code=settings.trust_remote_code)
     else:

@@ -735,6 +735,16 @@ def test_evaluate_takes_a_run_of_fewer_samples(model_folders: dict[str, Path]) -
     assert evaluate("out")["eval_loss"] == done.metrics["eval_loss"]
 
 
+def test_what_lacks_a_part_of_its_tokenizer_is_refused(model_folders: dict[str, Path]) -> None:
+    tuned("masked-lm", model_folders["roberta"], "out", max_steps=1)
+    Path("out/tokenizer_config.json").unlink()
+    with pytest.raises(InputError, match=r"'out/tokenizer_config\.json' is missing"):
+        evaluate("out")
+    with pytest.raises(InputError, match=r"'out/tokenizer_config\.json' is missing"):
+        tuned("masked-lm", Path("out"), "next", max_steps=1)
+    assert not Path("next").exists()
+
+
 # --- ways to cut text ---
 
 
