@@ -160,3 +160,16 @@ def test_startup() -> None:
     rows = {line.split("|")[1].strip(" `"): line.split("|")[2:4] for line in done.stdout.splitlines()[2:]}
     assert {"lmtasks list", "lmtasks list, 8 broken plugins"} <= rows.keys()
     assert all(float(cell) > 0 for row in rows.values() for cell in row)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_adapters() -> None:
+    command = [sys.executable, str(FOLDER / "adapters.py"), "--quick", "--steps", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    lines = [line.strip("|").split("|") for line in done.stdout.splitlines() if line.startswith("|")]
+    rows = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines[2:]}
+    assert rows.keys() == {"weights trained", "checkpoint", "memory", "step"}
+    whole, adapter, peft = (float(cell.rstrip("%")) for cell in rows["weights trained"][:3])
+    assert (whole, adapter) == (100.0, peft), "both put the same adapter on the same layers"
+    assert 0 < float(rows["checkpoint"][3]) < 1 and float(rows["step"][0].split()[0]) > 0
