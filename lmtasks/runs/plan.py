@@ -63,8 +63,6 @@ class Plan:
     model: str
     parameters: int
     trained_parameters: int
-    adapter: str | None
-    base_model: str | None
     vocabulary: int | None
     epochs: float
     steps: int
@@ -75,6 +73,8 @@ class Plan:
     output_dir: str
     notes: tuple[str, ...]
     writes: tuple[str, ...]
+    adapter: str | None = None
+    base_model: str | None = None
     column: str | None = None
     first_text: str | None = None
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -127,6 +127,7 @@ PLAN = Plan(
     block_size=128,
     model="roberta-base",
     parameters=124_000_000,
+    trained_parameters=124_000_000,
     vocabulary=50265,
     epochs=3.0,
     steps=3615,
@@ -138,6 +139,12 @@ PLAN = Plan(
     notes=("block_size 128: the model takes no more",),
     writes=("runs/masked-lm",),
 )
+
+
+def test_the_plan_says_how_much_is_trained() -> None:
+    adapted = dataclasses.replace(PLAN, trained_parameters=590_000, adapter="LORA")
+    told = "model      roberta-base, 124,000,000 parameters, 590,000 of them trained (LORA), vocabulary 50,265"
+    assert told in adapted.lines()
 
 
 def test_plan_for_people() -> None:

@@ -27,13 +27,13 @@ class Called:
         return model, batch, options
 
 
-@pytest.mark.parametrize("loss", [named, Called(), Deferred("test_losses:named"), partial(named)])
+@pytest.mark.parametrize("loss", [named, Called(), Deferred("test_loss_terms:named"), partial(named)])
 def test_a_loss_that_needs_three_arguments_gets_the_options(loss: Any) -> None:
     bound = knowing(loss, "options")
     assert bound("model", "batch") == bound("model", "batch") == ("model", "batch", "options")
 
 
-@pytest.mark.parametrize("loss", [defaulted, Deferred("test_losses:defaulted"), partial(defaulted, scale=2.0)])
+@pytest.mark.parametrize("loss", [defaulted, Deferred("test_loss_terms:defaulted"), partial(defaulted, scale=2.0)])
 def test_a_loss_that_can_do_with_two_gets_two(loss: Any) -> None:
     assert knowing(loss, "options")("model", "batch") == ("model", "batch", 2.0, {})
 
