@@ -20,7 +20,8 @@ from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
-from transformers.utils import cached_file
+from transformers.integrations.peft import MIN_PEFT_VERSION
+from transformers.utils import cached_file, check_peft_version
 
 from lmtasks.api import Recipe
 from lmtasks.config.settings import AdapterSettings
@@ -227,9 +228,14 @@ def merge_into(model: PreTrainedModel) -> PreTrainedModel:
 
 def _require_peft() -> None:
     try:
-        import peft  # noqa: F401
+        import peft
     except ImportError as error:
         raise InputError("adapters need the package peft", "pip install lmtasks[peft]") from error
+    try:
+        check_peft_version(MIN_PEFT_VERSION)
+    except ValueError as error:
+        needed = f"adapters need peft {MIN_PEFT_VERSION} or later, this is {peft.__version__}"
+        raise InputError(needed, "pip install --upgrade lmtasks[peft]") from error
 
 
 def _asked(settings: AdapterSettings, recipe: Recipe) -> Any:

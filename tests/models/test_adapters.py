@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.config.settings import AdapterSettings, ModelSettings
 from lmtasks.errors import InputError
+from lmtasks.models import adapters
 from lmtasks.models.adapters import WEIGHTS, adapter_kind, base_of, has_adapter, merge_into, restore_adapter
 from lmtasks.models.checkpoint import load_model, pretrained
 from lmtasks.models.config import load_config, saved_config
@@ -291,3 +293,9 @@ def test_without_peft_it_is_said_what_to_install(
     assert refused.value.hint == "pip install lmtasks[peft]"
     with pytest.raises(InputError, match="adapters need the package peft"):
         pretrained(transformers.AutoModelForCausalLM, str(saved))
+
+
+def test_an_old_peft_is_named(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "MIN_PEFT_VERSION", "99.0")
+    with pytest.raises(InputError, match=rf"adapters need peft 99\.0 or later, this is {re.escape(peft.__version__)}"):
+        loaded(model_folders["llama"], CAUSAL_LM)
