@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from measuring import alternated, described, print_table
 from peft import LoraConfig, get_peft_model
+from preprocessing import anonymous
 from training_step import (
     CASES,
     Case,
@@ -39,20 +40,16 @@ from training_step import (
     guides_rows,
     model_of,
     our_arguments,
-    our_collator,
     our_trainer,
+    quickened,
     text_of,
 )
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
-from lmtasks.api import EVALUATION_SEED
 from lmtasks.config.settings import AdapterSettings
-from lmtasks.data.dataset import ExampleDataset
 from lmtasks.models.adapters import add_adapter
-from lmtasks.models.lm_head import separate_head
 from lmtasks.training.cpu_memory import kept_memory
 
-STATUS = Path("/proc/self/status")
 RANK = 16
 CONTESTANTS = ("whole model", "adapter", "Trainer with peft")
 WANTED = {"weights trained": 0.02, "checkpoint": 0.03, "memory": 0.5, "step": 0.6}
@@ -78,11 +75,6 @@ class Memory(threading.Thread):
         return (self.most - self.before) / 2**10
 
 
-def anonymous() -> int:
-    """KiB."""
-    return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("RssAnon"))
-
-
 def measured(contestant: str, case: Case, effort: Effort, place: Path) -> dict[str, float]:
     """The figures of one contestant, in this process."""
     text = text_of(case, effort)
@@ -106,9 +98,7 @@ def with_lmtasks(case: Case, text: Text, effort: Effort, place: Path, clock: Clo
     model = model_of(case, text.tokenizer)
     if adapter:
         add_adapter(model, case.recipe, AdapterSettings(use_peft=True, lora_r=RANK), "base", "main")
-    example = our_collator(case, text, effort, training=False)([ExampleDataset(text.evaluation, EVALUATION_SEED)[0]])
-    reason = separate_head(model, {name: value for name, value in example.items() if name != "labels"})
-    assert reason is None, reason
+    quickened(case, text, effort, model)
     return our_trainer(
         case, text, effort, place, model, our_arguments(case, model, effort, effort.steps, bf16=None), clock
     )

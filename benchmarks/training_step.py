@@ -291,9 +291,9 @@ def our_collator(case: Case, text: Text, effort: Effort, *, training: bool = Tru
     return case.recipe.collator(text.tokenizer, case.recipe.options(block_size=effort.length), training)
 
 
-def quickened(case: Case, text: Text, effort: Effort) -> PreTrainedModel:
-    """The model with its head apart, as a run prepares it."""
-    model = model_of(case, text.tokenizer)
+def quickened(case: Case, text: Text, effort: Effort, model: PreTrainedModel | None = None) -> PreTrainedModel:
+    """The model, or this one, with its head apart, as a run prepares it."""
+    model = model or model_of(case, text.tokenizer)
     example = our_collator(case, text, effort, training=False)([ExampleDataset(text.evaluation, EVALUATION_SEED)[0]])
     reason = separate_head(model, {name: value for name, value in example.items() if name != "labels"})
     assert reason is None, reason

@@ -276,12 +276,13 @@ def _starter(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:
 def _refuse_idle_adapter(given: frozenset[str], adapter: AdapterSettings, problems: _Problems) -> None:
     """Refuse settings of an adapter that nobody asked for, and an adapter on a model that has learned nothing."""
     own = sorted(given & options_of(AdapterSettings).keys() - {"use_peft", "peft_config"})
-    asked = adapter.use_peft or adapter.peft_config is not None
-    problems.refuse(own and not asked, f"--{own[0] if own else ''} means nothing without an adapter", "add --use_peft")
+    problems.refuse(
+        own and not adapter.asked, f"--{own[0] if own else ''} means nothing without an adapter", "add --use_peft"
+    )
     lora = next((name for name in own if name != "lora_task_type"), "")
     both = lora and adapter.peft_config is not None
     problems.refuse(both, f"--peft_config and --{lora} exclude each other", "give one of the two")
-    fresh = asked and "model_name_or_path" not in given
+    fresh = adapter.asked and "model_name_or_path" not in given
     problems.refuse(fresh, "an adapter needs a checkpoint: all of a new model has to learn", "add --model")
 
 

@@ -124,6 +124,11 @@ class AdapterSettings:
     lora_task_type: str | None = option(None, help="what peft calls the task; that of the recipe when not given")
     peft_config: str | None = option(None, help="YAML or JSON file with another adapter of peft, as its config has it")
 
+    @property
+    def asked(self) -> bool:
+        """Whether there is to be an adapter."""
+        return self.use_peft or self.peft_config is not None
+
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSettings:

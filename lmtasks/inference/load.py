@@ -9,6 +9,7 @@ from transformers import Pipeline, PreTrainedTokenizerBase
 
 from lmtasks.api import TOKENIZER, Recipe, resolve
 from lmtasks.config.settings import ModelSettings
+from lmtasks.models.adapters import require_whole
 from lmtasks.models.checkpoint import pretrained, require_weights
 from lmtasks.models.load_errors import found_or_explained
 from lmtasks.models.tokenizer import from_pretrained, saved_tokenizer
@@ -20,6 +21,7 @@ def load_pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
     Raises:
         InputError: one of them is not there, is damaged, or is not what the recipe needs.
     """
+    require_whole(name, revision)
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     model, missing, unused = pretrained(resolve(recipe.model_class), name, dtype="auto", **source)
     require_weights(model, missing, unused, name, training=False)

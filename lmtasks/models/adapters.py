@@ -24,6 +24,7 @@ from transformers.integrations.peft import MIN_PEFT_VERSION
 from transformers.utils import cached_file, check_peft_version
 
 from lmtasks.api import Recipe
+from lmtasks.artifacts.run_folder import require_intact
 from lmtasks.config.settings import AdapterSettings
 from lmtasks.config.yaml_file import read_mapping
 from lmtasks.errors import InputError, first_line
@@ -76,6 +77,19 @@ def base_of(name: str, revision: str = "main") -> Base | None:
             f"bring it back, or write its new place into base_model_name_or_path of {CONFIG}",
         )
     return Base(base, str(config.get("revision") or "main"), config)
+
+
+def require_whole(name: str, revision: str = "main") -> None:
+    """Refuse a finished run that was damaged since, or one that an adapter is for; to be asked before all else.
+
+    Reads every file, so it is asked once for each use of a model.
+
+    Raises:
+        InputError: names the file that is missing, or is not as the run left it.
+    """
+    require_intact(name)
+    if base := base_of(name, revision):
+        require_intact(base.name)
 
 
 def _config(name: str, revision: str) -> dict[str, Any] | None:

@@ -14,7 +14,6 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.api import Recipe, resolve
-from lmtasks.artifacts.run_folder import require_intact
 from lmtasks.config.settings import AdapterSettings, ModelSettings
 from lmtasks.errors import InputError, first_line
 from lmtasks.models.adapters import add_adapter, base_of, has_adapter, load_adapter
@@ -82,7 +81,7 @@ def load_model(
     if not settings.allow_new_weights:
         require_weights(model, missing, unused, name)
     loaded = LoadedModel(adapted(model, recipe), missing, _grow(model, processor, added), unused)
-    if adapter != AdapterSettings():
+    if adapter.asked:
         add_adapter(model, recipe, adapter, name, settings.revision, missing)
     if loaded.grown and has_adapter(model):
         raise InputError(
@@ -124,12 +123,10 @@ def pretrained(model_class: Any, name: str, **how: Any) -> tuple[PreTrainedModel
         InputError: no weights, damaged ones, or such as do not fit the configuration.
     """
     if base := base_of(name, how.get("revision", "main")):
-        require_intact(name)
         loaded = pretrained(model_class, base.name, **{**how, "revision": base.revision})
         load_adapter(loaded[0], name, base, how.get("revision", "main"))
         return loaded
     require_safetensors(name)
-    require_intact(name)
     require_sound_generation(name)
     with found_or_explained("model", name):
         model, report = model_class.from_pretrained(

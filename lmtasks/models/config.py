@@ -15,10 +15,9 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lmtasks.api import Recipe, resolve
-from lmtasks.artifacts.run_folder import require_intact
 from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError, first_line, nearest
-from lmtasks.models.adapters import base_of
+from lmtasks.models.adapters import base_of, require_whole
 from lmtasks.models.architectures import architecture_of, takes
 from lmtasks.models.forward import MODEL_FAILURES, first_position, position_tables
 from lmtasks.models.load_errors import found_or_explained
@@ -48,7 +47,7 @@ def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
     """
     name = settings.model_name_or_path or settings.config_name
     if settings.model_name_or_path:
-        require_intact(settings.model_name_or_path)  # before anything else of it is read, such as its tokenizer
+        require_whole(settings.model_name_or_path, settings.revision)
     if name:
         config = saved_config(name, settings.revision, trust_remote_code=settings.trust_remote_code)
     else:

@@ -12,7 +12,7 @@ import torch
 from transformers import PretrainedConfig
 
 from lmtasks.config.request import Request
-from lmtasks.config.settings import AdapterSettings, ModelSettings
+from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError
 from lmtasks.models.adapters import base_of
 from lmtasks.models.config import _fresh
@@ -52,7 +52,7 @@ def copies_of(request: Request, training: bool) -> int:
     if not training or elsewhere or any(settings.get(name) for name in ("fsdp", "deepspeed")):
         return 1
     name = request.model.model_name_or_path
-    if request.adapter != AdapterSettings() or (name and base_of(name, request.model.revision)):
+    if request.adapter.asked or (name and base_of(name, request.model.revision)):
         return 1
     adam = str(settings.get("optim") or "adamw_torch").startswith("adamw_torch")
     return 4 if adam and "bit" not in str(settings.get("optim")) else 2

@@ -25,7 +25,7 @@ from lmtasks.artifacts.run_folder import (
 from lmtasks.errors import InputError, RunError
 from lmtasks.inference.load import saved_processor
 from lmtasks.inference.predictor import installed_recipe
-from lmtasks.models.adapters import base_of, merge_into
+from lmtasks.models.adapters import base_of, merge_into, require_whole
 from lmtasks.models.checkpoint import pretrained
 from lmtasks.runs.record import write_record
 
@@ -57,6 +57,7 @@ def merge(adapter: str | Path, output_dir: str | Path, *, recipe: str | None = N
     if base_of(name, revision) is None:
         raise InputError(f"'{name}' is no adapter", "name a run that was trained with --use_peft")
     with read_whole(name):
+        require_whole(name, revision)
         chosen = installed_recipe(name, recipe, revision)
         how: dict[str, Any] = {"dtype": "auto", "revision": revision, "trust_remote_code": False}
         model, _, _ = pretrained(resolve(chosen.model_class), name, **how)
