@@ -29,6 +29,7 @@ from lmtasks.config.settings import AdapterSettings
 from lmtasks.config.yaml_file import read_mapping
 from lmtasks.errors import InputError, first_line
 from lmtasks.models.load_errors import found_or_explained, is_local
+from lmtasks.models.weight_files import require_no_danger
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -80,16 +81,20 @@ def base_of(name: str, revision: str = "main") -> Base | None:
 
 
 def require_whole(name: str, revision: str = "main") -> None:
-    """Refuse a finished run that was damaged since, or one that an adapter is for; to be asked before all else.
+    """Refuse a model that is dangerous to load, or a finished run that was damaged since; to be asked before all else.
+
+    Of an adapter, the model that it is for is looked at too.
 
     Reads every file, so it is asked once for each use of a model.
 
     Raises:
-        InputError: names the file that is missing, or is not as the run left it.
+        InputError: names the file that is missing, is not as the run left it, or is not to be loaded.
     """
-    require_intact(name)
-    if base := base_of(name, revision):
-        require_intact(base.name)
+    base = base_of(name, revision)
+    for folder in (name, base.name) if base else (name,):
+        # What could do harm is worth more words than what is merely not there.
+        require_no_danger(folder)
+        require_intact(folder)
 
 
 def _config(name: str, revision: str) -> dict[str, Any] | None:

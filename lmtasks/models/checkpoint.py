@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +13,13 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from lmtasks.api import Recipe, resolve
 from lmtasks.config.settings import AdapterSettings, ModelSettings
-from lmtasks.errors import InputError, first_line
+from lmtasks.errors import InputError
 from lmtasks.models.adapters import add_adapter, base_of, has_adapter, load_adapter
 from lmtasks.models.added_tokens import AddedTokens, make_room, start_rows
 from lmtasks.models.architectures import adapted
 from lmtasks.models.config import _fresh, fit_to_tokenizer
-from lmtasks.models.load_errors import found_or_explained, is_local, require_sound_generation
+from lmtasks.models.load_errors import found_or_explained, require_sound_generation
+from lmtasks.models.weight_files import require_safetensors
 
 OLD_MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias|causal_mask)$")
 """Causal masks that older versions of transformers saved among the weights; models make their own."""
@@ -200,36 +199,6 @@ def _groups_heads(model: PreTrainedModel, module: torch.nn.Module) -> bool:
     at_top = any(child is module for child in model.children())
     alone = len(list(module.children())) == 1 and not list(module.parameters(recurse=False))
     return at_top and alone and not isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential))
-
-
-def require_safetensors(name: str) -> None:
-    """Refuse a folder without weights, with pickled ones only, or with an index that leads out of it."""
-    if is_local(name):
-        _require_own_shards(name)
-    if not is_local(name) or any(Path(name).glob("*.safetensors")):
-        return
-    if any(Path(name).glob("*.bin")):
-        raise InputError(
-            f"'{name}' has its weights as pickle (.bin), which can run code when loaded",
-            "save them as safetensors: from_pretrained, then save_pretrained, in an environment you trust",
-        )
-    raise InputError(f"'{name}' has no weights (*.safetensors)", "give the folder of a saved model")
-
-
-def _require_own_shards(name: str) -> None:
-    """Refuse an index of sharded weights that is damaged, or whose files are not those beside it."""
-    index = Path(name, "model.safetensors.index.json")
-    if not index.is_file():
-        return
-    try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"'{index}' is damaged: {first_line(error)}", "download or copy it again") from error
-    for shard in shards:
-        if not isinstance(shard, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", shard):
-            raise InputError(
-                f"'{index}' names {shard!r}, which is no file of weights beside it", "do not use this model"
-            )
 
 
 def _grow(model: PreTrainedModel, tokenizer: Any, added: AddedTokens) -> int:

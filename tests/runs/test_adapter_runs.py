@@ -22,7 +22,7 @@ import lmtasks as package
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.config.request import configure, fingerprint
 from lmtasks.errors import InputError
-from lmtasks.models.checkpoint import require_safetensors
+from lmtasks.models.weight_files import require_safetensors
 from lmtasks.runs.merging import merge
 from lmtasks.runs.result import Run
 from lmtasks.runs.runner import run
