@@ -22,7 +22,7 @@ from lmtasks.artifacts.failures import machine_failures
 from lmtasks.artifacts.run_folder import not_finished, read_record, read_whole
 from lmtasks.errors import InputError, first_line
 from lmtasks.inference.arguments import completed, refused
-from lmtasks.inference.load import load_pipeline
+from lmtasks.inference.load import load_pipeline, own_pipeline
 from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
 from lmtasks.models.architectures import adapted, register_architectures, takes
 from lmtasks.models.config import most_positions
@@ -64,7 +64,8 @@ def predict(
         raise InputError(f"--revision {revision}: the folder '{name}' has no revisions", "leave --revision out")
     catalog = load_catalog()
     register_architectures(catalog)
-    return Predictor(name, recipe_of(name, catalog, recipe, revision), revision).predict(texts, seed=seed, **arguments)
+    chosen = catalog.watched(recipe_of(name, catalog, recipe, revision))
+    return Predictor(name, chosen, revision).predict(texts, seed=seed, **arguments)
 
 
 def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: str = "main") -> Recipe:
@@ -139,7 +140,8 @@ class Predictor:
             raise
         except Exception as error:
             if not given and not isinstance(error, ValueError | TypeError | IndexError | PipelineException):
-                raise
+                with own_pipeline(self.recipe):
+                    raise
             raise self._explained(error, given) from error
         return answers[0] if isinstance(texts, str) else answers
 
