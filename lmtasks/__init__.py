@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         template_tokens,
     )
     from lmtasks.artifacts.publish import push
-    from lmtasks.errors import InputError, Interrupted, LmtasksError, RunError
+    from lmtasks.errors import InputError, Interrupted, LmtasksError, PluginError, RunError
     from lmtasks.inference.predictor import predict
     from lmtasks.models.architectures import register_architectures
     from lmtasks.models.cross_entropy import token_sums
@@ -52,6 +52,7 @@ __all__ = [
     "LmtasksError",
     "LossTerm",
     "Medium",
+    "PluginError",
     "Reading",
     "Recipe",
     "Run",
@@ -79,7 +80,7 @@ __all__ = [
 
 _HOMES = {
     "artifacts.publish": ["push"],
-    "errors": ["InputError", "Interrupted", "LmtasksError", "RunError"],
+    "errors": ["InputError", "Interrupted", "LmtasksError", "PluginError", "RunError"],
     "inference.predictor": ["predict"],
     "models.architectures": ["register_architectures"],
     "models.cross_entropy": ["token_sums"],

@@ -3,6 +3,7 @@
     LmtasksError
     ├── InputError    exit 2   the user can: bad flag, file, model, folder; nothing was written
     ├── RunError      exit 3   the run failed: diverged, out of memory, disk full, Hub refused
+    ├── PluginError   exit 1   the code of a plugin failed; --traceback shows where
     └── Interrupted   exit 130 or 143   stopped by a signal; the run can be resumed
 
 Anything else that escapes is a bug of ours: it keeps its traceback and exits 1.
@@ -42,6 +43,12 @@ class RunError(LmtasksError):
     """The request was fine, carrying it out failed."""
 
     exit_code = 3
+
+
+class PluginError(LmtasksError):
+    """The code of a plugin raised something; the message says which, and at which stage."""
+
+    exit_code = 1
 
 
 class Interrupted(LmtasksError):  # noqa: N818  (nothing went wrong: somebody asked)

@@ -146,6 +146,7 @@ class _Knowing:
 
 def takes_options(loss: Callable[..., Any]) -> bool:
     """Whether a loss has a third positional parameter without a default: it gets the options."""
+    loss = inspect.unwrap(loss)
     function = resolve(loss.reference) if isinstance(loss, Deferred) else loss
     try:
         parameters = inspect.signature(function).parameters.values()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lmtasks.errors import LmtasksError, RunError
+from lmtasks.errors import LmtasksError, PluginError, RunError
 
 OUT_OF_MEMORY = "halve --per_device_train_batch_size and double --gradient_accumulation_steps: the same result"
 
@@ -62,9 +62,9 @@ def machine_failures(folder: Path | None = None, then: str = "then try again") -
     """
     try:
         yield
-    except LmtasksError:
-        raise
     except Exception as error:
+        if isinstance(error, LmtasksError) and not isinstance(error, PluginError):
+            raise
         told = next(filter(None, (_told(one, folder, then) for one in _causes(error))), None)
         if told is None:
             raise

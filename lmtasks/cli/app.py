@@ -10,8 +10,10 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 
 from lmtasks.artifacts.failures import machine_failures
@@ -49,6 +51,7 @@ RECIPE is a name from the list, PACKAGE:NAME where two packages have it, or ./my
 
   lmtasks COMMAND --plugin MODULE         count a module as a plugin, too
   lmtasks COMMAND --no_plugins            the built-in recipes only
+  lmtasks COMMAND --traceback             where an error comes from, before what it says
   lmtasks COMMAND --help                  the flags of a command
   lmtasks --version
 
@@ -56,12 +59,16 @@ start with:  lmtasks run masked-lm
 """
 
 
+_traced: ContextVar[bool] = ContextVar("lmtasks_traceback", default=False)
+"""Whether errors are told with their traceback, in the command that is being carried out."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        the exit code: 0 done, 2 bad input, 3 the run failed, 130 or 143 interrupted. Anything
-        unexpected keeps its traceback, and Python exits 1.
+        the exit code: 0 done, 1 a plugin failed, 2 bad input, 3 the run failed, 130 or 143 interrupted.
+        Anything unexpected keeps its traceback, and Python exits 1.
     """
     words = underscored(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -71,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             finally:
                 _flush()
     except LmtasksError as error:
+        if _traced.get():
+            traceback.print_exception(error)
         print(f"error: {in_one_line(error.message)}", file=sys.stderr)
         if error.hint:
             print(f"hint: {in_one_line(error.hint)}", file=sys.stderr)
@@ -116,6 +125,8 @@ def _terminable() -> Iterator[None]:
 def _selecting(words: list[str]) -> int:
     """Carry out a command with the plugins that it wants, wherever it says so."""
     builtins_only, words = taken_switch(words, "no_plugins")
+    traced, words = taken_switch(words, "traceback")
+    _traced.set(traced)
     named, words = taken_values(words, "plugin")
     sources = [file[0] if (file := file_of(name)) else name for name in named]
     with selected(sources, builtins_only=builtins_only):

@@ -37,6 +37,7 @@ class Parser(argparse.ArgumentParser):
         if plugins:
             add("--plugin", metavar="MODULE", help="count a module, or a file, as a plugin; may come again")
             add("--no_plugins", action="store_true", help="the built-in recipes only")
+        add("--traceback", action="store_true", help="show where an error comes from")
         add("--help", "-h", action="store_true", help="show this")
         if asks_help(words):
             self.print_help()

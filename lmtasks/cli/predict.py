@@ -64,7 +64,7 @@ def command(words: list[str]) -> int:
         **arguments,
     )
     raw = any(arguments.get(name) for name in RAW)
-    return tell(outputs, _lines(texts, outputs, recipe, raw), as_json="json" in typed)
+    return tell(outputs, _lines(texts, outputs, catalog.watched(recipe), raw), as_json="json" in typed)
 
 
 def _value(name: str, typed: list[str]) -> Any:

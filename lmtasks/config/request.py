@@ -8,7 +8,8 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from copy import copy
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ class Request:
     @cached_property
     def bound(self) -> Recipe:
         """The recipe with a loss that is called with model and batch, whether or not it wants the options."""
-        return replace(self.recipe, loss=knowing(self.recipe.loss, self.options))
+        bound = copy(self.recipe)  # not replace: what is known beside the fields stays
+        object.__setattr__(bound, "loss", knowing(self.recipe.loss, self.options))
+        return bound
 
     @property
     def seed(self) -> int:

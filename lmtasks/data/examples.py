@@ -20,6 +20,7 @@ from lmtasks.data.text.chat import rendered, require_template
 from lmtasks.data.text.encode import encode
 from lmtasks.data.text.special_tokens import as_plain_text
 from lmtasks.errors import InputError
+from lmtasks.registry.faults import blamed
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def examples_of(request: Request, name: str, split: Split, processor: Any, confi
     if isinstance(layout, Blocks):
         tokenizer = as_plain_text(processor) if data.split_special_tokens else processor
         return encode(name, split, tokenizer, layout, data.overwrite_cache, data.preprocessing_num_workers)
-    return layout.examples(name, split, processor, config)
+    with blamed(request.recipe, "preprocess", type(layout)):
+        return layout.examples(name, split, processor, config)
 
 
 def layout_of(request: Request, processor: Any) -> Blocks | Layout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import transformers
@@ -13,6 +14,12 @@ from lmtasks.models.adapters import require_whole
 from lmtasks.models.checkpoint import pretrained, require_weights
 from lmtasks.models.load_errors import found_or_explained
 from lmtasks.models.tokenizer import from_pretrained, saved_tokenizer
+from lmtasks.registry.faults import blamed
+
+
+def own_pipeline(recipe: Recipe) -> AbstractContextManager[None]:
+    """While this is open, what goes wrong is a fault of the recipe's pipeline, where that is a plugin's own."""
+    return blamed(recipe, "pipeline", recipe.pipeline)
 
 
 def load_pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:

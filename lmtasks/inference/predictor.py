@@ -22,7 +22,7 @@ from lmtasks.artifacts.failures import machine_failures
 from lmtasks.artifacts.run_folder import not_finished, read_record, read_whole
 from lmtasks.errors import InputError, first_line
 from lmtasks.inference.arguments import completed, refused
-from lmtasks.inference.load import load_pipeline
+from lmtasks.inference.load import load_pipeline, own_pipeline
 from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
 from lmtasks.models.architectures import adapted, register_architectures, takes
 from lmtasks.models.config import most_positions, saved_config
@@ -68,7 +68,7 @@ def installed_recipe(name: str, wanted: str | None = None, revision: str = "main
     """As :func:`recipe_of`, of what is installed, whose architectures transformers then knows."""
     catalog = load_catalog()
     register_architectures(catalog)
-    return recipe_of(name, catalog, wanted, revision)
+    return catalog.watched(recipe_of(name, catalog, wanted, revision))
 
 
 def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: str = "main") -> Recipe:
@@ -142,7 +142,8 @@ class Predictor:
             raise
         except Exception as error:
             if not given and not isinstance(error, ValueError | TypeError | IndexError | PipelineException):
-                raise
+                with own_pipeline(self.recipe):
+                    raise
             raise self._explained(error, given) from error
         return answers[0] if isinstance(texts, str) else answers
 

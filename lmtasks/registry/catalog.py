@@ -20,6 +20,7 @@ from lmtasks.api import UNICODE, Architecture, Format, Recipe, WordSegmenter, ho
 from lmtasks.errors import InputError, nearest
 from lmtasks.registry.discovery import installed, location, named
 from lmtasks.registry.enabled_plugins import BUILTIN, current, file_of, is_known, normal, selected, traces, why_skipped
+from lmtasks.registry.faults import unwatched, watched
 from lmtasks.registry.loader import HeavyImportError, load
 from lmtasks.registry.plugin import BrokenPluginError, Plugin
 
@@ -101,7 +102,16 @@ class Catalog:
 
     def name_of(self, recipe: Recipe) -> str | None:
         """The name in :attr:`recipes` of this very recipe; None for one that somebody made in memory."""
+        recipe = unwatched(recipe)
         return next((name for name, known in self.recipes.items() if known is recipe), None)
+
+    def watched(self, recipe: Recipe) -> Recipe:
+        """The recipe, of which faults are told as those of its plugin; one of ours, or of nobody's, as it is."""
+        name = self.name_of(recipe)
+        owner = self.owner(name) if name else None
+        if owner is None or owner.distribution == BUILTIN:
+            return recipe
+        return watched(unwatched(recipe), owner)
 
     def _in_package(self, package: str, recipe: str) -> str:
         plugins = [plugin for plugin in self.plugins if normal(plugin.distribution) == normal(package)]

@@ -79,7 +79,7 @@ def inspect_data(
     """
     catalog = load_catalog()
     chosen = recipe if isinstance(recipe, Recipe) else catalog.recipe(recipe)
-    request = configure(chosen, values, read_yaml(config) if config else None)
+    request = configure(catalog.watched(chosen), values, read_yaml(config) if config else None)
     register_architectures(catalog)
     data = load_data(request, training=True)
     encoded, processor = data.encoded, data.processor

@@ -48,7 +48,7 @@ def run(recipe: str | Recipe, *, config: str | Path | None = None, **values: Any
         raise InputError(f"recipe cannot be a {type(recipe).__name__}", "give a name from lmtasks list, or a Recipe")
     catalog = load_catalog()
     chosen = recipe if isinstance(recipe, Recipe) else catalog.recipe(recipe)
-    request = configure(chosen, values, read_yaml(config) if config else None)
+    request = configure(catalog.watched(chosen), values, read_yaml(config) if config else None)
     require_apart(request)
     register_architectures(catalog)
     with interruptible() as stage:

@@ -58,7 +58,7 @@ def evaluate_as(
     register_architectures(catalog)
     name = str(run_or_model)
     with read_whole(name):
-        chosen = recipe_of(name, catalog, recipe, values.get("revision", "main"))
+        chosen = catalog.watched(recipe_of(name, catalog, recipe, values.get("revision", "main")))
         record = read_record(name) or {}
         if values.keys() & {"model", "model_name_or_path"}:
             raise InputError("evaluate takes one model, as its first word", "lmtasks evaluate RUN_OR_MODEL")

@@ -30,7 +30,7 @@ TOKENS = ("input_ids", "labels", "decoder_input_ids")
 # --- text ---
 
 
-@check("recipe")
+@check("recipe", of="preprocess")
 def blocks_have_the_size_that_was_asked_for(case: Case) -> None:
     """``preprocess`` gives Blocks, and no example, special tokens included, is longer than ``block_size``."""
     options = case.request.options
@@ -48,7 +48,11 @@ def blocks_have_the_size_that_was_asked_for(case: Case) -> None:
             )
 
 
-@check("recipe", advice="put all of them into input_ids or labels; shorten in preprocess, never in the collator")
+@check(
+    "recipe",
+    advice="put all of them into input_ids or labels; shorten in preprocess, never in the collator",
+    of="collator",
+)
 def tokens_are_kept(case: Case) -> None:
     """Every token of an example is in its batch, as input or as label; none is cut off."""
     for collate, examples in case.splits():
@@ -68,7 +72,7 @@ def _all_different(case: Case, example: Example) -> np.ndarray[Any, Any]:
     return np.concatenate([blocks.start, body, blocks.end]).astype(ids.dtype)
 
 
-@check("recipe")
+@check("recipe", of="views")
 def views_score_every_token_once(case: Case) -> str:
     """Each way of cutting the evaluation text scores each of its tokens once, and targets these and nothing else."""
     told = []
@@ -151,7 +155,7 @@ def _options_with_views(case: Case) -> Iterator[Case]:
 # --- repeatable ---
 
 
-@check("recipe", advice="work on copies: {**example, ...}, ids.copy()")
+@check("recipe", advice="work on copies: {**example, ...}, ids.copy()", of="collator")
 def examples_stay_as_they_are(case: Case) -> None:
     """Collating examples changes none of them: they are used again in the next epoch."""
     for collate, examples in case.splits():
@@ -162,13 +166,13 @@ def examples_stay_as_they_are(case: Case) -> None:
             raise Fault(f"the collator changes '{name}' of its examples")
 
 
-@check("recipe")
+@check("recipe", of="collator")
 def batches_are_repeatable(case: Case) -> None:
     """The same examples make the same batch, bit for bit, whatever was drawn before, and at any time of day."""
     _require_repeatable(case, training=True)
 
 
-@check("recipe")
+@check("recipe", of="collator")
 def evaluation_is_fixed(case: Case) -> None:
     """In evaluation the same examples make the same batch every time, so figures can be compared."""
     _require_repeatable(case, training=False)
@@ -212,7 +216,7 @@ def _equal(one: Any, other: Any) -> bool:
     return np.array_equal(one, other) if np.ndarray in (type(one), type(other)) else bool(one == other)
 
 
-@check("recipe", advice="give all of example['seed'] to numpy.random.default_rng, not a part of it")
+@check("recipe", advice="give all of example['seed'] to numpy.random.default_rng, not a part of it", of="collator")
 def epochs_differ(case: Case) -> str:
     """Where training draws anything, every epoch, every seed of a run and every example draws otherwise."""
     collate, examples = case.collate(), case.examples(8)
@@ -229,7 +233,11 @@ def epochs_differ(case: Case) -> str:
     return "epoch, seed and example are drawn from"
 
 
-@check("recipe", advice="make each example from its own ids, length and seed; pad on the right, like lmtasks.stack")
+@check(
+    "recipe",
+    advice="make each example from its own ids, length and seed; pad on the right, like lmtasks.stack",
+    of="collator",
+)
 def neighbours_do_not_matter(case: Case) -> None:
     """An example is collated alike alone and in company, in whatever order, up to its padding."""
     for texts in case.lengths():
@@ -260,7 +268,7 @@ def _differing_row(alone: Batch, batch: Batch, row: int) -> str | None:
 # --- targets ---
 
 
-@check("recipe")
+@check("recipe", of="collator")
 def padding_is_no_target(case: Case) -> None:
     """Where examples are padded, the label is -100."""
     for collate, examples in case.ragged().splits(6):
@@ -275,7 +283,7 @@ def padding_is_no_target(case: Case) -> None:
             raise Fault("padding has labels", "set labels to -100 where attention_mask is 0")
 
 
-@check("recipe", advice="label no position whose token is in tokenizer.all_special_ids")
+@check("recipe", advice="label no position whose token is in tokenizer.all_special_ids", of="collator")
 def special_tokens_are_no_targets(case: Case) -> None:
     """A model that sees both sides is never asked for a special token: it could tell by the place alone."""
     if case.recipe.attention != "bidirectional":
@@ -290,7 +298,7 @@ def special_tokens_are_no_targets(case: Case) -> None:
             raise Fault(f"special tokens are targets: {', '.join(tokens)}")
 
 
-@check("recipe", advice="put tokenizer.mask_token_id into input_ids where there is a label")
+@check("recipe", advice="put tokenizer.mask_token_id into input_ids where there is a label", of="collator")
 def answers_are_hidden(case: Case) -> None:
     """A model that sees both sides does not find its targets in its input, but for a small share."""
     if case.recipe.attention != "bidirectional":

@@ -19,7 +19,7 @@ from lmtasks.registry.catalog import load_catalog
 from lmtasks.testing.case import Case
 from lmtasks.testing.proof import Fault, Inapplicable, blamed, check
 
-COMMAND = ("config", "json", "help", "help_all", "plugin", "no_plugins")
+COMMAND = ("config", "json", "help", "help_all", "plugin", "no_plugins", "traceback")
 """Flags of the command itself."""
 
 NUMBERS = (-1, 0, 1, 2, 1000)

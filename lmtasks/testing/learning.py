@@ -50,6 +50,7 @@ def attention_is_as_declared(case: Case) -> None:
     "recipe",
     advice="keep the document_ids that lmtasks.stack puts into the batch, and make no target of the first token"
     " of a document where the token before it is asked for it",
+    of="loss",
 )
 def documents_stay_isolated(case: Case) -> None:
     """With ``isolate_documents``, the loss of one document does not feel the tokens of another in its block."""
@@ -83,7 +84,7 @@ def _feels(case: Case, model: PreTrainedModel, batch: dict[str, Any], first: int
     return reaches(total, seen, slice(first))
 
 
-@check("recipe", "architecture")
+@check("recipe", "architecture", of="loss")
 def accumulation_does_not_matter(case: Case) -> None:
     """Two steps on four examples give the same loss, gradient norm and weights as 1×4, 4×1 and 2×2 batches."""
     texts = case
@@ -127,6 +128,7 @@ def parameters_move(case: Case) -> str | None:
 @check(
     "recipe",
     advice="see that the gradient flows, that labels do not change from call to call, and that inputs tell of them",
+    of="loss",
 )
 def small_batch_is_learned(case: Case) -> str:
     """Four examples, always the same, are learned by heart: their loss halves within 150 steps."""

@@ -79,6 +79,7 @@ class Check:
         run: raises :class:`Fault` or :class:`Inapplicable`; may return what is worth knowing.
         subjects: whether it judges recipes, architectures, or both.
         gate: whether nothing after it can be answered once it has failed.
+        of: the function of the recipe that it is about; empty where it is about none alone.
         advice: what to do when it fails, where that is always the same.
     """
 
@@ -87,6 +88,7 @@ class Check:
     subjects: frozenset[Subject]
     gate: bool = False
     advice: str = ""
+    of: str = ""
 
     @property
     def summary(self) -> str:
@@ -98,12 +100,12 @@ CHECKS: dict[str, Check] = {}
 """Every check whose module was imported; ``lmtasks.testing.checks()`` gives all, in order."""
 
 
-def check(*subjects: Subject, gate: bool = False, advice: str = "") -> Callable[[Function], Function]:
+def check(*subjects: Subject, gate: bool = False, advice: str = "", of: str = "") -> Callable[[Function], Function]:
     """Register a check under the name of its function, with hyphens."""
 
     def register(function: Function) -> Function:
         name = function.__name__.replace("_", "-")
-        CHECKS[name] = Check(name, function, frozenset(subjects), gate, advice)
+        CHECKS[name] = Check(name, function, frozenset(subjects), gate, advice, of)
         return function
 
     return register
@@ -194,7 +196,7 @@ def _outcome(check: Check, case: Any) -> Outcome:
     try:
         return Outcome("ok", check.run(case) or "")
     except Fault as fault:
-        return Outcome("failed", fault.message, fault.advice or check.advice)
+        return Outcome("failed", f"{fault.message}{_declared(check, case)}", fault.advice or check.advice)
     except Inapplicable as reason:
         return Outcome("skipped", str(reason))
     except Interrupted:
@@ -204,6 +206,18 @@ def _outcome(check: Check, case: Any) -> Outcome:
     except Exception as error:
         told = f"{type(error).__name__}: {first_line(error)}"
         return Outcome("failed", f"{told} {_place(error)}", f"mend what raises this: {check.summary}")
+
+
+def _declared(check: Check, case: Any) -> str:
+    """Where the function is that a check is about, if it is none of ours."""
+    from lmtasks.api.references import Deferred, resolve
+
+    function = getattr(case.recipe, check.of) if check.of else None
+    function = resolve(function.reference) if isinstance(function, Deferred) else function
+    code = getattr(function, "__code__", None)
+    if code is None or Path(code.co_filename).is_relative_to(Path(__file__).parents[1]):
+        return ""
+    return f" ({check.of}: {Path(code.co_filename).name}, line {code.co_firstlineno})"
 
 
 def _place(error: BaseException) -> str:

@@ -23,13 +23,13 @@ from lmtasks.training.rehearsal import rehearse
 # --- of any batch ---
 
 
-@check("recipe", "architecture")
+@check("recipe", "architecture", of="loss")
 def loss_is_a_sum(case: Case) -> None:
     """The loss of a batch is the sum of the losses of its examples, with and without gradients, never a mean."""
     _compare(case, case, "return the sum over all targets and never divide: only the runner does, once")
 
 
-@check("recipe", "architecture")
+@check("recipe", "architecture", of="loss")
 def padding_does_not_matter(case: Case) -> None:
     """Examples of other lengths in the batch change neither the loss of an example nor its number of targets."""
     advice = (
@@ -70,7 +70,7 @@ def _of_all_lengths(case: Case) -> list[Any]:
 # --- against figures made here ---
 
 
-@check("recipe", "architecture")
+@check("recipe", "architecture", of="loss")
 def loss_is_the_cross_entropy(case: Case) -> str | None:
     """Loss and gradient are those of the cross-entropy at all labels, computed here from the model's plain logits.
 
@@ -180,6 +180,7 @@ def _cross_entropy(case: Case, model: torch.nn.Module, batch: Batch) -> tuple[to
     "recipe",
     advice="shift once: either labels are the tokens of their own places and the loss looks ahead, as"
     " lmtasks.causal_loss does, or they are shifted and the loss does not",
+    of="loss",
 )
 def targets_are_the_text(case: Case) -> None:
     """The target of a position is the text's own token there, or the next one where the recipe is causal."""
@@ -218,7 +219,7 @@ def _right_tokens(case: Case, batch: Batch, examples: list[Any]) -> tuple[torch.
     return right, "its own token"
 
 
-@check("recipe", "architecture")
+@check("recipe", "architecture", of="loss")
 def fast_head_is_the_plain_head(case: Case) -> str | None:
     """Where the head runs on targets only, loss, count and gradient stay those of the plain model."""
     model, quick, batch = case.stirred(), case.stirred(), case.batch()
@@ -241,7 +242,7 @@ def fast_head_is_the_plain_head(case: Case) -> str | None:
     return None
 
 
-@check("recipe")
+@check("recipe", of="loss")
 def label_smoothing_is_heeded_or_refused(case: Case) -> str | None:
     """``label_smoothing`` changes the gradient, and never the value; a loss that cannot says so before training."""
     batch, strength = case.batch(), 0.3
@@ -269,7 +270,7 @@ def label_smoothing_is_heeded_or_refused(case: Case) -> str | None:
     return None
 
 
-@check("recipe")
+@check("recipe", of="loss")
 def metrics_get_their_sums(case: Case) -> None:
     """Every metric exists, and every sum that it asks for is one that the loss gives, and adds up over batches."""
     model, (_, (collate, examples)) = case.stirred(), case.splits()

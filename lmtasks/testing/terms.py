@@ -66,7 +66,7 @@ def same(one: float, other: float, tolerance: float = 1e-4) -> bool:
     return math.isclose(one, other, rel_tol=tolerance, abs_tol=1e-6)
 
 
-@check("recipe")
+@check("recipe", of="loss")
 def count_is_that_of_the_targets(case: Case) -> None:
     """The number of targets that the loss returns is that of ``targets``, for each term: by it the runner divides."""
     for collate, examples in case.splits():
@@ -111,7 +111,7 @@ def _counts(said: Any, found: Mapping[str, LossTerm]) -> dict[str, int]:
     return target_counts(said)
 
 
-@check("recipe", advice="leave the weight out of the sum: the runner multiplies the mean by it, once")
+@check("recipe", advice="leave the weight out of the sum: the runner multiplies the mean by it, once", of="loss")
 def weights_are_applied_once(case: Case) -> str:
     """The weight of a term is the same in every batch, and where an option changes it, the sum stays as it is."""
     model, batch = case.stirred(), case.batch()

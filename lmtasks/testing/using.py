@@ -133,7 +133,7 @@ def texts_share_a_batch(case: Case) -> None:
         raise Fault("padding changes the answers, so texts are answered one by one")
 
 
-@check("recipe")
+@check("recipe", of="answers")
 def prompt_and_answers_are_text(case: Case) -> None:
     """``prompt`` makes a text of a text, and ``answers`` makes lines of what the pipeline gives."""
     prompt = case.recipe.prompt(case.tokenizer(), _text(case))

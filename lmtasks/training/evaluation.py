@@ -34,6 +34,7 @@ from lmtasks.data.text.tokenize import Places
 from lmtasks.errors import RunError
 from lmtasks.metrics import BitsPerByte
 from lmtasks.models.forward import in_mode, sparse
+from lmtasks.registry.faults import blamed
 
 _WEIGHTS = "weights"
 """Where a row keeps the weights of terms; no metric has a feature that is a dictionary."""
@@ -95,9 +96,10 @@ def figures_to_come(
     better: dict[str, bool] = {"loss": False, "unigram_loss": False, "bits_per_byte": False}
     better |= {f"{name}_loss": False for name in rows[0][_WEIGHTS]}
     for reference in recipe.metrics:
-        metric = resolve(reference)(keep_in_memory=True)
+        with blamed(recipe, "metrics", reference):
+            metric = resolve(reference)(keep_in_memory=True)
+            named = metric.compute(**{name: [row[name] for row in rows] for name in metric.features})
         said = getattr(metric, "greater_is_better", {})
-        named = metric.compute(**{name: [row[name] for row in rows] for name in metric.features})
         better |= said if isinstance(said, Mapping) else dict.fromkeys(named, bool(said))
     return {name: better.get(name) for name in _figures(recipe, dataset, rows, unigram)}
 
@@ -203,9 +205,10 @@ def _figures(recipe: Recipe, dataset: ExampleDataset, rows: list[dict[str, Any]]
         raise RunError("the evaluation data has nothing to predict", "give more of it")
     figures: dict[str, float] = {"loss": math.fsum(row["loss"] for row in rows) / targets}
     for reference in recipe.metrics:
-        metric = resolve(reference)(keep_in_memory=True)
-        columns = {name: [row[name] for row in rows] for name in metric.features}
-        figures |= metric.compute(**columns)
+        with blamed(recipe, "metrics", reference):
+            metric = resolve(reference)(keep_in_memory=True)
+            columns = {name: [row[name] for row in rows] for name in metric.features}
+            figures |= metric.compute(**columns)
     figures |= _of_terms(rows)  # last, for perplexity tells of the loss of the first
     if not math.isfinite(figures["loss"]):
         raise RunError(f"the evaluation loss is {figures['loss']}: the model has diverged", "lower --learning_rate")

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from lmtasks.api import Batch, Collate, Recipe, has_targets, weighted_sum
 from lmtasks.config.training_arguments import refused
 from lmtasks.data.dataset import ExampleDataset
-from lmtasks.errors import InputError, first_line
+from lmtasks.errors import InputError, PluginError, first_line
 from lmtasks.models.architectures import with_gradients
 from lmtasks.training.trainer import RecipeTrainer
 
@@ -75,7 +75,7 @@ def _require_smoothing(model: PreTrainedModel, recipe: Recipe, dataset: ExampleD
     try:
         # Strong, whatever factor was asked for: a slight change could drown in rounding.
         smoothed = _gradient(model, recipe, {**batch, "label_smoothing": 0.5})
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, PluginError) as error:
         raise InputError(
             f"{recipe.name} cannot train with --label_smoothing_factor: {first_line(error)}", advice
         ) from error

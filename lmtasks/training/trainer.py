@@ -11,10 +11,8 @@ from __future__ import annotations
 import itertools
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -23,7 +21,6 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lmtasks.api import SOLE, Batch, Collate, Recipe, loss_terms, require_counted, target_counts, weigh
 from lmtasks.artifacts.checkpoints import begin
-from lmtasks.artifacts.failures import OUT_OF_MEMORY
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import Interrupted, RunError, Stopped, nearest
 from lmtasks.models.adapters import has_adapter, restore_adapter
@@ -31,6 +28,7 @@ from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, R
 from lmtasks.training.cpu_memory import kept_memory
 from lmtasks.training.early_stopping import EarlyStop
 from lmtasks.training.evaluation import evaluate_model
+from lmtasks.training.failures import Telling, failures_told
 from lmtasks.training.signals import SignalCallback, Signals
 from lmtasks.training.totals import Means, TotalsCallback
 
@@ -45,6 +43,7 @@ class RecipeTrainer(Trainer):
         self, *arguments: Any, recipe: Recipe, eval_collate: Collate, signals: Signals | None = None, **named: Any
     ) -> None:
         super().__init__(*arguments, **named)
+        self.data_collator: Collate = Telling(self.data_collator)
         self.recipe, self.eval_collate = recipe, eval_collate
         self.loss_is_scaled_for_ga = True  # see compute_loss
         self.remove_callback(PrinterCallback)
@@ -257,7 +256,7 @@ def train(
             eval_dataset=eval_dataset,
             callbacks=[EpochCallback(train_dataset), ScheduleCallback(before_step), logged, *callbacks],
         )
-        with _failures_told(checkpoint), kept_memory(arguments.device):
+        with failures_told(checkpoint), kept_memory(arguments.device):
             output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     stops = [callback for callback in callbacks if isinstance(callback, EarlyStop) and callback.stopped]
     steps, planned = trainer.state.global_step, trainer.state.max_steps
@@ -278,16 +277,3 @@ def train(
     metrics = {**output.metrics, f"train_{examples.unit.replace(' ', '_')}_per_second": speed}
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     return Trained(model, metrics, trainer.state)
-
-
-@contextmanager
-def _failures_told(checkpoint: Path | None) -> Iterator[None]:
-    """Say what the user can do about a failure of the machine, or of a checkpoint that somebody has made up."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise RunError("out of memory while training", OUT_OF_MEMORY) from error
-    except UnpicklingError as error:
-        raise RunError(
-            f"'{checkpoint}' holds something else than data, which was not run", "resume another checkpoint"
-        ) from error

@@ -830,6 +830,19 @@ def test_all_that_failed_is_in_one_error() -> None:
     assert len(re.findall(r"^    -> ", str(failure.value), re.MULTILINE)) == 3
 
 
+def test_a_finding_names_file_and_line_of_the_function_that_it_is_about() -> None:
+    line = loss_of.__code__.co_firstlineno + 3
+    with pytest.raises(CheckFailed, match=rf"\(with gradients\) \(loss: test_kit.py, line {line}\)\n"):
+        check_recipe(FAULTS["mean instead of a sum"][0], only=["loss-is-a-sum"])
+    with pytest.raises(CheckFailed) as failure:  # the loss is ours, and so is the function that the check is about
+        check_recipe(FAULTS["labels shifted"][0], only=["targets-are-the-text"])
+    assert "(loss:" not in str(failure.value)
+    named = replace(MASKED_LM, loss="test_kit:half_of_the_targets")
+    line = half_of_the_targets.__code__.co_firstlineno
+    with pytest.raises(CheckFailed, match=rf"\(loss: test_kit.py, line {line}\)"):
+        check_recipe(named, only=["loss-is-the-cross-entropy"])
+
+
 def test_code_that_breaks_is_a_finding_with_its_place() -> None:
     def collator(tokenizer: Any, options: Any, training: bool) -> Any:
         raise KeyError("span")

@@ -1,0 +1,147 @@
+"""Faults in the code of a plugin, told with the recipe, the package and the stage in which they came.
+
+What is ours keeps its traceback, and so does what a model's own code raises: the runner explains these where it can.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmtasks.api import Recipe
+from lmtasks.api.references import Deferred
+from lmtasks.errors import LmtasksError, PluginError, first_line
+from lmtasks.registry.plugin import Plugin
+
+STAGES = (
+    "preprocess",
+    "collator",
+    "loss",
+    "new_processor",
+    "targets",
+    "before_step",
+    "views",
+    "perplexity_name",
+    "prompt",
+    "answers",
+)
+"""The fields of a recipe that are functions."""
+
+_MODEL = "_call_impl"
+"""The function of ``torch.nn.Module`` through which every model is called."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose code it is.
+
+    Args:
+        title: recipe and package, for people.
+        package: whose authors to tell; empty for a file or module of the user's own.
+        root: the folder of the package, or the file of the module.
+    """
+
+    title: str
+    package: str
+    root: Path
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A function of a plugin. What it raises says whose it is; so does what the function that it makes raises.
+
+    Args:
+        makes: whether its result is a function, too.
+    """
+
+    __wrapped__: Callable[..., Any]
+    stage: str
+    owner: Owner
+    makes: bool = False
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """The function's result."""
+        with _told(self.stage, self.owner):
+            result = self.__wrapped__(*arguments, **named)
+        return Watched(result, self.stage, self.owner) if self.makes else result
+
+
+def watched(recipe: Recipe, plugin: Plugin) -> Recipe:
+    """The recipe, of which faults are told as those of this plugin."""
+    module = sys.modules.get(plugin.module)
+    file = Path(getattr(module, "__file__", None) or plugin.distribution)
+    root = file.parent if file.stem == "__init__" else file
+    package = plugin.distribution if plugin.kind == "package" else ""
+    owner = Owner(f"recipe '{recipe.name}' of {plugin.title}", package, root)
+    seen = copy.copy(recipe)
+    object.__setattr__(seen, "_watched", (recipe, owner))
+    for stage in STAGES:
+        function = getattr(recipe, stage)
+        if function is not None and not ours(function):
+            object.__setattr__(seen, stage, Watched(function, stage, owner, makes=stage == "collator"))
+    return seen
+
+
+def unwatched(recipe: Recipe) -> Recipe:
+    """The recipe as its plugin declared it."""
+    original: Recipe = getattr(recipe, "_watched", (recipe,))[0]
+    return original
+
+
+@contextmanager
+def blamed(recipe: Recipe, stage: str, code: Any) -> Iterator[None]:
+    """While this is open, what goes wrong is a fault of the recipe's plugin, if the code is its own.
+
+    Args:
+        code: function, class, or the name of one as a recipe has it.
+
+    Raises:
+        PluginError: an error that is none of lmtasks' own.
+    """
+    known = getattr(recipe, "_watched", None)
+    if known is None or ours(code):
+        yield
+        return
+    with _told(stage, known[1]):
+        yield
+
+
+@contextmanager
+def _told(stage: str, owner: Owner) -> Iterator[None]:
+    try:
+        yield
+    except LmtasksError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if any(frame.name == _MODEL for frame in frames):
+            raise
+        tell = f"; tell the authors of {owner.package}" if owner.package else ""
+        raise PluginError(
+            f"{owner.title} failed in its {stage}: {type(error).__name__}: {first_line(error)}{_place(frames, owner)}",
+            f"the same command with --traceback shows where{tell}",
+        ) from error
+
+
+def ours(code: Any) -> bool:
+    """Whether a function or class, or what its name says, is of lmtasks itself or of transformers."""
+    if isinstance(code, str):
+        module = code.partition(":")[0] if ":" in code else "transformers"
+    elif isinstance(code, Deferred):
+        module = code.reference
+    else:
+        module = getattr(inspect.unwrap(code), "__module__", "") or ""
+    return module.partition(":")[0].split(".")[0] in ("lmtasks", "transformers")
+
+
+def _place(frames: traceback.StackSummary, owner: Owner) -> str:
+    """The last line of the plugin that was reached."""
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(owner.root)]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
