@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lmtasks.errors import InputError, Interrupted, LmtasksError, PluginError, RunError
     from lmtasks.inference.predictor import predict
     from lmtasks.models.architectures import register_architectures
+    from lmtasks.models.checkpoint import from_pretrained
     from lmtasks.models.cross_entropy import token_sums
     from lmtasks.models.losses import causal_loss, masked_loss, target_sums
     from lmtasks.registry.catalog import Catalog, load_catalog
@@ -62,6 +63,7 @@ __all__ = [
     "WordSegmenter",
     "causal_loss",
     "evaluate",
+    "from_pretrained",
     "hookimpl",
     "load_catalog",
     "masked_loss",
@@ -83,6 +85,7 @@ _HOMES = {
     "errors": ["InputError", "Interrupted", "LmtasksError", "PluginError", "RunError"],
     "inference.predictor": ["predict"],
     "models.architectures": ["register_architectures"],
+    "models.checkpoint": ["from_pretrained"],
     "models.cross_entropy": ["token_sums"],
     "models.losses": ["causal_loss", "masked_loss", "target_sums"],
     "registry.catalog": ["Catalog", "load_catalog"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmtasks.api.losses import LossSums, Targets
@@ -17,7 +18,7 @@ from lmtasks.api.references import Reference, defer, require_reference
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from lmtasks.api.blocks import Blocks
     from lmtasks.api.medium import Layout, Medium
@@ -141,6 +142,15 @@ class Recipe:
         targets: batch to the ids of its targets, int [targets]; their number is the divisor, and has to be known
             before the first of several accumulated batches goes backwards: without the model. Where the loss has
             terms, ids or a number for each, by name; the first term is the one that perplexity is of.
+        vocabulary: whether the model's logits are [examples, length, vocabulary]; if not, they are [examples, length]
+            or [examples, length, anything].
+        prepare_model: (model, options), called once the model is loaded and before the optimiser exists. It changes the
+            model in place and returns nothing: it freezes, shares weights, or sets as attributes what stands beside
+            the model, a generator or a teacher. That is trained with it, where its weights want gradients, and is no
+            part of the model that is saved. What it draws, it draws from torch's generator.
+        save: (model, folder) writes into a folder, beside the model's own files, what ``prepare_model`` added; None:
+            each module with weights to train goes into a folder of its attribute's name.
+        load: (model, folder) sets it to what ``save`` wrote; FileNotFoundError where nothing of it is there.
         before_step: (model, options, steps done), called before every optimiser step, for what changes in the
             model as training goes on. All it knows is the number of steps, so a resumed run goes on alike.
         views: (tokenizer, options) to further ways of cutting the evaluation text, by name. The same text is
@@ -161,7 +171,7 @@ class Recipe:
         api_version: version of this contract that the recipe was written for.
 
     Raises:
-        ValueError: a name or class string of the wrong shape.
+        ValueError: a name or class string of the wrong shape, or only one of ``save`` and ``load``.
         TypeError: options that are no dataclass of :func:`lmtasks.option` fields.
     """
 
@@ -179,6 +189,10 @@ class Recipe:
     new_processor: Callable[[PretrainedConfig, Any], Any] | Reference | None = None
     attention: Literal["causal", "bidirectional"] | None = None
     targets: Callable[[Batch], Targets] | Reference = lambda batch: batch["labels"][batch["labels"] != -100]
+    vocabulary: bool = True
+    prepare_model: Callable[[PreTrainedModel, Any], None] | Reference | None = None
+    save: Callable[[PreTrainedModel, Path], None] | Reference | None = None
+    load: Callable[[PreTrainedModel, Path], None] | Reference | None = None
     before_step: Callable[[torch.nn.Module, Any, int], None] | Reference | None = None
     views: Callable[[Any, Any], Mapping[str, Blocks]] | Reference = lambda processor, options: {}
     metrics: Sequence[str] = ("lmtasks.metrics:Perplexity",)
@@ -200,8 +214,10 @@ class Recipe:
         for reference in (self.model_class, self.processor, *own, *self.metrics):
             require_reference(title, reference)
         defer(self, title, "preprocess", "collator", "loss", "new_processor", "targets", "before_step")
-        defer(self, title, "views", "perplexity_name", "prompt", "answers")
+        defer(self, title, "prepare_model", "save", "load", "views", "perplexity_name", "prompt", "answers")
         options_of(self.options)
+        if (self.save is None) != (self.load is None):
+            raise ValueError(f"{title} has one of save and load, and needs both or none")
 
     @property
     def example(self) -> str:

@@ -34,6 +34,11 @@ _MODEL_FILES = (
 )  # fmt: skip
 """Configuration and weights, as transformers loads them."""
 
+_COMPANION_FILES = (
+    "*/config.json", "*/generation_config.json", "*/model.safetensors.index.json", "*/model*.safetensors",
+)  # fmt: skip
+"""The same of what a recipe trains beside its model, in folders within."""
+
 _PROCESSOR_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab*.json",
     "vocab*.txt", "*_vocab.json", "merges.txt", "bpe.codes", "dict.txt", "emoji.json", "normalizer.json",
@@ -46,7 +51,7 @@ _PROCESSOR_FILES = (
 LONGEST = 200
 """Characters of a name that any file system takes."""
 
-PUBLISHED = (*_MODEL_FILES, *_PROCESSOR_FILES, *ABOUT_THE_RUN)
+PUBLISHED = (*_MODEL_FILES, *_COMPANION_FILES, *_PROCESSOR_FILES, *ABOUT_THE_RUN)
 """Patterns of the files that may be published; ``*`` stays within a folder."""
 
 _REFUSALS = {

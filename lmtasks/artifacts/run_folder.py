@@ -108,7 +108,7 @@ def clear(folder: Path) -> None:
     if record is None:
         return
     files = record.get("files")
-    own = {*map(str, files if isinstance(files, list) else ()), *OWN}
+    own = {*(str(name).partition("/")[0] for name in (files if isinstance(files, list) else ())), *OWN}
     # Nobody may take for finished what has begun to go, and a record is there until all else is gone.
     write_json(folder / RECORD, {**record, "status": "running"})
     remove_all(folder)
@@ -161,7 +161,7 @@ def spoiled(folder: Path, record: Mapping[str, Any]) -> str | None:
     """Which file of a finished run is not as the run left it, in words; None where all are."""
     recorded = record.get("sha256")
     for name, wanted in recorded.items() if isinstance(recorded, dict) else ():
-        if Path(name).name != name:  # a record from elsewhere has no say about other folders
+        if Path(name).is_absolute() or ".." in Path(name).parts:  # a record has no say about other folders
             continue
         if not (folder / name).is_file():
             return f"'{folder / name}' is missing"
@@ -233,12 +233,16 @@ def save_into(folder: Path, *parts: Any) -> list[str]:
     try:
         for part in parts:
             part.save_pretrained(staging)
-        names = sorted(path.name for path in staging.iterdir())
+        names = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
         for name in names:
-            if (staging / name).is_file():
-                flush(staging / name)
+            flush(staging / name)
+            place = (folder / name).parent
+            if place != folder and place.is_symlink():
+                place.unlink()
+            place.mkdir(exist_ok=True)
             os.replace(staging / name, folder / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    flush(folder)
+    for place in {(folder / name).parent for name in names} | {folder}:
+        flush(place)
     return names

@@ -147,6 +147,22 @@ def pretrained(model_class: Any, name: str, **how: Any) -> tuple[PreTrainedModel
     return model, missing, unused
 
 
+def from_pretrained(model_class: str, name: str, revision: str = "main") -> PreTrainedModel:
+    """The model of a folder or Hub id, in evaluation mode, for what a recipe puts beside its own.
+
+    Safetensors only, and no code of the repository is run.
+
+    Args:
+        model_class: ``"module:Class"``.
+
+    Raises:
+        InputError: there is none, it is damaged, or it lacks weights.
+    """
+    model, missing, unused = pretrained(resolve(model_class), name, revision=revision, trust_remote_code=False)
+    require_weights(model, missing, unused, name, training=False)
+    return model.eval()
+
+
 def require_weights(
     model: PreTrainedModel, missing: Sequence[str], unused: Sequence[str], checkpoint: str, *, training: bool = True
 ) -> None:

@@ -17,12 +17,13 @@ from lmtasks.api import Batch, Recipe
 from lmtasks.errors import InputError, first_line
 from lmtasks.models.agreement import agree
 from lmtasks.models.architectures import with_gradients
+from lmtasks.models.companions import companions
 from lmtasks.models.forward import MODEL_FAILURES, first_position, position_tables
 from lmtasks.models.probes import embedded_forward, reaches
 
 
 def isolate(model: PreTrainedModel, recipe: Recipe) -> None:
-    """Make the model take ``document_ids``, int64 [examples, length], -1 at padding; or none, as before.
+    """Make the model, and those beside it, take ``document_ids``, int64 [examples, length], -1 at padding; or none.
 
     Nothing of this is saved with the model.
 
@@ -34,7 +35,13 @@ def isolate(model: PreTrainedModel, recipe: Recipe) -> None:
             f"{recipe.name} cannot isolate documents: it does not say whether its models look ahead",
             "leave --isolate_documents out",
         )
-    causal = recipe.attention == "causal"
+    for one in (model, *companions(model).values()):
+        if isinstance(one, PreTrainedModel):
+            _translate(one, recipe.attention == "causal")
+
+
+def _translate(model: PreTrainedModel, causal: bool) -> None:
+    """Put mask and positions in the place of ``document_ids`` in what the model gets."""
 
     def translate(module: torch.nn.Module, args: Any, inputs: dict[str, Any]) -> Any:
         if "document_ids" not in inputs:

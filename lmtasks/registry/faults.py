@@ -26,6 +26,9 @@ STAGES = (
     "loss",
     "new_processor",
     "targets",
+    "prepare_model",
+    "save",
+    "load",
     "before_step",
     "views",
     "perplexity_name",
@@ -120,6 +123,8 @@ def _told(stage: str, owner: Owner) -> Iterator[None]:
     except LmtasksError:
         raise
     except Exception as error:
+        if stage == "load" and isinstance(error, FileNotFoundError):
+            raise  # by which it says that there is nothing
         frames = traceback.extract_tb(error.__traceback__)
         if any(frame.name == _MODEL for frame in frames):
             raise

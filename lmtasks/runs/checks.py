@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from lmtasks.api import EVALUATION_SEED, Batch, Example, Examples, Recipe
+from lmtasks.api import EVALUATION_SEED, Batch, Example, Examples, Recipe, target_counts
+from lmtasks.config.evaluation_sets import check_names
 from lmtasks.config.request import Request
 from lmtasks.data.dataset import ExampleDataset
+from lmtasks.data.examples import one_example
 from lmtasks.data.text.packing import Packed
 from lmtasks.models.document_mask import isolate, probe_isolation
 from lmtasks.models.lm_head import EVERYWHERE, separate_head
@@ -18,6 +20,22 @@ from lmtasks.models.probes import probe, probe_first_loss, probe_padding, probe_
 PARTED = ("fp16", "torch_compile", "fsdp", "deepspeed")
 """Training arguments with which the head stays where it is: float16, since gradients would be made before the
 Trainer's scaling could keep them from vanishing; the others take the model apart themselves."""
+
+
+def first_example(request: Request, processor: Any, evaluations: Mapping[str, Examples], kind: str) -> Batch:
+    """A batch of one example of the first evaluation set, where all of them have one, and names of their own.
+
+    Args:
+        kind: what they are, for people.
+
+    Raises:
+        InputError: a set has nothing to predict, or the name of a term of the loss.
+    """
+    first, *_ = [
+        one_example(request, processor, examples, f"{kind} {name}".strip()) for name, examples in evaluations.items()
+    ]
+    check_names(filter(None, evaluations), filter(None, target_counts(request.recipe.targets(first))))
+    return first
 
 
 def check_model(

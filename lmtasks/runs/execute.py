@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from lmtasks.artifacts.lock import reserved
-from lmtasks.artifacts.run_folder import clear, save_into, sweep
+from lmtasks.artifacts.run_folder import clear, sweep
 from lmtasks.config.world import ALONE, World
 from lmtasks.registry.catalog import Catalog
 from lmtasks.runs.figures import figures_of
@@ -15,7 +15,7 @@ from lmtasks.runs.publishing import publish
 from lmtasks.runs.record import new_record, write_record, write_results
 from lmtasks.runs.result import Run
 from lmtasks.runs.training import train_prepared
-from lmtasks.runs.verify import verify
+from lmtasks.runs.verify import save_verified
 
 
 def execute(prepared: Prepared, catalog: Catalog, world: World = ALONE) -> Run:
@@ -50,8 +50,7 @@ def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:
     trained = train_prepared(prepared)
     figures = figures_of(trained.model, request, prepared.processor, prepared.data.encoded.evaluations)
     if world.is_main:
-        record["files"] = save_into(folder, trained.model, prepared.processor)
-        verify(trained.model, prepared)
+        record["files"] = save_verified(trained.model, prepared)
         write_results(folder, record, trained, figures)
     world.barrier()
     url = publish(request, folder) if world.is_main else None

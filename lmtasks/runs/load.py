@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from lmtasks.api import Batch, BlockOptions, resolve, target_counts
-from lmtasks.config.evaluation_sets import check_names
+from lmtasks.api import Batch, BlockOptions, resolve
 from lmtasks.config.request import Request
 from lmtasks.data.corpus import TEXT, Corpus, load_sources
-from lmtasks.data.examples import EncodedCorpus, chat_renderer, encode_corpus, one_example
+from lmtasks.data.examples import EncodedCorpus, chat_renderer, encode_corpus
 from lmtasks.errors import InputError
 from lmtasks.models.added_tokens import AddedTokens, add_to
 from lmtasks.models.checkpoint import load_model
+from lmtasks.models.companions import accompany
 from lmtasks.models.config import fit_to_tokenizer, load_config, usable_length
 from lmtasks.models.memory import copies_of, require_memory, size_of
 from lmtasks.models.processor import load_processor, train_processor
-from lmtasks.runs.checks import check_first_loss, check_model, run_head_alone
+from lmtasks.runs.checks import check_first_loss, check_model, first_example, run_head_alone
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,16 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
     check_data(data)
     request, recipe, evaluation = data.request, data.request.recipe, data.encoded.evaluation
     kind = "held-out" if training else "evaluation"
-    example, *_ = [
-        one_example(request, data.processor, examples, f"{kind} {name}".strip())
-        for name, examples in data.encoded.evaluations.items()
-    ]
-    terms = target_counts(recipe.targets(example))
-    check_names(filter(None, data.encoded.evaluations), filter(None, terms))
+    example = first_example(request, data.processor, data.encoded.evaluations, kind)
     loaded = load_model(request.model, recipe, data.config, data.processor, request.seed, data.added, request.adapter)
     if training and loaded.model.dtype == torch.float16:
         raise InputError(
             f"the weights of '{request.model.model_name_or_path}' are float16, in which small gradients are nothing",
             "--dtype bfloat16, or leave --dtype out for float32",
         )
+    accompanied = accompany(loaded.model, request, training=training)
     check_model(request, data.processor, loaded.model, evaluation, example, training=training)
-    notes = [*data.notes, *loaded.notes()]
+    notes = [*data.notes, *loaded.notes(), *accompanied]
     if training and not request.model.model_name_or_path:
         notes.append(check_first_loss(loaded.model, request.bound, example))
     notes += run_head_alone(request, loaded.model, evaluation, example)

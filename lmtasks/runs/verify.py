@@ -1,4 +1,4 @@
-"""The proof that the saved model is the one that was trained."""
+"""Saving of a trained model, and the proof that the saved one is it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,27 @@ from accelerate.utils import send_to_device
 from transformers import PreTrainedModel
 
 from lmtasks.api import resolve, weighted_sum
+from lmtasks.artifacts.run_folder import save_into
 from lmtasks.data.examples import one_example
 from lmtasks.errors import RunError
 from lmtasks.models.architectures import adapted
 from lmtasks.models.checkpoint import pretrained
+from lmtasks.models.companions import Whole, load_companions, prepare
 from lmtasks.models.document_mask import isolate
 from lmtasks.models.forward import in_mode
 from lmtasks.runs.prepare import Prepared
 from lmtasks.training.evaluation import fixed_chance
+
+
+def save_verified(model: PreTrainedModel, prepared: Prepared) -> list[str]:
+    """Save the model, what stands beside it, and its processing class into the run folder; the names of the files.
+
+    Raises:
+        RunError: what was saved is not what was trained.
+    """
+    files = save_into(prepared.folder, Whole(model, prepared.request.recipe), prepared.processor)
+    verify(model, prepared)
+    return files
 
 
 def verify(model: PreTrainedModel, prepared: Prepared) -> None:
@@ -28,6 +41,8 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
     how = {"trust_remote_code": request.model.trust_remote_code, "dtype": model.dtype}
     saved, _, _ = pretrained(resolve(request.recipe.model_class), str(prepared.folder), **how)
     saved = adapted(saved, request.recipe)
+    prepare(saved, request.recipe, request.options, request.seed)
+    load_companions(saved, request.recipe, str(prepared.folder))
     if "document_ids" in batch:
         isolate(saved, request.recipe)
     device = next(model.parameters()).device

@@ -52,10 +52,13 @@ def model_takes_a_block(case: Case) -> None:
     told = f"the tiny model fails on a block of {inputs['input_ids'].shape[1]} tokens: "
     with blamed(told, advice), torch.no_grad():
         logits = model(**inputs).logits
-    if logits.dim() != 3 or not bool(logits.isfinite().all()):
+    vocabulary = case.recipe.vocabulary
+    if logits.dim() < 2 or (vocabulary and logits.dim() != 3) or not bool(logits.isfinite().all()):
+        wanted = f"[examples, length{', vocabulary' * vocabulary}]"
+        other = "; a recipe whose model gives others says vocabulary=False" * vocabulary
         raise Fault(
             f"its logits are {list(logits.shape)}, finite: {bool(logits.isfinite().all())}",
-            "give logits [examples, length, vocabulary], all of them numbers",
+            f"give logits {wanted}, all of them numbers{other}",
         )
 
 

@@ -22,6 +22,7 @@ from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError
 from lmtasks.models.architectures import register_architectures
 from lmtasks.models.checkpoint import load_model
+from lmtasks.models.companions import prepare
 from lmtasks.models.config import fit_to_tokenizer
 from lmtasks.registry.catalog import Catalog, load_catalog
 from lmtasks.testing.case import BLOCK, SEED, Case
@@ -71,10 +72,12 @@ def case_of(
 
         @once
         def make() -> PreTrainedModel:
-            return load_model(ModelSettings(), recipe, copy.deepcopy(configured()), tokenized(), SEED).model
+            model = load_model(ModelSettings(), recipe, copy.deepcopy(configured()), tokenized(), SEED).model
+            prepare(model, recipe, case.request.options, SEED)
+            return model
 
         blocks = {"block_size": BLOCK} if issubclass(recipe.options, BlockOptions) else {}
-        yield Case(
+        case = Case(
             title=recipe.name if model is None else f"{getattr(model, 'model_type', model)} with {recipe.name}",
             recipe=recipe,
             configured=configured,
@@ -85,6 +88,7 @@ def case_of(
             architecture=model if isinstance(model, Architecture) else None,
             **more,
         )
+        yield case
 
 
 def _config(recipe: Recipe, model: str | Architecture | PretrainedConfig | None) -> PretrainedConfig:

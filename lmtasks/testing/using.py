@@ -14,7 +14,8 @@ from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError, first_line
 from lmtasks.inference.predictor import Predictor
 from lmtasks.models.checkpoint import load_model
-from lmtasks.testing.case import Case
+from lmtasks.models.companions import Whole, load_companions, prepare, trained_companions
+from lmtasks.testing.case import SEED, Case
 from lmtasks.testing.proof import Fault, blamed, check
 from lmtasks.testing.sums import plain_logits
 from lmtasks.testing.terms import same
@@ -24,6 +25,7 @@ STATE = (
     "keep everything that the logits depend on: what is learned or drawn as parameters or persistent buffers, sizes and"
     " switches in the configuration; other buffers must follow from the configuration alone"
 )
+KEPT = "let save write all that prepare_model added and that is trained, and load read it; or leave both out"
 TIES = "name weights that are one in _tied_weights_keys, and set tie_word_embeddings in the configuration"
 
 
@@ -57,16 +59,23 @@ def saved_is_what_was_trained(case: Case) -> None:
     model, batch = case.stirred(), case.batch(training=False)
     folder = case.folder / "saved"
     with blamed("the model cannot be saved: ", TIES):
-        save_into(folder, model, case.tokenizer())
+        save_into(folder, Whole(model, case.recipe), case.tokenizer())
     with blamed("the saved model cannot be loaded and used: ", f"{STATE}; {TIES}"), torch.no_grad():
         config = transformers.AutoConfig.from_pretrained(folder)
         settings = ModelSettings(model_name_or_path=str(folder))
         # Another seed: what is not loaded must not come out right by chance.
         loaded = load_model(settings, case.recipe, config, case.tokenizer(), seed=1).model.eval()
+        prepare(loaded, case.recipe, case.request.options, SEED)
+        if not load_companions(loaded, case.recipe, str(folder)):
+            raise Fault("what stands beside the model was not saved, or is not found again", KEPT)
         ours, theirs = plain_logits(model, batch), plain_logits(loaded, batch)
     if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(ours.std())):
         apart = float((ours - theirs).abs().max())
         raise Fault(f"the loaded model gives other logits than the one that was saved, by up to {apart:.3g}", STATE)
+    for name, one in trained_companions(model).items():
+        again = loaded.get_submodule(name).state_dict()
+        if moved := [key for key, value in one.state_dict().items() if not torch.equal(value, again[key])]:
+            raise Fault(f"{name}.{moved[0]}, which is trained beside the model, is another after loading", KEPT)
     if lost := _shared(model) - _shared(loaded):
         raise Fault(f"{' and '.join(sorted(next(iter(lost))))} were one weight, and are two after loading", TIES)
 
@@ -154,7 +163,7 @@ def _answered(case: Case, *copies: int) -> tuple[Predictor, list[Any]]:
     """A predictor with moved weights, and its answers: to the text, or for 2 to the text and two of it in a row."""
     folder = case.folder / "answering"
     if not folder.exists():
-        save_into(folder, case.stirred(), case.tokenizer())
+        save_into(folder, Whole(case.stirred(), case.recipe), case.tokenizer())
     text = _text(case)
     try:
         predictor = Predictor(str(folder), case.recipe)

@@ -12,6 +12,7 @@ import itertools
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lmtasks.api import SOLE, Batch, Collate, Recipe, loss_terms, require_counte
 from lmtasks.artifacts.checkpoints import begin
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import Interrupted, RunError, Stopped, nearest
-from lmtasks.models.adapters import has_adapter, restore_adapter
+from lmtasks.models.companions import apart, rest, restore, save_companions
 from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, ResumeCallback, ScheduleCallback
 from lmtasks.training.cpu_memory import kept_memory
 from lmtasks.training.early_stopping import EarlyStop
@@ -115,6 +116,7 @@ class RecipeTrainer(Trainer):
             inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
         repeated = inputs.get(REPEATED, False)
         batch = {name: value for name, value in inputs.items() if name != REPEATED}
+        rest(self.model)
         terms, _ = loss_terms(self.recipe.loss(model, batch))
         assert num_items_in_batch is not None  # get_batch_samples counts
         # A global batch without any target has nothing to teach: zero, not a division by zero.
@@ -139,21 +141,20 @@ class RecipeTrainer(Trainer):
         if self.args.should_save:
             begin(Path(output_dir))
         self.accelerator.wait_for_everyone()  # before another process writes its part
-        super().save_model(output_dir, *arguments, **named)
+        with apart(self.model):
+            super().save_model(output_dir, *arguments, **named)
+        if self.args.should_save:
+            save_companions(self.model, self.recipe, Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """The weights of a checkpoint; the Trainer's own way with an adapter is for models that lie within peft's."""
-        if has_adapter(self.model):
-            restore_adapter(self.model, resume_from_checkpoint)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        """The weights of a checkpoint, with those of what stands beside the model."""
+        plain = partial(super()._load_from_checkpoint, resume_from_checkpoint, model)
+        restore(self.model, self.recipe, resume_from_checkpoint, plain)
 
     def _load_best_model(self) -> None:
-        if has_adapter(self.model):
-            assert self.state.best_model_checkpoint is not None  # else the Trainer does not ask
-            restore_adapter(self.model, self.state.best_model_checkpoint)
-        else:
-            super()._load_best_model()
+        best = self.state.best_model_checkpoint
+        assert best is not None  # else the Trainer does not ask
+        restore(self.model, self.recipe, best, super()._load_best_model)
 
     def log(self, logs: dict[str, Any], *arguments: Any) -> None:
         """The last line is of the whole run, also where the Trainer has made only its last steps."""

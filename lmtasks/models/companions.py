@@ -1,0 +1,211 @@
+"""Companions: modules that a recipe's ``prepare_model`` puts beside those of a model, such as a generator or a teacher.
+
+They are attributes of the model, so that loss, optimiser and devices find them, and no part of what is saved as the
+model, so that this loads with ``from_pretrained`` alone. Those with weights to train are saved in folders of their own
+beside it; the others are made anew each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from transformers import PreTrainedModel
+
+from lmtasks.api import Recipe
+from lmtasks.config.request import Request
+from lmtasks.errors import InputError, PluginError, RunError, first_line
+from lmtasks.models.adapters import has_adapter, restore_adapter
+from lmtasks.models.checkpoint import pretrained
+from lmtasks.models.load_errors import found_or_explained, is_local
+
+_NAMES = "_lmtasks_companions"
+
+_WEIGHTS = "model.safetensors"
+
+
+def companions(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """What stands beside the model, by the name of the attribute."""
+    return {name: model.get_submodule(name) for name in getattr(model, _NAMES, ())}
+
+
+def trained_companions(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Those of them that have weights to train."""
+    return {name: one for name, one in companions(model).items() if _is_trained(one)}
+
+
+def prepare(model: PreTrainedModel, recipe: Recipe, options: Any, seed: int) -> None:
+    """Let the recipe put beside the model what it needs for training, all of it drawn from the seed.
+
+    Raises:
+        PluginError: ``prepare_model`` makes another model.
+    """
+    if recipe.prepare_model is None:
+        return
+    before = dict(model.named_children())
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = recipe.prepare_model(model, options)
+    if made is not None and made is not model:
+        raise PluginError(
+            f"recipe '{recipe.name}' failed in its prepare_model: it gives a {type(made).__name__}",
+            "change the model that it gets, and give nothing: what you set as its attributes is trained with it",
+        )
+    setattr(model, _NAMES, tuple(name for name, _ in model.named_children() if name not in before))
+
+
+def accompany(model: PreTrainedModel, request: Request, *, training: bool) -> list[str]:
+    """Let the recipe of a request put beside the model what it needs, as it lies beside the one that was named.
+
+    Returns:
+        what stands there, in words.
+
+    Raises:
+        InputError: what is needed to evaluate is not there.
+    """
+    recipe, name = request.recipe, request.model.model_name_or_path
+    prepare(model, recipe, request.options, request.seed)
+    told = list(notes(model))
+    if name is None or load_companions(model, recipe, name, request.model.revision):
+        return told
+    if not training:
+        missing = " and no ".join(trained_companions(model)) or "such companion"
+        raise InputError(
+            f"'{name}' has no {missing}, without which {recipe.name} cannot be evaluated",
+            f"train it first: lmtasks run {recipe.name} --model {name}",
+        )
+    return [f"{line}; new" for line in told]
+
+
+def rest(model: torch.nn.Module) -> None:
+    """Put companions without weights to train into evaluation mode: a teacher has no dropout."""
+    for one in companions(model).values():
+        if not _is_trained(one):
+            one.eval()
+
+
+def notes(model: torch.nn.Module) -> Iterator[str]:
+    """What stands beside the model, in words."""
+    for name, one in companions(model).items():
+        weights = sum(parameter.numel() for parameter in one.parameters())
+        yield f"{name}: {weights:,} weights beside the model's, {'trained' if _is_trained(one) else 'not trained'}"
+
+
+@contextmanager
+def apart(model: torch.nn.Module) -> Iterator[None]:
+    """While this is open, the model has its own parts only."""
+    taken = companions(model)
+    for name in taken:
+        del model._modules[name]
+    try:
+        yield
+    finally:
+        model._modules.update(taken)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A model and what stands beside it, to be saved."""
+
+    model: PreTrainedModel
+    recipe: Recipe
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Save the model into the folder, and its companions into others within."""
+        with apart(self.model):
+            self.model.save_pretrained(folder)
+        save_companions(self.model, self.recipe, folder)
+
+
+def save_companions(model: PreTrainedModel, recipe: Recipe, folder: Path) -> None:
+    """Save what is trained beside the model, in folders of their names, or as the recipe does it."""
+    if recipe.save is not None:
+        recipe.save(model, folder)
+        return
+    for name, one in trained_companions(model).items():
+        place = folder / name
+        if isinstance(one, PreTrainedModel):
+            one.save_pretrained(place)
+        else:
+            place.mkdir(parents=True, exist_ok=True)
+            save_model(one, str(place / _WEIGHTS))
+
+
+def load_companions(model: PreTrainedModel, recipe: Recipe, name: str, revision: str = "main") -> bool:
+    """Set what is trained beside the model to what lies beside the one of a folder or Hub id.
+
+    Returns:
+        whether it was there.
+
+    Raises:
+        InputError: it is damaged, or does not fit.
+    """
+    wanted = trained_companions(model)
+    if recipe.load is None and not wanted:
+        return True
+    folder = _folder(name, revision, tuple(wanted))
+    if recipe.load is not None:
+        try:
+            recipe.load(model, folder)
+        except FileNotFoundError:
+            return False
+        return True
+    if not all((folder / companion).is_dir() for companion in wanted):
+        return False
+    for companion, one in wanted.items():
+        _load(one, folder / companion)
+    return True
+
+
+def restore(model: PreTrainedModel, recipe: Recipe, checkpoint: str, plain: Callable[[], None]) -> None:
+    """Set the weights of the model, or of its adapter, and what stands beside it to those of a checkpoint.
+
+    Args:
+        plain: does that for a model without adapter; the Trainer's own way with one is for models within peft's.
+
+    Raises:
+        RunError: what stands beside the model is not there.
+    """
+    with apart(model):
+        if has_adapter(model):
+            restore_adapter(model, checkpoint)
+        else:
+            plain()
+    if not load_companions(model, recipe, checkpoint):
+        raise RunError(f"'{checkpoint}' lacks what {recipe.name} trains beside the model", "resume another checkpoint")
+
+
+def _load(one: torch.nn.Module, folder: Path) -> None:
+    if isinstance(one, PreTrainedModel):
+        saved, missing, unused = pretrained(type(one), str(folder), config=one.config, trust_remote_code=False)
+        if missing or unused:
+            lost = (*missing, *unused)[0]
+            raise InputError(f"'{folder}' does not fit: it is about {lost}", "take what was saved with this model")
+        one.load_state_dict(saved.state_dict())
+        return
+    try:
+        load_model(one, str(folder / _WEIGHTS))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"'{folder}' is damaged, or does not fit: {first_line(error)}", "take what was saved with this model"
+        ) from error
+
+
+def _folder(name: str, revision: str, wanted: tuple[str, ...]) -> Path:
+    """Where they lie on this machine."""
+    if is_local(name):
+        return Path(name)
+    patterns = [f"{companion}/{kind}" for companion in wanted for kind in ("*.json", "*.safetensors")]
+    with found_or_explained("model", name):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns or None))
+
+
+def _is_trained(one: torch.nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in one.parameters())
