@@ -147,7 +147,8 @@ class Recipe:
         prepare_model: (model, options), called once the model is loaded and before the optimiser exists. It changes the
             model in place and returns nothing: it freezes, shares weights, or sets as attributes what stands beside
             the model, a generator or a teacher. That is trained with it, where its weights want gradients, and is no
-            part of the model that is saved. What it draws, it draws from torch's generator.
+            part of the model that is saved. What is not trained is made anew wherever the model is used, so it must
+            follow from the options and from torch's generator, which begins alike each time, not from the weights.
         save: (model, folder) writes into a folder, beside the model's own files, what ``prepare_model`` added; None:
             each module with weights to train goes into a folder of its attribute's name.
         load: (model, folder) sets it to what ``save`` wrote; FileNotFoundError where nothing of it is there.

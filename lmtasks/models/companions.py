@@ -59,6 +59,9 @@ def prepare(model: PreTrainedModel, recipe: Recipe, options: Any, seed: int) -> 
             "change the model that it gets, and give nothing: what you set as its attributes is trained with it",
         )
     setattr(model, _NAMES, tuple(name for name, _ in model.named_children() if name not in before))
+    for one in companions(model).values():
+        if not _is_trained(one):  # a teacher has no dropout
+            setattr(one.eval(), "train", _stay)  # noqa: B010  (mypy takes it for a change of the class)
 
 
 def accompany(model: PreTrainedModel, request: Request, *, training: bool) -> list[str]:
@@ -84,11 +87,8 @@ def accompany(model: PreTrainedModel, request: Request, *, training: bool) -> li
     return [f"{line}; new" for line in told]
 
 
-def rest(model: torch.nn.Module) -> None:
-    """Put companions without weights to train into evaluation mode: a teacher has no dropout."""
-    for one in companions(model).values():
-        if not _is_trained(one):
-            one.eval()
+def _stay(mode: bool = True) -> None:
+    """In the place of ``train``, of what stays in evaluation mode whatever the model is put into."""
 
 
 def notes(model: torch.nn.Module) -> Iterator[str]:

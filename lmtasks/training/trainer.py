@@ -24,7 +24,7 @@ from lmtasks.api import SOLE, Batch, Collate, Recipe, loss_terms, require_counte
 from lmtasks.artifacts.checkpoints import begin
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import Interrupted, RunError, Stopped, nearest
-from lmtasks.models.companions import apart, rest, restore, save_companions
+from lmtasks.models.companions import apart, restore, save_companions
 from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, ResumeCallback, ScheduleCallback
 from lmtasks.training.cpu_memory import kept_memory
 from lmtasks.training.early_stopping import EarlyStop
@@ -116,7 +116,6 @@ class RecipeTrainer(Trainer):
             inputs = {**inputs, "label_smoothing": self.args.label_smoothing_factor}
         repeated = inputs.get(REPEATED, False)
         batch = {name: value for name, value in inputs.items() if name != REPEATED}
-        rest(self.model)
         terms, _ = loss_terms(self.recipe.loss(model, batch))
         assert num_items_in_batch is not None  # get_batch_samples counts
         # A global batch without any target has nothing to teach: zero, not a division by zero.
