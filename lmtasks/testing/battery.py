@@ -96,7 +96,7 @@ def check_architecture(architecture: Architecture, recipe: Recipe | None = None,
 
     Args:
         architecture: with a ``tiny`` configuration.
-        recipe: the only one to take; all installed ones that fit when None.
+        recipe: the only one to take; when None, all installed ones that fit and put nothing beside the model.
         how: as for :func:`prove`.
 
     Returns:
@@ -120,7 +120,12 @@ def check_architecture(architecture: Architecture, recipe: Recipe | None = None,
 
 
 def _trains(recipe: Recipe, architecture: Architecture) -> bool:
-    """Whether the recipe's Auto class is one that the architecture declares, or that transformers has for it."""
+    """Whether the recipe's Auto class is one that the architecture declares, or that transformers has for it.
+
+    Recipes with companions are left out: these are for certain models, or have to be named, such as a teacher.
+    """
+    if recipe.prepare_model is not None:
+        return False
     name = recipe.model_class.rpartition(":")[2]
     if architecture.models:
         return name in architecture.models or recipe.model_class in architecture.models.values()
