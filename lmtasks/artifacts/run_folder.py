@@ -234,12 +234,12 @@ def save_into(folder: Path, *parts: Any) -> list[str]:
         for part in parts:
             part.save_pretrained(staging)
         names = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
+        for path in (folder / name.partition("/")[0] for name in names if "/" in name):
+            if path.is_symlink():  # as above
+                path.unlink()
         for name in names:
             flush(staging / name)
-            place = (folder / name).parent
-            if place != folder and place.is_symlink():
-                place.unlink()
-            place.mkdir(exist_ok=True)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(staging / name, folder / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -11,7 +11,7 @@ from transformers import Pipeline, PreTrainedTokenizerBase
 from lmtasks.api import TOKENIZER, Recipe, resolve
 from lmtasks.config.settings import ModelSettings
 from lmtasks.models.adapters import require_whole
-from lmtasks.models.checkpoint import pretrained, require_weights
+from lmtasks.models.checkpoint import from_pretrained as model_from_pretrained
 from lmtasks.models.load_errors import found_or_explained
 from lmtasks.models.tokenizer import from_pretrained, saved_tokenizer
 from lmtasks.registry.faults import blamed
@@ -29,9 +29,7 @@ def load_pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
         InputError: one of them is not there, is damaged, or is not what the recipe needs.
     """
     require_whole(name, revision)
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    model, missing, unused = pretrained(resolve(recipe.model_class), name, dtype="auto", **source)
-    require_weights(model, missing, unused, name, training=False)
+    model = model_from_pretrained(recipe.model_class, name, revision)
     processor = saved_processor(name, recipe, revision)
     kinds = {"tokenizer": PreTrainedTokenizerBase, "feature_extractor": transformers.FeatureExtractionMixin}
     role = next((role for role, kind in kinds.items() if isinstance(processor, kind)), "processor")

@@ -148,9 +148,9 @@ def pretrained(model_class: Any, name: str, **how: Any) -> tuple[PreTrainedModel
 
 
 def from_pretrained(model_class: str, name: str, revision: str = "main") -> PreTrainedModel:
-    """The model of a folder or Hub id, in evaluation mode, for what a recipe puts beside its own.
+    """The model of a folder or Hub id, whole, in evaluation mode: to be asked, not to be trained.
 
-    Safetensors only, and no code of the repository is run.
+    Safetensors only, in the numbers that were saved, and no code of the repository is run.
 
     Args:
         model_class: ``"module:Class"``.
@@ -158,7 +158,8 @@ def from_pretrained(model_class: str, name: str, revision: str = "main") -> PreT
     Raises:
         InputError: there is none, it is damaged, or it lacks weights.
     """
-    model, missing, unused = pretrained(resolve(model_class), name, revision=revision, trust_remote_code=False)
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    model, missing, unused = pretrained(resolve(model_class), name, dtype="auto", **source)
     require_weights(model, missing, unused, name, training=False)
     return model.eval()
 

@@ -150,7 +150,7 @@ def load_companions(model: PreTrainedModel, recipe: Recipe, name: str, revision:
     wanted = trained_companions(model)
     if recipe.load is None and not wanted:
         return True
-    folder = _folder(name, revision, tuple(wanted))
+    folder = _folder(name, revision, () if recipe.load else tuple(wanted))
     if recipe.load is not None:
         try:
             recipe.load(model, folder)
@@ -162,6 +162,16 @@ def load_companions(model: PreTrainedModel, recipe: Recipe, name: str, revision:
     for companion, one in wanted.items():
         _load(one, folder / companion)
     return True
+
+
+def require_companions(model: PreTrainedModel, recipe: Recipe, folder: str, hint: str) -> None:
+    """Set what is trained beside the model to what a run has written.
+
+    Raises:
+        RunError: it has not.
+    """
+    if not load_companions(model, recipe, folder):
+        raise RunError(f"'{folder}' lacks what {recipe.name} trains beside the model", hint)
 
 
 def restore(model: PreTrainedModel, recipe: Recipe, checkpoint: str, plain: Callable[[], None]) -> None:
@@ -178,8 +188,7 @@ def restore(model: PreTrainedModel, recipe: Recipe, checkpoint: str, plain: Call
             restore_adapter(model, checkpoint)
         else:
             plain()
-    if not load_companions(model, recipe, checkpoint):
-        raise RunError(f"'{checkpoint}' lacks what {recipe.name} trains beside the model", "resume another checkpoint")
+    require_companions(model, recipe, checkpoint, "resume another checkpoint")
 
 
 def _load(one: torch.nn.Module, folder: Path) -> None:
@@ -199,7 +208,7 @@ def _load(one: torch.nn.Module, folder: Path) -> None:
 
 
 def _folder(name: str, revision: str, wanted: tuple[str, ...]) -> Path:
-    """Where they lie on this machine."""
+    """Where they lie on this machine; without names, all that lies there."""
     if is_local(name):
         return Path(name)
     patterns = [f"{companion}/{kind}" for companion in wanted for kind in ("*.json", "*.safetensors")]

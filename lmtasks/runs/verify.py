@@ -12,7 +12,7 @@ from lmtasks.data.examples import one_example
 from lmtasks.errors import RunError
 from lmtasks.models.architectures import adapted
 from lmtasks.models.checkpoint import pretrained
-from lmtasks.models.companions import Whole, load_companions, prepare
+from lmtasks.models.companions import Whole, prepare, require_companions
 from lmtasks.models.document_mask import isolate
 from lmtasks.models.forward import in_mode
 from lmtasks.runs.prepare import Prepared
@@ -42,7 +42,7 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
     saved, _, _ = pretrained(resolve(request.recipe.model_class), str(prepared.folder), **how)
     saved = adapted(saved, request.recipe)
     prepare(saved, request.recipe, request.options, request.seed)
-    load_companions(saved, request.recipe, str(prepared.folder))
+    require_companions(saved, request.recipe, str(prepared.folder), "let its save write what its load reads")
     if "document_ids" in batch:
         isolate(saved, request.recipe)
     device = next(model.parameters()).device

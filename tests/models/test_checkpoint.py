@@ -778,3 +778,13 @@ def test_one_weight_that_is_there_twice_is_one(
     twice = changed(model_folders["gpt2"], tmp_path / "twice", lambda weights: weights.update(head))
     model = load(twice, causal_tokenizer, CAUSAL_LM).model
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_a_model_to_be_asked_is_whole_and_at_rest(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    model = lmtasks.from_pretrained("transformers:AutoModelForMaskedLM", str(model_folders["roberta"]))
+    assert type(model).__name__ == "RobertaForMaskedLM" and not model.training
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "narrow")
+    narrow = lmtasks.from_pretrained("transformers:AutoModelForMaskedLM", str(tmp_path / "narrow"))
+    assert narrow.dtype == torch.bfloat16
+    with pytest.raises(InputError, match=r"lacks .* of the model's weights"):
+        lmtasks.from_pretrained("transformers:RobertaForTokenClassification", str(model_folders["roberta"]))

@@ -15,10 +15,12 @@ import torch
 import transformers
 from companion_recipe import ACCOMPANIED
 from hub_server import HubServer
+from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 import lmtasks as package
-from lmtasks.errors import InputError, PluginError
+from lmtasks.errors import InputError, PluginError, RunError
+from lmtasks.models.companions import load_companions, prepare
 from lmtasks.runs.result import Run
 from lmtasks.runs.runner import run
 from lmtasks.testing import CheckFailed, check_recipe
@@ -40,6 +42,11 @@ def in_folder(tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch) 
 def accompanied(model_folders: dict[str, Path], folder: str = "out", recipe: Any = ACCOMPANIED, **more: Any) -> Run:
     model = str(more.pop("model", model_folders["roberta"]))
     return run(recipe, model_name_or_path=model, output_dir=folder, **{**SMALL, **more})
+
+
+def unfinished(folder: str) -> None:
+    record = json.loads(Path(folder, "run.json").read_text())
+    Path(folder, "run.json").write_text(json.dumps({**record, "status": "running"}))
 
 
 def trained(folder: str | Path) -> dict[str, bytes]:
@@ -77,8 +84,7 @@ def test_each_of_them_learns(model_folders: dict[str, Path]) -> None:
 def test_a_killed_run_goes_on_as_if_nothing_had_been(model_folders: dict[str, Path]) -> None:
     whole = accompanied(model_folders, "whole", max_steps=6, save_steps=3)
     shutil.copytree("whole", "killed", ignore=shutil.ignore_patterns("checkpoint-6"))
-    record = json.loads(Path("killed/run.json").read_text())
-    Path("killed/run.json").write_text(json.dumps({**record, "status": "running"}))
+    unfinished("killed")
     for name in (".", "guide", "judge"):
         Path("killed", name, "model.safetensors").unlink()
     again = accompanied(model_folders, "killed", max_steps=6, save_steps=3, resume_from_checkpoint="auto")
@@ -143,8 +149,7 @@ def test_a_link_in_the_place_of_a_companion_leads_nowhere(model_folders: dict[st
     accompanied(model_folders, "out")
     shutil.rmtree("out/guide")
     Path("out/guide").symlink_to(Path("elsewhere").absolute())
-    record = json.loads(Path("out/run.json").read_text())
-    Path("out/run.json").write_text(json.dumps({**record, "status": "running"}))
+    unfinished("out")
     accompanied(model_folders, "out", resume_from_checkpoint="auto")
     assert not os.listdir("elsewhere") and not Path("out/guide").is_symlink()
     assert Path("out/guide/model.safetensors").is_file()
@@ -177,29 +182,54 @@ def test_an_adapter_is_trained_with_what_stands_beside_the_model(model_folders: 
     adapter = {"use_peft": True, "lora_r": 2, "max_steps": 6, "save_steps": 3}
     whole = accompanied(model_folders, "whole", **adapter)
     shutil.copytree("whole", "killed", ignore=shutil.ignore_patterns("checkpoint-6"))
-    record = json.loads(Path("killed/run.json").read_text())
-    Path("killed/run.json").write_text(json.dumps({**record, "status": "running"}))
+    unfinished("killed")
     again = accompanied(model_folders, "killed", **adapter, resume_from_checkpoint="auto")
     assert again.metrics["eval_judge_loss"] == whole.metrics["eval_judge_loss"]
     for name in ("adapter_model.safetensors", "judge/model.safetensors", "guide/model.safetensors"):
         assert Path("killed", name).read_bytes() == Path("whole", name).read_bytes()
 
 
-def test_a_recipe_may_save_and_load_as_it_likes(model_folders: dict[str, Path]) -> None:
-    def save(model: Any, folder: Path) -> None:
-        save_file({name: value.contiguous() for name, value in model.judge.state_dict().items()}, folder / "judge.st")
+def save(model: Any, folder: Path) -> None:
+    save_file(dict(model.judge.state_dict()), folder / "judge.safetensors")
 
-    def load(model: Any, folder: Path) -> None:
-        model.judge.load_state_dict(load_file(folder / "judge.st"))
 
-    own = replace(ACCOMPANIED, name="own", save=save, load=load)
+def load(model: Any, folder: Path) -> None:
+    model.judge.load_state_dict(load_file(folder / "judge.safetensors"))
+
+
+OWN = replace(ACCOMPANIED, name="own", save=save, load=load)
+SILENT = replace(OWN, save=lambda model, folder: None)
+
+
+def test_what_a_recipe_forgets_to_save_is_found_out(model_folders: dict[str, Path]) -> None:
+    only = {"model": "roberta", "only": ["saved-is-what-was-trained"]}
     with pytest.raises(CheckFailed, match=r"guide\..*, which is trained beside the model, is another after loading"):
-        check_recipe(own, model="roberta", only=["saved-is-what-was-trained"])
-    silent = replace(own, save=lambda model, folder: None)
+        check_recipe(OWN, **only)
     with pytest.raises(CheckFailed, match="what stands beside the model was not saved, or is not found again"):
-        check_recipe(silent, model="roberta", only=["saved-is-what-was-trained"])
+        check_recipe(SILENT, **only)
+    with pytest.raises(RunError, match="'out' lacks what own trains beside the model"):
+        accompanied(model_folders, recipe=SILENT)
     with pytest.raises(ValueError, match="has one of save and load, and needs both or none"):
-        replace(own, load=None)
+        replace(OWN, load=None)
+
+
+def test_what_a_recipe_saves_as_it_likes_is_found_on_the_hub(
+    model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    accompanied(model_folders)
+    shutil.copy("out/judge/model.safetensors", "judge.safetensors")
+    shutil.copytree(model_folders["roberta"], "bare")
+    shutil.move("judge.safetensors", "bare/judge.safetensors")
+    with HubServer() as hub:
+        hub.use(monkeypatch, tmp_path / "home")
+        api = HfApi()
+        api.create_repo("someone/own")
+        api.upload_folder(repo_id="someone/own", folder_path="bare")
+        model = transformers.AutoModelForMaskedLM.from_pretrained("bare")
+        prepare(model, OWN, OWN.options(), seed=3)
+        assert not torch.equal(model.judge.weight, load_file("bare/judge.safetensors")["weight"])
+        assert load_companions(model, OWN, "someone/own")
+    assert torch.equal(model.judge.weight, load_file("bare/judge.safetensors")["weight"])
 
 
 @pytest.mark.parametrize(

@@ -1067,3 +1067,13 @@ def test_targets_that_are_only_counted_cannot_be_special() -> None:
     counted = replace(TWO_TERMS, targets=lambda batch: {name: len(batch["labels"]) for name in ("hidden", "size")})
     outcome = check_recipe(counted, only=["special-tokens-are-no-targets"]).checks["special-tokens-are-no-targets"]
     assert str(outcome) == "skipped: `targets` counts the targets, and does not say which they are"
+
+
+def test_logits_are_of_the_vocabulary_unless_the_recipe_says_otherwise() -> None:
+    flat = replace(MASKED_LM, name="flat-lm", model_class="transformers:ElectraForPreTraining")
+    only = {"model": "electra", "only": ["model-takes-a-block"]}
+    with pytest.raises(
+        CheckFailed, match=r"(?s)its logits are \[1, 32\].*whose model gives others says vocabulary=False"
+    ):
+        check_recipe(flat, **only)
+    assert str(check_recipe(replace(flat, vocabulary=False), **only).checks["model-takes-a-block"]) == "ok"

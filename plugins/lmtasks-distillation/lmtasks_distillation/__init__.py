@@ -52,8 +52,6 @@ def prepare_model(model, options, recipe):
 
 def shown(batch):
     """Which tokens are no padding, bool [examples, length]."""
-    if "document_ids" in batch:
-        return batch["document_ids"] != -1
     return batch.get("attention_mask", batch["input_ids"].new_ones(batch["input_ids"].shape)).bool()
 
 

@@ -47,9 +47,8 @@ def main() -> int:
         parser.error(f"{asked.folder} is there already")
     try:
         config = transformers.AutoConfig.from_pretrained(asked.teacher, trust_remote_code=False)
-        kind = "CausalLM" if type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING else "MaskedLM"
-        if type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING:
-            kind = "MaskedLM"
+        # Many a masked model can be made a causal one, and none the other way.
+        kind = "MaskedLM" if type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING else "CausalLM"
         teacher = from_pretrained(f"transformers:AutoModelFor{kind}", asked.teacher)
         student = shortened(teacher, asked.layers or max(1, teacher.config.num_hidden_layers // 2))
         tokenizer = transformers.AutoTokenizer.from_pretrained(asked.teacher, trust_remote_code=False)

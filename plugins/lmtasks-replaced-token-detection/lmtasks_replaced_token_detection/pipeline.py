@@ -10,14 +10,9 @@ from transformers import Pipeline
 class DetectionPipeline(Pipeline):
     """Texts to their tokens, each with the probability that somebody put it there."""
 
-    _load_processor = False
-    _load_image_processor = False
-    _load_feature_extractor = False
     _load_tokenizer = True
 
-    def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if parameters:
-            raise TypeError(f"{next(iter(parameters))} is no argument of this pipeline")
+    def _sanitize_parameters(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         return {}, {}, {}
 
     def preprocess(self, text: str) -> Any:
