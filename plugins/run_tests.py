@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
@@ -28,11 +29,22 @@ def main() -> None:
     install("--no-deps", "--force-reinstall", *map(str, packages))
     if sys.argv[1:] == ["--install-only"]:
         return
-    for folder in (*packages, here):
-        # Those of all packages together are many, and each trains.
-        processes = ["-n", "2"] if folder == here else []
-        tests = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *processes, *sys.argv[1:], "tests"]
-        subprocess.run(tests, check=True, cwd=folder)
+    # Two packages at once: a test of a tiny model keeps one core busy.
+    with ThreadPoolExecutor(2) as pool:
+        failed = [folder.name for folder, code in zip(packages, pool.map(tested, packages), strict=True) if code]
+    # Those of all packages together are many, and each trains.
+    if tested(here, "-n", "2"):
+        failed.append("all together")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def tested(folder: Path, *processes: str) -> int:
+    """The exit code of the tests in a folder, whose output comes when they are done."""
+    words = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", *processes, *sys.argv[1:], "tests"]
+    done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print(f"{folder.name}\n{done.stdout}", flush=True)
+    return done.returncode
 
 
 def needs(package: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from lmtasks.api.architecture import Architecture
 from lmtasks.api.blocks import Blocks, stack, template_tokens
+from lmtasks.api.extension import Command, Extension
 from lmtasks.api.format import Format, Reading
 from lmtasks.api.hookspecs import hookimpl
 from lmtasks.api.losses import (
@@ -21,7 +22,6 @@ from lmtasks.api.losses import (
 from lmtasks.api.medium import Documents, Examples, Layout, Medium, ReadSettings
 from lmtasks.api.options import NUMBER, Option, convert, describe, option, options_of
 from lmtasks.api.recipe import (
-    API_VERSION,
     EVALUATION_SEED,
     NAME,
     TOKENIZER,
@@ -34,6 +34,7 @@ from lmtasks.api.recipe import (
     TokenizerSpec,
 )
 from lmtasks.api.references import HEAVY, resolve, source_of
+from lmtasks.api.version import API_VERSION
 from lmtasks.api.word_segmenter import UNICODE, WordSegmenter
 
 __all__ = [
@@ -50,9 +51,11 @@ __all__ = [
     "BlockOptions",
     "Blocks",
     "Collate",
+    "Command",
     "Documents",
     "Example",
     "Examples",
+    "Extension",
     "Format",
     "Layout",
     "LossSums",

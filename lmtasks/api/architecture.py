@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmtasks.api.recipe import API_VERSION
 from lmtasks.api.references import Reference, defer, require_reference
+from lmtasks.api.version import API_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lmtasks.api.medium import ReadSettings
-from lmtasks.api.recipe import API_VERSION
 from lmtasks.api.references import Reference, defer
+from lmtasks.api.version import API_VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path

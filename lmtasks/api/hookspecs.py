@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import pluggy
 
 from lmtasks.api.architecture import Architecture
+from lmtasks.api.extension import Extension
 from lmtasks.api.format import Format
 from lmtasks.api.recipe import Recipe
 from lmtasks.api.word_segmenter import WordSegmenter
@@ -32,6 +33,11 @@ def lmtasks_recipes() -> Sequence[Recipe]:  # type: ignore[empty-body]  # a spec
 @hookspec
 def lmtasks_architectures() -> Sequence[Architecture]:  # type: ignore[empty-body]  # a spec has no body
     """The architectures that this plugin declares."""
+
+
+@hookspec
+def lmtasks_extensions() -> Sequence[Extension]:  # type: ignore[empty-body]  # a spec has no body
+    """The extensions that this plugin declares."""
 
 
 @hookspec

@@ -95,6 +95,11 @@ class Option:
         """The types that the value may have; ``int | None`` gives ``(int, NoneType)``."""
         return alternatives_of(self.type)
 
+    def within(self, prefix: str) -> Option:
+        """The same option under the names that it has where its owner's name stands before them."""
+        aliases = tuple(f"{prefix}.{alias}" for alias in self.aliases)
+        return dataclasses.replace(self, name=f"{prefix}.{self.name}", aliases=aliases)
+
     @property
     def is_switch(self) -> bool:
         """Whether the option is a yes or no, so that its flag needs no value."""

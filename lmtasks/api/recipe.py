@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from lmtasks.api.losses import LossSums, Targets
 from lmtasks.api.options import option, options_of
 from lmtasks.api.references import Reference, defer, require_reference
+from lmtasks.api.version import API_VERSION
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
     from lmtasks.api.blocks import Blocks
+    from lmtasks.api.extension import Extension
     from lmtasks.api.medium import Layout, Medium
-
-API_VERSION = 1
-"""The version of the recipe contract that this core executes."""
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
@@ -206,6 +205,8 @@ class Recipe:
     answers: Callable[[Any], list[str]] | Reference = lambda output: [str(output)]
     starter: Starter | None = None
     api_version: int = API_VERSION
+    extensions: Sequence[Extension] = field(default=(), init=False, repr=False, compare=False)
+    """Those that are installed. The catalog sets them; no author does."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

@@ -59,9 +59,19 @@ def defer(declaration: Any, title: str, *fields: str) -> None:
         ValueError: a string of the wrong shape.
     """
     for name in fields:
-        if isinstance(reference := getattr(declaration, name), str):
-            require_reference(title, reference, "module:function")
-            object.__setattr__(declaration, name, Deferred(reference))
+        object.__setattr__(declaration, name, deferred(title, getattr(declaration, name)))
+
+
+def deferred(title: str, function: Any) -> Any:
+    """A function in place of the string that names it; anything else as it is.
+
+    Raises:
+        ValueError: a string of the wrong shape.
+    """
+    if not isinstance(function, str):
+        return function
+    require_reference(title, function, "module:function")
+    return Deferred(function)
 
 
 def require_reference(title: str, reference: str, shape: str = "module:Class") -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from lmtasks.api.recipe import API_VERSION, NAME
+from lmtasks.api.recipe import NAME
 from lmtasks.api.references import Reference, defer
+from lmtasks.api.version import API_VERSION
 
 UNICODE = "unicode"
 """The name of the word boundaries that lmtasks has itself."""

@@ -46,7 +46,7 @@ class Asked:
     def of(cls, request: Request) -> Asked:
         """What a request asks for."""
         record = json.loads(json.dumps(as_record(request), default=str))
-        every = {**record["options"], **record["settings"], **record["training"]}
+        every = {**record["options"], **record["settings"], **record["training"], **record.get("extensions", {})}
         given = {name: value for name, value in every.items() if name in request.given}
         return cls(request.recipe.name, fingerprint(request), given)
 

@@ -18,34 +18,16 @@ from importlib import import_module
 
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.cli.argv import asks_help, taken_switch, taken_values, underscored
-from lmtasks.errors import InputError, LmtasksError, Stopped, in_one_line, nearest
+from lmtasks.config.commands import COMMANDS
+from lmtasks.errors import LmtasksError, Stopped, in_one_line
 from lmtasks.registry.enabled_plugins import file_of, selected
 
-COMMANDS = {
-    "run": ("RECIPE [flags]", "train; with no flags, a small model in a minute"),
-    "data": ("RECIPE [flags]", "what it would train on, as the model sees it"),
-    "predict": ("RUN_OR_MODEL TEXT...", "use it"),
-    "evaluate": ("RUN_OR_MODEL [flags]", "measure it"),
-    "merge": ("RUN OUT", "make one model of an adapter and its base"),
-    "push": ("RUN REPO_ID", "publish it"),
-    "list": ("", "the recipes that are installed"),
-    "show": ("RECIPE", "one recipe in detail"),
-    "schema": ("RECIPE", "what its YAML may hold, as JSON Schema"),
-    "architectures": ("[RECIPE]", "the model types that it trains, and what is known of each"),
-    "plugins": ("", "what brought the recipes, and what is broken"),
-    "doctor": ("", "what is installed, what is there, and what is broken"),
-    "new-plugin": ("NAME", "a package with a recipe or an architecture of your own"),
-}
-"""The commands: what each takes, and what it does."""
-
-_ROWS = "\n".join(f"  lmtasks {f'{name} {takes}':<32}{does}" for name, (takes, does) in COMMANDS.items())
-
-USAGE = f"""\
+USAGE = """\
 usage: lmtasks COMMAND ...
 
 From text to a language model of your own, and on to the Hub.
 
-{_ROWS}
+{rows}
 
 RECIPE is a name from the list, PACKAGE:NAME where two packages have it, or ./my_recipe.py.
 
@@ -135,7 +117,7 @@ def _selecting(words: list[str]) -> int:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] == "help" or (words[0].startswith("-") and asks_help(words[:1])):
-        print(USAGE, end="")
+        print(USAGE.format(rows="\n".join(_rows())), end="")
         return 0
     name, *rest = words
     if name == "--version":
@@ -144,6 +126,18 @@ def _dispatch(words: list[str]) -> int:
         print(f"lmtasks {__version__}")
         return 0
     if name not in COMMANDS:
-        raise InputError(f"unknown command '{name}'{nearest(name, COMMANDS)}", "lmtasks --help")
+        from lmtasks.cli.extension_command import command
+
+        return command(name, rest)
     done: int = import_module(f"lmtasks.cli.{name.replace('-', '_')}").command(rest)
     return done
+
+
+def _rows() -> Iterator[str]:
+    """A line for each command, those of extensions last."""
+    from lmtasks.cli.catalog_cache import told
+
+    brought = [command for plugin in told().plugins for command in plugin["commands"]]
+    own = {command["name"]: (command["takes"], command["summary"]) for command in brought}
+    for name, (takes, does) in {**COMMANDS, **own}.items():
+        yield f"  lmtasks {f'{name} {takes}':<32}{does}"

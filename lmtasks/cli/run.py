@@ -14,7 +14,7 @@ def command(words: list[str]) -> int:
     if (recipe_asked := asked(words, "run", "[flags]")) is None:
         return 0
     catalog, name = recipe_asked
-    recipe = catalog.recipes[name]
+    recipe = catalog.watched(catalog.recipes[name])
     prog = f"lmtasks run {words[0]}"
     parser = Parser(prog=prog, usage=f"{prog} [flags]", description=recipe.summary)
     values = typed_flags(parser, recipe, words[1:], trains=True)

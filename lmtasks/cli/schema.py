@@ -13,4 +13,4 @@ def command(words: list[str]) -> int:
     catalog, name = found(word, light=False)
     from lmtasks.config.json_schema import schema_of
 
-    return tell(schema_of(catalog.recipes[name]), [], as_json=True)
+    return tell(schema_of(catalog.watched(catalog.recipes[name])), [], as_json=True)

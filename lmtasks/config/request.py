@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -83,6 +84,7 @@ class Request:
         training: ``TrainingArguments`` by name.
         given: names that the user set, rather than a default.
         sample: the embedded text to use, when no data was given.
+        extensions: options of each extension that has any, by its name.
     """
 
     recipe: Recipe
@@ -95,6 +97,7 @@ class Request:
     training: Mapping[str, Any]
     given: frozenset[str]
     sample: str | None
+    extensions: Mapping[str, Any]
 
     @cached_property
     def bound(self) -> Recipe:
@@ -117,7 +120,8 @@ class Request:
 def groups_of(recipe: Recipe) -> dict[str, dict[str, Option]]:
     """Everything that can be set without importing anything heavy, by where it belongs."""
     kinds = {"options": recipe.options, **SETTINGS, "training": TrainingSettings}
-    return {name: options_of(kind) for name, kind in kinds.items()}
+    own = {name: options_of(kind) for name, kind in kinds.items()}
+    return own | {f"extension {one.name}": one.flags for one in recipe.extensions if one.options}
 
 
 def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Request:
@@ -172,6 +176,7 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
         **settings,
         given=frozenset(given),
         sample=recipe.starter.sample if recipe.starter and not given.keys() & set(DATA_SOURCES) else None,
+        extensions={one.name: one.chosen(parts[f"extension {one.name}"]) for one in recipe.extensions if one.options},
     )
 
 
@@ -364,9 +369,11 @@ def as_record(request: Request) -> dict[str, Any]:
     settings = {**vars(request.data), **vars(request.model), **vars(request.adapter), **vars(request.stopping)}
     left_out = {name for name, option in options_of(DataSettings).items() if option.python_only} | HOW_TO_TOKENISE
     left_out |= {name for name, option in LATER.items() if settings[name] == option.default}
+    extended = [one.changed(request.extensions[one.name]) for one in request.recipe.extensions if one.options]
     return {
         "recipe": request.recipe.name,
         "options": asdict(request.options),
         "settings": {name: value for name, value in settings.items() if value is not None and name not in left_out},
         "training": dict(request.training),
+        **({"extensions": dict(ChainMap(*extended))} if any(extended) else {}),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,15 @@ def _readable(kind: Any) -> Any:
     return typing.Union[tuple(dict.fromkeys(own))]  # noqa: UP007  (a union of a computed list)
 
 
-def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) -> TrainingArguments:
+def training_arguments(
+    values: Mapping[str, Any], output_dir: Path, steps: int, trackers: Collection[str] = ()
+) -> TrainingArguments:
     """The arguments of one run.
 
     Args:
         output_dir: folder of the run; the Trainer writes to ``checkpoints`` in it.
         steps: optimiser steps of the run, for a log line every twentieth.
+        trackers: names for ``--report_to`` that are none of transformers.
 
     Raises:
         InputError: values that do not go together.
@@ -99,7 +102,7 @@ def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) 
     if arguments.save_strategy == "best" and arguments.metric_for_best_model is None:
         raise InputError("--save_strategy best needs --metric_for_best_model", "such as --metric_for_best_model loss")
     for tracker in arguments.report_to:
-        _require_tracker(tracker)
+        _require_tracker(tracker, trackers)
     return arguments
 
 
@@ -113,10 +116,10 @@ def refused(error: Exception) -> InputError:
     return InputError(f"training arguments: {text}", "lmtasks run RECIPE --help-all")
 
 
-def _require_tracker(name: str) -> None:
+def _require_tracker(name: str, others: Collection[str]) -> None:
     """The Trainer would notice only when the run folder is there."""
     if name not in INTEGRATION_TO_CALLBACK:
-        known = list(INTEGRATION_TO_CALLBACK)
+        known = [*INTEGRATION_TO_CALLBACK, *others]
         raise InputError(f"--report_to: unknown tracker '{name}'{nearest(name, known)}", f"one of {', '.join(known)}")
     if name not in get_available_reporting_integrations():
         raise InputError(f"--report_to {name}: it is not installed", f"pip install {name}")

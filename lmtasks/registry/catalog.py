@@ -16,13 +16,13 @@ from typing import Any
 
 import pluggy
 
-from lmtasks.api import UNICODE, Architecture, Format, Recipe, WordSegmenter, hookspecs
+from lmtasks.api import UNICODE, Architecture, Command, Extension, Format, Recipe, WordSegmenter, hookspecs
 from lmtasks.errors import InputError, nearest
 from lmtasks.registry.discovery import installed, location, named
 from lmtasks.registry.enabled_plugins import BUILTIN, current, file_of, is_known, normal, selected, traces, why_skipped
-from lmtasks.registry.faults import unwatched, watched
+from lmtasks.registry.faults import unwatched, watched, watched_command, watched_extension
 from lmtasks.registry.loader import HeavyImportError, load
-from lmtasks.registry.plugin import BrokenPluginError, Plugin
+from lmtasks.registry.plugin import DECLARED, BrokenPluginError, Plugin
 
 SEGMENTERS = {
     "icu": "lmtasks-word-segmenters",
@@ -106,12 +106,26 @@ class Catalog:
         return next((name for name, known in self.recipes.items() if known is recipe), None)
 
     def watched(self, recipe: Recipe) -> Recipe:
-        """The recipe, of which faults are told as those of its plugin; one of ours, or of nobody's, as it is."""
+        """The recipe with all extensions; faults of code that is not ours are told as those of its plugin."""
         name = self.name_of(recipe)
         owner = self.owner(name) if name else None
-        if owner is None or owner.distribution == BUILTIN:
-            return recipe
-        return watched(unwatched(recipe), owner)
+        known = None if owner is None or owner.distribution == BUILTIN else owner
+        return watched(unwatched(recipe), known, self.extensions)
+
+    @property
+    def extensions(self) -> tuple[Extension, ...]:
+        """The extensions of all plugins, of which faults are told."""
+        return tuple(watched_extension(one, plugin) for plugin in self.plugins for one in plugin.extensions.values())
+
+    @property
+    def commands(self) -> dict[str, Command]:
+        """The subcommands of all extensions by name, of which faults are told."""
+        return {
+            command.name: watched_command(command, extension, plugin)
+            for plugin in self.plugins
+            for extension in plugin.extensions.values()
+            for command in extension.commands
+        }
 
     def _in_package(self, package: str, recipe: str) -> str:
         plugins = [plugin for plugin in self.plugins if normal(plugin.distribution) == normal(package)]
@@ -206,7 +220,8 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, others: Iterable[Plugin
     except (HeavyImportError, BrokenPluginError) as error:
         state = "slow" if isinstance(error, HeavyImportError) else "broken"
         setattr(plugin, state, str(error))
-        plugin.recipes, plugin.architectures, plugin.formats, plugin.word_segmenters = {}, {}, {}, {}
+        for brought in DECLARED:
+            setattr(plugin, brought, {})
         _trace(f"{plugin.title} {state} after {_milliseconds(began)} ms: {error}")
         if plugin.broken:
             _refuse_named(plugin, plugin.broken)
@@ -228,17 +243,12 @@ def _refuse_named(plugin: Plugin, reason: str) -> None:
 
 
 def _refuse_taken(plugin: Plugin, others: Iterable[Plugin]) -> None:
-    """Refuse what another plugin has: model types, formats, word segmenters; and recipes that this package has."""
+    """Refuse what another plugin has; of recipes, what another one of the same package has."""
     for other in others:
-        for name in plugin.formats.keys() & other.formats.keys():
-            raise BrokenPluginError(f"format '{name}' already belongs to {other.name}")
-        for model_type in plugin.architectures.keys() & other.architectures.keys():
-            raise BrokenPluginError(f"architecture '{model_type}' already belongs to {other.name}")
-        for name in plugin.word_segmenters.keys() & other.word_segmenters.keys():
-            raise BrokenPluginError(f"word segmenter '{name}' already belongs to {other.name}")
-        if other.distribution == plugin.distribution:
-            for recipe in plugin.recipes.keys() & other.recipes.keys():
-                raise BrokenPluginError(f"recipe '{recipe}' already belongs to {other.name}")
+        for brought, kind in {**DECLARED, "commands": "command", "trackers": "tracker"}.items():
+            both = getattr(plugin, brought).keys() & getattr(other, brought).keys()
+            if both and (brought != "recipes" or other.distribution == plugin.distribution):
+                raise BrokenPluginError(f"{kind} '{min(both)}' already belongs to {other.name}")
 
 
 def _named(plugins: Sequence[Plugin]) -> dict[str, Recipe]:

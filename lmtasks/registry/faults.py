@@ -9,13 +9,13 @@ import copy
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmtasks.api import Recipe
+from lmtasks.api import Command, Extension, Recipe
 from lmtasks.api.references import Deferred
 from lmtasks.errors import LmtasksError, PluginError, first_line
 from lmtasks.registry.plugin import Plugin
@@ -76,43 +76,66 @@ class Watched:
         return Watched(result, self.stage, self.owner) if self.makes else result
 
 
-def watched(recipe: Recipe, plugin: Plugin) -> Recipe:
-    """The recipe, of which faults are told as those of this plugin."""
-    module = sys.modules.get(plugin.module)
-    file = Path(getattr(module, "__file__", None) or plugin.distribution)
-    root = file.parent if file.stem == "__init__" else file
-    package = plugin.distribution if plugin.kind == "package" else ""
-    owner = Owner(f"recipe '{recipe.name}' of {plugin.title}", package, root)
+def watched(recipe: Recipe, plugin: Plugin | None, extensions: Sequence[Extension] = ()) -> Recipe:
+    """The recipe with these extensions, of which faults are told as those of this plugin; None: of nobody's."""
     seen = copy.copy(recipe)
-    object.__setattr__(seen, "_watched", (recipe, owner))
-    for stage in STAGES:
-        function = getattr(recipe, stage)
-        if function is not None and not ours(function):
-            object.__setattr__(seen, stage, Watched(function, stage, owner, makes=stage == "collator"))
+    object.__setattr__(seen, "_declared", recipe)
+    object.__setattr__(seen, "extensions", tuple(extensions))
+    if plugin is not None:
+        owner = _owner_of(plugin, f"recipe '{recipe.name}'")
+        object.__setattr__(seen, "_owner", owner)
+        for stage in STAGES:
+            function = getattr(recipe, stage)
+            if function is not None and not ours(function):
+                object.__setattr__(seen, stage, Watched(function, stage, owner, makes=stage == "collator"))
     return seen
 
 
 def unwatched(recipe: Recipe) -> Recipe:
     """The recipe as its plugin declared it."""
-    original: Recipe = getattr(recipe, "_watched", (recipe,))[0]
+    original: Recipe = getattr(recipe, "_declared", recipe)
     return original
 
 
+def watched_extension(extension: Extension, plugin: Plugin) -> Extension:
+    """The extension, of which faults are told as those of this plugin, in each event of its callbacks, too."""
+    seen, owner = copy.copy(extension), _owner_of(plugin, f"extension '{extension.name}'")
+    object.__setattr__(seen, "_owner", owner)
+    object.__setattr__(seen, "callbacks", Watched(extension.callbacks, "callbacks", owner))
+    trackers = {name: Watched(make, f"tracker '{name}'", owner) for name, make in extension.trackers.items()}
+    object.__setattr__(seen, "trackers", trackers)
+    return seen
+
+
+def watched_command(command: Command, extension: Extension, plugin: Plugin) -> Command:
+    """The subcommand, of which faults are told as those of this plugin."""
+    seen, stage = copy.copy(command), f"command '{command.name}'"
+    object.__setattr__(seen, "run", Watched(command.run, stage, _owner_of(plugin, f"extension '{extension.name}'")))
+    return seen
+
+
+def _owner_of(plugin: Plugin, what: str) -> Owner:
+    module = sys.modules.get(plugin.module)
+    file = Path(getattr(module, "__file__", None) or plugin.distribution)
+    root = file.parent if file.stem == "__init__" else file
+    return Owner(f"{what} of {plugin.title}", plugin.distribution if plugin.kind == "package" else "", root)
+
+
 @contextmanager
-def blamed(recipe: Recipe, stage: str, code: Any) -> Iterator[None]:
-    """While this is open, what goes wrong is a fault of the recipe's plugin, if the code is its own.
+def blamed(declaration: Recipe | Extension, stage: str, code: Any) -> Iterator[None]:
+    """While this is open, what goes wrong is a fault of the plugin that declared it, if the code is its own.
 
     Args:
-        code: function, class, or the name of one as a recipe has it.
+        code: function, class, or the name of one as a declaration has it.
 
     Raises:
         PluginError: an error that is none of lmtasks' own.
     """
-    known = getattr(recipe, "_watched", None)
-    if known is None or ours(code):
+    owner = getattr(declaration, "_owner", None)
+    if owner is None or ours(code):
         yield
         return
-    with _told(stage, known[1]):
+    with _told(stage, owner):
         yield
 
 

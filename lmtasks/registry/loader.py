@@ -18,13 +18,22 @@ from typing import Any, TypeVar
 
 import pluggy
 
-from lmtasks.api import API_VERSION, HEAVY, Architecture, Format, Recipe, WordSegmenter, hookspecs
+from lmtasks.api import API_VERSION, HEAVY, Architecture, Extension, Format, Recipe, WordSegmenter, hookspecs
+from lmtasks.config.commands import COMMANDS
 from lmtasks.errors import nearest
 from lmtasks.registry.discovery import reason_of, unmet
 from lmtasks.registry.enabled_plugins import BUILTIN, normal
 from lmtasks.registry.plugin import BrokenPluginError, Plugin
 
-Declaration = TypeVar("Declaration", Recipe, Architecture, Format, WordSegmenter)
+Declaration = TypeVar("Declaration", Recipe, Architecture, Extension, Format, WordSegmenter)
+
+_KEYS: dict[str, tuple[type, str]] = {
+    "architectures": (Architecture, "model_type"),
+    "extensions": (Extension, "name"),
+    "formats": (Format, "name"),
+    "word_segmenters": (WordSegmenter, "name"),
+}
+"""What hooks return, and by which field it is known, by the field of a plugin; recipes come in other ways, too."""
 
 
 class HeavyImportError(BaseException):
@@ -80,11 +89,10 @@ def _ask(manager: pluggy.PluginManager, plugin: Plugin, module: Any, known: Cont
             recipes = [recipe for identity, recipe in values.items() if identity not in known]
         plugin.claims = tuple(answer.name for answer in recipes if isinstance(answer, Recipe))
         plugin.recipes = _checked("lmtasks_recipes", recipes, Recipe, "name")
-        architectures = _answers(manager, "lmtasks_architectures", plugin)
-        plugin.architectures = _checked("lmtasks_architectures", architectures, Architecture, "model_type")
-        plugin.formats = _checked("lmtasks_formats", _answers(manager, "lmtasks_formats", plugin), Format, "name")
-        segmenters = _answers(manager, "lmtasks_word_segmenters", plugin)
-        plugin.word_segmenters = _checked("lmtasks_word_segmenters", segmenters, WordSegmenter, "name")
+        for field, (kind, key) in _KEYS.items():
+            hook = f"lmtasks_{field}"
+            setattr(plugin, field, _checked(hook, _answers(manager, hook, plugin), kind, key))
+        _require_names_once(plugin)
     except BaseException:
         manager.unregister(name=plugin.name)
         raise
@@ -125,6 +133,19 @@ def _checked(hook: str, answers: Iterable[Any], kind: type[Declaration], key: st
             raise BrokenPluginError(f"{hook} returns '{name}' twice")
         checked[name] = declaration
     return checked
+
+
+def _require_names_once(plugin: Plugin) -> None:
+    """Refuse a command that is built in, and what two extensions of the plugin call alike."""
+    extensions = plugin.extensions.values()
+    commands = [command.name for extension in extensions for command in extension.commands]
+    trackers = [tracker for extension in extensions for tracker in extension.trackers]
+    for kind, names in (("command", commands), ("tracker", trackers)):
+        for name in names:
+            if kind == "command" and name in COMMANDS:
+                raise BrokenPluginError(f"the command '{name}' is built in")
+            if names.count(name) > 1:
+                raise BrokenPluginError(f"its extensions have the {kind} '{name}' twice")
 
 
 class _Refusal(Loader, MetaPathFinder):

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lmtasks.api import Architecture, Format, Recipe, WordSegmenter
+from lmtasks.api import Architecture, Command, Extension, Format, Recipe, WordSegmenter
+
+DECLARED = {
+    "recipes": "recipe",
+    "architectures": "architecture",
+    "extensions": "extension",
+    "formats": "format",
+    "word_segmenters": "word segmenter",
+}
+"""What a plugin may bring, by the field that has it, and what people call one."""
 
 MANY = 8
 """Names in a line for people."""
@@ -25,7 +34,8 @@ class Plugin:
         module: what is imported.
         get: imports it.
         kind: how it came in: by an installed package, or as a module or file that somebody named.
-        recipes, architectures, formats, word_segmenters: what it brings, by name; nothing when it cannot be used.
+        recipes, architectures, extensions, formats, word_segmenters: what it brings, by name; nothing when it cannot be
+            used.
         broken: why it cannot be used.
         claims: names of recipes, also of those that turned out to be unusable.
         taken: for each recipe that its plain name does not reach, why.
@@ -41,6 +51,7 @@ class Plugin:
     kind: Literal["package", "module", "file"] = "package"
     recipes: dict[str, Recipe] = field(default_factory=dict)
     architectures: dict[str, Architecture] = field(default_factory=dict)
+    extensions: dict[str, Extension] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
     word_segmenters: dict[str, WordSegmenter] = field(default_factory=dict)
     broken: str = ""
@@ -62,7 +73,17 @@ class Plugin:
     @property
     def brings(self) -> list[str]:
         """The names of all that it declares."""
-        return [*self.recipes, *self.architectures, *self.formats, *self.word_segmenters]
+        return [name for kind in DECLARED for name in getattr(self, kind)]
+
+    @property
+    def commands(self) -> dict[str, Command]:
+        """The subcommands of its extensions, by name."""
+        return {command.name: command for extension in self.extensions.values() for command in extension.commands}
+
+    @property
+    def trackers(self) -> dict[str, str]:
+        """The trackers of its extensions, each with the extension that has it."""
+        return {name: extension.name for extension in self.extensions.values() for name in extension.trackers}
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -94,5 +115,5 @@ class Plugin:
         """All of it, for programs."""
         own = {name: value for name, value in vars(self).items() if name != "get"}
         told = {"name": self.name, "title": self.title, "state": self.state, "problems": self.problems}
-        declared = ("recipes", "architectures", "formats", "word_segmenters")
-        return {**told, **own, **{name: [*own[name]] for name in declared}}
+        commands = [{"name": one.name, "takes": one.takes, "summary": one.summary} for one in self.commands.values()]
+        return {**told, **own, **{name: [*own[name]] for name in DECLARED}, "commands": commands}

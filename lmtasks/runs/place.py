@@ -10,9 +10,9 @@ from lmtasks.artifacts.lock import require_free
 from lmtasks.artifacts.resume import Asked, Start, is_of, start_in
 from lmtasks.artifacts.run_folder import choose_folder, is_bare, read_record
 from lmtasks.config.request import Request
-from lmtasks.config.training_arguments import training_arguments
 from lmtasks.config.world import ALONE, World
 from lmtasks.errors import InputError
+from lmtasks.training.extensions import arguments_for
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def place_of(request: Request, world: World = ALONE) -> Place:
         require_free(folder)
         place = Place(folder, asked, _start(request, folder, asked, world))
     if world.size > 1:
-        training_arguments(request.training, Path(), 0)  # from then on the processes can talk
+        arguments_for(request, Path(), 0)  # from then on the processes can talk
     found: Place = world.broadcast(place)
     return found
 

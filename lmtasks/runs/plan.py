@@ -12,7 +12,6 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from lmtasks.api import Batch, Recipe, loss_terms, require_counted, target_counts
 from lmtasks.config.request import Request
-from lmtasks.config.training_arguments import training_arguments
 from lmtasks.data.mixed import Mixed, one_source
 from lmtasks.data.text.packing import Packed
 from lmtasks.errors import InputError
@@ -21,6 +20,7 @@ from lmtasks.models.forward import in_mode
 from lmtasks.models.processor import vocabulary
 from lmtasks.runs.excerpts import column_name, first_text
 from lmtasks.runs.load import Loaded
+from lmtasks.training.extensions import arguments_for
 
 HELD = 4
 """Numbers for each weight that is trained: itself, its gradient, and the two moments of Adam."""
@@ -129,7 +129,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
     Raises:
         InputError: there is less than one batch to train on.
     """
-    arguments = training_arguments(request.training, folder, 0)
+    arguments = arguments_for(request, folder, 0)
     encoded, model = loaded.data.encoded, loaded.model
     evaluations = encoded.sizes()
     train = encoded.train

@@ -6,19 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from lmtasks.api import EVALUATION_SEED, Collate
 from lmtasks.artifacts.publish import check_can_push, require_shared_base
 from lmtasks.artifacts.run_folder import require_space
 from lmtasks.config.request import Request
-from lmtasks.config.training_arguments import training_arguments
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.runs.arguments import fitted_arguments
 from lmtasks.runs.going_on import notes_on, require_same_data, require_steps_left
 from lmtasks.runs.load import Data, load
 from lmtasks.runs.place import Place, place_of
 from lmtasks.runs.plan import Plan, plan_of
+from lmtasks.training.extensions import arguments_for, callbacks_of
 from lmtasks.training.rehearsal import rehearse
 
 
@@ -28,6 +28,7 @@ class Prepared:
 
     Args:
         data: the request, with what had to be fitted, and its examples.
+        callbacks: those of extensions.
     """
 
     data: Data
@@ -35,6 +36,7 @@ class Prepared:
     model: PreTrainedModel
     plan: Plan
     arguments: TrainingArguments
+    callbacks: tuple[TrainerCallback, ...]
 
     @property
     def folder(self) -> Path:
@@ -90,8 +92,8 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
     require_steps_left(start, plan)
     if plan.adapter and request.output.push_to_hub:
         require_shared_base(plan.base_model)
-    arguments = training_arguments(request.training, folder, plan.steps)
+    arguments = arguments_for(request, folder, plan.steps)
     plan = replace(plan, notes=(*plan.notes, *notes_on(request, start, plan, arguments)))
-    prepared = Prepared(replace(loaded.data, request=request), place, model, plan, arguments)
+    prepared = Prepared(replace(loaded.data, request=request), place, model, plan, arguments, callbacks_of(request))
     rehearse(model, request.bound, arguments, prepared.train_dataset, prepared.collators[0], plan.steps)
     return prepared

@@ -23,7 +23,8 @@ def train_prepared(prepared: Prepared) -> Trained:
     request, folder, before_step = prepared.request, prepared.folder, prepared.request.recipe.before_step
     facts = {"request": prepared.place.asked.fingerprint, "versions": versions()}
     limit, patience = request.training.get("save_total_limit"), request.stopping.early_stopping_patience
-    callbacks: list[TrainerCallback] = [CheckpointCallback(folder, prepared.processor, facts, limit)]
+    checkpoints = CheckpointCallback(folder, prepared.processor, facts, limit)
+    callbacks: list[TrainerCallback] = [*prepared.callbacks, checkpoints]
     if patience is not None:
         callbacks.append(EarlyStop(patience, request.stopping.early_stopping_threshold))
     return train(

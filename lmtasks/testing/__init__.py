@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from lmtasks.testing.proof import Check, CheckFailed, Outcome, Proof
 
 if TYPE_CHECKING:
-    from lmtasks.testing.battery import check_architecture, check_recipe, checks, prove
+    from lmtasks.testing.battery import check_architecture, check_recipe, prove
+    from lmtasks.testing.extending import check_extension
+    from lmtasks.testing.order import checks
     from lmtasks.testing.plugins import installed
     from lmtasks.testing.segmenting import check_word_segmenter
 
@@ -28,6 +30,7 @@ __all__ = [
     "Outcome",
     "Proof",
     "check_architecture",
+    "check_extension",
     "check_recipe",
     "check_word_segmenter",
     "checks",
@@ -36,13 +39,21 @@ __all__ = [
 ]
 
 
+_HOMES = {
+    "check_extension": "extending",
+    "check_word_segmenter": "segmenting",
+    "checks": "order",
+    "installed": "plugins",
+}
+"""The module of each name that is not in the battery."""
+
+
 def __getattr__(name: str) -> Any:
     """Import a heavy name on first use."""
     import importlib
 
     if name in __all__:
-        home = {"installed": "plugins", "check_word_segmenter": "segmenting"}.get(name, "battery")
-        return getattr(importlib.import_module(f"lmtasks.testing.{home}"), name)
+        return getattr(importlib.import_module(f"lmtasks.testing.{_HOMES.get(name, 'battery')}"), name)
     raise AttributeError(f"module 'lmtasks.testing' has no attribute '{name}'")
 
 

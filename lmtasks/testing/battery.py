@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are run, and the proofs that they make of a recipe or an architecture."""
+"""The proofs that all checks make of a recipe or an architecture."""
 
 from __future__ import annotations
 
@@ -11,15 +11,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from lmtasks.api import Architecture, Recipe
 from lmtasks.models.architectures import takes
 from lmtasks.registry.catalog import load_catalog
-from lmtasks.testing import building, collation, declaration, learning, sums, terms, using
-from lmtasks.testing.proof import CHECKS, Check, CheckFailed, Oracle, Outcome, Proof, examine
+from lmtasks.testing.order import checks
+from lmtasks.testing.proof import CheckFailed, Oracle, Outcome, Proof, examine
 from lmtasks.testing.set_up import case_of
-
-
-def checks() -> dict[str, Check]:
-    """Every check by name, in the order in which they are run: from what is declared to what comes out at the end."""
-    parts = (declaration, collation, building, terms, sums, learning, using)
-    return {name: check for part in parts for name, check in CHECKS.items() if check.run.__module__ == part.__name__}
 
 
 def check_recipe(

@@ -29,7 +29,15 @@ NUMBERS = (-1, 0, 1, 2, 1000)
 @check("recipe")
 def import_is_light(case: Case) -> None:
     """Importing the module that declares the recipe imports neither torch nor anything else that takes a second."""
-    module = case.module or _module(case)
+    require_light(case.module or _module(case))
+
+
+def require_light(module: str) -> None:
+    """Import a module on its own, and see what comes with it.
+
+    Raises:
+        Fault: something heavy, or it cannot be imported.
+    """
     code = f"import sys, {module}; print(*sorted({set(HEAVY)!r} & sys.modules.keys()))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
@@ -60,11 +68,7 @@ def options_are_documented(case: Case) -> None:
     """Every option says what it does, has a default that it would accept, and a name that nothing else has."""
     taken = _taken(case)
     for name, option in _own_options(case).items():
-        if not option.help.strip() or "\n" in option.help or option.help.rstrip().endswith("."):
-            raise Fault(
-                f"--{name} has the help {option.help!r}",
-                "say in one line, without a full stop, what it does: option(default, help=...)",
-            )
+        require_documented(option)
         if clashes := [spelling for spelling in (name, *option.aliases) if spelling in taken]:
             told = f"--{clashes[0]} is already {taken[clashes[0]]}"
             raise Fault(told, "call the option, or its alias, something else")
@@ -72,6 +76,19 @@ def options_are_documented(case: Case) -> None:
             accepted = convert(option, option.default)
         if accepted != option.default:
             raise Fault(f"--{name} makes {accepted!r} of its default {option.default!r}", "write it in its own type")
+
+
+def require_documented(option: Option) -> None:
+    """See that an option says what it does.
+
+    Raises:
+        Fault: not in one line without a full stop.
+    """
+    if not option.help.strip() or "\n" in option.help or option.help.rstrip().endswith("."):
+        raise Fault(
+            f"--{option.name} has the help {option.help!r}",
+            "say in one line, without a full stop, what it does: option(default, help=...)",
+        )
 
 
 def _own_options(case: Case) -> dict[str, Option]:

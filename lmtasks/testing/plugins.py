@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
-from lmtasks.api import Architecture, Recipe, WordSegmenter
+from lmtasks.api import Architecture, Extension, Recipe, WordSegmenter
 from lmtasks.api.hookspecs import hookimpl
 from lmtasks.registry.catalog import Catalog, load_catalog
 from lmtasks.registry.enabled_plugins import current, selected
@@ -21,6 +22,7 @@ def installed(
     recipes: Iterable[Recipe] = (),
     architectures: Iterable[Architecture] = (),
     word_segmenters: Iterable[WordSegmenter] = (),
+    extensions: Iterable[Extension] = (),
     *,
     builtins_only: bool = True,
 ) -> Iterator[Catalog]:
@@ -39,11 +41,16 @@ def installed(
     """
     name = f"lmtasks_in_memory_{next(_number)}"
     module = sys.modules[name] = ModuleType(name)
-    own, others, segmenters = list(recipes), list(architectures), list(word_segmenters)
-    vars(module).update(lmtasks_recipes=hookimpl(lambda: own), lmtasks_architectures=hookimpl(lambda: others))
-    vars(module).update(lmtasks_word_segmenters=hookimpl(lambda: segmenters))
+    declared = {"recipes": recipes, "architectures": architectures}
+    declared |= {"word_segmenters": word_segmenters, "extensions": extensions}
+    for kind, given in declared.items():
+        vars(module)[f"lmtasks_{kind}"] = hookimpl(_giving(list(given)))
     try:
         with selected([*current().named, name], builtins_only=builtins_only):
             yield load_catalog()
     finally:
         del sys.modules[name]
+
+
+def _giving(declarations: list[Any]) -> Callable[[], list[Any]]:
+    return lambda: declarations

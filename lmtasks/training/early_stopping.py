@@ -17,7 +17,7 @@ class EarlyStop(EarlyStoppingCallback):
 
     def __init__(self, patience: int, threshold: float = 0.0) -> None:
         super().__init__(patience, threshold)
-        self.stopped = False
+        self.ended_training = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take up the count; stopped at the step of its checkpoint, a run trains no further."""
@@ -36,4 +36,4 @@ class EarlyStop(EarlyStoppingCallback):
 
     def _stop_if_due(self, control: TrainerControl) -> None:
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
-            control.should_training_stop = self.stopped = True
+            control.should_training_stop = self.ended_training = True

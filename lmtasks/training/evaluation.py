@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from lmtasks.api import (
     Batch,
     Collate,
     Examples,
+    Extension,
     Recipe,
     has_targets,
     loss_terms,
@@ -35,6 +36,8 @@ from lmtasks.errors import RunError
 from lmtasks.metrics import BitsPerByte
 from lmtasks.models.forward import in_mode, sparse
 from lmtasks.registry.faults import blamed
+
+Figure = TypeVar("Figure", float, bool)
 
 _WEIGHTS = "weights"
 """Where a row keeps the weights of terms; no metric has a feature that is a dictionary."""
@@ -95,13 +98,31 @@ def figures_to_come(
     unigram = _surprise(_frequencies(dataset.examples), target_ids(recipe.targets(example)))
     better: dict[str, bool] = {"loss": False, "unigram_loss": False, "bits_per_byte": False}
     better |= {f"{name}_loss": False for name in rows[0][_WEIGHTS]}
-    for reference in recipe.metrics:
-        with blamed(recipe, "metrics", reference):
-            metric = resolve(reference)(keep_in_memory=True)
-            named = metric.compute(**{name: [row[name] for row in rows] for name in metric.features})
-        said = getattr(metric, "greater_is_better", {})
-        better |= said if isinstance(said, Mapping) else dict.fromkeys(named, bool(said))
+    for named, more_is_better in _measured(recipe, rows):
+        better |= {name: more_is_better[name] for name in named if name in more_is_better}
     return {name: better.get(name) for name in _figures(recipe, dataset, rows, unigram)}
+
+
+def _measured(recipe: Recipe, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, float], Mapping[str, bool]]]:
+    """What each metric says of the rows, and whether more of it is better where that is known.
+
+    That of an extension under the extension's name, where the recipe's loss has the sums that it needs.
+    """
+    declared: list[tuple[Recipe | Extension, str, str]] = [(recipe, "", reference) for reference in recipe.metrics]
+    declared.extend((one, f"{one.prefix}_", reference) for one in recipe.extensions for reference in one.metrics)
+    for owner, prefix, reference in declared:
+        with blamed(owner, "metrics", reference):
+            metric = resolve(reference)(keep_in_memory=True)
+            if prefix and not metric.features.keys() <= rows[0].keys():
+                continue
+            named = metric.compute(**{name: [row[name] for row in rows] for name in metric.features})
+            said = getattr(metric, "greater_is_better", {})
+            better = said if isinstance(said, Mapping) else dict.fromkeys(named, bool(said))
+        yield _under(prefix, named), _under(prefix, better)
+
+
+def _under(prefix: str, figures: Mapping[str, Figure]) -> dict[str, Figure]:
+    return {f"{prefix}{name}": value for name, value in figures.items()}
 
 
 @contextmanager
@@ -204,11 +225,8 @@ def _figures(recipe: Recipe, dataset: ExampleDataset, rows: list[dict[str, Any]]
     if not targets:
         raise RunError("the evaluation data has nothing to predict", "give more of it")
     figures: dict[str, float] = {"loss": math.fsum(row["loss"] for row in rows) / targets}
-    for reference in recipe.metrics:
-        with blamed(recipe, "metrics", reference):
-            metric = resolve(reference)(keep_in_memory=True)
-            columns = {name: [row[name] for row in rows] for name in metric.features}
-            figures |= metric.compute(**columns)
+    for named, _ in _measured(recipe, rows):
+        figures |= named
     figures |= _of_terms(rows)  # last, for perplexity tells of the loss of the first
     if not math.isfinite(figures["loss"]):
         raise RunError(f"the evaluation loss is {figures['loss']}: the model has diverged", "lower --learning_rate")

@@ -27,7 +27,6 @@ from lmtasks.errors import Interrupted, RunError, Stopped, nearest
 from lmtasks.models.companions import apart, restore, save_companions
 from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, ResumeCallback, ScheduleCallback
 from lmtasks.training.cpu_memory import kept_memory
-from lmtasks.training.early_stopping import EarlyStop
 from lmtasks.training.evaluation import evaluate_model
 from lmtasks.training.failures import Telling, failures_told
 from lmtasks.training.signals import SignalCallback, Signals
@@ -232,7 +231,7 @@ def train(
         collates: the recipe's collators for training and evaluation.
         log: file for the log, one JSON object a line.
         checkpoint: folder of the checkpoint to go on from, whose files are as they were written.
-        callbacks: for checkpoints, and for an early end.
+        callbacks: for checkpoints, and for an early end: one whose ``ended_training`` is true had a right to it.
         before_step: called before every step with the number of steps done.
 
     Raises:
@@ -258,7 +257,7 @@ def train(
         )
         with failures_told(checkpoint), kept_memory(arguments.device):
             output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    stops = [callback for callback in callbacks if isinstance(callback, EarlyStop) and callback.stopped]
+    ended = any(getattr(callback, "ended_training", False) for callback in callbacks)
     steps, planned = trainer.state.global_step, trainer.state.max_steps
     if signals.received is not None and trainer.signals.saved != steps:
         raise Stopped(signals.received)  # too late for a checkpoint: what is safe, the folder tells
@@ -268,7 +267,7 @@ def train(
             "the same command with --resume_from_checkpoint true goes on from there",
             signals.received,
         )
-    if steps < planned and not stops:
+    if steps < planned and not ended:
         raise RunError(
             f"training ended after {steps} of {planned} steps", "lower --per_device_train_batch_size, or give more data"
         )

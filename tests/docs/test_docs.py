@@ -268,7 +268,8 @@ def test_commands_that_are_named_exist(page: Path) -> None:
     lines = [command for block in _blocks(page) if block.language == "bash" for command in _commands(block)]
     named = {command.split()[1] for command in lines if command.startswith("lmtasks ")}
     named |= set(re.findall(r"`lmtasks ([a-z][\w-]*)", _prose(page)))
-    assert named <= COMMANDS.keys()
+    own = re.findall(r'Command\(name="(\w+)"', page.read_text(encoding="utf-8"))
+    assert named <= {*COMMANDS, *own}
 
 
 @pytest.fixture(scope="module")
@@ -287,6 +288,7 @@ def test_flags_that_are_named_exist(page: Path, known_flags: set[str], lmtasks: 
     typed = {flag.replace("-", "_") for flag in re.findall(r"(?<![\w-])--([a-z][\w-]*)", text)}
     told = {flag for command in COMMANDS for flag in re.findall(r"--(\w+)", lmtasks(command, "--help").out)}
     own = set(re.findall(r"^    (\w+): \w+ = option", text, re.MULTILINE))
+    own |= set(re.findall(r'Extension\(\s+name="(\w+)"', text))  # their options come after a dot
     gone = _rows(_section(page, "Coming from run_mlm.py and run_clm.py")) if page.name == "recipes.md" else {}
     gone = {name.split()[0] for name in gone}
     assert typed - known_flags - told - own - gone == set()
@@ -390,13 +392,15 @@ DECLARATIONS = (
     package.TokenizerSpec,
     package.WordSegmenter,
     package.BlockOptions,
+    package.Extension,
+    package.Command,
 )
 
 
 @pytest.mark.parametrize("declaration", DECLARATIONS, ids=lambda declaration: declaration.__name__)
 def test_every_field_of_a_declaration_has_its_row(declaration: Any) -> None:
     rows = _rows(_section(DOCS / "extending.md", declaration.__name__))
-    fields = {field.name: field for field in dataclasses.fields(declaration)}
+    fields = {field.name: field for field in dataclasses.fields(declaration) if field.init}
     assert rows.keys() == fields.keys()
     nothing = dataclasses.MISSING
     required = {name for name, field in fields.items() if field.default is field.default_factory is nothing}

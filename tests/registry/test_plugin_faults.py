@@ -307,4 +307,4 @@ def test_two_words_of_one_plugin_keep_their_names(here: str) -> None:
     assert catalog.name_of(seen) == catalog.name_of(recipe) == "faulty-lm"
     assert catalog.watched(seen).loss.__wrapped__ is recipe.loss, "watched once, however often it is asked for"
     ours = catalog.recipe("masked-lm")
-    assert catalog.watched(ours) is ours
+    assert catalog.watched(ours).loss is ours.loss, "what is ours is not watched"
