@@ -41,6 +41,7 @@ CONTRADICTIONS = (
     ("tokenizer_name", "train_tokenizer"),
     ("model_name_or_path", "tokenizer_model"),
     ("tokenizer_name", "tokenizer_model"),
+    ("load_in_8bit", "load_in_4bit"),
 )
 """Options that say two things about one model."""
 
@@ -66,7 +67,14 @@ ELSEWHERE = {
 }
 """Flags of ``run_mlm.py`` and ``run_clm.py`` that are not needed here, and what is instead."""
 
-LATER = {**options_of(AdapterSettings), "dtype": options_of(ModelSettings)["dtype"]}
+NUMBERS = ("dtype", "load_in_8bit", "load_in_4bit")
+"""Settings without which the figures of an evaluation would not be those of the run."""
+
+LATER = options_of(AdapterSettings) | {
+    name: option
+    for name, option in options_of(ModelSettings).items()
+    if name in NUMBERS or name == "attn_implementation"
+}
 """Settings that the records of earlier versions do not have: only where somebody set them do others have them."""
 
 _LONGEST_NAME = 255
@@ -162,8 +170,9 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     idle = "early_stopping_threshold" in given and "early_stopping_patience" not in given
     problems.refuse(idle, "--early_stopping_threshold means nothing alone", "add --early_stopping_patience 3")
     _refuse_idle_adapter(frozenset(given), settings["adapter"], problems)
-    fresh = settings["model"].dtype != "float32" and "model_name_or_path" not in given
-    problems.refuse(fresh, "--dtype is for checkpoints: a new model learns in float32", "leave --dtype out")
+    for name in NUMBERS:
+        fresh = getattr(settings["model"], name) not in ("float32", False) and "model_name_or_path" not in given
+        problems.refuse(fresh, f"--{name} is for checkpoints: a new model learns in float32", f"leave --{name} out")
     _refuse_no_name(folder, problems)
     _require_pinned_code(settings["model"], problems)
     if "revision" in given:
@@ -334,8 +343,7 @@ def recorded_values(record: Mapping[str, Any], values: Mapping[str, Any]) -> dic
     """The options of a run, and its data unless the user names other data."""
     settings = {} if set(values) & {*DATA_SOURCES, "dataset"} else record.get("settings", {})
     data = {name: value for name, value in settings.items() if name in options_of(DataSettings)}
-    # In other numbers the figures would not be the run's.
-    numbers = {name: value for name, value in record.get("settings", {}).items() if name == "dtype"}
+    numbers = {name: value for name, value in record.get("settings", {}).items() if name in NUMBERS}
     return {**record.get("options", {}), **data, **numbers}
 
 

@@ -99,10 +99,23 @@ class ModelSettings:
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "float32", help="numbers that a checkpoint's weights are held in; auto: those of its files"
     )
+    load_in_8bit: bool = option(
+        False, help="hold its linear layers in 8 bits, under an adapter that learns; needs lmtasks[quantised]"
+    )
+    load_in_4bit: bool = option(False, help="the same in 4 bits (nf4)")
+    # Not the kernels that GPUs alone have: the model is checked on the CPU before it is trained.
+    attn_implementation: Literal["eager", "sdpa"] | None = option(
+        None, help="how attention is computed; what transformers takes for the model when not given"
+    )
     allow_new_weights: bool = option(
         False, help="accept a checkpoint that lacks some of the model's weights, or has some that find no place in it"
     )
     trust_remote_code: bool = option(False, help="run code from the model's repository (needs a pinned --revision)")
+
+    @property
+    def bits(self) -> int:
+        """The bits of a weight in the linear layers; 0 where they are whole numbers of the machine's."""
+        return 4 if self.load_in_4bit else 8 if self.load_in_8bit else 0
 
 
 @dataclass(frozen=True, kw_only=True)

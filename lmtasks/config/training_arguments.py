@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.utils import is_liger_kernel_available
 
 from lmtasks.api import Option
 from lmtasks.api.options import alternatives_of
@@ -101,6 +102,8 @@ def training_arguments(
         raise InputError("--fp16 needs a GPU", "leave --fp16 out; --bf16 --use_cpu computes in bfloat16")
     if arguments.save_strategy == "best" and arguments.metric_for_best_model is None:
         raise InputError("--save_strategy best needs --metric_for_best_model", "such as --metric_for_best_model loss")
+    if arguments.use_liger_kernel:
+        _require_liger(arguments)
     for tracker in arguments.report_to:
         _require_tracker(tracker, trackers)
     return arguments
@@ -114,6 +117,14 @@ def refused(error: Exception) -> InputError:
         known = re.findall(r"[\w-]+", listed)
         return InputError(f"'{word}' is not a valid {kind}{nearest(word, known)}", f"one of {', '.join(known)}")
     return InputError(f"training arguments: {text}", "lmtasks run RECIPE --help-all")
+
+
+def _require_liger(arguments: TrainingArguments) -> None:
+    """The Trainer would notice only in training."""
+    if arguments.device.type == "cpu":
+        raise InputError("--use_liger_kernel needs a GPU", "leave --use_liger_kernel out")
+    if not is_liger_kernel_available():
+        raise InputError("--use_liger_kernel: it is not installed", "pip install liger-kernel")
 
 
 def _require_tracker(name: str, others: Collection[str]) -> None:

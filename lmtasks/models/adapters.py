@@ -208,7 +208,7 @@ def restore_adapter(model: PreTrainedModel, folder: str | Path) -> None:
 @contextmanager
 def thawed(model: torch.nn.Module) -> Iterator[None]:
     """While this is open, what is frozen for the sake of an adapter has gradients as well, as it has without one."""
-    frozen = [one for one in model.parameters() if has_adapter(model) and not one.requires_grad]
+    frozen = [one for one in model.parameters() if has_adapter(model) and not one.requires_grad and _has_gradients(one)]
     for parameter in frozen:
         parameter.requires_grad_(True)
     try:
@@ -216,6 +216,11 @@ def thawed(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
+
+
+def _has_gradients(parameter: torch.nn.Parameter) -> bool:
+    """Whether it could have any: what is held in few bits is no number of the machine's."""
+    return parameter.is_floating_point()
 
 
 def merge_into(model: PreTrainedModel) -> PreTrainedModel:

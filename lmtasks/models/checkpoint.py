@@ -17,8 +17,9 @@ from lmtasks.errors import InputError
 from lmtasks.models.adapters import add_adapter, base_of, has_adapter, load_adapter
 from lmtasks.models.added_tokens import AddedTokens, make_room, start_rows
 from lmtasks.models.architectures import adapted
-from lmtasks.models.config import _fresh, fit_to_tokenizer
+from lmtasks.models.config import _fresh, fit_to_tokenizer, require_attention
 from lmtasks.models.load_errors import found_or_explained, require_sound_generation
+from lmtasks.models.numbers import is_quantised, keep_gradients, loading
 from lmtasks.models.weight_files import require_safetensors
 
 OLD_MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias|causal_mask)$")
@@ -46,7 +47,7 @@ class LoadedModel:
         for names, what in ((self.new_weights, "are new"), (self.unused, "of the checkpoint have no use here")):
             if names:
                 yield f"{len(names)} weights {what}: {', '.join(names[:3])}"
-        if self.model.dtype != torch.float32 and not has_adapter(self.model):
+        if self.model.dtype != torch.float32 and not has_adapter(self.model) and not is_quantised(self.model):
             yield f"weights in {str(self.model.dtype)[6:]} lose steps of less than 1/256 of them; float32 does not"
         if self.grown:
             yield f"embeddings grown by {self.grown} rows for the tokenizer's tokens"
@@ -73,10 +74,12 @@ def load_model(
     model_class = resolve(recipe.model_class)
     transformers.set_seed(seed)
     if not settings.model_name_or_path:
-        return LoadedModel(adapted(_fresh(model_class, fit_to_tokenizer(config, processor)), recipe))
+        fresh = _fresh(model_class, fit_to_tokenizer(config, processor), settings.attn_implementation)
+        return LoadedModel(adapted(fresh, recipe))
     name = settings.model_name_or_path
-    source = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
-    model, missing, unused = pretrained(model_class, name, config=config, dtype=numbers(settings), **source)
+    require_attention(settings, model_class, config)
+    how = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code, **loading(settings)}
+    model, missing, unused = pretrained(model_class, name, config=config, **how)
     if not settings.allow_new_weights:
         require_weights(model, missing, unused, name)
     loaded = LoadedModel(adapted(model, recipe), missing, _grow(model, processor, added), unused)
@@ -88,11 +91,6 @@ def load_model(
             "save the model with its new tokens first, or train all of it",
         )
     return loaded
-
-
-def numbers(settings: ModelSettings) -> Any:
-    """What ``from_pretrained`` is told of the numbers of the weights."""
-    return "auto" if settings.dtype == "auto" else getattr(torch, settings.dtype)
 
 
 def require_one_truth(model: PreTrainedModel, name: str) -> None:
@@ -143,6 +141,7 @@ def pretrained(model_class: Any, name: str, **how: Any) -> tuple[PreTrainedModel
             "take weights and configuration from the same model",
         )
     require_one_truth(model, name)
+    keep_gradients(model)
     missing, unused = (tuple(sorted(report[kind])) for kind in ("missing_keys", "unexpected_keys"))
     return model, missing, unused
 

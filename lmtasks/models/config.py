@@ -181,15 +181,32 @@ def _what_it_is(config: PretrainedConfig) -> str:
     return f"it is a model of {' and '.join(kinds)}: choose another, or install a plugin with a recipe for such models"
 
 
-def _fresh(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:
+def require_attention(settings: ModelSettings, model_class: Any, config: PretrainedConfig) -> None:
+    """Refuse a way of computing attention that the model does not have, before weights are read.
+
+    Raises:
+        InputError: says why.
+    """
+    if settings.attn_implementation:
+        with torch.device("meta"):
+            _fresh(model_class, config, settings.attn_implementation)
+
+
+def _fresh(model_class: Any, config: PretrainedConfig, attention: str | None = None) -> PreTrainedModel:
     automatic = hasattr(model_class, "from_config")
-    remote = {"trust_remote_code": _is_remote(config)}
+    make = model_class.from_config if automatic else model_class._from_config
+    how: dict[str, Any] = {"trust_remote_code": _is_remote(config)} if automatic else {}
+    how |= {"attn_implementation": attention} if attention else {}
     try:
-        model: PreTrainedModel = model_class.from_config(config, **remote) if automatic else model_class(config)
+        model: PreTrainedModel = make(config, **how)
     except (ImportError, ZeroDivisionError, *MODEL_FAILURES) as error:  # it does not add up
+        reason = first_line(error.__cause__ or error)
+        if attention:
+            raise InputError(
+                f"--attn_implementation {attention}: {reason.split('. ')[0]}", "leave it out, or give the other one"
+            ) from error
         raise InputError(
-            f"no {config.model_type} model can be made of this configuration: {first_line(error.__cause__ or error)}",
-            "check --config_overrides",
+            f"no {config.model_type} model can be made of this configuration: {reason}", "check --config_overrides"
         ) from error
     return model.float()
 

@@ -16,6 +16,7 @@ from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError
 from lmtasks.models.adapters import base_of
 from lmtasks.models.config import _fresh
+from lmtasks.models.numbers import size_of
 
 GIB = 2**30
 
@@ -23,18 +24,18 @@ _ROOT = Path("/")
 """Where ``proc`` and ``sys`` lie."""
 
 
-def require_memory(model_class: Any, config: PretrainedConfig, copies: int, size: int = 4) -> None:
+def require_memory(model_class: Any, config: PretrainedConfig, copies: int, settings: ModelSettings) -> None:
     """Refuse a model that does not fit into the memory of this machine, before any of it is taken.
 
     Args:
         copies: how often a number for each parameter is held: the weights, in training on a CPU their gradients,
             with Adam two moments more.
-        size: bytes of a number.
+        settings: say how large a number is.
 
     Raises:
         InputError: says how much the model takes, and how much there is.
     """
-    parameters, free = count_parameters(model_class, config), free_memory()
+    parameters, free, size = count_parameters(model_class, config), free_memory(), size_of(settings, config)
     if parameters is None or free is None or size * copies * parameters <= free:
         return
     held = ("weights", "gradients", "two moments of Adam")[: min(copies, 3)]
@@ -56,13 +57,6 @@ def copies_of(request: Request, training: bool) -> int:
         return 1
     adam = str(settings.get("optim") or "adamw_torch").startswith("adamw_torch")
     return 4 if adam and "bit" not in str(settings.get("optim")) else 2
-
-
-def size_of(settings: ModelSettings, config: PretrainedConfig) -> int:
-    """Bytes of one of the model's numbers; where its files have to be asked, as the configuration says."""
-    saved = getattr(config, "dtype", None)
-    kind = saved if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    return kind.itemsize if isinstance(kind, torch.dtype) else 4
 
 
 def count_parameters(model_class: Any, config: PretrainedConfig) -> int | None:

@@ -15,6 +15,7 @@ from lmtasks.data.examples import one_example
 from lmtasks.data.text.packing import Packed
 from lmtasks.models.document_mask import isolate, probe_isolation
 from lmtasks.models.lm_head import EVERYWHERE, separate_head
+from lmtasks.models.numbers import require_can_learn
 from lmtasks.models.probes import probe, probe_first_loss, probe_padding, probe_short
 
 PARTED = ("fp16", "torch_compile", "fsdp", "deepspeed")
@@ -56,6 +57,8 @@ def check_model(
         InputError: the model cannot do what the recipe needs.
     """
     recipe = request.bound
+    if training:
+        require_can_learn(model, request.model)
     probe(model, recipe, example, training=training)
     if not isinstance(examples, Packed) or examples.blocks.line_by_line:
         chosen = _of_different_lengths(ExampleDataset(examples, EVALUATION_SEED))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from lmtasks.api import Batch, BlockOptions, resolve
@@ -19,7 +18,7 @@ from lmtasks.models.added_tokens import AddedTokens, add_to
 from lmtasks.models.checkpoint import load_model
 from lmtasks.models.companions import accompany
 from lmtasks.models.config import fit_to_tokenizer, load_config, usable_length
-from lmtasks.models.memory import copies_of, require_memory, size_of
+from lmtasks.models.memory import copies_of, require_memory
 from lmtasks.models.processor import load_processor, train_processor
 from lmtasks.runs.checks import check_first_loss, check_model, first_example, run_head_alone
 
@@ -69,19 +68,12 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
         InputError: something is missing or does not fit; nothing was written.
     """
     copies, model_class = copies_of(request, training), resolve(request.recipe.model_class)
-    data = load_data(
-        request, training, lambda config: require_memory(model_class, config, copies, size_of(request.model, config))
-    )
+    data = load_data(request, training, lambda config: require_memory(model_class, config, copies, request.model))
     check_data(data)
     request, recipe, evaluation = data.request, data.request.recipe, data.encoded.evaluation
     kind = "held-out" if training else "evaluation"
     example = first_example(request, data.processor, data.encoded.evaluations, kind)
     loaded = load_model(request.model, recipe, data.config, data.processor, request.seed, data.added, request.adapter)
-    if training and loaded.model.dtype == torch.float16:
-        raise InputError(
-            f"the weights of '{request.model.model_name_or_path}' are float16, in which small gradients are nothing",
-            "--dtype bfloat16, or leave --dtype out for float32",
-        )
     accompanied = accompany(loaded.model, request, training=training)
     check_model(request, data.processor, loaded.model, evaluation, example, training=training)
     notes = [*data.notes, *loaded.notes(), *accompanied]

@@ -15,6 +15,7 @@ from lmtasks.models.checkpoint import pretrained
 from lmtasks.models.companions import Whole, prepare, require_companions
 from lmtasks.models.document_mask import isolate
 from lmtasks.models.forward import in_mode
+from lmtasks.models.numbers import loading, moved
 from lmtasks.runs.prepare import Prepared
 from lmtasks.training.evaluation import fixed_chance
 
@@ -38,7 +39,7 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
     """
     request = prepared.request
     batch = one_example(request, prepared.processor, prepared.data.encoded.evaluation, "held-out")
-    how = {"trust_remote_code": request.model.trust_remote_code, "dtype": model.dtype}
+    how = {"trust_remote_code": request.model.trust_remote_code, **loading(request.model), "dtype": model.dtype}
     saved, _, _ = pretrained(resolve(request.recipe.model_class), str(prepared.folder), **how)
     saved = adapted(saved, request.recipe)
     prepare(saved, request.recipe, request.options, request.seed)
@@ -47,7 +48,7 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
         isolate(saved, request.recipe)
     device = next(model.parameters()).device
     batch, losses = send_to_device(batch, device), []
-    for one in (model, saved.to(device)):
+    for one in (model, moved(saved, device)):
         with in_mode(one), torch.no_grad(), fixed_chance():
             losses.append(weighted_sum(request.bound.loss(one, batch)).cpu().double())
     ours, theirs = losses

@@ -425,7 +425,7 @@ def test_long_lists_tell_how_far_they_are(
     out, err = capfd.readouterr()
     assert out == ""
     told = [line.split(",")[0] for line in err.splitlines()]
-    assert "tokenising: 8/8 texts" in told
+    assert [line for line in told if re.fullmatch("tokenising: [1-8]/8 texts", line)]
     assert [line for line in told if re.fullmatch("predicting: [1-8]/8 texts", line)]
 
 

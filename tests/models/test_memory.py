@@ -14,7 +14,8 @@ from lmtasks.config.request import configure
 from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError
 from lmtasks.models import memory
-from lmtasks.models.memory import copies_of, count_parameters, free_memory, require_memory, size_of
+from lmtasks.models.memory import copies_of, count_parameters, free_memory, require_memory
+from lmtasks.models.numbers import size_of
 
 CAUSAL = transformers.AutoModelForCausalLM
 
@@ -93,7 +94,7 @@ def test_where_the_system_says_nothing_nothing_is_refused(tmp_path: Path, monkey
     monkeypatch.setattr(memory, "_ROOT", tmp_path)
     monkeypatch.setattr(memory, "_of_address_space", lambda: None)
     assert free_memory() is None
-    require_memory(CAUSAL, gpt2(), 4)
+    require_memory(CAUSAL, gpt2(), 4, ModelSettings())
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
@@ -120,10 +121,10 @@ def test_what_fits_exactly_is_not_refused_and_a_byte_more_is(
     count = count_parameters(CAUSAL, gpt2())
     assert count is not None
     monkeypatch.setattr(memory, "free_memory", lambda: 4 * copies * count)
-    require_memory(CAUSAL, gpt2(), copies)
+    require_memory(CAUSAL, gpt2(), copies, ModelSettings())
     monkeypatch.setattr(memory, "free_memory", lambda: 4 * copies * count - 1)
     with pytest.raises(InputError, match=f"a gpt2 model of {count:,} parameters does not fit into memory: {held}"):
-        require_memory(CAUSAL, gpt2(), copies)
+        require_memory(CAUSAL, gpt2(), copies, ModelSettings())
 
 
 @pytest.mark.parametrize(
@@ -175,9 +176,9 @@ def test_half_as_large_numbers_take_half_the_memory(monkeypatch: pytest.MonkeyPa
     count = count_parameters(CAUSAL, config)
     assert count is not None
     monkeypatch.setattr(memory, "free_memory", lambda: 2 * count)
-    require_memory(CAUSAL, config, 1, 2)
+    require_memory(CAUSAL, config, 1, ModelSettings(dtype="bfloat16"))
     with pytest.raises(InputError, match="does not fit into memory"):
-        require_memory(CAUSAL, config, 1)
+        require_memory(CAUSAL, config, 1, ModelSettings())
 
 
 def test_an_adapter_holds_the_weights_only_once() -> None:

@@ -150,7 +150,7 @@ def test_documents_are_isolated_and_lines_padded_with_an_adapter(model_folders: 
 
 def test_layers_are_made_again_on_the_way_back(model_folders: dict[str, Path]) -> None:
     plain = adapted("causal-lm", model_folders["llama"], "plain", lora_dropout=0.0)
-    again = adapted("causal-lm", model_folders["llama"], "again", lora_dropout=0.0, activation_checkpointing=True)
+    again = adapted("causal-lm", model_folders["llama"], "again", lora_dropout=0.0, gradient_checkpointing=True)
     assert again.metrics["eval_loss"] == pytest.approx(plain.metrics["eval_loss"], rel=1e-5)
     assert load_file("again/adapter_model.safetensors").keys() == load_file("plain/adapter_model.safetensors").keys()
 

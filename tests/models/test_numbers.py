@@ -1,0 +1,168 @@
+"""Weights in few bits under an adapter, and the way in which attention is computed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from safetensors.torch import load_file
+
+from lmtasks import InputError, Run, evaluate, run
+from lmtasks.builtin.causal_lm import CAUSAL_LM
+from lmtasks.config.settings import AdapterSettings, ModelSettings
+from lmtasks.models.checkpoint import LoadedModel, load_model
+from lmtasks.models.numbers import is_quantised, size_of
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text_file: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.symlink(text_file, "text.txt")
+
+
+def loaded(model: Path, seed: int = 0, **settings: Any) -> LoadedModel:
+    """llama with an adapter that does something from the beginning."""
+    Path("adapter.yaml").write_text("peft_type: LORA\ntarget_modules: all-linear\ninit_lora_weights: false\nr: 4\n")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    config = transformers.AutoConfig.from_pretrained(model)
+    adapter = AdapterSettings(peft_config="adapter.yaml")
+    asked = ModelSettings(model_name_or_path=str(model), **settings)
+    return load_model(asked, CAUSAL_LM, config, tokenizer, seed, adapter=adapter)
+
+
+def gradient(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    """That of the adapter."""
+    model.zero_grad()
+    torch.nn.functional.cross_entropy(model(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+    return torch.cat([one.grad.flatten() for one in model.parameters() if one.requires_grad])
+
+
+def test_gradients_go_through_four_bits_also_after_an_evaluation(model_folders: dict[str, Path]) -> None:
+    few = loaded(model_folders["llama"], load_in_4bit=True).model
+    whole = loaded(model_folders["llama"]).model
+    layers = {name: one for name, one in few.named_modules() if isinstance(one, Linear4bit)}
+    assert len(layers) == 7 * few.config.num_hidden_layers
+    with torch.no_grad():
+        for name, one in layers.items():
+            whole.get_submodule(name).weight.copy_(dequantize_4bit(one.weight.data, one.weight.quant_state))
+    ids = torch.arange(64).reshape(2, 32)
+    with torch.no_grad():
+        few.eval()(ids)  # here bitsandbytes would turn its weights over
+    ours, right = gradient(few.train(), ids), gradient(whole.train(), ids)
+    assert torch.linalg.norm(right) > 0
+    torch.testing.assert_close(ours, right, rtol=1e-4, atol=1e-6)
+
+
+def test_eight_bits(model_folders: dict[str, Path]) -> None:
+    few, whole = loaded(model_folders["llama"], load_in_8bit=True).model, loaded(model_folders["llama"]).model
+    assert sum(isinstance(one, Linear8bitLt) for one in few.modules()) == 7 * few.config.num_hidden_layers
+    ids = torch.arange(64).reshape(2, 32)
+    ours, right = gradient(few, ids), gradient(whole, ids)
+    assert torch.linalg.norm(ours - right) < 0.1 * torch.linalg.norm(right)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_run_on_few_bits(bits: int, model_folders: dict[str, Path], lmtasks: Callable[..., Any]) -> None:
+    flags = {"use_peft": True, f"load_in_{bits}bit": True, "train_file": "text.txt", "block_size": 16}
+    steps = {"max_steps": 4, "save_steps": 2, "max_eval_samples": 8, "learning_rate": 1e-2}
+    done = run("causal-lm", model=str(model_folders["llama"]), output_dir="out", **flags, **steps)
+    assert isinstance(done, Run)
+    record = json.loads(Path("out/run.json").read_text())
+    assert record["settings"][f"load_in_{bits}bit"] is True
+    assert not Path("out/model.safetensors").exists()
+    assert evaluate("out")["eval_loss"] == pytest.approx(done.metrics["eval_loss"], rel=1e-6), "in the same numbers"
+
+    flags |= {"output_dir": "again", "lr_scheduler_type": "constant"}
+    run("causal-lm", model=str(model_folders["llama"]), **{**flags, "output_dir": "whole"}, **steps)
+    run("causal-lm", model=str(model_folders["llama"]), **flags, **{**steps, "max_steps": 2})
+    run("causal-lm", model=str(model_folders["llama"]), **flags, **steps, resume_from_checkpoint=True)
+    resumed, straight = (load_file(f"{name}/adapter_model.safetensors") for name in ("again", "whole"))
+    assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+
+    assert lmtasks("predict", "out", "the").code == 0
+    assert lmtasks("merge", "out", "merged").code == 0
+    merged = transformers.AutoModelForCausalLM.from_pretrained("merged")
+    assert not is_quantised(merged)
+    assert all(torch.is_floating_point(one) for one in merged.parameters()), "merged into the whole numbers of its base"
+
+
+@pytest.mark.parametrize(
+    ("flags", "told", "hint"),
+    [
+        ("--load_in_8bit --load_in_4bit", "--load_in_8bit and --load_in_4bit exclude each other", "one of the two"),
+        ("--load_in_8bit", "--load_in_8bit: such weights do not learn", "add --use_peft"),
+        ("--load_in_4bit", "--load_in_4bit: such weights do not learn", "add --use_peft"),
+        ("--use_liger_kernel", "--use_liger_kernel needs a GPU", "leave --use_liger_kernel out"),
+        ("--attn_implementation flash", "--attn_implementation cannot be 'flash'", ""),
+    ],
+)
+def test_what_does_not_go_together(
+    flags: str, told: str, hint: str, model_folders: dict[str, Path], lmtasks: Callable[..., Any]
+) -> None:
+    words = ["--train_file", "text.txt", "--block_size", "16", "--max_steps", "1", "--output_dir", "out"]
+    done = lmtasks("run", "causal-lm", "--model", model_folders["llama"], *words, *flags.split())
+    assert done.code == 2
+    assert f"error: {told}" in done.err and hint in done.err.splitlines()[-1]
+    assert not Path("out").exists()
+
+
+def test_a_new_model_has_whole_numbers(lmtasks: Callable[..., Any]) -> None:
+    done = lmtasks("run", "causal-lm", "--model_type", "gpt2", "--train_tokenizer", 300, "--load_in_4bit")
+    assert (done.code, "--load_in_4bit is for checkpoints" in done.err) == (2, True)
+
+
+def test_without_bitsandbytes(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(InputError, match="--load_in_4bit needs the package bitsandbytes") as found:
+        loaded(model_folders["llama"], load_in_4bit=True)
+    assert found.value.hint.startswith("pip install lmtasks[quantised]")
+
+
+def test_it_says_nothing_of_its_casts(model_folders: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="root"):
+        gradient(loaded(model_folders["llama"], load_in_8bit=True).model, torch.arange(32)[None])
+    assert [one for one in caplog.messages if "cast" in one] == []
+
+
+def test_sizes() -> None:
+    config = transformers.GPT2Config()
+    assert size_of(ModelSettings(load_in_8bit=True), config) == 1
+    assert size_of(ModelSettings(load_in_4bit=True), config) == 0.5625
+
+
+@pytest.mark.parametrize("way", ["eager", "sdpa"])
+def test_attention_is_computed_as_asked(way: str, model_folders: dict[str, Path]) -> None:
+    model = loaded(model_folders["llama"], attn_implementation=way).model
+    assert model.config._attn_implementation == way
+
+
+def test_a_new_model_computes_attention_as_asked(model_folders: dict[str, Path], lmtasks: Callable[..., Any]) -> None:
+    shape = "num_hidden_layers=1,hidden_size=16,intermediate_size=16,num_attention_heads=2,num_key_value_heads=2"
+    words = ["--config_overrides", shape, "--train_tokenizer", 300, "--train_file", "text.txt", "--max_steps", 1]
+    figures = []
+    for way in ("eager", "sdpa"):
+        flags = ["--attn_implementation", way, "--output_dir", way, "--json"]
+        done = lmtasks("run", "causal-lm", "--model_type", "llama", *words, *flags)
+        assert done.code == 0, done.err
+        figures.append(json.loads(done.out)["metrics"]["eval_loss"])
+        assert json.loads(Path(f"{way}/run.json").read_text())["settings"]["attn_implementation"] == way
+    assert figures[0] == pytest.approx(figures[1], rel=1e-5)
+
+
+def test_attention_that_a_model_does_not_have(lmtasks: Callable[..., Any]) -> None:
+    words = ["--train_tokenizer", 300, "--train_file", "text.txt", "--attn_implementation", "sdpa", "--dry_run"]
+    done = lmtasks("run", "causal-lm", "--model_type", "bloom", *words)
+    assert done.code == 2
+    told, hint = done.err.splitlines()[-2:]
+    assert told.startswith("error: --attn_implementation sdpa: BloomForCausalLM does not support")
+    assert hint == "hint: leave it out, or give the other one"
