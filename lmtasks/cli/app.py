@@ -120,7 +120,7 @@ def _dispatch(words: list[str]) -> int:
         print(USAGE.format(rows="\n".join(_rows())), end="")
         return 0
     name, *rest = words
-    if name == "--version":
+    if name in ("--version", "-V"):
         from lmtasks import __version__
 
         print(f"lmtasks {__version__}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lmtasks.cli.argv import asks_help
+from lmtasks.cli.argv import asks_help, loose
 from lmtasks.errors import InputError
 from lmtasks.registry.enabled_plugins import also, file_of
 
@@ -39,19 +39,31 @@ def found(word: str, *, light: bool) -> tuple[Catalog, str]:
     return catalog, catalog.find(word)
 
 
-def asked(words: Sequence[str], command: str, usage: str) -> tuple[Catalog, str] | None:
+def asked(words: list[str], command: str, usage: str) -> tuple[Catalog, str] | None:
     """The catalog, and its name of the recipe that a command begins with; None where only help was asked for, and told.
 
     Args:
+        words: behind the command; where its ``--config`` has to name the recipe, the name is put before them.
         usage: of the command, behind the recipe.
     """
-    if words and not words[0].startswith("-"):
+    words[:0] = [_named_in_config(words)] if words and words[0].startswith("-") and not asks_help(words) else []
+    if words and words[0] and not words[0].startswith("-"):
         return found(words[0], light=asks_help(words))
     if not asks_help(words):
         raise InputError(f"{command} needs a recipe", f"one of: {', '.join(installed(light=True).recipes)}")
     print(f"usage: lmtasks {command} RECIPE {usage}\n")
     print(f"lmtasks list shows the recipes; lmtasks {command} RECIPE --help its flags")
     return None
+
+
+def _named_in_config(words: Sequence[str]) -> str:
+    """The recipe that the file of ``--config`` names; empty where none does."""
+    file = loose(words)[0].get("config")
+    if file is None:
+        return ""
+    from lmtasks.config.request import RECIPE, read_yaml
+
+    return str(read_yaml(file).get(RECIPE, ""))
 
 
 def count_file(word: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -85,6 +86,8 @@ def _rows(metrics: Mapping[str, float], perplexity_name: str, terms: Sequence[st
 def quiet() -> None:
     """Silence for the libraries; what matters to a person, lmtasks says itself."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # What is only installed need not speak, either: bitsandbytes tells of kernels that it would have fetched.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import datasets
     import transformers
 

@@ -11,9 +11,15 @@ from lmtasks.cli.report import tell
 def command(words: list[str]) -> int:
     """Print what a recipe is and what its options are."""
     (word,), said = told_of(words, "lmtasks show RECIPE", names=1)
-    recipe = next((one for one in told().recipes if one["name"] == word), None)
+    recipe = next((one for one in told().recipes if one["name"] in (word, word.replace("_", "-"))), None)
     recipe = recipe or described(*found(word, light=True))
     about = [f"{key:<12} {recipe[key]}" for key in ("owner", "model_class", "pipeline", "attention", "metrics")]
     options = [f"  --{one['name']:<24} {one['help']} (default: {one['default']})" for one in recipe["options"]]
-    lines = [f"{recipe['name']}: {recipe['summary']}\n", *about, "\noptions", *options, f"\ntry  lmtasks run {word}"]
+    lines = [
+        f"{recipe['name']}: {recipe['summary']}\n",
+        *about,
+        "\noptions",
+        *options,
+        f"\ntry  lmtasks run {recipe['name']}",
+    ]
     return tell(recipe, lines, as_json="json" in said)

@@ -6,6 +6,7 @@ COMMANDS = {
     "predict": ("RUN_OR_MODEL TEXT...", "use it"),
     "evaluate": ("RUN_OR_MODEL [flags]", "measure it"),
     "merge": ("RUN OUT", "make one model of an adapter and its base"),
+    "runs": ("[FOLDER]", "the runs that are there, with their figures"),
     "push": ("RUN REPO_ID", "publish it"),
     "list": ("", "the recipes that are installed"),
     "show": ("RECIPE", "one recipe in detail"),
@@ -16,3 +17,31 @@ COMMANDS = {
     "new-plugin": ("NAME", "a package with a recipe or an architecture of your own"),
 }
 """The commands: what each takes, and what it does."""
+
+PEERS = {
+    "train": "run",
+    "finetune": "run",
+    "fine-tune": "run",
+    "fit": "run",
+    "sft": "run",
+    "pretrain": "run",
+    "chat": "predict",
+    "generate": "predict",
+    "infer": "predict",
+    "inference": "predict",
+    "pipeline": "predict",
+    "eval": "evaluate",
+    "test": "evaluate",
+    "perplexity": "evaluate",
+    "validate": "evaluate",
+    "export": "merge",
+    "upload": "push",
+    "publish": "push",
+    "env": "doctor",
+    "info": "show",
+    "models": "architectures",
+    "preview": "data",
+    "init": "new-plugin",
+    "version": "--version",
+}
+"""Names that other tools have for commands, and those that they have here."""

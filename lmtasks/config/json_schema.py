@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from lmtasks.api import NUMBER, Option, Recipe
 from lmtasks.api.options import bounded
-from lmtasks.config.request import ALWAYS, CONTRADICTIONS, groups_of
+from lmtasks.config.request import ALWAYS, CONTRADICTIONS, RECIPE, groups_of
 from lmtasks.config.training_arguments import training_options
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -31,6 +31,7 @@ def schema_of(recipe: Recipe) -> dict[str, Any]:
         properties[option.name] = _property(option)
         for alias in option.aliases:
             properties[alias] = {"$ref": f"#/properties/{option.name}", "description": f"the same as {option.name}"}
+    properties[RECIPE] = {"description": "the recipe that it is for", "type": ["string", "null"], "default": None}
     names = {option.name: (option.name, *option.aliases) for option in options}
     twice = [(option.name, alias) for option in options for alias in option.aliases]
     both = [pair for one, other in CONTRADICTIONS for pair in product(names[one], names[other])]

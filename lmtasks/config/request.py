@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import TOKENIZER, Option, Recipe, convert, knowing, options_of
+from lmtasks.config.elsewhere import ELSEWHERE, PEERS
 from lmtasks.config.mix import read_mix
 from lmtasks.config.settings import (
     HOW_TO_TOKENISE,
@@ -57,16 +58,6 @@ SETTINGS: dict[str, Any] = {
 }
 """The settings of every recipe, by the field of a :class:`Request`."""
 
-ELSEWHERE = {
-    "cache_dir": "set HF_HOME in the environment, one cache for all tools",
-    "keep_linebreaks": "line breaks are always kept, without them the words of two lines run together",
-    "pad_to_max_length": "examples are padded to the longest of their batch, no further",
-    "streaming": "text is read from disk in small batches anyway",
-    "token": "a token on the command line is seen by everyone; set HF_TOKEN or use hf auth login",
-    "use_fast_tokenizer": "the fast tokenizer is used where there is one",
-}
-"""Flags of ``run_mlm.py`` and ``run_clm.py`` that are not needed here, and what is instead."""
-
 NUMBERS = ("dtype", "load_in_8bit", "load_in_4bit")
 """Settings without which the figures of an evaluation would not be those of the run."""
 
@@ -76,6 +67,9 @@ LATER = options_of(AdapterSettings) | {
     if name in NUMBERS or name == "attn_implementation"
 }
 """Settings that the records of earlier versions do not have: only where somebody set them do others have them."""
+
+RECIPE = "recipe"
+"""The name in a config under which it may say what recipe it is for."""
 
 _LONGEST_NAME = 255
 """Bytes of the name of a file or folder."""
@@ -145,7 +139,11 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     """
     groups = groups_of(recipe)
     problems = _Problems()
-    given = {**_named(groups, config or {}, problems), **_named(groups, values, problems)}
+    config = dict(config or {})
+    of = str(config.pop(RECIPE, recipe.name))
+    other = of.rpartition(":")[2].replace("_", "-") != recipe.name and ".py" not in of
+    problems.refuse(other, f"the config is for the recipe '{of}', and this is {recipe.name}", "take its own config")
+    given = {**_named(groups, config, problems), **_named(groups, values, problems)}
     _refuse_contradictions(recipe, given, problems)
     defaults: dict[str, Any] = {}
     with problems.collecting():
@@ -256,6 +254,8 @@ def _place(groups: Mapping[str, Mapping[str, Option]], name: str) -> tuple[str, 
     if name in training:
         return "training", training[name]
     known = [*(own for options in groups.values() for own in options), *training]
+    if name in PEERS:
+        raise InputError(f"unknown option '--{name}'", f"here it is --{PEERS[name]}")
     raise InputError(f"unknown option '--{name}'{nearest(name, known)}", "--help-all shows every option")
 
 

@@ -62,8 +62,9 @@ class Catalog:
         Raises:
             InputError: there is none, or several; names the nearest, or the broken plugin that would have it.
         """
-        if name in self.recipes:
-            return name
+        for spelling in (name, name.replace("_", "-")):
+            if spelling in self.recipes:
+                return spelling
         if file := file_of(name):
             return self._in_file(name, *file)
         package, _, recipe = name.rpartition(":")

@@ -12,7 +12,7 @@ import torch
 
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.artifacts.run_folder import read_record, read_whole
-from lmtasks.config.request import DATA_SOURCES, OTHER_TEXT, configure, read_yaml, recorded_values, refuse_idle
+from lmtasks.config.request import DATA_SOURCES, OTHER_TEXT, RECIPE, configure, read_yaml, recorded_values, refuse_idle
 from lmtasks.config.world import World
 from lmtasks.data.examples import examples_of, layout_of
 from lmtasks.errors import InputError
@@ -54,6 +54,8 @@ def evaluate_as(
     speak(World.current().is_main)
     given = {name: value for name, value in values.items() if value is not None}
     values = {**(read_yaml(config) if config else {}), **given}
+    named = values.pop(RECIPE, None)
+    recipe = recipe or (None if named is None else str(named))
     catalog = load_catalog()
     register_architectures(catalog)
     name = str(run_or_model)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from lmtasks.api import HEAVY, BlockOptions, Option, convert, options_of
-from lmtasks.config.request import ALWAYS, ELSEWHERE, configure, groups_of
+from lmtasks.config.elsewhere import ELSEWHERE
+from lmtasks.config.request import ALWAYS, configure, groups_of
 from lmtasks.config.training_arguments import REFUSED, training_arguments, training_options
 from lmtasks.data.sample import SAMPLES
 from lmtasks.errors import InputError, first_line

@@ -16,8 +16,9 @@ from transformers import TrainingArguments
 from lmtasks import Recipe
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
+from lmtasks.config.elsewhere import ELSEWHERE
 from lmtasks.config.json_schema import DIALECT, schema_of
-from lmtasks.config.request import ELSEWHERE, configure, groups_of
+from lmtasks.config.request import configure, groups_of
 from lmtasks.config.training_arguments import REFUSED, training_options
 from lmtasks.errors import InputError
 
@@ -68,7 +69,7 @@ def test_it_has_every_name_that_yaml_may_hold_and_no_other(recipe: Recipe) -> No
     options = [option for group in groups_of(recipe).values() for option in group.values() if not option.python_only]
     named = {name for option in options for name in (option.name, *option.aliases)}
     schema = schema_of(recipe)
-    assert schema["properties"].keys() == named | training_options().keys()
+    assert schema["properties"].keys() == named | training_options().keys() | {"recipe"}
     assert not schema["properties"].keys() & {*REFUSED, *ELSEWHERE, "train_dataset"}
     assert (schema["$schema"], schema["additionalProperties"]) == (DIALECT, False)
     assert next(iter(schema["properties"])) == next(iter(groups_of(recipe)["options"])), "the recipe's own come first"

@@ -13,7 +13,8 @@ import lmtasks
 from lmtasks import Recipe
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
-from lmtasks.config.request import ELSEWHERE, Request, as_record, configure, groups_of, read_yaml
+from lmtasks.config.elsewhere import ELSEWHERE, PEERS
+from lmtasks.config.request import Request, as_record, configure, groups_of, read_yaml
 from lmtasks.config.settings import TrainingSettings
 from lmtasks.config.training_arguments import OURS, REFUSED, training_arguments, training_options
 from lmtasks.errors import InputError
@@ -612,3 +613,23 @@ def test_what_is_no_file_of_settings_is_refused() -> None:
         lmtasks.run("masked-lm", config={"seed": 1})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="recipe cannot be a int"):
         lmtasks.run(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_name_of_another_tool_leads_to_ours(name: str) -> None:
+    with pytest.raises(InputError, match=f"unknown option '--{name}'") as caught:
+        configure(MASKED_LM, {name: "1"})
+    there = PEERS[name].partition(",")[0].split()[0]
+    assert caught.value.hint == f"here it is --{PEERS[name]}"
+    options = [option for group in groups_of(MASKED_LM).values() for option in group.values()]
+    assert there in {spelling for option in options for spelling in (option.name, *option.aliases)}
+
+
+@pytest.mark.parametrize("told", ["masked-lm", "masked_lm", "lmtasks:masked-lm"])
+def test_a_config_may_say_its_recipe(told: str) -> None:
+    assert configure(MASKED_LM, {}, {"recipe": told, "learning_rate": 1e-3}).training["learning_rate"] == 1e-3
+
+
+def test_a_config_of_another_recipe() -> None:
+    with pytest.raises(InputError, match="the config is for the recipe 'causal-lm', and this is masked-lm"):
+        configure(MASKED_LM, {}, {"recipe": "causal-lm"})

@@ -1,0 +1,63 @@
+"""Names that people know from other tools, and what there is here instead."""
+
+from __future__ import annotations
+
+ELSEWHERE = {
+    "cache_dir": "set HF_HOME in the environment, one cache for all tools",
+    "keep_linebreaks": "line breaks are always kept, without them the words of two lines run together",
+    "pad_to_max_length": "examples are padded to the longest of their batch, no further",
+    "streaming": "text is read from disk in small batches anyway",
+    "token": "a token on the command line is seen by everyone; set HF_TOKEN or use hf auth login",
+    "use_fast_tokenizer": "the fast tokenizer is used where there is one",
+}
+"""Flags of ``run_mlm.py`` and ``run_clm.py`` that are not needed here, and what is instead."""
+
+PEERS = {
+    "batch_size": "per_device_train_batch_size",
+    "micro_batch_size": "per_device_train_batch_size",
+    "eval_batch_size": "per_device_eval_batch_size",
+    "grad_accum": "gradient_accumulation_steps",
+    "lr": "learning_rate",
+    "lr_scheduler": "lr_scheduler_type",
+    "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "steps": "max_steps",
+    "warmup_ratio": "warmup_steps, which takes a share below 1",
+    "max_seq_len": "block_size",
+    "max_length": "block_size",
+    "seq_len": "block_size",
+    "sequence_len": "block_size",
+    "cutoff_len": "block_size",
+    "context_length": "block_size",
+    "packing": "line_by_line, which packs no text",
+    "base_model": "model",
+    "model_id": "model",
+    "pretrained": "model",
+    "dataset_path": "train_file",
+    "data_path": "train_file",
+    "datasets": "data, or dataset for one",
+    "text_field": "text_column",
+    "dataset_text_field": "text_column",
+    "val_file": "validation_file",
+    "eval_file": "validation_file",
+    "val_set_size": "validation_split_percentage",
+    "out_dir": "output_dir",
+    "output": "output_dir",
+    "resume": "resume_from_checkpoint",
+    "overwrite": "overwrite_output_dir",
+    "lora_rank": "lora_r",
+    "lora_target": "lora_target_modules",
+    "adapter": "use_peft",
+    "lora": "use_peft",
+    "load_in_4_bit": "load_in_4bit",
+    "torch_dtype": "dtype",
+    "precision": "dtype for the weights, bf16 for what is computed",
+    "wandb": "report_to wandb",
+    "wandb_project": "report_to wandb, with WANDB_PROJECT in the environment",
+    "mask_prob": "mlm_probability",
+    "whole_word_mask": "mask_unit word",
+    "wwm": "mask_unit word",
+    "attn_impl": "attn_implementation",
+    "flash_attention": "attn_implementation",
+}
+"""Names that other tools have for options, and those that they have here."""
