@@ -15,11 +15,6 @@ def command(words: list[str]) -> int:
     recipe = recipe or described(*found(word, light=True))
     about = [f"{key:<12} {recipe[key]}" for key in ("owner", "model_class", "pipeline", "attention", "metrics")]
     options = [f"  --{one['name']:<24} {one['help']} (default: {one['default']})" for one in recipe["options"]]
-    lines = [
-        f"{recipe['name']}: {recipe['summary']}\n",
-        *about,
-        "\noptions",
-        *options,
-        f"\ntry  lmtasks run {recipe['name']}",
-    ]
+    name = recipe["name"]
+    lines = [f"{name}: {recipe['summary']}\n", *about, "\noptions", *options, f"\ntry  lmtasks run {name}"]
     return tell(recipe, lines, as_json="json" in said)

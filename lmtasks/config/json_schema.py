@@ -31,7 +31,8 @@ def schema_of(recipe: Recipe) -> dict[str, Any]:
         properties[option.name] = _property(option)
         for alias in option.aliases:
             properties[alias] = {"$ref": f"#/properties/{option.name}", "description": f"the same as {option.name}"}
-    properties[RECIPE] = {"description": "the recipe that it is for", "type": ["string", "null"], "default": None}
+    text_or_not = [{"type": "string"}, {"type": "null"}]
+    properties[RECIPE] = {"description": "the recipe that it is for", "anyOf": text_or_not, "default": None}
     names = {option.name: (option.name, *option.aliases) for option in options}
     twice = [(option.name, alias) for option in options for alias in option.aliases]
     both = [pair for one, other in CONTRADICTIONS for pair in product(names[one], names[other])]
