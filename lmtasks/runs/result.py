@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import Recipe
+from lmtasks.artifacts.run_folder import read_record
+from lmtasks.artifacts.verdict import Verdict, recorded_verdict
 from lmtasks.inference.predictor import Predictor
 from lmtasks.runs.plan import Plan
 
@@ -38,6 +40,11 @@ class Run:
     def predict(self, texts: str | list[str], **arguments: Any) -> Any:
         """The pipeline's answers to a text, or to several; see :func:`lmtasks.predict`."""
         return self._predictor.predict(texts, **arguments)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What it is worth, in sentences; None where an earlier version of lmtasks made it."""
+        return recorded_verdict(read_record(self.output_dir) or {})
 
     @cached_property
     def _predictor(self) -> Predictor:

@@ -31,10 +31,17 @@ def run_lines(result: Any) -> Iterator[str]:
             output = result.predict(text, **starter.predict)
             yield f"  {text}"
             yield from (f"    {line}" for line in result.recipe.answers(output))
+    verdict = result.verdict
+    if verdict and verdict.sentences:
+        yield "\nverdict"
+        yield from (f"  {sentence}" for sentence in verdict.sentences)
     yield "\ntry next"
+    if verdict and verdict.flags:
+        yield f"  the same command with {verdict.flags}"
     yield f"  lmtasks predict {result.output_dir} {shell_quoted(result.example or result.recipe.example)}"
     yield f"  lmtasks evaluate {result.output_dir} --validation_file FILE"
-    yield f"  lmtasks push {result.output_dir} USER/NAME"
+    if not verdict or verdict.publishable:
+        yield f"  lmtasks push {result.output_dir} USER/NAME"
 
 
 def figure_lines(metrics: Mapping[str, float], perplexity_name: str) -> list[str]:
