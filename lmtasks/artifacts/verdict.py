@@ -54,7 +54,7 @@ def verdict_of(record: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) 
         history: its log, an entry for each line.
     """
     seen = _Seen(record, history)
-    sentences = (*seen.worth(), *seen.trend(), *seen.fit(), *seen.ten_times())
+    sentences = (*seen.worth(), *seen.trend(), *seen.fit())
     return Verdict(sentences, " ".join(seen.flags()), seen.under is None or seen.under > 0)
 
 
@@ -64,13 +64,18 @@ def recorded_verdict(record: Mapping[str, Any]) -> Verdict | None:
     return Verdict(tuple(kept["sentences"]), kept["flags"], kept["publishable"]) if kept else None
 
 
+def ten_times(metrics: Mapping[str, Any]) -> str:
+    """What more would take; no part of the verdict, for that is the same for each run of a request."""
+    seconds = _number(metrics.get("train_runtime"))
+    return f"ten times the steps, or the text, would take {duration(10 * seconds)}" if seconds else ""
+
+
 class _Seen:
     """The figures that sentences are made of; None where one is not known."""
 
     def __init__(self, record: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
         metrics = record["metrics"]
         self.training, self.fresh = record["training"], record.get("base_model") is None
-        self.seconds = metrics.get("train_runtime")
         self.loss, self.baseline = _number(metrics.get("eval_loss")), _number(metrics.get("unigram_loss"))
         sets = set_names(metrics)
         plain = [name for name in metrics if set_of(name, sets)[0] == UNNAMED]
@@ -139,10 +144,6 @@ class _Seen:
         elif self.gap is not None:
             on = f"{self.trained:.2f} nats on the training text, {self.loss:.2f} on the text held out"
             yield f"neither over- nor underfitted: {on}"
-
-    def ten_times(self) -> Iterator[str]:
-        if self.seconds:
-            yield f"ten times the steps, or the text, would take {duration(10 * self.seconds)}"
 
     def flags(self) -> Iterator[str]:
         """What helps most, first; the learning rate is never changed together with what it is too high for."""

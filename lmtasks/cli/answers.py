@@ -20,7 +20,9 @@ def tell(content: Any, lines: Iterable[str], *, as_json: bool) -> int:
 
 def run_lines(result: Any) -> Iterator[str]:
     """The outcome of a run, for people."""
+    from lmtasks.artifacts.run_folder import REPORT
     from lmtasks.artifacts.shell import shell_quoted
+    from lmtasks.artifacts.verdict import ten_times
 
     yield from figure_lines(result.metrics, result.perplexity_name)
     starter = result.recipe.starter
@@ -34,10 +36,11 @@ def run_lines(result: Any) -> Iterator[str]:
     verdict = result.verdict
     if verdict and verdict.sentences:
         yield "\nverdict"
-        yield from (f"  {sentence}" for sentence in verdict.sentences)
+        yield from (f"  {sentence}" for sentence in filter(None, (*verdict.sentences, ten_times(result.metrics))))
     yield "\ntry next"
     if verdict and verdict.flags:
         yield f"  the same command with {verdict.flags}"
+    yield f"  open {result.output_dir / REPORT} in a browser"
     yield f"  lmtasks predict {result.output_dir} {shell_quoted(result.example or result.recipe.example)}"
     yield f"  lmtasks evaluate {result.output_dir} --validation_file FILE"
     if not verdict or verdict.publishable:

@@ -8,8 +8,12 @@ from typing import Any
 
 from lmtasks.artifacts.durable import write_json
 from lmtasks.artifacts.model_card import write_card
-from lmtasks.artifacts.run_folder import digests, sealed
+from lmtasks.artifacts.report.folder import log_of, told_of
+from lmtasks.artifacts.report.page import write_page
+from lmtasks.artifacts.report.reading import write_reading
+from lmtasks.artifacts.run_folder import REPORT, digests, sealed
 from lmtasks.artifacts.verdict import verdict_of
+from lmtasks.runs.held_out import read_held_out
 from lmtasks.runs.prepare import Prepared
 from lmtasks.runs.record import write_record
 from lmtasks.runs.verify import save_verified
@@ -37,4 +41,7 @@ def save_results(
         record["stopped_early"] = trained.state.global_step
     record["verdict"] = asdict(verdict_of(record, trained.state.log_history))
     write_card(folder, record)
+    if reading := read_held_out(trained.model, prepared.data):
+        write_reading(folder, reading)
+    write_page(folder / REPORT, [told_of(folder, record, log_of(folder), reading)])
     write_record(folder, sealed(record))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmtasks.artifacts.verdict import Verdict, recorded_verdict, verdict_of
+from lmtasks.artifacts.verdict import Verdict, recorded_verdict, ten_times, verdict_of
 
 TRAINING = {"learning_rate": 0.007, "num_train_epochs": 3.0, "max_steps": -1, "weight_decay": 0.0}
 FALLING = [6.0, 5.8, 5.6, 5.4, 5.2, 5.0, 4.8, 4.6]
@@ -104,8 +104,8 @@ def test_overfitted_is_what_was_better_before() -> None:
 
 
 def test_what_ten_times_as_much_would_take() -> None:
-    said = verdict(metrics={"train_runtime": 33.4}).sentences
-    assert said[1] == "ten times the steps, or the text, would take 5 min 34 s"
+    assert ten_times({"train_runtime": 33.4}) == "ten times the steps, or the text, would take 5 min 34 s"
+    assert ten_times({"eval_loss": 1.0}) == ""
 
 
 @pytest.mark.parametrize(

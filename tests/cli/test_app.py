@@ -208,6 +208,7 @@ def test_a_run_below_the_baseline_may_be_pushed(here: Path) -> None:
         "\nverdict",
         "  0.68 nats under the unigram baseline",
         "\ntry next",
+        "  open out/report.html in a browser",
         '  lmtasks predict out "it is"',
         "  lmtasks evaluate out --validation_file FILE",
         "  lmtasks push out USER/NAME",
