@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import TOKENIZER, Option, Recipe, convert, knowing, options_of
+from lmtasks.config.card import faults_of_card
 from lmtasks.config.mix import read_mix
 from lmtasks.config.settings import (
     HOW_TO_TOKENISE,
@@ -160,6 +161,7 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     _refuse_idle_adapter(frozenset(given), settings["adapter"], problems)
     fresh = settings["model"].dtype != "float32" and "model_name_or_path" not in given
     problems.refuse(fresh, "--dtype is for checkpoints: a new model learns in float32", "leave --dtype out")
+    problems += faults_of_card(settings["output"])
     _refuse_no_name(folder, problems)
     _require_pinned_code(settings["model"], problems)
     if "revision" in given:

@@ -53,6 +53,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         **({"earlier": list(prepared.place.start.earlier)} if prepared.place.start.earlier else {}),
         "seeds": {"seed": request.seed, "split": request.data.split_seed, "evaluation": EVALUATION_SEED},
         "versions": {**versions(), **_segmenter_versions(prepared.data.encoded.evaluation)},
+        **{name: said for name in ("language", "license") if (said := getattr(request.output, name))},
         "example": example_prompt(prepared.data) or recipe.example,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -9,9 +9,9 @@ from typing import Any
 from lmtasks.artifacts.durable import write_json
 from lmtasks.artifacts.model_card import write_card
 from lmtasks.artifacts.report.folder import log_of, told_of
-from lmtasks.artifacts.report.page import write_page
+from lmtasks.artifacts.report.page import write_curve, write_page
 from lmtasks.artifacts.report.reading import write_reading
-from lmtasks.artifacts.run_folder import REPORT, digests, sealed
+from lmtasks.artifacts.run_folder import CURVE, REPORT, digests, sealed
 from lmtasks.artifacts.verdict import verdict_of
 from lmtasks.runs.held_out import read_held_out
 from lmtasks.runs.prepare import Prepared
@@ -40,8 +40,13 @@ def save_results(
     if trained.state.global_step < trained.state.max_steps:
         record["stopped_early"] = trained.state.global_step
     record["verdict"] = asdict(verdict_of(record, trained.state.log_history))
-    write_card(folder, record)
-    if reading := read_held_out(trained.model, prepared.data):
+    reading = read_held_out(trained.model, prepared.data)
+    if reading:
         write_reading(folder, reading)
-    write_page(folder / REPORT, [told_of(folder, record, log_of(folder), reading)])
+    told = told_of(folder, record, log_of(folder), reading)
+    write_page(folder / REPORT, [told])
+    if told.series("loss"):
+        write_curve(folder, told)
+        record["curve"] = CURVE
+    write_card(folder, record)
     write_record(folder, sealed(record))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 400, 240
+WIDTH, HEIGHT = 340, 230
 """Units of a chart; one is a pixel on a phone, so that its text can be read there."""
 
-LEFT, RIGHT, BOTTOM, ROW = 46, 10, 32, 16
+LEFT, RIGHT, BOTTOM, ROW = 48, 10, 34, 17
 """Margins, and the height of a row of the legend."""
 
 MOST = 400
@@ -31,7 +31,7 @@ class Line:
     """One series of a chart.
 
     Args:
-        kind: "line"; "dots" joined by a line; "level", a dashed line over the whole width; "scatter", dots alone.
+        kind: "line"; "dots", joined by one; "dashed"; "level", a dashed one over the whole width.
         colour: number of the class.
     """
 
@@ -50,8 +50,13 @@ class Chart:
     x: str = "step"
     y: str = ""
 
+    @property
+    def has_points(self) -> bool:
+        """Whether there is anything to draw."""
+        return any(line.points for line in self.lines)
+
     def svg(self, style: str = "") -> Markup:
-        """The picture; with a style sheet of its own it can stand alone."""
+        """The picture of a chart that has points; with a style sheet of its own it can stand alone."""
         return Markup("".join(_drawn(self, style)))
 
     def rows(self) -> tuple[list[str], list[list[float | None]]]:
@@ -93,12 +98,14 @@ def _drawn(chart: Chart, style: str) -> Iterator[str]:
     lines = [Line(line.name, thinned(line.points), line.kind, line.colour) for line in chart.lines if line.points]
     xs = [x for line in lines for x, _ in line.points if line.kind != "level"] or [0.0]
     ys = [y for line in lines for _, y in line.points]
-    legend = list(_legend(lines))
+    legend = list(_legend(lines, 1 if chart.y else 0))
     top = ROW * (1 + max((row for row, _, _ in legend), default=0)) + 8
-    x_ticks, y_ticks = ticks(min(xs), max(xs), 4), ticks(min(ys), max(ys))
+    y_ticks, right = ticks(min(ys), max(ys)), max(*xs, min(xs) + 1e-9)
+    x_ticks = [x for x in ticks(min(xs), right, 4) if min(0, *xs) <= x <= right]
+    left = min(xs[0], *x_ticks)
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
+        across = (x - left) / (right - left)
         up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - BOTTOM - top)
 
@@ -107,21 +114,21 @@ def _drawn(chart: Chart, style: str) -> Iterator[str]:
     yield f'<svg{space} viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
     yield f"<style>{style}</style><rect width='{WIDTH}' height='{HEIGHT}' class='paper'/>" if style else ""
     for y in y_ticks:
-        _, at = place(x_ticks[0], y)
+        _, at = place(left, y)
         yield f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>'
         yield f'<text x="{LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">{number(_round(y))}</text>'
     for x in x_ticks:
         at, _ = place(x, y_ticks[0])
-        anchor = "end" if x == x_ticks[-1] else "middle"
+        anchor = "end" if at > WIDTH - 25 else "middle"
         yield f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="{anchor}">{number(_round(x))}</text>'
     yield f'<text x="{(WIDTH + LEFT) / 2:.0f}" y="{HEIGHT - 3}" text-anchor="middle">{escape(chart.x)}</text>'
-    yield f'<text x="{WIDTH - RIGHT}" y="{ROW - 4}" text-anchor="end">{escape(chart.y)}</text>'
+    yield f'<text x="6" y="12">{escape(chart.y)}</text>'
     for line in lines:
         yield from _line(line, [place(*point) for point in line.points])
-    for line, (row, left, name) in zip(lines, legend, strict=True):
+    for line, (row, place_of_name, name) in zip(lines, legend, strict=True):
         middle = ROW * row + 8
-        yield f'<path class="c{line.colour % COLOURS} {line.kind} key" d="M{left} {middle}h14"/>'
-        yield f'<text x="{left + 18}" y="{middle + 4}">{escape(name)}</text>'
+        yield f'<path class="c{line.colour % COLOURS} {line.kind}" d="M{place_of_name} {middle}h14"/>'
+        yield f'<text x="{place_of_name + 18}" y="{middle + 4}">{escape(name)}</text>'
     yield "</svg>"
 
 
@@ -130,21 +137,21 @@ def _line(line: Line, places: Sequence[Point]) -> Iterator[str]:
     if line.kind == "level":
         yield f'<path class="{colour} level" d="M{LEFT} {places[0][1]:.1f}H{WIDTH - RIGHT}"/>'
         return
-    if line.kind != "scatter" and len(places) > 1:
-        yield f'<path class="{colour} line" d="M{" ".join(f"{x:.1f} {y:.1f}" for x, y in places)}"/>'
-    if line.kind != "line" or len(places) == 1:
+    if len(places) > 1:
+        yield f'<path class="{colour} {line.kind}" d="M{" ".join(f"{x:.1f} {y:.1f}" for x, y in places)}"/>'
+    if line.kind == "dots" or len(places) == 1:
         for (x, y), (step, value) in zip(places, line.points, strict=True):
             told = escape(f"{line.name}, {number(step)}: {number(value)}")
             yield f'<circle class="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{told}</title></circle>'
 
 
-def _legend(lines: Sequence[Line]) -> Iterator[tuple[int, int, str]]:
-    """Row, place and text of each name; the name of the y axis stands at the end of the first row."""
-    row, left = 0, 6
+def _legend(lines: Sequence[Line], row: int) -> Iterator[tuple[int, int, str]]:
+    """Row, place and text of each name, from that row on."""
+    left = 6
     for line in lines:
         name = line.name if len(line.name) <= 40 else f"{line.name[:39]}…"
         width = 28 + LETTER * len(name)
-        if left > 6 and left + width > WIDTH - (90 if row == 0 else RIGHT):
+        if left > 6 and left + width > WIDTH - RIGHT:
             row, left = row + 1, 6
         yield row, left, name
         left += width

@@ -54,5 +54,5 @@ def readings(runs: Sequence[Told]) -> Iterator[Chart]:
         Line(name, [(one.confidence, one.right) for one in reading.calibration], "dots", colour)
         for colour, name, reading in read
     ]
-    honest = Line("as sure as right", [(0.0, 0.0), (1.0, 1.0)], "line", len(read))
+    honest = Line("as sure as right", [(0.0, 0.0), (1.0, 1.0)], "dashed", len(read))
     yield Chart("Calibration of the guesses", [*lines, honest], x="probability of the guess", y="share that is right")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from lmtasks.artifacts.durable import write_text
 from lmtasks.artifacts.redact import REDACTED
 from lmtasks.artifacts.report.chart import number
-from lmtasks.artifacts.report.curves import curves, readings
+from lmtasks.artifacts.report.curves import curves, learning_curve, readings
 from lmtasks.artifacts.report.folder import Told, is_number
+from lmtasks.artifacts.run_folder import CURVE
 from lmtasks.artifacts.verdict import recorded_verdict, ten_times
 from lmtasks.config.evaluation_sets import in_set, set_names, set_of
 from lmtasks.errors import InputError
@@ -40,7 +43,7 @@ def page(runs: Sequence[Told]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"shown": _shown, "percent": _percent, "heat": heat}
+    environment.filters |= {"shown": _shown, "percent": _percent, "heat": heat, "visible": _visible}
     made = _made(runs)
     names = _distinct(runs)
     runs = [Told(name, run.record, run.log, run.reading) for name, run in zip(names, runs, strict=True)]
@@ -49,8 +52,9 @@ def page(runs: Sequence[Told]) -> str:
         title=" · ".join(names),
         verdicts=[_verdict(run) for run in runs],
         figures=list(_figures(runs)),
-        curves=[chart for chart in curves(runs) if any(line.points for line in chart.lines)],
-        readings=list(readings(runs)),
+        curves=[chart for chart in curves(runs) if chart.has_points],
+        read=[run for run in runs if run.reading],
+        readings=[chart for chart in readings(runs) if chart.has_points],
         sizes=[_sizes(run) for run in runs],
         differing=[row for row in made if len(set(map(repr, row[1:]))) > 1],
         made=made,
@@ -58,24 +62,32 @@ def page(runs: Sequence[Told]) -> str:
     return BEGINNING + body
 
 
+def write_curve(folder: Path, run: Told) -> None:
+    """Write the learning curve of a run as a picture that stands alone; it shows figures and no text of the data."""
+    style = Path(__file__).with_name("chart.css").read_text(encoding="utf-8")
+    write_text(folder / CURVE, learning_curve(run).svg(style) + "\n")
+
+
 def write_page(path: Path, runs: Sequence[Told]) -> Path:
     """Write the report of runs, or replace one.
 
     Raises:
-        InputError: there is another file, or a folder, in its place.
+        InputError: there is another file, or a folder, in its place, or no folder for it.
     """
     if path.is_dir():
         raise InputError(f"--output {path} is a folder", f"--output {path / 'report.html'}")
     if path.exists() and not path.read_bytes().startswith(BEGINNING.encode()):
         raise InputError(f"--output {path} exists and is no report", "choose another --output")
+    if not path.parent.is_dir():
+        raise InputError(f"--output {path} lies in no folder: there is no '{path.parent}'", "choose another --output")
     text = page(runs)
     write_text(path, text)
     return path
 
 
 def heat(probability: float) -> str:
-    """The class of a token by its probability: h0 for what was sure, h9 for what was most surprising."""
-    return f"h{min(9, int(10 * (1 - probability)))}"
+    """The class of a token by its surprise in whole bits: h0 for what was likelier than a half, h9 from 0.2% down."""
+    return f"h{min(9, int(-math.log2(probability)))}" if probability > 0 else "h9"
 
 
 def _distinct(runs: Sequence[Told]) -> list[str]:
@@ -88,8 +100,8 @@ def _verdict(run: Told) -> list[str]:
     verdict = recorded_verdict(run.record)
     if verdict is None:
         return [] if run.metrics else [f"the run is not done: its status is '{run.record.get('status', 'unknown')}'"]
-    advice = [f"to try next: the same command with {verdict.flags}"] if verdict.flags else []
-    return [*verdict.sentences, *filter(None, [ten_times(run.metrics)]), *advice]
+    advice = Markup("to try next: the same command with <code>{}</code>").format(verdict.flags)
+    return [*verdict.sentences, *filter(None, [ten_times(run.metrics)]), *([advice] if verdict.flags else [])]
 
 
 def _figures(runs: Sequence[Told]) -> Iterator[list[Any]]:
@@ -139,6 +151,12 @@ def _shown(value: Any) -> str:
     if is_number(value):
         return number(value)
     return str(value)
+
+
+def _visible(token: str) -> str:
+    """A token alone, with what is blank in it to be seen."""
+    shown = token.replace("\n", "⏎").replace("\t", "⇥")
+    return shown if token.strip() else shown.replace(" ", "␣")
 
 
 def _percent(probability: float) -> str:
