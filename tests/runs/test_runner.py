@@ -57,6 +57,9 @@ DOCUMENTED = {
     "trainer_state.json",
     "README.md",
     "log.jsonl",
+    "report.html",
+    "report.json",
+    "learning_curve.svg",
     "checkpoints",
 }
 MEASURED = {"eval_loss", "perplexity", "bits_per_byte", "accuracy", "eval_targets", "unigram_loss"}
