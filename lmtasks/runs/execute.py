@@ -53,13 +53,6 @@ def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:
         save_results(prepared, record, trained, figures)
     world.barrier()
     url = publish(request, folder) if world.is_main else None
-    return Run(
-        recipe=request.recipe,
-        output_dir=folder,
-        metrics={**trained.metrics, **figures},
-        plan=prepared.plan,
-        perplexity_name=request.recipe.perplexity_name(request.options),
-        started_small=request.starts_small,
-        url=url,
-        example=record["example"],
-    )
+    metrics = {**trained.metrics, **figures}
+    small = request.starts_small
+    return Run.of(request.recipe, folder, record, metrics, plan=prepared.plan, started_small=small, url=url)

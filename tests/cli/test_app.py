@@ -20,7 +20,6 @@ import pytest
 import transformers
 
 from lmtasks import __version__
-from lmtasks.artifacts.durable import write_json
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.cli.answers import run_lines
 from lmtasks.config.request import groups_of
@@ -195,13 +194,10 @@ def test_a_run_tells_its_figures_on_stdout_and_its_plan_on_stderr(
     assert "recipe     masked-lm" not in outcome.out
 
 
-def test_a_run_below_the_baseline_may_be_pushed(here: Path) -> None:
+def test_a_run_below_the_baseline_may_be_pushed() -> None:
     verdict = {"sentences": ["0.68 nats under the unigram baseline"], "flags": "", "publishable": True}
-    Path("out").mkdir()
-    write_json(Path("out/run.json"), {"recipe": "causal-lm", "verdict": verdict})
-    done = Run(
-        CAUSAL_LM, Path("out"), {"eval_loss": 1.0, "eval_targets": 3}, None, "perplexity", False, example="it is"
-    )
+    record = {"perplexity_label": "perplexity", "example": "it is", "verdict": verdict}
+    done = Run.of(CAUSAL_LM, Path("out"), record, {"eval_loss": 1.0, "eval_targets": 3})
     assert list(run_lines(done)) == [
         "loss           1.0000 nats per target",
         "targets        3",
