@@ -38,7 +38,7 @@ class Verdict:
     Args:
         sentences: what its figures say, for people.
         flags: what to try next, to be typed after the command of the run; empty where no flag is known to help.
-        publishable: false where guessing by word frequency alone is better.
+        publishable: false where guessing by frequency is better.
     """
 
     sentences: tuple[str, ...]
@@ -113,37 +113,34 @@ class _Seen:
         side = f"{abs(self.under):.2f} nats {'under' if self.under > 0 else 'ABOVE'} the unigram baseline"
         what = f"{side} of {self.baseline:.2f}"
         if self.under <= 0:
-            yield f"{what}: guessing by word frequency alone is better"
+            yield f"{what}: guessing by frequency is better"
         elif self.under < LITTLE:
-            yield f"{what}: hardly better than guessing by word frequency"
+            yield f"{what}: hardly better than frequency"
         else:
             yield f"{what}: it uses the text around a word"
 
     def trend(self) -> Iterator[str]:
         if self.drop is None:
             return
-        amount = f"{abs(self.drop):.2f} nats from the third quarter of the steps to the last"
+        amount = f"{abs(self.drop):.2f} nats of training loss in the last quarter of the steps"
         if self.falls:
-            yield f"still falling: the training loss fell by {amount}"
+            yield f"still falling: {amount}"
         elif self.rises:
-            yield f"rising: the training loss rose by {amount}"
+            yield f"rising: {amount}"
         else:
-            yield f"flat: the training loss changed by less than {self.scatter:.2f} nats in the last half of the steps"
+            yield f"flat: less than {self.scatter:.2f} nats of training loss in the last half of the steps"
 
     def fit(self) -> Iterator[str]:
         if self.past_best:
-            kept = "; the model of then was kept" if self.training.get("load_best_model_at_end") else ""
-            yield (
-                f"overfitted: the evaluation loss was lowest at step {self.best_step:,} of {self.steps:,}, and rose by"
-                f" {self.since:.2f} nats since{kept}"
-            )
+            kept = "; that model was kept" if self.training.get("load_best_model_at_end") else ""
+            then = f"at step {self.best_step:,} of {self.steps:,}"
+            yield f"overfitted: evaluation was best {then}, by {self.since:.2f} nats{kept}"
         elif self.gap is not None and self.gap > GAP:
-            yield f"about to overfit: the training text is told {self.gap:.2f} nats better than the text held out"
+            yield f"about to overfit: {self.gap:.2f} nats better on the training text than held out"
         elif self.gap is not None and self.gap < LITTLE and self.falls:
-            yield "underfitted: the training text is told no better than the text held out"
+            yield "underfitted: no better on the training text than on the text held out"
         elif self.gap is not None:
-            on = f"{self.trained:.2f} nats on the training text, {self.loss:.2f} on the text held out"
-            yield f"neither over- nor underfitted: {on}"
+            yield f"neither over- nor underfitted: {self.trained:.2f} nats in training, {self.loss:.2f} held out"
 
     def flags(self) -> Iterator[str]:
         """What helps most, first; the learning rate is never changed together with what it is too high for."""

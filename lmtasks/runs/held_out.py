@@ -35,6 +35,9 @@ GUESSES, BINS, PLACES = 3, 10, 16
 PIECE = 256
 """Targets whose probabilities exist at once."""
 
+LOGITS = 1 << 28
+"""The most logits of an example, which exist at once, too: 1 GiB in float32."""
+
 
 def read_held_out(model: PreTrainedModel, data: Data) -> Reading | None:
     """The model's reading of the first evaluation set.
@@ -89,8 +92,11 @@ class _One:
 def _read(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> _One | None:
     """The example of a batch, read; None if the recipe's loss is of something else than the logits at its labels."""
     ids, labels = batch.get("input_ids"), batch.get("labels")
+    vocabulary = getattr(model.config.get_text_config(), "vocab_size", 0)
+    if ids is None or labels is None or labels.shape != ids.shape or ids.numel() * vocabulary > LOGITS:
+        return None
     terms, _ = loss_terms(recipe.loss(model, batch))
-    if ids is None or labels is None or labels.shape != ids.shape or len(terms) != 1:
+    if len(terms) != 1:
         return None
     (term,) = terms.values()
     logits, inputs = None, {name: value for name, value in batch.items() if name != "labels"}
@@ -113,11 +119,11 @@ def _read(model: PreTrainedModel, recipe: Recipe, batch: Batch) -> _One | None:
 def _one(logits: Any, ids: Any, labels: Any, places: Any, ahead: int) -> _One:
     probabilities, guesses, confidence = [], [], []
     for piece in places.split(PIECE):
-        spread = logits[piece - ahead].double().softmax(-1)
-        probabilities.append(spread.gather(-1, labels[piece][:, None])[:, 0].cpu())
+        spread = logits[piece - ahead].cpu().double().softmax(-1)  # not every accelerator has float64
+        probabilities.append(spread.gather(-1, labels[piece][:, None].cpu())[:, 0])
         best = spread.topk(min(GUESSES, spread.shape[-1]))
-        guesses.append(best.indices.cpu())
-        confidence.append(best.values.cpu())
+        guesses.append(best.indices)
+        confidence.append(best.values)
     truth = torch.where(labels == -100, ids, labels)
     parts = (torch.cat(part).numpy() for part in (probabilities, guesses, confidence))
     return _One(truth.cpu().numpy(), places.cpu().numpy(), *parts)

@@ -39,13 +39,13 @@ def width_of(model: PreTrainedModel) -> int | None:
 def learning_from_scratch(
     training: Mapping[str, Any], given: Collection[str], model: PreTrainedModel
 ) -> tuple[dict[str, Any], list[str]]:
-    """The training arguments of a new model, by name, and a note on what was chosen for the user.
+    """The training arguments of a new model, by name, and notes on what was chosen for the user.
 
     Args:
         given: names of what the user set, which wins.
 
     Returns:
-        the arguments as they are and no note, where nothing is left to choose: another optimiser than Adam was
+        the arguments as they are and no notes, where nothing is left to choose: another optimiser than Adam was
         named, which has rates of its own, or the model's configuration tells no width.
     """
     width = width_of(model)
@@ -56,10 +56,9 @@ def learning_from_scratch(
     wanted |= {} if warms else {"warmup_steps": WARMUP}
     chosen = {name: value for name, value in wanted.items() if name not in given}
     words = {
-        "learning_rate": f"learning rate {wanted['learning_rate']:g} ({RATE_TIMES_WIDTH:g} / width {width}, at most"
-        f" {HIGHEST:g})",
+        "learning_rate": f"learning rate {wanted['learning_rate']:g}: {RATE_TIMES_WIDTH:g} / width {width}, at most"
+        f" {HIGHEST:g}",
         "warmup_steps": f"warm-up over {WARMUP:.0%} of the steps, then {training['lr_scheduler_type']}",
         "adam_beta2": f"adam_beta2 {BETA2:g}",
     }
-    said = ", ".join(text for name, text in words.items() if name in chosen)
-    return {**training, **chosen}, [f"as for any model from scratch: {said}; flags win"] if said else []
+    return {**training, **chosen}, [f"from scratch: {text}" for name, text in words.items() if name in chosen]

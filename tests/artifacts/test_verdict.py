@@ -31,8 +31,8 @@ def verdict(
     ("loss", "sentence", "publishable"),
     [
         (5.08, "0.68 nats under the unigram baseline of 5.76: it uses the text around a word", True),
-        (5.70, "0.06 nats under the unigram baseline of 5.76: hardly better than guessing by word frequency", True),
-        (7.48, "1.72 nats ABOVE the unigram baseline of 5.76: guessing by word frequency alone is better", False),
+        (5.70, "0.06 nats under the unigram baseline of 5.76: hardly better than frequency", True),
+        (7.48, "1.72 nats ABOVE the unigram baseline of 5.76: guessing by frequency is better", False),
     ],
 )
 def test_the_baseline_says_what_it_is_worth(loss: float, sentence: str, publishable: bool) -> None:
@@ -61,16 +61,13 @@ def test_losses_of_sets_are_no_terms() -> None:
 @pytest.mark.parametrize(
     ("losses", "sentence"),
     [
-        (FALLING, "still falling: the training loss fell by 0.40 nats from the third quarter of the steps to the last"),
-        (
-            [*FALLING[:4], 4.6, 4.6, 5.0, 5.0],
-            "rising: the training loss rose by 0.40 nats from the third quarter of the steps to the last",
-        ),
-        (FLAT, "flat: the training loss changed by less than 0.02 nats in the last half of the steps"),
+        (FALLING, "still falling: 0.40 nats of training loss in the last quarter of the steps"),
+        ([*FALLING[:4], 4.6, 4.6, 5.0, 5.0], "rising: 0.40 nats of training loss in the last quarter of the steps"),
+        (FLAT, "flat: less than 0.02 nats of training loss in the last half of the steps"),
         # Two standard errors: the variances are 0.02 and 0.08, of two losses each.
         (
             [6.0, 5.0, 4.0, 4.0, 4.1, 3.9, 4.1, 3.7],
-            "flat: the training loss changed by less than 0.45 nats in the last half of the steps",
+            "flat: less than 0.45 nats of training loss in the last half of the steps",
         ),
     ],
 )
@@ -85,9 +82,9 @@ def test_a_short_log_says_nothing_of_where_it_is_going() -> None:
 @pytest.mark.parametrize(
     ("loss", "losses", "sentence"),
     [
-        (4.75, FALLING, "underfitted: the training text is told no better than the text held out"),
-        (4.75, FLAT, "neither over- nor underfitted: 4.61 nats on the training text, 4.75 on the text held out"),
-        (5.30, FALLING, "about to overfit: the training text is told 0.60 nats better than the text held out"),
+        (4.75, FALLING, "underfitted: no better on the training text than on the text held out"),
+        (4.75, FLAT, "neither over- nor underfitted: 4.61 nats in training, 4.75 held out"),
+        (5.30, FALLING, "about to overfit: 0.60 nats better on the training text than held out"),
     ],
 )
 def test_training_text_against_held_out_text(loss: float, losses: list[float], sentence: str) -> None:
@@ -95,10 +92,10 @@ def test_training_text_against_held_out_text(loss: float, losses: list[float], s
 
 
 def test_overfitted_is_what_was_better_before() -> None:
-    said = "overfitted: the evaluation loss was lowest at step 20 of 40, and rose by 0.25 nats since"
+    said = "overfitted: evaluation was best at step 20 of 40, by 0.25 nats"
     assert verdict(5.25, FALLING, [5.5, 5.0, 5.1, 5.25]).sentences[2] == said
     kept = verdict(5.0, FALLING, [5.5, 5.0, 5.1, 5.25], load_best_model_at_end=True)
-    assert kept.sentences[2] == f"{said}; the model of then was kept"
+    assert kept.sentences[2] == f"{said}; that model was kept"
     by_chance = verdict(5.01, FLAT, [5.5, 5.0, 5.01]).sentences[2]
     assert by_chance.startswith("neither over- nor underfitted")
 

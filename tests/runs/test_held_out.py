@@ -113,12 +113,15 @@ def test_a_model_that_does_not_take_the_batch_is_not_read(model_folders: dict[st
     assert read_held_out(found.model, data) is None
 
 
-def test_time_and_examples_are_bounded(
+def test_time_memory_and_examples_are_bounded(
     model_folders: dict[str, Path], text_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = loaded(CAUSAL_LM, model_folders["gpt2"], text_file)
     monkeypatch.setattr(held_out, "EXAMPLES", 7)
     reading = read(found)
     assert reading is not None and (reading.examples, len(reading.shown)) == (7, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(held_out, "LOGITS", 32 * 400 - 1)
+        assert read(found) is None
     monkeypatch.setattr(held_out, "SECONDS", 0.0)
     assert (reading := read(found)) is not None and reading.examples == 1
