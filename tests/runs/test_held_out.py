@@ -73,7 +73,10 @@ def test_what_is_shown_is_the_text_with_the_models_own_probabilities(
         logits = found.model(input_ids=batch["input_ids"]).logits[0].double().log_softmax(-1).exp()
     rows = logits if recipe is MASKED_LM else logits.roll(1, dims=0)
     ids, labels = torch.as_tensor(np.asarray(example["input_ids"])), batch["labels"][0]
-    assert "".join(text for text, _ in shown) == tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    whole = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    assert "".join(text for text, _ in shown) == (
+        whole.removeprefix("<s>").removesuffix("</s>") if recipe is MASKED_LM else whole
+    )
     expected = {place: float(rows[place, ids[place]]) for place in (labels != -100).nonzero()[:, 0].tolist()}
     told = {place: guessed for place, (_, guessed) in enumerate(shown) if guessed}
     assert {place: guessed.probability for place, guessed in told.items()} == pytest.approx(expected, rel=1e-4)
@@ -121,7 +124,12 @@ def test_time_memory_and_examples_are_bounded(
     reading = read(found)
     assert reading is not None and (reading.examples, len(reading.shown)) == (7, 5)
     with monkeypatch.context() as patch:
+        patch.setattr(held_out, "LOGITS", 2 * 32 * 400)
+        assert (few := read(found)) is not None and few.examples == 7
+        assert [one.probability for _, one in few.shown[0] if one] == pytest.approx(
+            [one.probability for _, one in reading.shown[0] if one], rel=1e-5
+        )
         patch.setattr(held_out, "LOGITS", 32 * 400 - 1)
         assert read(found) is None
     monkeypatch.setattr(held_out, "SECONDS", 0.0)
-    assert (reading := read(found)) is not None and reading.examples == 1
+    assert (reading := read(found)) is not None and reading.examples == 7, "no more than one batch"

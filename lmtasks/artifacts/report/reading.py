@@ -60,7 +60,8 @@ class Reading:
 
     Args:
         examples, targets: how many were read.
-        shown: examples as the texts of their tokens, each with what the model made of it if it was a target.
+        shown: examples as the texts of their tokens, each with what the model made of it if it was a target; special
+            tokens that were none are left out, for a page would go by their letters whether text runs from the right.
         surprising: the targets of the lowest probabilities, lowest first.
         calibration: of the likeliest guesses, by confidence.
         positions: in groups of equal width.
