@@ -52,7 +52,7 @@ DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
 }  # fmt: skip
 
 
-UNREAD = ("README.md", "log.jsonl")
+UNREAD = ("README.md", "log.jsonl", "report.html", "report.json", "learning_curve.svg")
 """Files that nothing reads, and that their owner may change: they may stay as they are."""
 
 

@@ -15,8 +15,8 @@ TIMED = re.compile(r"(^|_)(runtime|per_second|started|ended|finished|seconds)$")
 _TIMED_LINE = re.compile(r"Training (took|speed)")
 """Lines of a model card that tell of times."""
 
-_PICKLED_PATHS = ("training_args.bin",)
-"""Files of a checkpoint with times or the machine's name in them, which nothing reads."""
+_TOLD = ("training_args.bin", "report.html")
+"""Files with times or the machine's name in them, which nothing reads."""
 
 State = dict[str, Any]
 
@@ -32,7 +32,7 @@ def state_of(folder: Path) -> State:
         if path.is_dir():
             if not any(path.iterdir()):
                 found[f"{name}/"] = "empty"
-        elif path.name == "manifest.json" or path.name in _PICKLED_PATHS:
+        elif path.name == "manifest.json" or path.name in _TOLD:
             found[name] = "there"
         elif path.name == "log.jsonl":
             found |= {f"{name}, {what}": value for what, value in _logged(path)}

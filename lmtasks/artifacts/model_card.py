@@ -80,7 +80,7 @@ def model_card(record: Mapping[str, Any]) -> ModelCard:
         example=_example(public),
         pipeline=_pipeline_tag(public),
         data=data,
-        dataset=_hub_id(data.get("dataset_name")),
+        dataset=hub_id(data.get("dataset_name")),
         splits=splits,
         sources=(sources := list(_sources(public))),
         source_columns=list(dict.fromkeys(column for source in sources for column in source)),
@@ -89,7 +89,7 @@ def model_card(record: Mapping[str, Any]) -> ModelCard:
         scores=scores,
         label=lambda name: _metric_label(name, public),
         remarks=" ".join(_remarks(public)) if scores else "",
-        hub_id=_hub_id,
+        hub_id=hub_id,
         placeholder=PLACEHOLDER,
     )
     return ModelCard(text.rstrip("\n") + "\n")
@@ -97,7 +97,7 @@ def model_card(record: Mapping[str, Any]) -> ModelCard:
 
 def _metadata(record: Mapping[str, Any], scores: Mapping[str, float]) -> ModelCardData:
     data, pipeline = record["data"], _pipeline_tag(record)
-    dataset = _hub_id(data.get("dataset_name"))
+    dataset = hub_id(data.get("dataset_name"))
     settings, sets = record["settings"] if dataset else {}, set_names(record["metrics"])
     results = [
         EvalResult(
@@ -114,9 +114,11 @@ def _metadata(record: Mapping[str, Any], scores: Mapping[str, float]) -> ModelCa
         for name, value in scores.items()
     ]
     return ModelCardData(
+        language=record.get("language"),
+        license=record.get("license"),
         library_name="peft" if record.get("adapter") else "transformers",
         pipeline_tag=pipeline,
-        base_model=_hub_id(record.get("base_model")),
+        base_model=hub_id(record.get("base_model")),
         datasets=list(_datasets(record)) or None,
         tags=["lmtasks", f"recipe:{record['recipe']}"],
         model_name=_model_name(record) if results else None,
@@ -133,7 +135,7 @@ def _mix(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _datasets(record: Mapping[str, Any]) -> Iterator[str]:
     """The datasets of the Hub that were trained on, each once."""
     names = (record["data"].get("dataset_name"), *(source.get("dataset_name") for source in _mix(record)))
-    yield from dict.fromkeys(found for name in names if (found := _hub_id(name)))
+    yield from dict.fromkeys(found for name in names if (found := hub_id(name)))
 
 
 def _sources(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -162,7 +164,7 @@ def _metric_label(name: str, record: Mapping[str, Any]) -> str:
     return f"{of_set}: {label}" if of_set else label
 
 
-def _hub_id(name: Any) -> str | None:
+def hub_id(name: Any) -> str | None:
     """The name, if it can be a repository's. What exists here as a folder was loaded from there."""
     if isinstance(name, str) and not os.path.exists(name):
         with suppress(HFValidationError):
@@ -178,7 +180,7 @@ def _pipeline_tag(record: Mapping[str, Any]) -> str | None:
 
 
 def _model_name(record: Mapping[str, Any]) -> str:
-    if published_as := _hub_id(record["settings"].get("hub_model_id")):
+    if published_as := hub_id(record["settings"].get("hub_model_id")):
         return published_as.rpartition("/")[2]
     return "-".join(part for part in (record.get("model_type"), record["recipe"]) if part)
 

@@ -20,6 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # its HTTP library's
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, not in __all__
 
+from lmtasks.artifacts.eval_results import PLACE, eval_results
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.artifacts.lock import kept
 from lmtasks.artifacts.model_card import PLACEHOLDER
@@ -220,6 +221,8 @@ def _content(folder: Path, record: Mapping[str, Any]) -> dict[str, bytes | Path]
         raise InputError(f"{folder / RECORD} lists no weights to publish", "publish the folder as the run left it")
     names += [name for name in ABOUT_THE_RUN if (folder / name).exists()]
     content = {name: _checked(folder.resolve() / name) for name in names if name != RECORD}
+    if results := eval_results(redacted(record)):
+        content[PLACE] = results.encode()
     # The only file that lmtasks itself may have written private things into, and a published copy needs none.
     return content | {RECORD: (json.dumps(redacted(unsealed(record)), indent=2, ensure_ascii=False) + "\n").encode()}
 

@@ -20,13 +20,16 @@ from lmtasks.errors import InputError
 
 RECORD = "run.json"
 LOG = "log.jsonl"
+READING, REPORT = "report.json", "report.html"
+"""How the model read its held-out text, and the page about the run: both show that text, so neither is published."""
+CURVE = "learning_curve.svg"
 SAVING = ".saving"
 """Where model and tokenizer lie until both are whole."""
 
-ABOUT_THE_RUN = (RECORD, "README.md", "all_results.json", "train_results.json", "eval_results.json")
+ABOUT_THE_RUN = (RECORD, "README.md", CURVE, "all_results.json", "train_results.json", "eval_results.json")
 """Files that a run leaves for whoever gets its model."""
 
-OWN = (LOG, *ABOUT_THE_RUN, "trainer_state.json")
+OWN = (LOG, *ABOUT_THE_RUN, "trainer_state.json", READING, REPORT)
 """Files that a run writes beside its model, tokenizer and checkpoints."""
 
 

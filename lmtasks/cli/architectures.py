@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lmtasks.api import Recipe
+from lmtasks.cli.answers import quiet, tell
 from lmtasks.cli.argv import refuse_stray, taken_switch, told_of
 from lmtasks.cli.lookup import found
-from lmtasks.cli.report import quiet, tell
 from lmtasks.errors import RunError
 from lmtasks.registry.catalog import Catalog
 from lmtasks.registry.support import heading, rows

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from lmtasks.cli.answers import quiet, tell
 from lmtasks.cli.lookup import asked
 from lmtasks.cli.parser import Parser, typed_flags
-from lmtasks.cli.report import quiet, tell
 from lmtasks.errors import InputError
 
 _COLOURS = {"special": "2", "document": "35", "hidden": "7", "random": "31", "kept": "4;32"}

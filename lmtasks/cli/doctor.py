@@ -17,9 +17,9 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmtasks.cli.answers import tell
 from lmtasks.cli.argv import told_of
 from lmtasks.cli.lookup import installed
-from lmtasks.cli.report import tell
 from lmtasks.errors import RunError
 from lmtasks.registry.discovery import reason_of, unmet, version_of
 from lmtasks.registry.enabled_plugins import BUILTIN, allowed_packages, cache_home, normal

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from lmtasks.cli.answers import figure_lines, quiet, tell
 from lmtasks.cli.argv import asks_help, loose
 from lmtasks.cli.lookup import fitting, found, installed
 from lmtasks.cli.parser import Parser, typed_flags
-from lmtasks.cli.report import figure_lines, quiet, tell
 from lmtasks.errors import InputError
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from lmtasks.cli.answers import tell
 from lmtasks.cli.argv import told_of
 from lmtasks.cli.catalog_cache import told
-from lmtasks.cli.report import tell
 
 
 def command(words: list[str]) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lmtasks.cli.answers import quiet, tell
 from lmtasks.cli.parser import Parser
-from lmtasks.cli.report import quiet, tell
 
 
 def command(words: list[str]) -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 from string import Template
 
 from lmtasks.api import NAME
+from lmtasks.cli.answers import tell
 from lmtasks.cli.lookup import installed
 from lmtasks.cli.parser import Parser
-from lmtasks.cli.report import tell
 from lmtasks.errors import InputError
 from lmtasks.registry.catalog import Catalog
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import Recipe
+from lmtasks.cli.answers import quiet, tell
 from lmtasks.cli.argv import every, scalar, tell_overridden
 from lmtasks.cli.lookup import fitting
 from lmtasks.cli.parser import Parser
-from lmtasks.cli.report import quiet, tell
 from lmtasks.config.switches import SWITCHES
 from lmtasks.errors import InputError
 

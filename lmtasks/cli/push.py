@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lmtasks.cli.answers import tell
 from lmtasks.cli.parser import Parser
-from lmtasks.cli.report import tell
 
 
 def command(words: list[str]) -> int:

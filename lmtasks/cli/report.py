@@ -1,97 +1,25 @@
-"""The answers of commands, for people and for programs."""
+"""``lmtasks report``: a page about one run or several."""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
-from lmtasks.config.evaluation_sets import set_names, set_of
+from lmtasks.cli.answers import tell
+from lmtasks.cli.parser import Parser
 
 
-def tell(content: Any, lines: Iterable[str], *, as_json: bool) -> int:
-    """The exit code of a command whose answer is told: as the one document of ``--json``, or line by line."""
-    for line in [json.dumps(content, indent=2, ensure_ascii=False, default=str)] if as_json else lines:
-        print(line)
-    return 0
+def command(words: list[str]) -> int:
+    """Write the page, and print where it is."""
+    parser = Parser(
+        prog="lmtasks report",
+        usage="lmtasks report RUN... [--output FILE]",
+        description="One HTML page about a run, or about several beside each other; it needs no network.",
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders, finished or not")
+    parser.add_argument("--output", metavar="FILE", help="where the page goes (default: report.html)")
+    typed = parser.read_all(words, plugins=False)
+    from lmtasks.artifacts.report.folder import told_by
+    from lmtasks.artifacts.report.page import write_page
 
-
-def run_lines(result: Any) -> Iterator[str]:
-    """The outcome of a run, for people."""
-    from lmtasks.artifacts.shell import shell_quoted
-
-    yield from figure_lines(result.metrics, result.perplexity_name)
-    starter = result.recipe.starter
-    if starter and starter.texts and result.example and result.started_small:
-        yield "\npredictions"
-        # To text of the user's own, prompts about Python say nothing.
-        for text in starter.texts if result.example in starter.texts else [result.example]:
-            output = result.predict(text, **starter.predict)
-            yield f"  {text}"
-            yield from (f"    {line}" for line in result.recipe.answers(output))
-    yield "\ntry next"
-    yield f"  lmtasks predict {result.output_dir} {shell_quoted(result.example or result.recipe.example)}"
-    yield f"  lmtasks evaluate {result.output_dir} --validation_file FILE"
-    yield f"  lmtasks push {result.output_dir} USER/NAME"
-
-
-def figure_lines(metrics: Mapping[str, float], perplexity_name: str) -> list[str]:
-    """The evaluation figures, one a line, what matters first; where sets have names, those of one after the other."""
-    sets = set_names(metrics)
-    own: dict[str, dict[str, float]] = {name: {} for name in ("", *sets)}
-    for figure, value in metrics.items():
-        name, plain = set_of(figure, sets)
-        own[name][plain] = value
-    told = {name: own[name] for name in sets} or own
-    terms = [figure.removeprefix("eval_") for figure in own[""] if re.fullmatch("eval_.+_loss", figure)]
-    rows = {
-        f"{name} {row}".strip(): text
-        for name, figures in told.items()
-        for row, text in _rows(figures, perplexity_name, terms).items()
-    }
-    width = max(14, *map(len, rows))
-    return [f"{row:<{width}} {text}" for row, text in rows.items()]
-
-
-def _rows(metrics: Mapping[str, float], perplexity_name: str, terms: Sequence[str]) -> dict[str, str]:
-    """The figures of one set in words; ``terms`` are what the means of a loss's terms are called."""
-    loss, unigram = metrics["eval_loss"], metrics.get("unigram_loss")
-    than = ""
-    if unigram is not None and not terms:
-        side = "below" if loss <= unigram else "ABOVE"
-        than = f", {abs(unigram - loss):.2f} {side} the unigram baseline of {unigram:.2f}"
-    named = f" ({perplexity_name})" * (perplexity_name != "perplexity")
-    rows = {
-        "loss": f"{loss:.4f}, the weighted sum of its terms" if terms else f"{loss:.4f} nats per target{than}",
-        **{name.replace("_", " "): f"{metrics.get(f'eval_{name}', metrics.get(name)):.4g}" for name in terms},
-        "perplexity": f"{metrics['perplexity']:.2f}{named}" if "perplexity" in metrics else "",
-        "accuracy": f"{metrics['accuracy']:.1%}" if "accuracy" in metrics else "",
-        "bits per byte": f"{metrics['bits_per_byte']:.3f}" if "bits_per_byte" in metrics else "",
-        "targets": f"{metrics['eval_targets']:,}",
-    }
-    views = [name.removesuffix("_log_likelihood") for name in metrics if name.endswith("_log_likelihood")]
-    for view in views:
-        rows[f"{view} loss"] = f"{metrics[f'{view}_loss']:.4f} nats per target"
-        rows[f"{view} perplexity"] = f"{metrics[f'{view}_perplexity']:.2f}"
-    told = ("perplexity", "accuracy", "bits_per_byte", "unigram_loss", "epoch", "total_flos", *terms)
-    others = ("train_", "eval_", *(f"{view}_" for view in views))
-    own = [name for name in metrics if name not in told and not name.startswith(others)]
-    rows |= {name.replace("_", " "): f"{metrics[name]:.4g}" for name in own}
-    return {name: text for name, text in rows.items() if text}
-
-
-def quiet() -> None:
-    """Silence for the libraries; what matters to a person, lmtasks says itself."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # What is only installed need not speak, either: bitsandbytes tells of kernels that it would have fetched.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    import datasets
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
+    path = write_page(Path(typed.get("output", "report.html")), [told_by(run) for run in typed["runs"]])
+    return tell({"report": str(path)}, [str(path)], as_json=typed.get("json", False))

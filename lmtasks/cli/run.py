@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from lmtasks.cli.answers import quiet, run_lines, tell
 from lmtasks.cli.lookup import asked
 from lmtasks.cli.parser import Parser, typed_flags
-from lmtasks.cli.report import quiet, run_lines, tell
 from lmtasks.config.world import World
 from lmtasks.registry.enabled_plugins import current, file_of, remember
 

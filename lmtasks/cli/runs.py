@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lmtasks.cli.answers import tell
 from lmtasks.cli.argv import told_of
-from lmtasks.cli.report import tell
 from lmtasks.errors import InputError
 
 FIGURES = ("eval_loss", "perplexity", "bits_per_byte", "accuracy")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from lmtasks.cli.answers import tell
 from lmtasks.cli.argv import told_of
 from lmtasks.cli.catalog_cache import described, told
 from lmtasks.cli.lookup import found
-from lmtasks.cli.report import tell
 
 
 def command(words: list[str]) -> int:

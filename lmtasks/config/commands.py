@@ -5,6 +5,7 @@ COMMANDS = {
     "data": ("RECIPE [flags]", "what it would train on, as the model sees it"),
     "predict": ("RUN_OR_MODEL TEXT...", "use it"),
     "evaluate": ("RUN_OR_MODEL [flags]", "measure it"),
+    "report": ("RUN... [--output FILE]", "a page about it, or about several runs"),
     "merge": ("RUN OUT", "make one model of an adapter and its base"),
     "runs": ("[FOLDER]", "the runs that are there, with their figures"),
     "push": ("RUN REPO_ID", "publish it"),

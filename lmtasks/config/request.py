@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import TOKENIZER, Option, Recipe, convert, knowing, options_of
+from lmtasks.config.card import faults_of_card
 from lmtasks.config.elsewhere import ELSEWHERE, PEERS
 from lmtasks.config.mix import read_mix
 from lmtasks.config.settings import (
@@ -171,6 +172,7 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     for name in NUMBERS:
         fresh = getattr(settings["model"], name) not in ("float32", False) and "model_name_or_path" not in given
         problems.refuse(fresh, f"--{name} is for checkpoints: a new model learns in float32", f"leave --{name} out")
+    problems += faults_of_card(settings["output"])
     _refuse_no_name(folder, problems)
     _require_pinned_code(settings["model"], problems)
     if "revision" in given:

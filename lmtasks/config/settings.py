@@ -156,6 +156,8 @@ class OutputSettings:
     push_to_hub: bool = option(False, help="publish the result on the Hub")
     hub_model_id: str | None = option(None, help="repository to publish to; the folder's name when not given")
     hub_private_repo: bool = option(False, help="publish to a private repository")
+    language: list[str] | None = option(None, help="for the model card: languages of the text, as en, zh or pt-BR")
+    license: str | None = option(None, help="for the model card: licence of the model, as apache-2.0 or cc-by-4.0")
 
 
 @dataclass(frozen=True, kw_only=True)

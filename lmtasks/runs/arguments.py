@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -13,12 +14,28 @@ from lmtasks.api import EVALUATION_SEED
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.examples import one_example
 from lmtasks.errors import InputError, nearest
-from lmtasks.runs.load import Data
+from lmtasks.runs.load import Data, Loaded
 from lmtasks.training.evaluation import figures_to_come
+from lmtasks.training.from_scratch import learning_from_scratch
 from lmtasks.training.precision import with_precision
 
 WATCHING = ("reduce_lr_on_plateau", "greedy")
 """Schedules of the learning rate that go by a figure of the evaluation."""
+
+
+def fitted(loaded: Loaded) -> Loaded:
+    """What was loaded, with the training arguments that suit it, and notes on what was chosen for the user.
+
+    Raises:
+        InputError: see :func:`fitted_arguments`.
+    """
+    data, model, request = loaded.data, loaded.model, loaded.data.request
+    notes: list[str] = []
+    if not request.starts_small and not request.model.model_name_or_path:
+        training, notes = learning_from_scratch(request.training, request.given, model)
+        data = replace(data, request=replace(request, training=training))
+    request = replace(request, training=fitted_arguments(data, model))
+    return replace(loaded, data=replace(data, request=request), notes=(*loaded.notes, *notes))
 
 
 def fitted_arguments(data: Data, model: PreTrainedModel) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from lmtasks.runs.figures import figures_of
 from lmtasks.runs.place import require_as_seen
 from lmtasks.runs.prepare import Prepared
 from lmtasks.runs.publishing import publish
-from lmtasks.runs.record import new_record, write_record, write_results
+from lmtasks.runs.record import new_record, write_record
 from lmtasks.runs.result import Run
+from lmtasks.runs.results import save_results
 from lmtasks.runs.training import train_prepared
-from lmtasks.runs.verify import save_verified
 
 
 def execute(prepared: Prepared, catalog: Catalog, world: World = ALONE) -> Run:
@@ -50,17 +50,9 @@ def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:
     trained = train_prepared(prepared)
     figures = figures_of(trained.model, request, prepared.processor, prepared.data.encoded.evaluations)
     if world.is_main:
-        record["files"] = save_verified(trained.model, prepared)
-        write_results(folder, record, trained, figures)
+        save_results(prepared, record, trained, figures)
     world.barrier()
     url = publish(request, folder) if world.is_main else None
-    return Run(
-        recipe=request.recipe,
-        output_dir=folder,
-        metrics={**trained.metrics, **figures},
-        plan=prepared.plan,
-        perplexity_name=request.recipe.perplexity_name(request.options),
-        started_small=request.starts_small,
-        url=url,
-        example=record["example"],
-    )
+    metrics = {**trained.metrics, **figures}
+    small = request.starts_small
+    return Run.of(request.recipe, folder, record, metrics, plan=prepared.plan, started_small=small, url=url)

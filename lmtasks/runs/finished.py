@@ -15,13 +15,5 @@ def finished(request: Request, place: Place, world: World) -> Run:
     """The run in a place where it is finished; what may have been left to do is to publish it."""
     record = read_record(place.folder) or {}
     say(f"the run in '{place.folder}' is finished")
-    return Run(
-        recipe=request.recipe,
-        output_dir=place.folder,
-        metrics=record["metrics"],
-        plan=None,
-        perplexity_name=record["perplexity_label"],
-        started_small=False,
-        url=publish(request, place.folder) if world.is_main else None,
-        example=record["example"],
-    )
+    url = publish(request, place.folder) if world.is_main else None
+    return Run.of(request.recipe, place.folder, record, record["metrics"], url=url)

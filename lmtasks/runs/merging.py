@@ -69,7 +69,8 @@ def merge(adapter: str | Path, output_dir: str | Path, *, recipe: str | None = N
         files = save_into(folder, merged, processor)
         _verify(folder, chosen, merged, expected, processor)
         if record is not None:
-            asked = ("request", "asked", "adapter", "earlier")  # by which a run would take the folder for its own
+            # By these a run would take the folder for its own; and the curve is not there.
+            asked = ("request", "asked", "adapter", "earlier", "curve")
             record = {name: value for name, value in record.items() if name not in asked}
             record |= {"merged": name, "files": files, "sha256": digests(folder, files)}
             write_card(folder, record)

@@ -13,7 +13,7 @@ from lmtasks.artifacts.publish import check_can_push, require_shared_base
 from lmtasks.artifacts.run_folder import require_space
 from lmtasks.config.request import Request
 from lmtasks.data.dataset import ExampleDataset
-from lmtasks.runs.arguments import fitted_arguments
+from lmtasks.runs.arguments import fitted
 from lmtasks.runs.going_on import notes_on, require_same_data, require_steps_left
 from lmtasks.runs.load import Data, load
 from lmtasks.runs.place import Place, place_of
@@ -83,9 +83,8 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
     folder, start = place.folder, place.start
     if request.output.push_to_hub:
         check_can_push(request.output.hub_model_id or folder.name)
-    loaded = load(request, training=True, check_data=lambda data: require_same_data(data, place))
-    model = loaded.model
-    request = replace(loaded.data.request, training=fitted_arguments(loaded.data, model))
+    loaded = fitted(load(request, training=True, check_data=lambda data: require_same_data(data, place)))
+    model, request = loaded.model, loaded.data.request
     # A checkpoint has the weights and the two moments of Adam, the run once more the weights.
     require_space(folder, 4 * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad))
     plan = plan_of(request, folder, loaded)
@@ -94,6 +93,6 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
         require_shared_base(plan.base_model)
     arguments = arguments_for(request, folder, plan.steps)
     plan = replace(plan, notes=(*plan.notes, *notes_on(request, start, plan, arguments)))
-    prepared = Prepared(replace(loaded.data, request=request), place, model, plan, arguments, callbacks_of(request))
+    prepared = Prepared(loaded.data, place, model, plan, arguments, callbacks_of(request))
     rehearse(model, request.bound, arguments, prepared.train_dataset, prepared.collators[0], plan.steps)
     return prepared

@@ -1,4 +1,4 @@
-"""The record of a run, ``run.json``: as it stands before training, and with the results."""
+"""The record of a run, ``run.json``, as it stands before training."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 from lmtasks.api import EVALUATION_SEED, Examples
 from lmtasks.artifacts.durable import write_json
-from lmtasks.artifacts.model_card import write_card
-from lmtasks.artifacts.run_folder import RECORD, digests, sealed
+from lmtasks.artifacts.run_folder import RECORD
 from lmtasks.config.request import as_record
 from lmtasks.data.text.packing import Packed
 from lmtasks.data.text.segmenters import versions_of
@@ -18,7 +17,6 @@ from lmtasks.registry.catalog import Catalog
 from lmtasks.runs.excerpts import example_prompt
 from lmtasks.runs.prepare import Prepared
 from lmtasks.runs.versions import versions
-from lmtasks.training.trainer import Trained
 
 
 def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
@@ -55,7 +53,8 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         **({"earlier": list(prepared.place.start.earlier)} if prepared.place.start.earlier else {}),
         "seeds": {"seed": request.seed, "split": request.data.split_seed, "evaluation": EVALUATION_SEED},
         "versions": {**versions(), **_segmenter_versions(prepared.data.encoded.evaluation)},
-        "example": example_prompt(prepared.data),
+        **{name: said for name in ("language", "license") if (said := getattr(request.output, name))},
+        "example": example_prompt(prepared.data) or recipe.example,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -70,18 +69,3 @@ def _segmenter_versions(examples: Examples) -> dict[str, str]:
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write ``run.json``, or replace it."""
     write_json(folder / RECORD, record)
-
-
-def write_results(folder: Path, record: dict[str, Any], trained: Trained, eval_metrics: Mapping[str, float]) -> None:
-    """Write the results, the card and, last of all, that the run is done."""
-    metrics = {**trained.metrics, **eval_metrics}
-    for name, part in (("train", trained.metrics), ("eval", eval_metrics), ("all", metrics)):
-        write_json(folder / f"{name}_results.json", part)
-    trained.state.save_to_json(str(folder / "trainer_state.json"))
-    results = ["train_results.json", "eval_results.json", "all_results.json", "trainer_state.json"]
-    # The status is written last: a folder that says "done" is complete.
-    record |= {"status": "done", "metrics": metrics, "sha256": digests(folder, [*record["files"], *results])}
-    if trained.state.global_step < trained.state.max_steps:
-        record["stopped_early"] = trained.state.global_step
-    write_card(folder, record)
-    write_record(folder, sealed(record))

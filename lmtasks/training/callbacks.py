@@ -62,6 +62,7 @@ class LogCallback(TrainerCallback):
             self._keep(state.global_step)
         self.progress = Progress("training", state.max_steps, "steps")
         self.began, self.first = time.monotonic(), state.global_step
+        self.told = self.began, self.first
 
     def on_step_end(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         """Advance the progress display."""
@@ -84,6 +85,7 @@ class LogCallback(TrainerCallback):
         if state.is_world_process_zero:
             # JSON has no number for what is not finite.
             said = {name: value if _is_finite(value) else str(value) for name, value in logs.items()}
+            said |= self._speed(state.global_step) if "loss" in logs else {}
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": state.global_step, **said}) + "\n")
         for name in ("loss", "grad_norm", "train_loss"):
@@ -92,6 +94,13 @@ class LogCallback(TrainerCallback):
                     f"training diverged: {name} is {logs[name]} at step {state.global_step}",
                     "lower --learning_rate or raise --warmup_steps",
                 )
+
+    def _speed(self, step: int) -> dict[str, float]:
+        """How fast training was since the line before; evaluations and checkpoints in between count as time."""
+        (before, first), now = self.told, time.monotonic()
+        self.told = now, step
+        speed = (step - first) * self.per_step / max(now - before, 1e-9)
+        return {f"train_{self.unit.replace(' ', '_')}_per_second": round(speed, 1)}
 
     def _keep(self, steps: int) -> None:
         """Keep the log of so many steps; what tells of the end, and half a line of a killed run, goes."""

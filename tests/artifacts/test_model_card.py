@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, parse_eval_result_entries
 
+from lmtasks.artifacts.eval_results import eval_results
 from lmtasks.artifacts.model_card import model_card, write_card
 from lmtasks.artifacts.redact import redacted
 
@@ -184,6 +185,48 @@ def test_write_card_is_what_huggingface_hub_reads_back(tmp_path: Path) -> None:
     card = ModelCard.load(path)
     assert str(card) == path.read_text(encoding="utf-8")
     assert card.data.eval_results[1].metric_value == RECORD["metrics"]["perplexity"]
+
+
+def test_language_licence_picture_and_verdict(tmp_path: Path) -> None:
+    verdict = {"sentences": ["0.68 nats under the unigram baseline"], "flags": "--max_steps 9", "publishable": True}
+    known = {"language": ["en", "pt-BR"], "license": "apache-2.0", "curve": "learning_curve.svg", "verdict": verdict}
+    card = ModelCard.load(write_card(tmp_path, {**RECORD, **known}))
+    assert (card.data.language, card.data.license) == (["en", "pt-BR"], "apache-2.0")
+    assert (card.data.base_model, card.data.datasets) == ("answerdotai/ModernBERT-base", ["someone/eli5"])
+    assert "](learning_curve.svg)\n\n| metric | value |" in card.text
+    assert "\n\n- 0.68 nats under the unigram baseline\n\n## Versions" in card.text
+    # What the Hub reads of a card: metadata that come back as they were, and results of one model.
+    again = ModelCardData(**yaml.safe_load(card.data.to_yaml()))
+    assert again.to_yaml() == card.data.to_yaml()
+    assert [type(one) for one in card.data.eval_results] == [EvalResult] * 4
+    assert "learning_curve" not in _card() and "license" not in _metadata()
+
+
+@pytest.mark.parametrize(
+    ("settings", "there"),
+    [
+        ({}, True),
+        ({"dataset_name": None}, False),
+        ({"validation_split": None}, False),  # a share of the training split, which nobody else has
+        ({"validation_file": ["held-out.txt"]}, False),
+        ({"max_eval_samples": 8}, False),
+        ({"dataset_name": "/home/someone/eli5"}, False),
+    ],
+)
+def test_a_whole_split_of_the_hub_has_a_result_in_the_hubs_own_format(settings: dict[str, Any], there: bool) -> None:
+    record = {**RECORD, "settings": RECORD["settings"] | settings, "started": "2026-01-02T03:04:05Z"}
+    said = eval_results(record)
+    assert bool(said) is there
+    if said:
+        assert parse_eval_result_entries(yaml.safe_load(said)) == [
+            EvalResultEntry(
+                dataset_id="someone/eli5",
+                task_id="default",
+                value=RECORD["metrics"]["perplexity"],
+                date="2026-01-02T03:04:05Z",
+                notes="masked-token perplexity (15 % of tokens, mask seed 0), split test",
+            )
+        ]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "n/a", True])

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hub_server import HubServer
+from huggingface_hub import parse_eval_result_entries
 
 from lmtasks.artifacts import publish as publishing
 from lmtasks.artifacts.lock import reserved
@@ -104,6 +106,8 @@ def _add_decoys(run_dir: Path) -> list[str]:
     (run_dir / "checkpoints" / "checkpoint-1").mkdir(parents=True)
     (run_dir / "checkpoints" / "checkpoint-1" / "model.safetensors").write_bytes(b"weights of an earlier step")
     (run_dir / "log.jsonl").write_text('{"step": 1}\n')
+    (run_dir / "report.html").write_text("held-out text")
+    (run_dir / "report.json").write_text("{}")
     (run_dir / ".lock").write_text("4711")
     (run_dir / "notes.txt").write_text(f"my token is {LEAKED}")
     (run_dir / "vocab.txt").symlink_to("/etc/hostname")
@@ -113,6 +117,8 @@ def _add_decoys(run_dir: Path) -> list[str]:
         "training_args.bin",
         "checkpoints/checkpoint-1/model.safetensors",
         "log.jsonl",
+        "report.html",
+        "report.json",
         ".lock",
         "notes.txt",
     ]
@@ -178,6 +184,20 @@ def test_published_card_names_the_repository(online: HubServer, run_dir: Path) -
     push(run_dir, REPO)
     assert f'lmtasks predict {REPO} "..."' in online.files(REPO)["README.md"].decode()
     assert "REPO_OR_FOLDER" in (run_dir / "README.md").read_text()
+
+
+def test_the_picture_of_the_card_goes_along(online: HubServer, run_dir: Path) -> None:
+    (run_dir / "learning_curve.svg").write_text("<svg/>")
+    push(run_dir, REPO)
+    assert online.files(REPO)["learning_curve.svg"] == b"<svg/>"
+    assert set(online.files(REPO)) == MODEL_FILES | RUN_FILES | {"learning_curve.svg"}
+
+
+def test_a_figure_on_a_split_of_the_hub_goes_along_in_its_own_format(online: HubServer, run_dir: Path) -> None:
+    _edit_record(run_dir, settings={"dataset_name": "someone/eli5", "validation_split": "test"})
+    push(run_dir, REPO)
+    (entry,) = parse_eval_result_entries(yaml.safe_load(online.files(REPO)[".eval_results/lmtasks.yaml"]))
+    assert (entry.dataset_id, entry.value) == ("someone/eli5", RECORD["metrics"]["perplexity"])
 
 
 def test_files_that_are_not_published_are_named(

@@ -20,10 +20,13 @@ import pytest
 import transformers
 
 from lmtasks import __version__
+from lmtasks.builtin.causal_lm import CAUSAL_LM
+from lmtasks.cli.answers import run_lines
 from lmtasks.config.request import groups_of
 from lmtasks.config.training_arguments import OURS, REFUSED
 from lmtasks.errors import in_one_line
 from lmtasks.registry.catalog import load_catalog
+from lmtasks.runs.result import Run
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "numpy")
 ROOT = Path(__file__).parents[2]
@@ -181,11 +184,31 @@ def test_a_run_tells_its_figures_on_stdout_and_its_plan_on_stderr(
     assert figures["loss"].startswith(f"{results['eval_loss']:.4f} nats per target")
     assert figures["perplexity"].startswith(f"{results['perplexity']:.2f} (masked-token perplexity")
     assert '  lmtasks predict out "' in outcome.out
-    assert "  lmtasks push out USER/NAME" in outcome.out
+    above = results["eval_loss"] - results["unigram_loss"]
+    assert f"\nverdict\n  {above:.2f} nats ABOVE the unigram baseline of {results['unigram_loss']:.2f}" in outcome.out
+    assert "\ntry next\n  the same command with --max_steps 3\n" in outcome.out
+    assert "lmtasks push" not in outcome.out, "nobody wants what guessing does better"
     assert "recipe     masked-lm" in outcome.err
     assert re.search(r"^\w+ +out$", outcome.err, re.MULTILINE), "where it goes"
     assert "Warning" not in outcome.err
     assert "recipe     masked-lm" not in outcome.out
+
+
+def test_a_run_below_the_baseline_may_be_pushed() -> None:
+    verdict = {"sentences": ["0.68 nats under the unigram baseline"], "flags": "", "publishable": True}
+    record = {"perplexity_label": "perplexity", "example": "it is", "verdict": verdict}
+    done = Run.of(CAUSAL_LM, Path("out"), record, {"eval_loss": 1.0, "eval_targets": 3})
+    assert list(run_lines(done)) == [
+        "loss           1.0000 nats per target",
+        "targets        3",
+        "\nverdict",
+        "  0.68 nats under the unigram baseline",
+        "\ntry next",
+        "  open out/report.html in a browser",
+        '  lmtasks predict out "it is"',
+        "  lmtasks evaluate out --validation_file FILE",
+        "  lmtasks push out USER/NAME",
+    ]
 
 
 def test_json_of_a_run_is_all_of_stdout(here: Path, lmtasks: Any, model_folders: dict[str, Path]) -> None:

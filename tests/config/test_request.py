@@ -14,7 +14,7 @@ from lmtasks import Recipe
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.config.elsewhere import ELSEWHERE, PEERS
-from lmtasks.config.request import Request, as_record, configure, groups_of, read_yaml
+from lmtasks.config.request import Request, as_record, configure, fingerprint, groups_of, read_yaml
 from lmtasks.config.settings import TrainingSettings
 from lmtasks.config.training_arguments import OURS, REFUSED, training_arguments, training_options
 from lmtasks.errors import InputError
@@ -32,6 +32,35 @@ def refused(**values: Any) -> InputError:
         configure(MASKED_LM, values)
     assert "\n" not in caught.value.message + caught.value.hint
     return caught.value
+
+
+# --- the card ---
+
+
+@pytest.mark.parametrize("language", ["en", "pt-BR", "zh-Hant", "code", "multilingual", ["ja", "ko", "ar"]])
+def test_languages_of_the_card(language: Any) -> None:
+    assert ask(language=language, license="cc-by-nc-4.0").output.language == (
+        language if isinstance(language, list) else [language]
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "message", "hint"),
+    [
+        ({"language": "English"}, "--language 'English' is no code of a language", "such as --language en zh pt-BR"),
+        ({"language": ["en", "EN"]}, "--language 'EN' is no code of a language", "such as --language en zh pt-BR"),
+        ({"license": "Apache 2.0"}, "--license 'Apache 2.0' is no identifier of a licence", "--license apache-2.0"),
+        ({"license": "©"}, "--license '©' is no identifier of a licence", "such as --license apache-2.0"),
+    ],
+)
+def test_what_the_hub_could_not_read_is_refused(asked: dict[str, Any], message: str, hint: str) -> None:
+    error = refused(**asked)
+    assert error.message == message
+    assert hint in error.hint
+
+
+def test_the_card_changes_no_run() -> None:
+    assert fingerprint(ask(language="en", license="mit")) == fingerprint(ask())
 
 
 # --- names ---

@@ -217,7 +217,7 @@ def place(
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "docs/adapters.md", "docs/data.md", "docs/tutorial.md", "docs/extending.md", "docs/testing.md"],
+    ["README.md", *(f"docs/{name}.md" for name in ("adapters", "data", "tutorial", "extending", "testing", "reports"))],
 )
 def test_everything_on_the_page_works(name: str, place: Path, lmtasks: Any, monkeypatch: Any) -> None:
     before = package.load_catalog()

@@ -23,6 +23,7 @@ import transformers
 from safetensors.torch import load_file
 
 from lmtasks import Blocks
+from lmtasks.artifacts.report.reading import read_reading
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.config.request import configure
@@ -57,6 +58,9 @@ DOCUMENTED = {
     "trainer_state.json",
     "README.md",
     "log.jsonl",
+    "report.html",
+    "report.json",
+    "learning_curve.svg",
     "checkpoints",
 }
 MEASURED = {"eval_loss", "perplexity", "bits_per_byte", "accuracy", "eval_targets", "unigram_loss"}
@@ -192,8 +196,19 @@ def test_trainer_state_is_the_trainers_own(fresh: tuple[Run, Path]) -> None:
 def test_the_log_has_one_object_a_line_in_the_order_of_the_steps(fresh: tuple[Run, Path]) -> None:
     lines = log_of(fresh[1] / "out")
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 4]
-    assert all(line["loss"] > 0 for line in lines[:4])
+    assert all(line["loss"] > 0 and line["train_tokens_per_second"] > 0 for line in lines[:4])
     assert lines[-1]["train_loss"] == fresh[0].metrics["train_loss"]
+
+
+def test_the_report_is_that_of_the_run(fresh: tuple[Run, Path], lmtasks: Any, tmp_path: Path) -> None:
+    result, home = fresh
+    out, reading = home / "out", read_reading(home / "out")
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert lmtasks("report", out, "--output", tmp_path / "again.html").code == 0
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == text, "it can be made again of what lies there"
+    assert result.verdict is not None and result.verdict.sentences[0] in text
+    assert reading is not None and "Most surprising first" in text
+    assert f"]({contents(out / 'run.json')['curve']})" in (out / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_folder_loads_with_transformers_alone(fresh: tuple[Run, Path]) -> None:

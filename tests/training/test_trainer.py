@@ -25,7 +25,7 @@ from lmtasks import InputError, LossTerm, Recipe, evaluate, run
 from lmtasks.api import EVALUATION_SEED, knowing
 from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
-from lmtasks.cli.report import figure_lines
+from lmtasks.cli.answers import figure_lines
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.packing import Packed
