@@ -23,7 +23,18 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from two_terms import TWO_TERMS
 
 import lmtasks.testing
-from lmtasks import Architecture, BlockOptions, Blocks, Interrupted, LossTerm, Recipe, option, target_sums
+from lmtasks import (
+    Architecture,
+    BlockOptions,
+    Blocks,
+    Interrupted,
+    LossTerm,
+    Recipe,
+    model_inputs,
+    option,
+    target_sums,
+    token_mask,
+)
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
 from lmtasks.testing import CheckFailed, check_architecture, check_recipe, checks, installed, prove
@@ -149,10 +160,9 @@ def without(*names: str) -> Callable[..., dict[str, Any]]:
 
 def half_detached(model: Any, batch: dict[str, Any]) -> Any:
     """Only the head of a llama learns."""
-    inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_smoothing")}
-    logits = model.lm_head(model.base_model(**inputs).last_hidden_state.detach())
+    logits = model.lm_head(model.base_model(**model_inputs(batch)).last_hidden_state.detach())
     labels = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=-100)
-    return lmtasks.token_sums(logits[labels != -100], labels[labels != -100])
+    return lmtasks.token_sums(logits, labels)
 
 
 def blind_to_mask(model: Any, batch: dict[str, Any]) -> Any:
@@ -167,9 +177,8 @@ def half_of_the_targets(model: Any, batch: dict[str, Any]) -> Any:
 
 
 def smoothed_value(model: Any, batch: dict[str, Any]) -> Any:
-    inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_smoothing")}
     labels, smoothing = batch["labels"], batch.get("label_smoothing", 0.0)
-    logits = model(**inputs).logits.flatten(0, 1)
+    logits = model(**model_inputs(batch)).logits.flatten(0, 1)
     total = cross_entropy(logits, labels.flatten(), reduction="sum", label_smoothing=smoothing)
     return total, (labels != -100).sum()
 
@@ -235,9 +244,8 @@ def guessed(count: Callable[..., torch.Tensor]) -> Recipe:
 
     def loss(model: torch.nn.Module, batch: dict[str, Any], options: Any) -> Any:
         terms, more = TWO_TERMS.loss(model, batch, options)
-        inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_smoothing")}
         hidden = batch["labels"] != -100
-        counted = count(model(**inputs).logits.argmax(-1)[hidden], batch["labels"][hidden])
+        counted = count(model(**model_inputs(batch)).logits.argmax(-1)[hidden], batch["labels"][hidden])
         return {**terms, "hidden": replace(terms["hidden"], count=counted.sum())}, more
 
     return replace(TWO_TERMS, loss=loss)
@@ -1048,7 +1056,7 @@ def test_fixtures_are_all_that_a_suite_gets(pytester: pytest.Pytester) -> None:
 def test_an_oracle_tells_what_is_right_of_each_term() -> None:
     def right(model: torch.nn.Module, batch: dict[str, Any]) -> dict[str, tuple[torch.Tensor, int]]:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        rows = model(**inputs).logits[two_terms.seen(batch) == 1]
+        rows = model(**inputs).logits[token_mask(batch)]
         return {"size": (sum(row.exp().sum().log() ** 2 for row in rows), len(rows))}
 
     only = ["loss-is-the-cross-entropy"]
