@@ -778,6 +778,57 @@ def test_what_cannot_run_is_told_once(architecture: Any) -> None:
     assert failure.value.failed == ("model-takes-a-block",)
     outcomes = failure.value.proofs[0].checks
     assert str(outcomes["parameters-move"]) == "skipped: not reached: model-takes-a-block failed"
+    last = str(failure.value).splitlines()[-1]
+    assert last.startswith("  not reached before this is mended: model-is-repeatable, first-loss-is-that-of-a-guess, ")
+    assert last.endswith(", texts-share-a-batch")
+
+
+def test_a_fault_is_told_once_with_all_checks_that_found_it() -> None:
+    def crashing(tokenizer: Any, options: Any, training: bool) -> Any:
+        raise KeyError("words")
+
+    broken = replace(MASKED_LM, collator=crashing, starter=None)
+    found = ["tokens-are-kept", "batches-are-repeatable", "epochs-differ"]
+    with pytest.raises(CheckFailed) as failure:
+        check_recipe(broken, only=[*found, "evaluation-is-fixed"])
+    assert failure.value.failed == tuple(found)
+    title, fault, advice, others, unreached = str(failure.value).splitlines()
+    assert title == "masked-lm: 3 of 4 checks failed"
+    assert re.fullmatch(r"  tokens-are-kept: KeyError: 'words' \(test_kit.py, line \d+\)", fault)
+    assert advice.startswith("    -> mend what raises this")
+    assert others == "    found by batches-are-repeatable, epochs-differ as well"
+    assert unreached == "  not reached before this is mended: evaluation-is-fixed"
+    assert failure.value.proofs[0].unreached == ("evaluation-is-fixed",)
+
+
+@pytest.mark.parametrize(("recipe", "kind"), [(MASKED_LM, "bert"), (CAUSAL_LM, "gpt2")])
+def test_a_loss_that_is_not_zero_where_the_model_is_right_is_found(recipe: Recipe, kind: str) -> None:
+    """Whatever an oracle says, which may have the same constant."""
+    check = "loss-has-no-floor"
+
+    def moved(by: float) -> Recipe:
+        def loss(model: torch.nn.Module, batch: dict[str, Any]) -> Any:
+            total, count, more = recipe.loss(model, batch)
+            return total + by * count, count, more
+
+        return replace(recipe, loss=loss)
+
+    assert check_recipe(recipe, model=kind, only=[check]).checks[check].state == "ok"
+    with pytest.raises(CheckFailed, match=r"certain the loss is 0\.5000 a target: no model can lower it.*\n.*skip="):
+        check_recipe(moved(0.5), model=kind, only=[check])
+    with pytest.raises(CheckFailed, match=r"certain the loss is -2\.0000 a target: no cross-entropy is below zero"):
+        check_recipe(moved(-2.0), model=kind, only=[check])
+
+
+def test_a_floor_is_looked_for_in_the_first_term_only() -> None:
+    check = "loss-has-no-floor"
+    lifted = terms_of(lambda terms, batch, options: resized(terms, sum=terms["size"].sum + 5))
+    assert check_recipe(lifted, only=[check]).checks[check].state == "ok"
+    first = terms_of(
+        lambda terms, batch, options: {**terms, "hidden": replace(terms["hidden"], sum=terms["hidden"].sum + 5)}
+    )
+    with pytest.raises(CheckFailed, match="certain the loss of the term 'hidden' is"):
+        check_recipe(more, only=[check])
 
 
 @pytest.mark.parametrize(
