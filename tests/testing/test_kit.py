@@ -824,9 +824,7 @@ def test_a_floor_is_looked_for_in_the_first_term_only() -> None:
     check = "loss-has-no-floor"
     lifted = terms_of(lambda terms, batch, options: resized(terms, sum=terms["size"].sum + 5))
     assert check_recipe(lifted, only=[check]).checks[check].state == "ok"
-    first = terms_of(
-        lambda terms, batch, options: {**terms, "hidden": replace(terms["hidden"], sum=terms["hidden"].sum + 5)}
-    )
+    more = terms_of(lambda terms, *_: {**terms, "hidden": replace(terms["hidden"], sum=terms["hidden"].sum + 5)})
     with pytest.raises(CheckFailed, match="certain the loss of the term 'hidden' is"):
         check_recipe(more, only=[check])
 
