@@ -67,7 +67,7 @@ def asked(recipe: str, architecture: str, folder: Path) -> list[object]:
         "run", recipe, "--model_type", architecture, "--train_tokenizer", 320, "--train_file", folder / "text.txt",
         "--config_overrides", ",".join(f"{name}={value}" for name, value in shape.items()),
         "--sample_by", "document", "--validation_file", folder / "held-out.txt",
-        "--block_size", 32, "--learning_rate", 1e-3, "--max_steps", 120, "--output_dir", folder / "out", "--json",
+        "--block_size", 32, "--learning_rate", 2e-3, "--max_steps", 60, "--output_dir", folder / "out", "--json",
     ]  # fmt: skip
 
 
