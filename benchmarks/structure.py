@@ -22,19 +22,23 @@ ROOMS = ("api", "config", "registry", "artifacts", "data", "models", "training",
 GROUND = ("errors", "progress", "metrics")
 """What every room may import."""
 
+FACES = ("lmtasks", "lmtasks.api")
+"""Modules that do nothing but hand on what is public, from wherever it is."""
+
 LIMITS = {
     "floors": (10, 10),
     "circles": (0, 0),
     "imports that run upwards": (0, 0),
     "modules directly in lmtasks/": (0, 5),
-    "lines of lmtasks/, without templates": (0, 24_000),
+    "lines of lmtasks/, without templates": (0, 28_000),
     "lines of the longest module": (0, 400),
     "modules of ours that the busiest imports": (0, 12),
 }
 """Least and most of each figure.
 
 The move into the rooms left 13,919 lines; what was built since, and will be, needs more. Their number is no end of its
-own, so that limit only says when to look again; the others hold whatever is built.
+own, so that limit only says when to look again; the others hold whatever is built. Looked at again on 2026-11-29, at
+24,514: what had come since 22,114 was extensions and their kit, the report, the verdict and weights in few bits.
 """
 
 
@@ -123,7 +127,7 @@ def figures(package: Path = PACKAGE) -> dict[str, int]:
         "lines of lmtasks/, without templates": sum(lines.values()),
         "lines of the longest module": max(lines.values()),
         "modules of ours that the busiest imports": max(
-            len(others) for module, others in uses.items() if module != "lmtasks"
+            len(others) for module, others in uses.items() if module not in FACES
         ),
     }
 

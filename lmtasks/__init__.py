@@ -25,16 +25,20 @@ if TYPE_CHECKING:
         TokenizerSpec,
         WordSegmenter,
         hookimpl,
+        model_inputs,
         option,
         stack,
         template_tokens,
+        token_mask,
+        token_sums,
+        unwrapped,
     )
     from lmtasks.artifacts.publish import push
     from lmtasks.errors import InputError, Interrupted, LmtasksError, PluginError, RunError
     from lmtasks.inference.predictor import predict
     from lmtasks.models.architectures import register_architectures
     from lmtasks.models.checkpoint import from_pretrained
-    from lmtasks.models.cross_entropy import token_sums
+    from lmtasks.models.layers import keep_layers
     from lmtasks.models.losses import causal_loss, masked_loss, target_sums
     from lmtasks.registry.catalog import Catalog, load_catalog
     from lmtasks.runs.merging import merge
@@ -69,9 +73,11 @@ __all__ = [
     "evaluate",
     "from_pretrained",
     "hookimpl",
+    "keep_layers",
     "load_catalog",
     "masked_loss",
     "merge",
+    "model_inputs",
     "option",
     "predict",
     "push",
@@ -81,7 +87,9 @@ __all__ = [
     "stack",
     "target_sums",
     "template_tokens",
+    "token_mask",
     "token_sums",
+    "unwrapped",
 ]
 
 _HOMES = {
@@ -90,7 +98,7 @@ _HOMES = {
     "inference.predictor": ["predict"],
     "models.architectures": ["register_architectures"],
     "models.checkpoint": ["from_pretrained"],
-    "models.cross_entropy": ["token_sums"],
+    "models.layers": ["keep_layers"],
     "models.losses": ["causal_loss", "masked_loss", "target_sums"],
     "registry.catalog": ["Catalog", "load_catalog"],
     "runs.merging": ["merge"],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lmtasks import LossTerm, hookimpl, masked_loss, option
+from lmtasks import LossTerm, hookimpl, masked_loss, model_inputs, option, token_mask, unwrapped
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
 
 
@@ -32,29 +32,23 @@ def prepare_model(model, options):
 
 def loss(model, batch):
     """The text's; the guide's; how far the judge is from one, of states; how far the states from the teacher's."""
-    inputs = {name: batch[name] for name in batch if name not in ("labels", "label_smoothing")}
-    bare = getattr(model, "module", model)
+    inputs, bare = model_inputs(batch), unwrapped(model)
     assert not bare.teacher.training, "a teacher is at rest"
     ours = model(**inputs, output_hidden_states=True).hidden_states[-1]
     theirs = bare.teacher(**inputs, output_hidden_states=True).hidden_states[-1]
     text, guide = masked_loss(model, batch), masked_loss(bare.guide, batch)
-    shown = shown_of(batch)
+    tokens = token_mask(batch)
     return {
         "text": LossTerm(text[0], text[1]),
         "guide": LossTerm(guide[0], guide[1], 0.5),
-        "judge": LossTerm((bare.judge(ours)[shown] - 1).square().sum(), shown.sum()),
-        "teacher": LossTerm((ours - theirs)[shown].square().sum(), shown.sum(), 0.1),
+        "judge": LossTerm((bare.judge(ours)[tokens] - 1).square().sum(), tokens.sum()),
+        "teacher": LossTerm((ours - theirs)[tokens].square().sum(), tokens.sum(), 0.1),
     }, text[2]
-
-
-def shown_of(batch):
-    """Which tokens are no padding."""
-    return batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
 
 
 def targets(batch):
     """Labels for text and guide, and all tokens for the others."""
-    labels, tokens = batch["labels"][batch["labels"] != -100], shown_of(batch).sum()
+    labels, tokens = batch["labels"][batch["labels"] != -100], token_mask(batch).sum()
     return {"text": labels, "guide": labels, "judge": tokens, "teacher": tokens}
 
 

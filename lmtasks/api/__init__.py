@@ -5,6 +5,7 @@ from lmtasks.api.blocks import Blocks, stack, template_tokens
 from lmtasks.api.extension import Command, Extension
 from lmtasks.api.format import Format, Reading
 from lmtasks.api.hookspecs import hookimpl
+from lmtasks.api.inputs import model_inputs, token_mask, unwrapped
 from lmtasks.api.losses import (
     SOLE,
     LossSums,
@@ -34,6 +35,7 @@ from lmtasks.api.recipe import (
     TokenizerSpec,
 )
 from lmtasks.api.references import HEAVY, resolve, source_of
+from lmtasks.api.sums import Sums, token_sums
 from lmtasks.api.version import API_VERSION
 from lmtasks.api.word_segmenter import UNICODE, WordSegmenter
 
@@ -66,6 +68,7 @@ __all__ = [
     "Reading",
     "Recipe",
     "Starter",
+    "Sums",
     "TokenizerSpec",
     "WordSegmenter",
     "convert",
@@ -74,6 +77,7 @@ __all__ = [
     "hookimpl",
     "knowing",
     "loss_terms",
+    "model_inputs",
     "option",
     "options_of",
     "require_counted",
@@ -83,6 +87,9 @@ __all__ = [
     "target_counts",
     "target_ids",
     "template_tokens",
+    "token_mask",
+    "token_sums",
+    "unwrapped",
     "weigh",
     "weighted_mean",
     "weighted_sum",

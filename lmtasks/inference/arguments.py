@@ -120,7 +120,9 @@ def completed(pipeline: Pipeline, task: str, arguments: Mapping[str, Any], seed:
 
 
 def draws(pipeline: Pipeline, arguments: Mapping[str, Any]) -> bool:
-    """Whether the pipeline draws tokens by chance."""
+    """Whether the pipeline draws tokens by chance; one of a recipe's own may say so in a method of that name."""
+    if hasattr(pipeline, "draws"):
+        return bool(pipeline.draws(**arguments))
     if not pipeline._pipeline_calls_generate:
         return False
     own = getattr(pipeline.model, "generation_config", None)

@@ -1,4 +1,4 @@
-"""Cross-entropy as a sum over targets; that of a projection to the vocabulary, a part of the vocabulary at a time.
+"""Cross-entropy of a projection to the vocabulary, a part of the vocabulary at a time.
 
 The logits of a batch are the largest tensor of a step by far. Made a few tokens at a time, they would add to
 the gradient of the weight, the second largest, with every piece. Made a few words of the vocabulary at a time,
@@ -14,10 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import log_softmax, nll_loss
-
-Sums = tuple[Tensor, Tensor, dict[str, Tensor]]
-"""Sum of the losses in nats, number of targets, and further sums by name."""
 
 PIECE = 1 << 22
 """Logits that exist at once; 16 MiB in float32."""
@@ -31,13 +27,20 @@ class ProjectedTotal(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None, label_smoothing: float
+        ctx: Any,
+        features: Tensor,
+        labels: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        label_smoothing: float,
+        scales: Tensor | None = None,
     ) -> Tensor:
         """The sum in float32; only the gradient is smoothed, see :func:`lmtasks.token_sums`.
 
         Args:
             features, labels: [tokens, size] and int64 [tokens], every one of them a target.
             weight, bias: of the layer, [vocabulary, size] and [vocabulary].
+            scales: what the loss of each token is multiplied by, [tokens]; 1 when not given.
         """
         device = features.device.type
         kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
@@ -49,15 +52,16 @@ class ProjectedTotal(torch.autograd.Function):
                 normaliser[tokens] = torch.logaddexp(normaliser[tokens], logits.logsumexp(1))
                 places, inside = _places(labels[tokens], words)
                 right[tokens] += torch.where(inside, logits.gather(1, places)[:, 0], 0.0)
-        ctx.save_for_backward(features, labels, weight, bias, normaliser)
+        ctx.save_for_backward(features, labels, weight, bias, normaliser, scales)
         ctx.kind, ctx.label_smoothing = kind, label_smoothing
-        return (normaliser - right).sum()
+        losses = normaliser - right
+        return (losses if scales is None else losses * scales).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of features, weight and bias, each written in place."""
-        features, labels, weight, bias, normaliser = ctx.saved_tensors
+        features, labels, weight, bias, normaliser, scales = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         of_features = torch.zeros_like(features, dtype=torch.float32) if wanted[0] else None
         of_weight = torch.empty_like(weight) if wanted[2] else None
@@ -70,7 +74,8 @@ class ProjectedTotal(torch.autograd.Function):
                 slope.scatter_add_(1, places, torch.where(inside, ctx.label_smoothing - 1.0, 0.0)[:, None])
                 if ctx.label_smoothing:
                     slope.sub_(ctx.label_smoothing / len(weight))
-                slope = slope.mul_(upstream).to(ctx.kind)
+                slope.mul_(upstream if scales is None else upstream * scales[tokens, None])
+                slope = slope.to(ctx.kind)
                 add = Tensor.add_ if tokens.start else Tensor.copy_
                 if of_features is not None:
                     of_features[tokens] += slope @ weight[words].to(ctx.kind)
@@ -79,7 +84,7 @@ class ProjectedTotal(torch.autograd.Function):
                 if of_bias is not None:
                     add(of_bias[words], slope.sum(0))
         of_features = None if of_features is None else of_features.to(features.dtype)
-        return of_features, None, of_weight, of_bias, None
+        return of_features, None, of_weight, of_bias, None, None
 
 
 def _pieces(vocabulary: int, count: int) -> Iterator[tuple[slice, slice]]:
@@ -102,32 +107,3 @@ def _places(labels: Tensor, words: slice) -> tuple[Tensor, Tensor]:
     places = labels - words.start
     inside = (places >= 0) & (places < words.stop - words.start)
     return places.clamp(0, words.stop - words.start - 1)[:, None], inside
-
-
-def token_sums(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Sums:
-    """The sums for logits [tokens, vocabulary] and labels [tokens]; -100 is no target.
-
-    Args:
-        label_smoothing: ε in [0, 1), the share of the target that all V entries of the vocabulary get
-            (Szegedy et al. 2016, section 7). Only the gradient is that of the smoothed loss,
-            (1 - ε) · -log p(label) + ε / V · Σ -log p. The sum stays the plain cross-entropy: it is
-            what gets logged, and smoothed figures could be compared with no others.
-
-    Returns:
-        sum of the losses in nats, number of targets, ``{"correct": targets guessed right}``; nothing
-        in place of the last while gradients are computed.
-    """
-    likelihoods = log_softmax(logits.float(), -1)
-    losses = nll_loss(likelihoods, labels, ignore_index=-100, reduction="none")
-    targets = labels != -100
-    if torch.is_grad_enabled():
-        total = losses.sum()
-        if label_smoothing:
-            # Not times zero: what a model says where there is no target need not be a number.
-            uniform = torch.where(targets, -likelihoods.mean(-1), 0.0)
-            smoothed = label_smoothing * (uniform - losses).sum()
-            total = total + (smoothed - smoothed.detach())
-        return total, targets.sum(), {}
-    # float64 keeps the figure independent of how the examples were batched; on the CPU, because
-    # some accelerators have no float64.
-    return losses.cpu().double().sum(), targets.sum(), {"correct": (logits.argmax(-1) == labels).sum()}

@@ -18,10 +18,10 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from lmtasks.api import Batch
+from lmtasks.api import Batch, Sums, token_sums, unwrapped
 from lmtasks.errors import first_line
 from lmtasks.models.agreement import agree
-from lmtasks.models.cross_entropy import ProjectedTotal, Sums, token_sums
+from lmtasks.models.cross_entropy import ProjectedTotal
 from lmtasks.models.forward import MODEL_FAILURES, in_mode, without_cache
 
 EVERYWHERE = "the head runs on every position"
@@ -62,7 +62,7 @@ def separate_head(model: PreTrainedModel, inputs: Batch) -> str | None:
 
 def separated(model: torch.nn.Module) -> bool:
     """Whether the model, wrapped for several processes or not, takes ``targets``."""
-    return hasattr(getattr(model, "module", model), "lmtasks_head")
+    return hasattr(unwrapped(model), "lmtasks_head")
 
 
 class _Stopped(Exception):  # noqa: N818  (it is no error)
@@ -111,7 +111,9 @@ class Head:
         self.vocabulary = logits.shape[-1]
         self._output = None
 
-    def sums(self, inputs: Batch, targets: torch.Tensor, label_smoothing: float) -> Sums:
+    def sums(
+        self, inputs: Batch, targets: torch.Tensor, label_smoothing: float, weights: torch.Tensor | None = None
+    ) -> Sums:
         """Sum of the losses, number of targets and, without gradients, number of right guesses.
 
         The arguments are those of :func:`lmtasks.target_sums`.
@@ -121,21 +123,22 @@ class Head:
         output, self._output = self._output, None
         wanted = targets != -100
         states, labels = hidden[wanted], targets[wanted]
+        weights = None if weights is None else weights[wanted]
         if torch.is_grad_enabled() and self.last is not None:
             features = self._features(self.last, states, inputs, output)
             total: torch.Tensor = ProjectedTotal.apply(  # type: ignore[no-untyped-call]
-                features, labels, self.last.weight, self.last.bias, label_smoothing
+                features, labels, self.last.weight, self.last.bias, label_smoothing, weights
             )
             return total, wanted.sum(), {}
 
-        def of_piece(states: torch.Tensor, labels: torch.Tensor) -> Sums:
-            return token_sums(self.logits(states, inputs, output), labels, label_smoothing)
+        def of_piece(states: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> Sums:
+            return token_sums(self.logits(states, inputs, output), labels, label_smoothing, weights)
 
         # On the way back the logits of a piece are made once more: no piece's logits outlive it.
         run = functools.partial(checkpoint, of_piece, use_reentrant=False) if torch.is_grad_enabled() else of_piece
         rows = max(1, PIECE // self.vocabulary)
-        starts = range(0, max(len(labels), 1), rows)
-        parts = [run(states[start : start + rows], labels[start : start + rows]) for start in starts]
+        pieces = [slice(start, start + rows) for start in range(0, max(len(labels), 1), rows)]
+        parts = [run(states[one], labels[one], None if weights is None else weights[one]) for one in pieces]
         totals, _, more = zip(*parts, strict=True)
         right = {name: torch.stack([sums[name] for sums in more]).sum() for name in more[0]}
         return torch.stack(totals).sum(), wanted.sum(), right
@@ -189,7 +192,9 @@ class Head:
     def _forward(self, *arguments: Any, **inputs: Any) -> Any:
         if "targets" not in inputs:
             return self._model_forward(*arguments, **inputs)
-        return self.sums(inputs, inputs.pop("targets"), inputs.pop("label_smoothing", 0.0))
+        asked = {"label_smoothing": 0.0, "weights": None}
+        targets, how = inputs.pop("targets"), {name: inputs.pop(name, usual) for name, usual in asked.items()}
+        return self.sums(inputs, targets, **how)
 
 
 def _in_place_of(method: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:

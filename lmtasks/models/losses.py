@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lmtasks.models.cross_entropy import Sums, token_sums
+from lmtasks.api import Sums, model_inputs, token_sums, unwrapped
 from lmtasks.models.forward import without_cache
 from lmtasks.models.lm_head import separated
 
@@ -28,22 +28,24 @@ def causal_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Sums:
     return target_sums(model, batch, torch.cat([batch["labels"][:, 1:], nothing], dim=1))
 
 
-def target_sums(model: torch.nn.Module, batch: dict[str, Any], targets: torch.Tensor) -> Sums:
+def target_sums(
+    model: torch.nn.Module, batch: dict[str, Any], targets: torch.Tensor, weights: torch.Tensor | None = None
+) -> Sums:
     """The sums of a batch, with the head of the model run only where there are targets, if it can.
 
     Args:
         batch: as for :func:`masked_loss`; its ``labels`` stay out of the model, which would make a loss of its own.
         targets: int64 [examples, length], what the logits at a position should say; -100 is no target.
+        weights: float [examples, length], what the loss at each target is multiplied by; 1 when not given.
     """
-    inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_smoothing")}
-    label_smoothing = batch.get("label_smoothing", 0.0)
+    inputs, label_smoothing = model_inputs(batch), batch.get("label_smoothing", 0.0)
     if separated(model):
-        sums: Sums = model(**inputs, targets=targets, label_smoothing=label_smoothing)
+        sums: Sums = model(**inputs, targets=targets, label_smoothing=label_smoothing, weights=weights)
         return sums
-    wanted = targets != -100
     outputs = model(**inputs, **without_cache(model))
-    total, count, more = token_sums(outputs.logits[wanted], targets[wanted], label_smoothing)
-    return total + _router_pull(model, outputs) * count, count, more
+    total, count, more = token_sums(outputs.logits, targets, label_smoothing, weights)
+    share = count if weights is None else weights[targets != -100].sum()
+    return total + _router_pull(model, outputs) * share, count, more
 
 
 def _router_pull(model: torch.nn.Module, outputs: Any) -> torch.Tensor | float:
@@ -55,7 +57,6 @@ def _router_pull(model: torch.nn.Module, outputs: Any) -> torch.Tensor | float:
     router_loss = getattr(outputs, "aux_loss", None)
     if not torch.is_grad_enabled() or not torch.is_tensor(router_loss):
         return 0.0
-    unwrapped: Any = getattr(model, "module", model)
-    config = unwrapped.config.get_text_config()
+    config = unwrapped(model).config.get_text_config()
     pull: torch.Tensor = getattr(config, "router_aux_loss_coef", 0.0) * router_loss
     return pull - pull.detach()

@@ -51,7 +51,7 @@ def check_recipe(
         the outcome of each check.
 
     Raises:
-        CheckFailed: checks failed; the message lists each, with what is wrong and what to do.
+        CheckFailed: checks failed; the message lists each fault once, what to do, and what was not reached.
         ValueError: ``skip`` or ``only`` names no check.
     """
     told = {"oracle": oracle, "unmoved": tuple(unmoved), "text": text, "predict": predict or {}, "module": module}

@@ -96,6 +96,9 @@ class Check:
         return first_line(LmtasksError(self.run.__doc__ or ""))
 
 
+UNREACHED = "not reached"
+"""How the reason of a check begins that something else has to be mended for."""
+
 CHECKS: dict[str, Check] = {}
 """Every check whose module was imported; ``lmtasks.testing.checks()`` gives all, in order."""
 
@@ -128,12 +131,22 @@ class Proof:
         """The outcomes of the checks that failed."""
         return {name: outcome for name, outcome in self.checks.items() if outcome.state == "failed"}
 
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """Names of the checks that say nothing, because what they need could not be made."""
+        return tuple(name for name, outcome in self.checks.items() if outcome.reason.startswith(UNREACHED))
+
     def lines(self) -> list[str]:
-        """The failures and what to do about each, for people."""
-        failed = self.failed
-        told = [f"{self.subject}: {len(failed)} of {len(self.checks)} checks failed"]
-        for name, outcome in failed.items():
-            told += [f"  {name}: {outcome.reason}", f"    -> {outcome.advice}"]
+        """The faults and what to do about each, for people: each once, whichever checks found it."""
+        told = [f"{self.subject}: {len(self.failed)} of {len(self.checks)} checks failed"]
+        finders: dict[str, list[str]] = {}
+        for name, outcome in self.failed.items():
+            finders.setdefault(outcome.reason, []).append(name)
+        for reason, (first, *others) in finders.items():
+            told += [f"  {first}: {reason}", f"    -> {self.checks[first].advice}"]
+            told += [f"    found by {', '.join(others)} as well"] if others else []
+        if self.unreached:
+            told.append(f"  not reached before this is mended: {', '.join(self.unreached)}")
         return told
 
     def require(self) -> Proof:
@@ -148,7 +161,7 @@ class Proof:
 
 
 class CheckFailed(AssertionError):  # noqa: N818  (the name tells what happened)
-    """Checks failed; the message lists each by name, with what is wrong and what to do.
+    """Checks failed; the message lists each fault with the checks that found it, what to do, and what was not reached.
 
     Args:
         proofs: of which at least one has a failed check.
@@ -183,7 +196,7 @@ def examine(
         if name in skip:
             outcomes[name] = Outcome("skipped", f"left out: {skip[name]}")
         elif closed:
-            outcomes[name] = Outcome("skipped", f"not reached: {closed} failed")
+            outcomes[name] = Outcome("skipped", f"{UNREACHED}: {closed} failed")
         else:
             with contextlib.redirect_stderr(io.StringIO()):
                 outcomes[name] = _outcome(check, case)
@@ -242,7 +255,7 @@ def once(make: Callable[[], Thing]) -> Callable[[], Thing]:
     @cache
     def get() -> Thing:
         if reasons:
-            raise Inapplicable(f"not reached: {first_line(reasons[0])}")
+            raise Inapplicable(f"{UNREACHED}: {first_line(reasons[0])}")
         try:
             return make()
         except Exception as error:

@@ -178,6 +178,39 @@ def _cross_entropy(case: Case, model: torch.nn.Module, batch: Batch) -> tuple[to
 
 @check(
     "recipe",
+    advice="leave out what stays when the model is right; where it belongs to the loss,"
+    " skip={'loss-has-no-floor': 'why'}",
+    of="loss",
+)
+def loss_has_no_floor(case: Case) -> None:
+    """Where the model is sure of every label, and right, the loss is zero: no number that nothing learned can lower.
+
+    Where the loss has terms, that is the first.
+    """
+    model, batch = case.model(), case.batch()
+
+    def sure(module: torch.nn.Module, inputs: Any, outputs: Any) -> None:
+        outputs.logits = _sure_logits(case, outputs.logits, batch["labels"])
+
+    with model.register_forward_hook(sure), torch.no_grad():
+        found, _ = terms(case, model, batch)
+    name, term = next(iter(found.items()))
+    mean = term.sum.item() / max(int(term.count), 1)
+    if abs(mean) > 1e-3:
+        what = "no model can lower it further" if mean > 0 else "no cross-entropy is below zero"
+        raise Fault(f"with every label known for certain the loss{of_term(name)} is {mean:.4f} a target: {what}")
+
+
+def _sure_logits(case: Case, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Logits of the same shape that give each label a probability of 1, and whose normaliser is 1."""
+    if logits.shape[:-1] != labels.shape:
+        raise Inapplicable("labels are not those of the logits' positions")
+    asked = labels.roll(-1, dims=1) if case.recipe.attention == "causal" else labels
+    return torch.full_like(logits, -100.0).scatter(2, asked.clamp(min=0)[..., None], 0.0)
+
+
+@check(
+    "recipe",
     advice="shift once: either labels are the tokens of their own places and the loss looks ahead, as"
     " lmtasks.causal_loss does, or they are shifted and the loss does not",
     of="loss",

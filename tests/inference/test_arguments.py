@@ -277,6 +277,16 @@ def test_a_filler_draws_nothing(filler: Predictor) -> None:
         filler.predict("<mask>", seed=1)
 
 
+def test_a_pipeline_of_a_recipes_own_says_itself_whether_it_draws(
+    filler: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filler.pipeline, "draws", lambda top_k=5: top_k == 3, raising=False)
+    assert len(filler.predict("<mask>", seed=1, top_k=3)) == 3
+    for given in ({}, {"top_k": 4}):
+        with pytest.raises(InputError, match="--seed 1 changes nothing"):
+            filler.predict("<mask>", seed=1, **given)
+
+
 @pytest.mark.parametrize(
     ("texts", "says"), [([("a", "b")], "text 1 is no text but tuple"), (5, "cannot be a int"), (["a", 5], "text 2")]
 )

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
-from lmtasks import causal_loss, masked_loss, run
+from lmtasks import causal_loss, masked_loss, run, target_sums
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.models import cross_entropy as projection
@@ -124,6 +124,29 @@ def test_loss_gradients_and_figures_are_those_of_the_plain_path(kind: str, label
     assert total.item() == pytest.approx(figures[0].item(), rel=1e-6)
     assert (total.dtype, targets.item()) == (torch.float64, figures[1].item())
     assert more["correct"].item() == figures[2]["correct"].item()
+
+
+@pytest.mark.parametrize("kind", ["bert", "gemma2"])
+@pytest.mark.usefixtures("piece")
+def test_weights_of_the_targets_reach_loss_and_gradients(kind: str) -> None:
+    """bert's last layer gives the logits; gemma2 does something to them after, and is left to autograd."""
+    model, batch = model_of(kind), batch_of(label_smoothing=0.1)
+    weights = 10 * torch.rand(3, 20, generator=torch.Generator().manual_seed(2))
+
+    def weighted() -> tuple[float, float, dict[str, Any]]:
+        model.zero_grad()
+        total, _, _ = target_sums(model, batch, batch["labels"], weights)
+        (total / 7).backward()
+        with torch.no_grad():
+            figure, _, _ = target_sums(model, batch, batch["labels"], weights)
+        return total.item(), figure.item(), {name: one.grad for name, one in model.named_parameters()}
+
+    plain = weighted()
+    assert separate_head(model, {"input_ids": batch["input_ids"][:1]}) is None
+    fast = weighted()
+    assert fast[:2] == (pytest.approx(plain[0], rel=1e-6), pytest.approx(plain[1], rel=1e-6))
+    assert distance(plain[2], fast[2]) < 2e-6
+    assert plain[0] != pytest.approx(target_sums(model, batch, batch["labels"])[0].item(), rel=0.1)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "gpt2"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -218,3 +219,39 @@ def test_half_precision_logits_are_smoothed_in_full() -> None:
     cross_entropy(oracle, labels, label_smoothing=0.1, reduction="sum").backward()
     # bfloat16 has eight bits; a mean of 5,000 numbers taken in them would be off by far more.
     assert torch.allclose(logits.grad.double(), oracle.grad, rtol=2**-8, atol=1e-7)
+
+
+# --- weights, and logits of whole examples ---
+
+
+def test_each_loss_is_multiplied_by_its_weight_and_the_count_stays() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 5, 7, requires_grad=True), torch.randint(0, 7, (2, 5))
+    labels[0, 1] = labels[1, 4] = -100
+    weights = torch.rand(2, 5) * 10
+    total, count, _ = token_sums(logits, labels, weights=weights)
+    places = [place for place in itertools.product(range(2), range(5)) if labels[place] != -100]
+    expected = sum(weights[place] * -logits[place].log_softmax(0)[labels[place]] for place in places)
+    assert (total.item(), int(count)) == (pytest.approx(expected.item(), rel=1e-6), 8)
+    (ours,), (theirs,) = (torch.autograd.grad(one, logits, retain_graph=True) for one in (total, expected))
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    with torch.no_grad():
+        exact, _, more = token_sums(logits, labels, weights=weights)
+    assert (exact.dtype, exact.item()) == (torch.float64, pytest.approx(expected.item(), rel=1e-6))
+    assert more["correct"] == sum(logits[place].argmax() == labels[place] for place in places)
+
+
+def test_smoothing_is_weighted_as_the_loss_is() -> None:
+    logits, labels = torch.randn(3, 4, requires_grad=True), torch.tensor([0, 3, 1])
+    weights = torch.tensor([2.0, 0.5, 3.0])
+    total, _, _ = token_sums(logits, labels, 0.1, weights)
+    expected = weights * cross_entropy(logits, labels, label_smoothing=0.1, reduction="none")
+    (ours,), (theirs,) = (torch.autograd.grad(one.sum(), logits, retain_graph=True) for one in (total, expected))
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_logits_of_whole_examples_need_not_be_picked() -> None:
+    logits, labels = torch.randn(2, 3, 5), torch.tensor([[1, -100, 4], [-100, -100, 0]])
+    logits[0, 1] = torch.nan  # is not looked at
+    picked = token_sums(logits[labels != -100], labels[labels != -100])
+    assert token_sums(logits, labels)[:2] == picked[:2]

@@ -23,7 +23,18 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from two_terms import TWO_TERMS
 
 import lmtasks.testing
-from lmtasks import Architecture, BlockOptions, Blocks, Interrupted, LossTerm, Recipe, option, target_sums
+from lmtasks import (
+    Architecture,
+    BlockOptions,
+    Blocks,
+    Interrupted,
+    LossTerm,
+    Recipe,
+    model_inputs,
+    option,
+    target_sums,
+    token_mask,
+)
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
 from lmtasks.testing import CheckFailed, check_architecture, check_recipe, checks, installed, prove
@@ -149,10 +160,9 @@ def without(*names: str) -> Callable[..., dict[str, Any]]:
 
 def half_detached(model: Any, batch: dict[str, Any]) -> Any:
     """Only the head of a llama learns."""
-    inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_smoothing")}
-    logits = model.lm_head(model.base_model(**inputs).last_hidden_state.detach())
+    logits = model.lm_head(model.base_model(**model_inputs(batch)).last_hidden_state.detach())
     labels = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=-100)
-    return lmtasks.token_sums(logits[labels != -100], labels[labels != -100])
+    return lmtasks.token_sums(logits, labels)
 
 
 def blind_to_mask(model: Any, batch: dict[str, Any]) -> Any:
@@ -167,9 +177,8 @@ def half_of_the_targets(model: Any, batch: dict[str, Any]) -> Any:
 
 
 def smoothed_value(model: Any, batch: dict[str, Any]) -> Any:
-    inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_smoothing")}
     labels, smoothing = batch["labels"], batch.get("label_smoothing", 0.0)
-    logits = model(**inputs).logits.flatten(0, 1)
+    logits = model(**model_inputs(batch)).logits.flatten(0, 1)
     total = cross_entropy(logits, labels.flatten(), reduction="sum", label_smoothing=smoothing)
     return total, (labels != -100).sum()
 
@@ -235,9 +244,8 @@ def guessed(count: Callable[..., torch.Tensor]) -> Recipe:
 
     def loss(model: torch.nn.Module, batch: dict[str, Any], options: Any) -> Any:
         terms, more = TWO_TERMS.loss(model, batch, options)
-        inputs = {name: value for name, value in batch.items() if name not in ("labels", "label_smoothing")}
         hidden = batch["labels"] != -100
-        counted = count(model(**inputs).logits.argmax(-1)[hidden], batch["labels"][hidden])
+        counted = count(model(**model_inputs(batch)).logits.argmax(-1)[hidden], batch["labels"][hidden])
         return {**terms, "hidden": replace(terms["hidden"], count=counted.sum())}, more
 
     return replace(TWO_TERMS, loss=loss)
@@ -262,6 +270,16 @@ FAULTS: dict[str, tuple[Recipe, str, str]] = {
         loss_of(lambda total, count, batch, more: (total / len(batch["labels"]), count, more)),
         "loss-is-a-sum",
         r"their batch has \d+\.\d+ \(with gradients\).*-> return the sum",
+    ),
+    "a constant for each target": (
+        loss_of(lambda total, count, batch, more: (total + 0.5 * count, count, more)),
+        "loss-has-no-floor",
+        r"certain the loss is 0\.5000 a target: no model can lower it further.*-> leave out what stays",
+    ),
+    "more off than there is": (
+        loss_of(lambda total, count, batch, more: (total - 2 * count, count, more)),
+        "loss-has-no-floor",
+        r"certain the loss is -2\.0000 a target: no cross-entropy is below zero",
     ),
     "mean in evaluation": (
         loss_of(lambda total, count, batch, more: (total if more == {} else total / count, count, more)),
@@ -770,6 +788,44 @@ def test_what_cannot_run_is_told_once(architecture: Any) -> None:
     assert failure.value.failed == ("model-takes-a-block",)
     outcomes = failure.value.proofs[0].checks
     assert str(outcomes["parameters-move"]) == "skipped: not reached: model-takes-a-block failed"
+    last = str(failure.value).splitlines()[-1]
+    assert last.startswith("  not reached before this is mended: model-is-repeatable, first-loss-is-that-of-a-guess, ")
+    assert last.endswith(", texts-share-a-batch")
+
+
+def test_a_fault_is_told_once_with_all_checks_that_found_it() -> None:
+    def crashing(tokenizer: Any, options: Any, training: bool) -> Any:
+        raise KeyError("words")
+
+    broken = replace(MASKED_LM, collator=crashing, starter=None)
+    found = ["tokens-are-kept", "batches-are-repeatable", "epochs-differ"]
+    with pytest.raises(CheckFailed) as failure:
+        check_recipe(broken, only=[*found, "evaluation-is-fixed"])
+    assert failure.value.failed == tuple(found)
+    title, fault, advice, others, unreached = str(failure.value).splitlines()
+    assert title == "masked-lm: 3 of 4 checks failed"
+    assert re.fullmatch(r"  tokens-are-kept: KeyError: 'words' \(test_kit.py, line \d+\)", fault)
+    assert advice.startswith("    -> mend what raises this")
+    assert others == "    found by batches-are-repeatable, epochs-differ as well"
+    assert unreached == "  not reached before this is mended: evaluation-is-fixed"
+    assert failure.value.proofs[0].unreached == ("evaluation-is-fixed",)
+
+
+def test_a_causal_loss_is_zero_where_each_next_token_is_known() -> None:
+    check = "loss-has-no-floor"
+    assert check_recipe(CAUSAL_LM, model="gpt2", only=[check]).checks[check].state == "ok"
+    unmoved = replace(CAUSAL_LM, loss=lambda model, batch: target_sums(model, batch, batch["labels"]))
+    with pytest.raises(CheckFailed, match="certain the loss is"):
+        check_recipe(unmoved, model="gpt2", only=[check])
+
+
+def test_a_floor_is_looked_for_in_the_first_term_only() -> None:
+    check = "loss-has-no-floor"
+    lifted = terms_of(lambda terms, batch, options: resized(terms, sum=terms["size"].sum + 5))
+    assert check_recipe(lifted, only=[check]).checks[check].state == "ok"
+    more = terms_of(lambda terms, *_: {**terms, "hidden": replace(terms["hidden"], sum=terms["hidden"].sum + 5)})
+    with pytest.raises(CheckFailed, match="certain the loss of the term 'hidden' is"):
+        check_recipe(more, only=[check])
 
 
 @pytest.mark.parametrize(
@@ -1048,7 +1104,7 @@ def test_fixtures_are_all_that_a_suite_gets(pytester: pytest.Pytester) -> None:
 def test_an_oracle_tells_what_is_right_of_each_term() -> None:
     def right(model: torch.nn.Module, batch: dict[str, Any]) -> dict[str, tuple[torch.Tensor, int]]:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        rows = model(**inputs).logits[two_terms.seen(batch) == 1]
+        rows = model(**inputs).logits[token_mask(batch)]
         return {"size": (sum(row.exp().sum().log() ** 2 for row in rows), len(rows))}
 
     only = ["loss-is-the-cross-entropy"]

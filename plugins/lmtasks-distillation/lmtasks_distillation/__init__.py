@@ -4,12 +4,11 @@ Three losses: that of the text itself, how far the predictions are from the teac
 point elsewhere than the teacher's.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 
-from lmtasks import InputError, LossTerm, from_pretrained, hookimpl, option
+import lmtasks
+from lmtasks import LossTerm, model_inputs, option, token_mask, token_sums, unwrapped
 from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
 
@@ -19,6 +18,7 @@ class Distilled:
     """Options of both recipes."""
 
     teacher: str = option("", help="folder or Hub id of the model to learn from")
+    keep_layers: int | None = option(None, help="begin with so many of the model's layers, evenly spread", ge=1)
     temperature: float = option(2.0, help="how soft the predictions are that are compared", gt=0)
     teacher_weight: float = option(5.0, help="weight of the distance from the teacher's predictions", ge=0)
     text_weight: float = option(2.0, help="weight of the loss of the text itself", ge=0)
@@ -40,52 +40,39 @@ class DistilledCausalLMOptions(Distilled, CausalLMOptions):
 def prepare_model(model, options, recipe):
     """The teacher beside the model; it stays as it is."""
     if not options.teacher:
-        raise InputError("distillation needs a teacher", "--teacher MODEL")
-    teacher = from_pretrained(recipe.model_class, options.teacher).requires_grad_(False)
-    for size in ("vocab_size", "hidden_size"):
-        ours, theirs = getattr(model.config, size), getattr(teacher.config, size)
-        if ours != theirs and (size == "vocab_size" or options.states_weight):
-            without = ", or --states_weight 0" * (size == "hidden_size")
-            raise InputError(f"{size} is {ours} here, {theirs} in '{options.teacher}'", f"make them the same{without}")
-    model.teacher = teacher
-
-
-def shown(batch):
-    """Which tokens are no padding, bool [examples, length]."""
-    return batch.get("attention_mask", batch["input_ids"].new_ones(batch["input_ids"].shape)).bool()
+        raise lmtasks.InputError("distillation needs a teacher", "--teacher MODEL")
+    if options.keep_layers:
+        lmtasks.keep_layers(model, options.keep_layers)
+    model.teacher = lmtasks.from_pretrained(recipe.model_class, options.teacher).requires_grad_(False)
+    for size in ("vocab_size", "hidden_size") if options.states_weight else ("vocab_size",):
+        ours, theirs = getattr(model.config, size), getattr(model.teacher.config, size)
+        if ours != theirs:
+            hint = "take a model with the teacher's tokenizer; with --states_weight 0 it may be of another width"
+            raise lmtasks.InputError(f"{size} is {ours} here, {theirs} in '{options.teacher}'", hint)
 
 
 def targets(batch, recipe):
     """Those of the text, and all tokens for what is compared with the teacher."""
-    tokens = shown(batch).sum()
+    tokens = token_mask(batch).sum()
     return {"text": recipe.targets(batch), "teacher": tokens, "states": tokens}
 
 
 def loss(model, batch, options, ahead):
     """The three sums, in nats, in nats times the square of the temperature, and in cosine distances."""
-    import torch
     from torch.nn.functional import cosine_similarity, kl_div
 
-    from lmtasks import token_sums
-
-    inputs = {name: batch[name] for name in batch if name not in ("labels", "label_smoothing")}
-    ours = model(**inputs, output_hidden_states=True)
-    with torch.no_grad():
-        theirs = getattr(model, "module", model).teacher(**inputs, output_hidden_states=True)
+    inputs, tokens = {**model_inputs(batch), "output_hidden_states": True}, token_mask(batch)
+    ours, theirs = model(**inputs), unwrapped(model).teacher(**inputs)
     said, asked = ours.logits[:, : ours.logits.shape[1] - ahead], batch["labels"][:, ahead:]
-    text = token_sums(said[asked != -100], asked[asked != -100], batch.get("label_smoothing", 0.0))
-    tokens = shown(batch)
-    soft = [(logits[tokens].float() / options.temperature).log_softmax(-1) for logits in (ours.logits, theirs.logits)]
+    text, count, more = token_sums(said, asked, batch.get("label_smoothing", 0.0))
+    soft = [(one.logits[tokens].float() / options.temperature).log_softmax(-1) for one in (ours, theirs)]
     apart = kl_div(*soft, reduction="sum", log_target=True) * options.temperature**2
-    states = [
-        outputs.hidden_states[-1][tokens].float() for outputs in (ours, theirs if options.states_weight else ours)
-    ]
-    terms = {
-        "text": LossTerm(text[0], text[1], options.text_weight),
+    states = [one.hidden_states[-1][tokens].float() for one in (ours, theirs if options.states_weight else ours)]
+    return {
+        "text": LossTerm(text, count, options.text_weight),
         "teacher": LossTerm(apart, tokens.sum(), options.teacher_weight),
         "states": LossTerm((1 - cosine_similarity(*states)).sum(), tokens.sum(), options.states_weight),
-    }
-    return terms, text[2]
+    }, more
 
 
 def distilled(recipe, options, ahead):
@@ -106,10 +93,7 @@ def distilled(recipe, options, ahead):
     )
 
 
-@hookimpl
+@lmtasks.hookimpl
 def lmtasks_recipes():
     """The recipes of this package."""
-    return [
-        distilled(MASKED_LM, DistilledMaskedLMOptions, ahead=0),
-        distilled(CAUSAL_LM, DistilledCausalLMOptions, ahead=1),
-    ]
+    return [distilled(MASKED_LM, DistilledMaskedLMOptions, 0), distilled(CAUSAL_LM, DistilledCausalLMOptions, 1)]

@@ -1,15 +1,12 @@
 """The three losses are those written down by hand here; another teacher makes another student."""
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from lmtasks_distillation import lmtasks_recipes
-from lmtasks_distillation.__main__ import shortened
 
 import lmtasks
 from lmtasks.testing import check_recipe
@@ -50,13 +47,8 @@ def texts(folders: Path) -> dict[str, str]:
 def student(folders: Path, out: Path, teacher: str = "teacher", **more):
     values = {"block_size": 32, "max_steps": 20, "learning_rate": 1e-2, "per_device_train_batch_size": 8, **more}
     values |= {**texts(folders), "save_strategy": "no"}
-    return lmtasks.run(
-        "distilled-masked-lm",
-        model_name_or_path=str(folders / "student"),
-        teacher=str(folders / teacher),
-        output_dir=str(out),
-        **values,
-    )
+    values = {"model_name_or_path": str(folders / "student"), "teacher": str(folders / teacher), **values}
+    return lmtasks.run("distilled-masked-lm", output_dir=str(out), **values)
 
 
 def by_hand(ahead):
@@ -152,31 +144,21 @@ def test_what_does_not_fit_is_refused(folders: Path, tmp_path: Path) -> None:
         student(folders, tmp_path / "no", "nowhere")
 
 
-@pytest.mark.parametrize(("layers", "kept"), [(6, [0, 2, 4, 7, 9, 11]), (1, [0]), (12, list(range(12)))])
-def test_a_student_begins_as_its_teachers_layers(layers, kept) -> None:
-    config = transformers.GPT2Config(n_layer=12, n_embd=8, n_head=2, vocab_size=20, n_positions=8)
-    teacher = transformers.GPT2LMHeadModel(config)
-    before = [layer.attn.c_attn.weight.clone() for layer in teacher.transformer.h]
-    small = shortened(teacher, layers)
-    assert small.config.num_hidden_layers == layers == len(small.transformer.h)
-    pairs = zip(small.transformer.h, kept, strict=True)
-    assert all(torch.equal(layer.attn.c_attn.weight, before[place]) for layer, place in pairs)
-    with pytest.raises(ValueError, match="cannot become one of 13"):
-        shortened(small, 13)
-
-
-def test_the_command_makes_a_folder_that_loads(folders: Path, tmp_path: Path) -> None:
-    def command(*words: str) -> subprocess.CompletedProcess:
-        call = [sys.executable, "-m", "lmtasks_distillation", *words]
-        return subprocess.run(call, capture_output=True, text=True, timeout=120)
-
-    made = command(str(folders / "teacher"), str(tmp_path / "made"))
-    assert made.returncode == 0 and ": 2 layers, " in made.stdout, made.stderr
-    model = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "made")
-    teacher = transformers.AutoModelForMaskedLM.from_pretrained(folders / "teacher")
-    ours, theirs = (one.roberta.encoder.layer[-1].output.dense.weight for one in (model, teacher))
-    assert torch.equal(ours, theirs)
-    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "made").mask_token
-    again, none = command(str(folders / "teacher"), str(tmp_path / "made")), command("nowhere", str(tmp_path / "no"))
-    assert again.returncode == none.returncode == 2 and "is there already" in again.stderr
-    assert "Traceback" not in none.stderr and not (tmp_path / "no").exists()
+def test_a_student_begins_as_layers_of_the_model_that_is_named(folders: Path, tmp_path: Path) -> None:
+    """Of the four layers of the teacher the first and the last stay; the run folder is a model of two."""
+    cut = {"model_name_or_path": str(folders / "teacher"), "keep_layers": 2, "learning_rate": 1e-9, "max_steps": 1}
+    done = student(folders, tmp_path / "out", "teacher", **cut)
+    model, teacher = (
+        transformers.AutoModelForMaskedLM.from_pretrained(place) for place in (tmp_path / "out", folders / "teacher")
+    )
+    layers, theirs = model.roberta.encoder.layer, teacher.roberta.encoder.layer
+    assert model.config.num_hidden_layers == len(layers) == 2
+    for place, origin in ((0, 0), (1, 3)):
+        for (name, ours), right in zip(layers[place].named_parameters(), theirs[origin].parameters(), strict=True):
+            assert torch.allclose(ours, right, atol=1e-6), name
+    assert done.metrics["eval_teacher_loss"] > 0, "the teacher has all of its layers"
+    again = lmtasks.evaluate(tmp_path / "out")
+    assert again["eval_loss"] == pytest.approx(done.metrics["eval_loss"], rel=1e-6)
+    with pytest.raises(lmtasks.InputError, match="a model of 4 layers, roberta, cannot become one of 9"):
+        student(folders, tmp_path / "no", "teacher", **{**cut, "keep_layers": 9})
+    assert not (tmp_path / "no").exists()

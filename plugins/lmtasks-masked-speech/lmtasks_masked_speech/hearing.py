@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from lmtasks import unwrapped
+
 
 class Ear:
     """Listens to a model, by hooks that stay: with gradient checkpointing a layer runs once more, backwards.
@@ -90,7 +92,7 @@ def within(lengths: torch.Tensor, longest: int) -> torch.Tensor:
 
 def ear_of(model: Any) -> Ear:
     """The ear of a model, which may be wrapped for several processes."""
-    inner = getattr(model, "module", model)
+    inner = unwrapped(model)
     if not hasattr(inner, "lmtasks_ear"):
         inner.lmtasks_ear = Ear(inner)
     ear: Ear = inner.lmtasks_ear

@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from torch.nn.functional import log_softmax, normalize, one_hot
 
+from lmtasks import unwrapped
 from lmtasks_masked_speech.hearing import ear_of, within
 
 INPUTS = ("input_values", "attention_mask", "mask_time_indices")
@@ -51,7 +52,7 @@ def loss(model: Any, batch: dict[str, Any]) -> Sums:
     lengths = batch["attention_mask"].sum(1) if "attention_mask" in batch else None
     inputs = {name: batch[name] for name in INPUTS if name in batch}
     outputs, heard = ear.listen(model, lengths, inputs)
-    quantizer = getattr(model, "module", model).quantizer
+    quantizer = unwrapped(model).quantizer
     wanted = batch["labels"] != -100
     codes = codes_of(quantizer, heard["codevectors"])
     logits = contrast(outputs, codes, wanted, batch["negatives"], ear.config.contrastive_logits_temperature)

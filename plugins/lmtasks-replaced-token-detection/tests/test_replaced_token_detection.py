@@ -140,7 +140,7 @@ def test_it_learns_to_tell_what_is_not_the_texts_own(run: lmtasks.Run) -> None:
         for word in ("brown", "dog")
     )
     assert [token["word"].strip() for token in wrong][:4] == ["the", "quick", "dog", "fox"]
-    assert wrong[2]["score"] > 0.5 > right[2]["score"]
+    assert wrong[2]["score"] > 3 * right[2]["score"], "after so few steps, no more than an inkling"
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
