@@ -15,6 +15,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 
 from lmtasks.api import Option
 from lmtasks.api.options import alternatives_of
+from lmtasks.config.world import World
 from lmtasks.errors import InputError, nearest
 
 REFUSED = {
@@ -75,7 +76,7 @@ def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) 
     Raises:
         InputError: values that do not go together.
     """
-    ours = {
+    ours: dict[str, Any] = {
         "bf16": bool(values.get("bf16")),
         "output_dir": str(output_dir / "checkpoints"),
         "disable_tqdm": True,
@@ -86,6 +87,8 @@ def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) 
         # Which checkpoints are kept is for the run to say: the Trainer goes by names, whosever folders they are of.
         "save_total_limit": None,
     }
+    if World.current().size > 1 and not torch.accelerator.is_available():
+        ours["use_cpu"] = True  # unless told so, accelerate takes each process on such a machine for the only one
     try:
         arguments = TrainingArguments(**{"logging_steps": max(1, steps // 20), **values, **ours})
     except (ValueError, TypeError, ImportError, RuntimeError, OSError, AttributeError, KeyError) as error:

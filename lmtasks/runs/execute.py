@@ -30,7 +30,7 @@ def execute(prepared: Prepared, catalog: Catalog, world: World = ALONE) -> Run:
         return _execute(prepared, catalog, world)
     folder = prepared.folder
     with reserved(folder):
-        require_as_seen(prepared.request, prepared.place, world)
+        require_as_seen(prepared.request, prepared.place)
         sweep(folder)
         if prepared.place.start.how == "again":
             clear(folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 from lmtasks.artifacts.lock import require_free
 from lmtasks.artifacts.resume import Asked, Start, is_of, start_in
 from lmtasks.artifacts.run_folder import choose_folder, is_bare, read_record
+from lmtasks.config.global_batch import GlobalBatch, global_batch
 from lmtasks.config.request import Request
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.config.world import ALONE, World
@@ -22,11 +23,13 @@ class Place:
     Args:
         asked: what the request asks for, to be compared with what is there.
         start: how it begins.
+        batch: the examples of one step, and how they are divided.
     """
 
     folder: Path
     asked: Asked
     start: Start
+    batch: GlobalBatch
 
 
 def place_of(request: Request, world: World = ALONE) -> Place:
@@ -35,33 +38,32 @@ def place_of(request: Request, world: World = ALONE) -> Place:
     Raises:
         InputError: the folder cannot be had; nothing was written.
     """
-    asked = Asked.of(request)
-    place = None
-    if world.is_main:
-        folder = _chosen(request, asked)
-        require_free(folder)
-        place = Place(folder, asked, _start(request, folder, asked, world))
     if world.size > 1:
         training_arguments(request.training, Path(), 0)  # from then on the processes can talk
-    found: Place = world.broadcast(place)
-    return found
+    return world.from_main(lambda: _place(request, world))
 
 
-def _start(request: Request, folder: Path, asked: Asked, world: World) -> Start:
+def _place(request: Request, world: World) -> Place:
+    batch = global_batch(request, world)
+    asked = Asked.of(request, batch.as_record())
+    folder = _chosen(request, asked)
+    require_free(folder)
+    return Place(folder, asked, _start(request, folder, asked), batch)
+
+
+def _start(request: Request, folder: Path, asked: Asked) -> Start:
     """How the run begins in its folder, as that is now; see :func:`lmtasks.artifacts.resume.start_in`."""
     output = request.output
-    return start_in(
-        folder, asked, overwrite=output.overwrite_output_dir, resume=output.resume_from_checkpoint, processes=world.size
-    )
+    return start_in(folder, asked, overwrite=output.overwrite_output_dir, resume=output.resume_from_checkpoint)
 
 
-def require_as_seen(request: Request, place: Place, world: World) -> None:
+def require_as_seen(request: Request, place: Place) -> None:
     """Refuse a folder that another run had since it was looked at.
 
     Raises:
         InputError: one had.
     """
-    if _start(request, place.folder, place.asked, world) != place.start:
+    if _start(request, place.folder, place.asked) != place.start:
         raise InputError(f"another run has changed '{place.folder}' meanwhile", "start the same command once more")
 
 

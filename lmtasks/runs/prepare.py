@@ -81,6 +81,7 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
     folder, start = place.folder, place.start
     if request.output.push_to_hub:
         check_can_push(request.output.hub_model_id or folder.name)
+    request = replace(request, training={**request.training, **place.batch.as_training()})
     loaded = load(request, training=True, check_data=lambda data: require_same_data(data, place))
     model = loaded.model
     request = replace(loaded.data.request, training=fitted_arguments(loaded.data, model))

@@ -21,9 +21,13 @@ def train_prepared(prepared: Prepared) -> Trained:
         RunError, Interrupted, Stopped: see :func:`lmtasks.training.trainer.train`.
     """
     request, folder, before_step = prepared.request, prepared.folder, prepared.request.recipe.before_step
-    facts = {"request": prepared.place.asked.fingerprint, "versions": versions()}
+    asked = prepared.place.asked
+    facts = {
+        "request": asked.fingerprint, "batch": dict(asked.batch), "seed": request.seed, "versions": versions()
+    }  # fmt: skip
     limit, patience = request.training.get("save_total_limit"), request.stopping.early_stopping_patience
-    callbacks: list[TrainerCallback] = [CheckpointCallback(folder, prepared.processor, facts, limit)]
+    examples = len(prepared.train_dataset)
+    callbacks: list[TrainerCallback] = [CheckpointCallback(folder, prepared.processor, facts, limit, examples)]
     if patience is not None:
         callbacks.append(EarlyStop(patience, request.stopping.early_stopping_threshold))
     return train(
