@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lmtasks.config.request import Request
-from lmtasks.config.training_arguments import training_arguments
-from lmtasks.config.world import World
 from lmtasks.errors import InputError
 
 BOUND: Mapping[str, tuple[Any, ...]] = {
@@ -56,14 +53,13 @@ class GlobalBatch:
         return {"processes": self.shares, "at once": self.per_device, "times": self.accumulation}
 
 
-def global_batch(request: Request, world: World) -> GlobalBatch:
-    """The global batch of a request, divided among the processes and devices that there are.
+def global_batch(request: Request, shares: int) -> GlobalBatch:
+    """The global batch of a request, divided among so many processes, or devices of the only one.
 
     Raises:
         InputError: it cannot be divided so, or the division would decide on the order of examples.
     """
     training, wanted = request.training, request.batch.train_batch_size
-    shares = world.size if world.size > 1 else _devices(training)
     bound = next((name for name, values in BOUND.items() if training.get(name) in values), None)
     largest = int(training["per_device_train_batch_size"])
     if wanted is None:
@@ -82,9 +78,3 @@ def global_batch(request: Request, world: World) -> GlobalBatch:
         )
     at_once = max(part for part in range(1, min(share, largest) + 1) if share % part == 0)
     return GlobalBatch(shares, at_once, share // at_once)
-
-
-def _devices(training: Mapping[str, Any]) -> int:
-    """Devices that a single process trains on: the Trainer gives a part of each batch to every GPU that it sees."""
-    used = {name: training[name] for name in ("use_cpu",) if name in training}
-    return max(1, int(training_arguments(used, Path(), 0).n_gpu))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 import typing
 from collections.abc import Mapping
@@ -77,6 +78,7 @@ def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) 
         InputError: values that do not go together.
     """
     ours: dict[str, Any] = {
+        **_parallel(values),
         "bf16": bool(values.get("bf16")),
         "output_dir": str(output_dir / "checkpoints"),
         "disable_tqdm": True,
@@ -104,6 +106,33 @@ def training_arguments(values: Mapping[str, Any], output_dir: Path, steps: int) 
     for tracker in arguments.report_to:
         _require_tracker(tracker)
     return arguments
+
+
+def devices(values: Mapping[str, Any]) -> int:
+    """Devices that a process alone trains on: the Trainer gives a part of each batch to every GPU that it sees."""
+    used = {name: values[name] for name in ("use_cpu",) if name in values}
+    return max(1, int(training_arguments(used, Path(), 0).n_gpu))
+
+
+def _is_asked(values: Mapping[str, Any], name: str) -> bool:
+    return str(values.get(name) or "false").lower() not in ("false", "0", "")
+
+
+def _parallel(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What asks for shards of the model, as transformers wants it.
+
+    Raises:
+        InputError: the package is not there, or there is but one process.
+    """
+    if _is_asked(values, "deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        raise InputError("--deepspeed: it is not installed", "pip install deepspeed, or --fsdp")
+    if not _is_asked(values, "fsdp"):
+        return {"fsdp": None} if "fsdp" in values else {}
+    if World.current().size == 1:
+        raise InputError(
+            "--fsdp divides a model among processes, and here is one", "torchrun --nproc_per_node 2 -m lmtasks run ..."
+        )
+    return {"fsdp": True} if str(values["fsdp"]).lower() in ("true", "1") else {}
 
 
 def refused(error: Exception) -> InputError:

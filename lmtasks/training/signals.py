@@ -33,6 +33,7 @@ class Signals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
+        _entered.append(self)
         self._process = os.getpid()
         if threading.current_thread() is threading.main_thread():
             asked = [number for number in NUMBERS if signal.getsignal(number) != signal.SIG_IGN]
@@ -40,6 +41,7 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        _entered.remove(self)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -70,6 +72,14 @@ class Signals:
         """Take what any process has received for received here; all of them have to be here."""
         everywhere = World.current(talking=True).gather(self.counted())
         self.hear([sum(counts) for counts in zip(*everywhere, strict=True)])
+
+
+_entered: list[Signals] = []
+
+
+def keeping() -> bool:
+    """Whether a signal would be kept now for who asks, because training is going on."""
+    return any(signals.keep for signals in _entered)
 
 
 class SignalCallback(TrainerCallback):

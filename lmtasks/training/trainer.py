@@ -31,7 +31,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from lmtasks.api import SOLE, Batch, Collate, Recipe, loss_terms, require_counted, target_counts, weigh
 from lmtasks.artifacts.checkpoints import begin, read_manifest
 from lmtasks.data.dataset import ExampleDataset
-from lmtasks.errors import Interrupted, RunError, Stopped, nearest
+from lmtasks.errors import Interrupted, RunError, Stopped, first_line, nearest
 from lmtasks.models.companions import apart, restore, save_companions
 from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, ResumeCallback, ScheduleCallback
 from lmtasks.training.cpu_memory import kept_memory
@@ -62,6 +62,18 @@ class RecipeTrainer(Trainer):
         self.means = Means()
         for callback in (ResumeCallback(), self.totals, self.signals):
             self.add_callback(callback)
+
+    def _prepare_for_training(self, *arguments: Any) -> Any:
+        """The model as it is trained, and its batches; accelerate cannot divide every model."""
+        try:
+            return super()._prepare_for_training(*arguments)
+        except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+            if not self.args.fsdp:
+                raise
+            raise RunError(
+                f"--fsdp cannot divide this {self.model.config.model_type}: {first_line(error)}",
+                "leave --fsdp out, or say with --fsdp_config which of its layers to divide it by",
+            ) from error
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device

@@ -9,13 +9,12 @@ import pytest
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.config.global_batch import GlobalBatch, global_batch
 from lmtasks.config.request import configure
-from lmtasks.config.world import World
 from lmtasks.errors import InputError
 
 
 def divided(processes: int, **values: Any) -> GlobalBatch:
     request = configure(MASKED_LM, {"model": "m", "use_cpu": True, **values})
-    return global_batch(request, World(0, processes))
+    return global_batch(request, processes)
 
 
 @pytest.mark.parametrize(

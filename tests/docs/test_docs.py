@@ -27,7 +27,7 @@ import datasets
 import pytest
 import transformers
 from hub_server import HubServer
-from processes import free_port
+from launched import free_port
 
 import lmtasks as package
 from lmtasks import testing
@@ -157,7 +157,7 @@ class Reader:
             assert done.code == 0, f"{command}\n{done.err}"
             self.ran += 1
         elif words[0] == "torchrun":
-            # A fixed port, as in processes.py.
+            # A fixed port, as in launched.py.
             launcher = ["-m", "torch.distributed.run", "--master_port", str(free_port())]
             asked = words[words.index("lmtasks") + 1 :]
             command_line = [sys.executable, *launcher, *words[1:], *_short(asked)]

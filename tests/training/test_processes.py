@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import two_terms
-from processes import distance, free_port, in_two_processes, lines_of, two_processes
+from launched import distance, free_port, in_two_processes, lines_of, two_processes
 
 from lmtasks.runs.runner import run
 
@@ -162,7 +162,9 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(
     assert [process.returncode for process in processes] == [143, 143], told
     (checkpoint,) = (tmp_path / "out" / "checkpoints").iterdir()
     step = checkpoint.name.removeprefix("checkpoint-")
-    assert all(f"stopped by SIGTERM after step {step}, with a checkpoint" in said for said in told)
+    assert sum(said.count(f"error: stopped by SIGTERM after step {step}, with a checkpoint") for said in told) == 1
+    end = json.loads((tmp_path / "out" / "exit.json").read_text())
+    assert (end["exit_code"], end["reason"]) == (143, f"stopped by SIGTERM after step {step}, with a checkpoint")
     assert json.loads((checkpoint / "manifest.json").read_text())["processes"] == 2
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in checkpoint.iterdir()}
 

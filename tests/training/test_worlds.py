@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import distance, in_two_processes, lines_of
+from launched import distance, in_two_processes, lines_of
 
 from lmtasks.artifacts.checkpoints import newest_first, step_of
 from lmtasks.runs.runner import run
