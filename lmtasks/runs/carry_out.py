@@ -6,11 +6,11 @@ from lmtasks.artifacts.failures import machine_failures
 from lmtasks.config.request import Request
 from lmtasks.config.world import World
 from lmtasks.registry.catalog import Catalog
-from lmtasks.runs.ending import together
 from lmtasks.runs.execute import execute
 from lmtasks.runs.finished import finished
 from lmtasks.runs.interruption import Stage
-from lmtasks.runs.place import meet, place_of
+from lmtasks.runs.meeting import met
+from lmtasks.runs.place import place_of
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.prepare import prepare
 from lmtasks.runs.result import Run
@@ -18,8 +18,7 @@ from lmtasks.runs.result import Run
 
 def carry_out(request: Request, catalog: Catalog, world: World, stage: Stage) -> Run | Plan:
     """The finished run, or the plan where only that was asked for; see :func:`lmtasks.runs.runner.run`."""
-    meet(request, world)
-    with together(world) as ending:
+    with met(request, world) as ending:
         place = place_of(request, world)
         stage.folder = place.folder
         if place.start.how == "finished":

@@ -6,10 +6,10 @@ before it goes, in the store by which they found each other, and a thread in eac
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
+import secrets
 import signal
 import sys
 import threading
@@ -34,9 +34,6 @@ _LOST = re.compile(
     r"connection (closed|reset|refused)|connect\w* .*(closed|reset)|broken pipe|timed out|gloo|nccl", re.I
 )
 """What torch says where another process has gone without a word."""
-
-_runs = itertools.count()
-"""Runs of this process so far; all processes of a run have had as many."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,7 @@ def together(world: World) -> Iterator[Ending]:
         EndedElsewhere: another process came to the end first, and says why.
         RunError: another one has gone without a word.
     """
-    ending = Ending(world, _store() if world.size > 1 else None)
+    ending = Ending(world, _store(world) if world.size > 1 else None)
     if ending.store is None:
         yield ending
         return
@@ -209,18 +206,17 @@ def _rung(bell: int | None) -> int | None:
     return None
 
 
-def _store() -> Any:
+def _store(world: World) -> Any:
     """A store of this run that all of its processes reach; None where they did not find each other by an address.
 
-    A connection of its own: torch's waits for others, and nobody could look meanwhile. A launcher that starts a run
-    again may keep its store, so that each attempt needs words of its own.
+    A connection of its own: torch's waits for others, and nobody could look meanwhile. What a launcher keeps of an
+    earlier run, or of an earlier attempt at this one, has another name.
     """
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
+    name = world.broadcast(secrets.token_hex(8))
     place = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
-    attempt = [os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")]
-    prefix = "/".join(["lmtasks", *attempt, str(next(_runs))])
     if not all(place):
         return None
     store = TCPStore(str(place[0]), int(str(place[1])), is_master=False, timeout=timedelta(seconds=60))
-    return PrefixStore(prefix, store)
+    return PrefixStore(f"lmtasks/{name}", store)

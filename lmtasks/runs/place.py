@@ -11,9 +11,10 @@ from lmtasks.artifacts.resume import Asked, Start, is_of, start_in
 from lmtasks.artifacts.run_folder import choose_folder, is_bare, read_record
 from lmtasks.config.global_batch import GlobalBatch, global_batch
 from lmtasks.config.request import Request
-from lmtasks.config.training_arguments import devices, training_arguments
+from lmtasks.config.training_arguments import devices
 from lmtasks.config.world import ALONE, World
 from lmtasks.errors import InputError
+from lmtasks.runs.shared_folder import require_shared
 
 
 @dataclass(frozen=True)
@@ -32,23 +33,16 @@ class Place:
     batch: GlobalBatch
 
 
-def meet(request: Request, world: World) -> None:
-    """Let the processes of a run find each other: from then on they can talk.
-
-    Raises:
-        InputError: the training arguments are wrong.
-    """
-    if world.size > 1:
-        training_arguments(request.training, Path(), 0)
-
-
 def place_of(request: Request, world: World = ALONE) -> Place:
     """The place of a run. One process chooses for all: another would see what others have made meanwhile.
 
     Raises:
         InputError: the folder cannot be had; nothing was written.
     """
-    return world.from_main(lambda: _place(request, world))
+    place = world.from_main(lambda: _place(request, world))
+    if place.start.how != "finished" and not request.output.dry_run:
+        require_shared(place.folder, world)
+    return place
 
 
 def _place(request: Request, world: World) -> Place:
