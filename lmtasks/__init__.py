@@ -6,6 +6,7 @@ To do: :func:`run`, :func:`evaluate`, :func:`predict`, :func:`merge`, :func:`pus
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
     from lmtasks.runs.merging import merge
     from lmtasks.runs.runner import Run, run
     from lmtasks.runs.standalone_evaluation import evaluate
+
+if "RANK" in os.environ:
+    # Of several processes each would say once that no parameter was unused; torch asks only when it is imported.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 __version__ = "0.1.0"
 

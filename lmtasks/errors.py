@@ -4,7 +4,8 @@
     ├── InputError    exit 2   the user can: bad flag, file, model, folder; nothing was written
     ├── RunError      exit 3   the run failed: diverged, out of memory, disk full, Hub refused
     ├── PluginError   exit 1   the code of a plugin failed; --traceback shows where
-    └── Interrupted   exit 130 or 143   stopped by a signal; the run can be resumed
+    ├── Interrupted   exit 130 or 143   stopped by a signal; the run can be resumed
+    └── EndedElsewhere   as the process of the same run that ended it, and says why
 
 Anything else that escapes is a bug of ours: it keeps its traceback and exits 1.
 """
@@ -61,6 +62,20 @@ class Interrupted(LmtasksError):  # noqa: N818  (nothing went wrong: somebody as
     def __init__(self, message: str, hint: str, signal_number: int) -> None:
         super().__init__(message, hint)
         self.exit_code = 128 + signal_number
+
+
+class EndedElsewhere(LmtasksError):  # noqa: N818  (it is nothing that went wrong here)
+    """Another process of the same run has ended it, and says why itself.
+
+    Args:
+        rank: number of that process.
+        reason: what it says.
+        exit_code: of that process, and so of all.
+    """
+
+    def __init__(self, rank: int, reason: str, exit_code: int) -> None:
+        super().__init__(f"process {rank} has ended the run: {reason}")
+        self.exit_code = exit_code
 
 
 class Stopped(KeyboardInterrupt):

@@ -17,9 +17,14 @@ _speaking = True
 
 
 def speak(wanted: bool) -> None:
-    """Let this process say how far it is, or leave that to another one of the same run."""
+    """Let this process say how far it is, or leave that to another one of the same run; the libraries then, too."""
     global _speaking
     _speaking = wanted
+    if not wanted:
+        for name in ("transformers", "datasets"):
+            if library := sys.modules.get(name):
+                library.logging.set_verbosity_error()
+                library.logging.disable_progress_bar()
 
 
 def say(text: str) -> None:

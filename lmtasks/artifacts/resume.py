@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,10 @@ MAY_CHANGE = (
 """Options that may change while a run is interrupted: they say how long it is, or move no weight."""
 
 
+DIVISION = ("train_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps")
+"""Options that may change as long as the global batch that they make is the same."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """A request as the record of a run keeps it, to be compared with another one.
@@ -36,23 +40,25 @@ class Asked:
     Args:
         fingerprint: see :func:`lmtasks.config.request.fingerprint`.
         options: the values that were given, by name, as JSON has them.
+        batch: the global batch; see :meth:`lmtasks.config.global_batch.GlobalBatch.as_record`.
     """
 
     recipe: str
     fingerprint: str
     options: Mapping[str, Any]
+    batch: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, request: Request) -> Asked:
-        """What a request asks for."""
+    def of(cls, request: Request, batch: Mapping[str, int]) -> Asked:
+        """What a request asks for, with the global batch that it comes to here."""
         record = json.loads(json.dumps(as_record(request), default=str))
         every = {**record["options"], **record["settings"], **record["training"], **record.get("extensions", {})}
         given = {name: value for name, value in every.items() if name in request.given}
-        return cls(request.recipe.name, fingerprint(request), given)
+        return cls(request.recipe.name, fingerprint(request), given, batch)
 
     def as_record(self) -> dict[str, Any]:
         """The part of ``run.json`` that another request is compared with."""
-        return {"request": self.fingerprint, "asked": dict(self.options)}
+        return {"request": self.fingerprint, "asked": dict(self.options), "batch": dict(self.batch)}
 
 
 @dataclass(frozen=True)
@@ -76,14 +82,13 @@ class Start:
     notes: tuple[str, ...] = ()
 
 
-def start_in(folder: Path, asked: Asked, *, overwrite: bool, resume: str | bool | None, processes: int = 1) -> Start:
+def start_in(folder: Path, asked: Asked, *, overwrite: bool, resume: str | bool | None) -> Start:
     """How a run begins in a folder, which need not exist.
 
     Args:
         overwrite: an earlier run there may be replaced.
         resume: the value of ``--resume_from_checkpoint``: True for the newest whole checkpoint, a path for that one,
             ``auto`` to begin where there is none.
-        processes: that carry it out; a checkpoint is of as many.
 
     Raises:
         InputError: a file, a folder of other things, another run, a finished one, or nothing to resume.
@@ -103,13 +108,13 @@ def start_in(folder: Path, asked: Asked, *, overwrite: bool, resume: str | bool 
     done = record.get("status") == "done"
     _require_the_same(folder, record, asked, done)
     if done and not (resume and _longer(record, asked)):
-        return _finished(folder, record, asked, resume, processes)
+        return _finished(folder, record, asked, resume)
     if not resume:
         raise InputError(
             f"output_dir '{folder}' holds this run, unfinished",
             "--resume_from_checkpoint true goes on, --overwrite_output_dir starts again",
         )
-    return _on(folder, record, asked, resume, processes)
+    return _on(folder, record, asked, resume)
 
 
 def is_of(record: Mapping[str, Any] | None, asked: Asked) -> bool:
@@ -122,9 +127,7 @@ def _longer(record: Mapping[str, Any], asked: Asked) -> bool:
     return any(asked.options.get(name) != old.get(name) for name in LENGTH)
 
 
-def _finished(
-    folder: Path, record: Mapping[str, Any], asked: Asked, resume: str | bool | None, processes: int
-) -> Start:
+def _finished(folder: Path, record: Mapping[str, Any], asked: Asked, resume: str | bool | None) -> Start:
     """A run that is done is left alone; one whose files were damaged afterwards is saved once more."""
     if resume != AUTO:
         raise InputError(
@@ -135,7 +138,7 @@ def _finished(
     wrong = spoiled(folder, record)
     if wrong is None:
         return Start("finished")
-    start = _on(folder, record, asked, True, processes)
+    start = _on(folder, record, asked, True)
     return replace(start, notes=(f"{wrong}: saved again", *start.notes))
 
 
@@ -145,34 +148,53 @@ def _require_the_same(folder: Path, record: Mapping[str, Any], asked: Asked, don
         return
     state = "a finished run" if done else "an unfinished run"
     more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
+    batch = record.get("batch") or {}
+    if differing == [_OTHER_BATCH]:
+        raise InputError(
+            f"output_dir '{folder}' holds {state} with a global batch of {in_words(batch)}, and here it would be"
+            f" {in_words(asked.batch)}",
+            f"--train_batch_size {batch['examples']} in place of --per_device_train_batch_size and"
+            " --gradient_accumulation_steps goes on, on any number of processes"
+            if "examples" in batch
+            else "divide it as it was, or replace the run with --overwrite_output_dir",
+        )
     raise InputError(
         f"output_dir '{folder}' holds {state} with other options: {'; '.join(differing[:3])}{more}",
         "choose another, or replace it with --overwrite_output_dir",
     )
 
 
+_OTHER_BATCH = "another global batch"
+
+
+def in_words(batch: Mapping[str, Any]) -> str:
+    """A global batch as a record has it."""
+    return " × ".join(f"{count} {name}" for name, count in batch.items()) or "nobody knows how many examples"
+
+
 def _differing(record: Mapping[str, Any], asked: Asked) -> list[str]:
     """What a recorded run was asked otherwise, in words, but for what may change."""
-    if record.get("request") == asked.fingerprint:
-        return []
     if record.get("recipe") != asked.recipe:
         return [f"it is of {record['recipe']}"]
     old, new = record.get("asked", {}), asked.options
     names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    told = [f"--{name} {_said(old.get(name))} there" for name in names if name not in MAY_CHANGE]
+    told = [f"--{name} {_said(old.get(name))} there" for name in names if name not in (*MAY_CHANGE, *DIVISION)]
+    # The same command, on another number of processes, may come to another one.
+    told += [_OTHER_BATCH] if record.get("batch") != asked.batch else []
     # The same options and another fingerprint: something that they name has changed, or how it is told.
-    return told or ([] if names else ["what a file of its options holds, or the version of lmtasks"])
+    unknown = record.get("request") != asked.fingerprint and not names
+    return told or (["what a file of its options holds, or the version of lmtasks"] if unknown else [])
 
 
 def _said(value: Any) -> str:
     return "not given" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _on(folder: Path, record: Mapping[str, Any], asked: Asked, resume: str | bool, processes: int) -> Start:
+def _on(folder: Path, record: Mapping[str, Any], asked: Asked, resume: str | bool) -> Start:
     """Go on from the newest checkpoint that is whole, or the wanted one."""
     passed: list[str] = []
     for checkpoint in _wanted(folder, resume):
-        reason = _unfit(checkpoint, record, asked, processes)
+        reason = _unfit(checkpoint, record, asked)
         if reason is None:
             old, steps = str(record.get("request")), step_of(checkpoint)
             earlier = [
@@ -216,15 +238,15 @@ def _wanted(folder: Path, resume: str | bool) -> Iterator[Path]:
     )
 
 
-def _unfit(checkpoint: Path, record: Mapping[str, Any], asked: Asked, processes: int) -> str | None:
+def _unfit(checkpoint: Path, record: Mapping[str, Any], asked: Asked) -> str | None:
     """Why nothing can go on from a checkpoint; None where it can."""
     if wrong := damage(checkpoint):
         return wrong
     manifest = read_manifest(checkpoint) or {}
     if not manifest.get("resumable", True):
         return "it has the weights only (--save_only_model)"
-    if manifest.get("processes", processes) != processes:
-        return f"it is of {manifest['processes']} processes, and here {'is' if processes == 1 else 'are'} {processes}"
+    if manifest.get("batch") != asked.batch:
+        return f"it is of a global batch of {in_words(manifest.get('batch') or {})}"
     mine = {asked.fingerprint, record.get("request")}
     mine |= {one["request"] for one in record.get("earlier", ()) if step_of(checkpoint) <= one["steps"]}
     return None if manifest.get("request") in mine else "it is of another run"

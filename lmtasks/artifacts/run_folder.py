@@ -23,13 +23,15 @@ LOG = "log.jsonl"
 READING, REPORT = "report.json", "report.html"
 """How the model read its held-out text, and the page about the run: both show that text, so neither is published."""
 CURVE = "learning_curve.svg"
+END = "exit.json"
+"""There where a run has ended before its time: exit code and reason, for whoever has started it from afar."""
 SAVING = ".saving"
 """Where model and tokenizer lie until both are whole."""
 
 ABOUT_THE_RUN = (RECORD, "README.md", CURVE, "all_results.json", "train_results.json", "eval_results.json")
 """Files that a run leaves for whoever gets its model."""
 
-OWN = (LOG, *ABOUT_THE_RUN, "trainer_state.json", READING, REPORT)
+OWN = (LOG, END, *ABOUT_THE_RUN, "trainer_state.json", READING, REPORT)
 """Files that a run writes beside its model, tokenizer and checkpoints."""
 
 
@@ -207,6 +209,17 @@ def read_whole(folder: str | Path) -> Iterator[None]:
         raise
     if record is not None and record_bytes(folder) != before:
         raise not_finished(folder)
+
+
+def write_end(folder: Path, code: int, reason: str, hint: str = "") -> None:
+    """Say in the folder of a run with which exit code it ends, and why; not where there is no run."""
+    if (folder / RECORD).is_file():
+        write_json(folder / END, {"exit_code": code, "reason": reason, "hint": hint})
+
+
+def forget_end(folder: Path) -> None:
+    """Take back what an earlier attempt has said of its end."""
+    (folder / END).unlink(missing_ok=True)
 
 
 def record_bytes(folder: str | Path) -> bytes:

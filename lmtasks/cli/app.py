@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +20,12 @@ from importlib import import_module
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.cli.argv import asks_help, taken_switch, taken_values, underscored
 from lmtasks.config.commands import COMMANDS
-from lmtasks.errors import LmtasksError, Stopped, in_one_line
+from lmtasks.config.world import ALONE, World
+from lmtasks.errors import EndedElsewhere, LmtasksError, Stopped, in_one_line
 from lmtasks.registry.enabled_plugins import file_of, selected
+
+ANOTHER = 10.0
+"""Seconds that the first process of a machine has to tell of an error, before another tells of its own."""
 
 USAGE = """\
 usage: lmtasks COMMAND ...
@@ -60,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             finally:
                 _flush()
     except LmtasksError as error:
+        if isinstance(error, EndedElsewhere):
+            return error.exit_code
+        _let_another_tell()
         if _traced.get():
             traceback.print_exception(error)
         print(f"error: {in_one_line(error.message)}", file=sys.stderr)
@@ -67,11 +75,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"hint: {in_one_line(error.hint)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as stop:
-        print("error: interrupted", file=sys.stderr)
+        if _speaks():
+            print("error: interrupted", file=sys.stderr)
         return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     except BrokenPipeError:
         # Whoever read our output has heard enough (lmtasks list | head -1).
         return 0
+
+
+def _speaks() -> bool:
+    """Whether this process is the first of its machine, or what happens to it need not have happened to that."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" or World.current(talking=True) != ALONE
+
+
+def _let_another_tell() -> None:
+    """Give the first process of this machine the time to tell what is wrong, and its launcher that to end this one.
+
+    For what is wrong before any two can talk, and so with all: a flag, a file. Where nobody ends it, this one tells.
+    """
+    if _speaks():
+        return
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(ANOTHER)
 
 
 def _flush() -> None:

@@ -22,6 +22,7 @@ from lmtasks.config.mix import read_mix
 from lmtasks.config.settings import (
     HOW_TO_TOKENISE,
     AdapterSettings,
+    BatchSettings,
     DataSettings,
     ModelSettings,
     OutputSettings,
@@ -44,8 +45,9 @@ CONTRADICTIONS = (
     ("model_name_or_path", "tokenizer_model"),
     ("tokenizer_name", "tokenizer_model"),
     ("load_in_8bit", "load_in_4bit"),
+    ("train_batch_size", "gradient_accumulation_steps"),
 )
-"""Options that say two things about one model."""
+"""Options that say two things about one model, or one batch."""
 
 OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name", "add_tokens"} - {"max_eval_samples", *HOW_TO_TOKENISE}
 """Settings with which an evaluation is not of the tokens that a run held out."""
@@ -55,6 +57,7 @@ SETTINGS: dict[str, Any] = {
     "model": ModelSettings,
     "adapter": AdapterSettings,
     "output": OutputSettings,
+    "batch": BatchSettings,
     "stopping": StoppingSettings,
 }
 """The settings of every recipe, by the field of a :class:`Request`."""
@@ -96,6 +99,7 @@ class Request:
     model: ModelSettings
     adapter: AdapterSettings
     output: OutputSettings
+    batch: BatchSettings
     stopping: StoppingSettings
     training: Mapping[str, Any]
     given: frozenset[str]
@@ -376,7 +380,8 @@ def _words_of(file: Any) -> str:
 
 def as_record(request: Request) -> dict[str, Any]:
     """The part of a request that ``run.json`` keeps: all that was set and matters, but for what only memory holds."""
-    settings = {**vars(request.data), **vars(request.model), **vars(request.adapter), **vars(request.stopping)}
+    groups = (request.data, request.model, request.adapter, request.batch, request.stopping)
+    settings = {name: value for group in groups for name, value in vars(group).items()}
     left_out = {name for name, option in options_of(DataSettings).items() if option.python_only} | HOW_TO_TOKENISE
     left_out |= {name for name, option in LATER.items() if settings[name] == option.default}
     extended = [one.changed(request.extensions[one.name]) for one in request.recipe.extensions if one.options]

@@ -161,6 +161,18 @@ class OutputSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """The global batch, by which a command is the same run on one process and on many."""
+
+    train_batch_size: int | None = option(
+        None,
+        help="examples per optimiser step, divided among the processes; each takes at most"
+        " --per_device_train_batch_size at once, as often as needed",
+        ge=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoppingSettings:
     """When training ends before all of its steps are done."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 import typing
 from collections.abc import Collection, Mapping
@@ -16,6 +17,7 @@ from transformers.utils import is_liger_kernel_available
 
 from lmtasks.api import Option
 from lmtasks.api.options import alternatives_of
+from lmtasks.config.world import World
 from lmtasks.errors import InputError, nearest
 
 REFUSED = {
@@ -79,7 +81,8 @@ def training_arguments(
     Raises:
         InputError: values that do not go together.
     """
-    ours = {
+    ours: dict[str, Any] = {
+        **_parallel(values),
         "bf16": bool(values.get("bf16")),
         "output_dir": str(output_dir / "checkpoints"),
         "disable_tqdm": True,
@@ -90,6 +93,8 @@ def training_arguments(
         # Which checkpoints are kept is for the run to say: the Trainer goes by names, whosever folders they are of.
         "save_total_limit": None,
     }
+    if World.current().size > 1 and not torch.accelerator.is_available():
+        ours["use_cpu"] = True  # unless told so, accelerate takes each process on such a machine for the only one
     try:
         arguments = TrainingArguments(**{"logging_steps": max(1, steps // 20), **values, **ours})
     except (ValueError, TypeError, ImportError, RuntimeError, OSError, AttributeError, KeyError) as error:
@@ -107,6 +112,33 @@ def training_arguments(
     for tracker in arguments.report_to:
         _require_tracker(tracker, trackers)
     return arguments
+
+
+def devices(values: Mapping[str, Any]) -> int:
+    """Devices that a process alone trains on: the Trainer gives a part of each batch to every GPU that it sees."""
+    used = {name: values[name] for name in ("use_cpu",) if name in values}
+    return max(1, int(training_arguments(used, Path(), 0).n_gpu))
+
+
+def _is_asked(values: Mapping[str, Any], name: str) -> bool:
+    return str(values.get(name) or "false").lower() not in ("false", "0", "")
+
+
+def _parallel(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What asks for shards of the model, as transformers wants it.
+
+    Raises:
+        InputError: the package is not there, or there is but one process.
+    """
+    if _is_asked(values, "deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        raise InputError("--deepspeed: it is not installed", "pip install deepspeed, or --fsdp")
+    if not _is_asked(values, "fsdp"):
+        return {"fsdp": None} if "fsdp" in values else {}
+    if World.current().size == 1:
+        raise InputError(
+            "--fsdp divides a model among processes, and here is one", "torchrun --nproc_per_node 2 -m lmtasks run ..."
+        )
+    return {"fsdp": True} if str(values["fsdp"]).lower() in ("true", "1") else {}
 
 
 def refused(error: Exception) -> InputError:

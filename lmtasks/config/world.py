@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from lmtasks.errors import InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,26 @@ class World:
         if self.size > 1:
             _group(required=True).broadcast_object_list(values)
         return values[0]
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """What the main process makes, in all; where it refuses to, all do.
+
+        Raises:
+            InputError: the main process raised it.
+        """
+        made: tuple[Any, InputError | None] = None, None
+        if self.is_main:
+            try:
+                made = make(), None
+            except InputError as error:
+                if self.size == 1:
+                    raise
+                made = None, error
+        value, refusal = self.broadcast(made)
+        if refusal is not None:
+            raise refusal
+        found: T = value
+        return found
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, by rank, in all."""

@@ -146,6 +146,12 @@ def pretrained(model_class: Any, name: str, **how: Any) -> tuple[PreTrainedModel
     return model, missing, unused
 
 
+def loaded_like(model: PreTrainedModel, settings: ModelSettings, model_class: Any, name: str) -> PreTrainedModel:
+    """The model of a folder in the numbers that another one is in."""
+    how = {"trust_remote_code": settings.trust_remote_code, **loading(settings), "dtype": model.dtype}
+    return pretrained(model_class, name, **how)[0]
+
+
 def from_pretrained(model_class: str, name: str, revision: str = "main") -> PreTrainedModel:
     """The model of a folder or Hub id, whole, in evaluation mode: to be asked, not to be trained.
 

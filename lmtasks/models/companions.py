@@ -112,15 +112,20 @@ def apart(model: torch.nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Whole:
-    """A model and what stands beside it, to be saved."""
+    """A model and what stands beside it, to be saved.
+
+    Args:
+        weights: of the model, where it has only a part of them itself.
+    """
 
     model: PreTrainedModel
     recipe: Recipe
+    weights: dict[str, Any] | None = None
 
     def save_pretrained(self, folder: Path) -> None:
         """Save the model into the folder, and its companions into others within."""
         with apart(self.model):
-            self.model.save_pretrained(folder)
+            self.model.save_pretrained(folder, **({} if self.weights is None else {"state_dict": self.weights}))
         save_companions(self.model, self.recipe, folder)
 
 

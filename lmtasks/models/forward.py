@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 MODEL_FAILURES = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 """Kinds of whatever a model's own code trips over when it is given something that it was not made for.
@@ -69,3 +70,10 @@ def position_tables(model: torch.nn.Module) -> list[torch.nn.Embedding]:
 def first_position(table: torch.nn.Embedding) -> int:
     """The position of a first token: RoBERTa's family counts from its padding id on."""
     return 0 if table.padding_idx is None else table.padding_idx + 1
+
+
+def moved(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """The model on a device; quantised it stays where it was loaded, which is the device that there is."""
+    with suppress(ValueError):
+        return model.to(device)
+    return model

@@ -6,7 +6,6 @@ Weights in 8 or 4 bits are bitsandbytes' work. They do not learn: an adapter on 
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -91,10 +90,3 @@ def require_can_learn(model: PreTrainedModel, settings: ModelSettings) -> None:
             f"the weights of '{settings.model_name_or_path}' are float16, in which small gradients are nothing",
             "--dtype bfloat16, or leave --dtype out for float32",
         )
-
-
-def moved(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """The model on a device; quantised it stays where it was loaded, which is the device that there is."""
-    with suppress(ValueError):
-        return model.to(device)
-    return model

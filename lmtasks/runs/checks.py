@@ -89,8 +89,14 @@ def check_first_loss(model: PreTrainedModel, recipe: Recipe, example: Batch) -> 
 
 def run_head_alone(request: Request, model: PreTrainedModel, examples: Examples, example: Batch) -> Iterator[str]:
     """Let the model run its head on targets only where that is possible; a note where it is not."""
-    if any(request.training.get(name) for name in PARTED) or not isinstance(examples, Packed):
+    if not isinstance(examples, Packed):
         return  # what is no text is projected to no vocabulary
+    parted = next((name for name in PARTED if request.training.get(name)), None)
+    if parted:
+        yield f"{EVERYWHERE}: --{parted} " + (
+            "scales gradients" if parted == "fp16" else "takes the model apart itself"
+        )
+        return
     if reason := separate_head(model, {name: value for name, value in example.items() if name != "labels"}):
         yield f"{EVERYWHERE}: {reason}"
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from lmtasks.artifacts.lock import reserved
-from lmtasks.artifacts.run_folder import clear, sweep
 from lmtasks.config.world import ALONE, World
 from lmtasks.registry.catalog import Catalog
+from lmtasks.runs.ending import Ending
 from lmtasks.runs.figures import figures_of
-from lmtasks.runs.place import require_as_seen
+from lmtasks.runs.held_folder import held
 from lmtasks.runs.prepare import Prepared
 from lmtasks.runs.publishing import publish
 from lmtasks.runs.record import new_record, write_record
 from lmtasks.runs.result import Run
 from lmtasks.runs.results import save_results
+from lmtasks.runs.saving import save_verified
 from lmtasks.runs.training import train_prepared
 
 
-def execute(prepared: Prepared, catalog: Catalog, world: World = ALONE) -> Run:
+def execute(prepared: Prepared, catalog: Catalog, world: World = ALONE, ending: Ending | None = None) -> Run:
     """Train, evaluate, save, verify and publish what was prepared, in a folder that no other run has meanwhile.
 
     Raises:
@@ -26,20 +24,8 @@ def execute(prepared: Prepared, catalog: Catalog, world: World = ALONE) -> Run:
         RunError: it failed on the way.
         Interrupted: a signal stopped it.
     """
-    if not world.is_main:
+    with held(prepared.request, prepared.place, ending or Ending(world)):
         return _execute(prepared, catalog, world)
-    folder = prepared.folder
-    with reserved(folder):
-        require_as_seen(prepared.request, prepared.place, world)
-        sweep(folder)
-        if prepared.place.start.how == "again":
-            clear(folder)
-        try:
-            return _execute(prepared, catalog, world)
-        except BaseException:
-            with suppress(OSError):
-                sweep(folder)  # half a checkpoint may be what the disk is full of
-            raise
 
 
 def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:
@@ -49,6 +35,7 @@ def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:
         write_record(folder, record)
     trained = train_prepared(prepared)
     figures = figures_of(trained.model, request, prepared.processor, prepared.data.encoded.evaluations)
+    record["files"] = save_verified(trained.model, prepared, world)
     if world.is_main:
         save_results(prepared, record, trained, figures)
     world.barrier()

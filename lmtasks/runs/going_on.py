@@ -53,6 +53,7 @@ def notes_on(request: Request, start: Start, plan: Plan, arguments: TrainingArgu
     if start.checkpoint is not None:
         yield f"goes on after step {start.steps:,} of {plan.steps:,}, from {start.checkpoint.name}"
         yield from _other_versions(start.checkpoint)
+        yield from _other_processes(start.checkpoint, arguments)
     if start.longer and start.steps < plan.steps:
         rate = rate_at(arguments, start.steps, plan.steps)
         there = "" if rate is None else f": {rate:.3g} in its next step"
@@ -72,3 +73,13 @@ def _other_versions(checkpoint: Path) -> Iterator[str]:
     other = [f"{name} {then[name]}" for name in now if then.get(name) != now[name]] if isinstance(then, dict) else []
     if other:
         yield f"the checkpoint was made with {', '.join(other)}: the same bits as in one go are not certain"
+
+
+def _other_processes(checkpoint: Path, arguments: TrainingArguments) -> Iterator[str]:
+    """A note where as many examples a step were divided among another number of processes."""
+    then, now = (read_manifest(checkpoint) or {}).get("processes", arguments.world_size), arguments.world_size
+    if then != now:
+        yield (
+            f"the checkpoint is of {then} process{'es' * (then > 1)}, and here {'is 1' if now == 1 else f'are {now}'}:"
+            " the same examples in the same steps; dropout and the like draw anew, from the seed"
+        )

@@ -21,6 +21,7 @@ from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.packing import Packed
 from lmtasks.data.text.special_tokens import special_names
 from lmtasks.models.forward import MODEL_FAILURES, in_mode, sparse, without_cache
+from lmtasks.models.shards import is_sharded
 from lmtasks.runs.load import Data
 from lmtasks.runs.marked import texts_of
 from lmtasks.training.evaluation import fixed_chance
@@ -48,10 +49,11 @@ def read_held_out(model: PreTrainedModel, data: Data) -> Reading | None:
     """The model's reading of the first evaluation set.
 
     Returns:
-        None where the examples are no text, or the loss is not the sum over targets of what the model's logits say.
+        None where the examples are no text, where the model is in shards, which only all processes together can ask,
+        or where the loss is not the sum over targets of what the model's logits say.
     """
     examples, tokenizer = data.encoded.evaluation, data.processor
-    if not isinstance(examples, Packed) or not isinstance(tokenizer, PreTrainedTokenizerBase):
+    if not isinstance(examples, Packed) or not isinstance(tokenizer, PreTrainedTokenizerBase) or is_sharded(model):
         return None
     read: list[_One] = []
     ahead: int | None = None

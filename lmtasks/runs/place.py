@@ -9,10 +9,12 @@ from pathlib import Path
 from lmtasks.artifacts.lock import require_free
 from lmtasks.artifacts.resume import Asked, Start, is_of, start_in
 from lmtasks.artifacts.run_folder import choose_folder, is_bare, read_record
+from lmtasks.config.global_batch import GlobalBatch, global_batch
 from lmtasks.config.request import Request
+from lmtasks.config.training_arguments import devices
 from lmtasks.config.world import ALONE, World
 from lmtasks.errors import InputError
-from lmtasks.training.extensions import arguments_for
+from lmtasks.runs.shared_folder import require_shared
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,13 @@ class Place:
     Args:
         asked: what the request asks for, to be compared with what is there.
         start: how it begins.
+        batch: the examples of one step, and how they are divided.
     """
 
     folder: Path
     asked: Asked
     start: Start
+    batch: GlobalBatch
 
 
 def place_of(request: Request, world: World = ALONE) -> Place:
@@ -35,33 +39,33 @@ def place_of(request: Request, world: World = ALONE) -> Place:
     Raises:
         InputError: the folder cannot be had; nothing was written.
     """
-    asked = Asked.of(request)
-    place = None
-    if world.is_main:
-        folder = _chosen(request, asked)
-        require_free(folder)
-        place = Place(folder, asked, _start(request, folder, asked, world))
-    if world.size > 1:
-        arguments_for(request, Path(), 0)  # from then on the processes can talk
-    found: Place = world.broadcast(place)
-    return found
+    place = world.from_main(lambda: _place(request, world))
+    if place.start.how != "finished" and not request.output.dry_run:
+        require_shared(place.folder, world)
+    return place
 
 
-def _start(request: Request, folder: Path, asked: Asked, world: World) -> Start:
+def _place(request: Request, world: World) -> Place:
+    batch = global_batch(request, world.size if world.size > 1 else devices(request.training))
+    asked = Asked.of(request, batch.as_record())
+    folder = _chosen(request, asked)
+    require_free(folder)
+    return Place(folder, asked, _start(request, folder, asked), batch)
+
+
+def _start(request: Request, folder: Path, asked: Asked) -> Start:
     """How the run begins in its folder, as that is now; see :func:`lmtasks.artifacts.resume.start_in`."""
     output = request.output
-    return start_in(
-        folder, asked, overwrite=output.overwrite_output_dir, resume=output.resume_from_checkpoint, processes=world.size
-    )
+    return start_in(folder, asked, overwrite=output.overwrite_output_dir, resume=output.resume_from_checkpoint)
 
 
-def require_as_seen(request: Request, place: Place, world: World) -> None:
+def require_as_seen(request: Request, place: Place) -> None:
     """Refuse a folder that another run had since it was looked at.
 
     Raises:
         InputError: one had.
     """
-    if _start(request, place.folder, place.asked, world) != place.start:
+    if _start(request, place.folder, place.asked) != place.start:
         raise InputError(f"another run has changed '{place.folder}' meanwhile", "start the same command once more")
 
 

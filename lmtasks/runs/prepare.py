@@ -83,6 +83,7 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
     folder, start = place.folder, place.start
     if request.output.push_to_hub:
         check_can_push(request.output.hub_model_id or folder.name)
+    request = replace(request, training={**request.training, **place.batch.as_training()})
     loaded = fitted(load(request, training=True, check_data=lambda data: require_same_data(data, place)))
     model, request = loaded.model, loaded.data.request
     # A checkpoint has the weights and the two moments of Adam, the run once more the weights.

@@ -1,4 +1,4 @@
-"""The results of a run, in its folder: the model, the figures, the verdict, the card, and last that it is done."""
+"""The results of a run, in its folder: the figures, the verdict, the card, and last that it is done."""
 
 from __future__ import annotations
 
@@ -16,20 +16,14 @@ from lmtasks.artifacts.verdict import verdict_of
 from lmtasks.runs.held_out import read_held_out
 from lmtasks.runs.prepare import Prepared
 from lmtasks.runs.record import write_record
-from lmtasks.runs.verify import save_verified
 from lmtasks.training.trainer import Trained
 
 
 def save_results(
     prepared: Prepared, record: dict[str, Any], trained: Trained, eval_metrics: Mapping[str, float]
 ) -> None:
-    """Save the model, and write the results, the card and, last of all, that the run is done.
-
-    Raises:
-        RunError: what was saved is not what was trained.
-    """
+    """Write the results of a model that is saved, the card and, last of all, that the run is done."""
     folder = prepared.folder
-    record["files"] = save_verified(trained.model, prepared)
     metrics = {**trained.metrics, **eval_metrics}
     for name, part in (("train", trained.metrics), ("eval", eval_metrics), ("all", metrics)):
         write_json(folder / f"{name}_results.json", part)

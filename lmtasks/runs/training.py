@@ -7,6 +7,7 @@ from functools import partial
 from transformers import TrainerCallback
 
 from lmtasks.artifacts.run_folder import LOG
+from lmtasks.progress import say
 from lmtasks.runs.prepare import Prepared
 from lmtasks.runs.versions import versions
 from lmtasks.training.checkpoints import CheckpointCallback
@@ -15,15 +16,20 @@ from lmtasks.training.trainer import Trained, train
 
 
 def train_prepared(prepared: Prepared) -> Trained:
-    """Train with checkpoints in the run folder, from the one that the run goes on from if it does.
+    """Tell the plan, and train with checkpoints in the run folder, from the one that the run goes on from if it does.
 
     Raises:
         RunError, Interrupted, Stopped: see :func:`lmtasks.training.trainer.train`.
     """
+    for line in prepared.plan.lines():
+        say(line)
     request, folder, before_step = prepared.request, prepared.folder, prepared.request.recipe.before_step
-    facts = {"request": prepared.place.asked.fingerprint, "versions": versions()}
+    asked = prepared.place.asked
+    facts = {
+        "request": asked.fingerprint, "batch": dict(asked.batch), "seed": request.seed, "versions": versions()
+    }  # fmt: skip
     limit, patience = request.training.get("save_total_limit"), request.stopping.early_stopping_patience
-    checkpoints = CheckpointCallback(folder, prepared.processor, facts, limit)
+    checkpoints = CheckpointCallback(folder, prepared.processor, facts, limit, len(prepared.train_dataset))
     callbacks: list[TrainerCallback] = [*prepared.callbacks, checkpoints]
     if patience is not None:
         callbacks.append(EarlyStop(patience, request.stopping.early_stopping_threshold))

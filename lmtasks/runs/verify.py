@@ -1,4 +1,4 @@
-"""Saving of a trained model, and the proof that the saved one is it."""
+"""The proof that a saved model is the one that was trained."""
 
 from __future__ import annotations
 
@@ -6,52 +6,31 @@ import torch
 from accelerate.utils import send_to_device
 from transformers import PreTrainedModel
 
-from lmtasks.api import resolve, weighted_sum
-from lmtasks.artifacts.run_folder import save_into
+from lmtasks.api import Batch, resolve, weighted_sum
+from lmtasks.config.world import ALONE, World
 from lmtasks.data.examples import one_example
 from lmtasks.errors import RunError
 from lmtasks.models.architectures import adapted
-from lmtasks.models.checkpoint import pretrained
-from lmtasks.models.companions import Whole, prepare, require_companions
+from lmtasks.models.checkpoint import loaded_like
+from lmtasks.models.companions import prepare, require_companions
 from lmtasks.models.document_mask import isolate
-from lmtasks.models.forward import in_mode
-from lmtasks.models.numbers import loading, moved
+from lmtasks.models.forward import in_mode, moved
+from lmtasks.models.shards import is_sharded
 from lmtasks.runs.prepare import Prepared
 from lmtasks.training.evaluation import fixed_chance
 
 
-def save_verified(model: PreTrainedModel, prepared: Prepared) -> list[str]:
-    """Save the model, what stands beside it, and its processing class into the run folder; the names of the files.
-
-    Raises:
-        RunError: what was saved is not what was trained.
-    """
-    files = save_into(prepared.folder, Whole(model, prepared.request.recipe), prepared.processor)
-    verify(model, prepared)
-    return files
-
-
-def verify(model: PreTrainedModel, prepared: Prepared) -> None:
+def verify(model: PreTrainedModel, prepared: Prepared, world: World = ALONE) -> None:
     """Load the saved model and compare one batch: what was saved must be what was trained.
 
     Raises:
         RunError: it is not.
     """
-    request = prepared.request
-    batch = one_example(request, prepared.processor, prepared.data.encoded.evaluation, "held-out")
-    how = {"trust_remote_code": request.model.trust_remote_code, **loading(request.model), "dtype": model.dtype}
-    saved, _, _ = pretrained(resolve(request.recipe.model_class), str(prepared.folder), **how)
-    saved = adapted(saved, request.recipe)
-    prepare(saved, request.recipe, request.options, request.seed)
-    require_companions(saved, request.recipe, str(prepared.folder), "let its save write what its load reads")
-    if "document_ids" in batch:
-        isolate(saved, request.recipe)
-    device = next(model.parameters()).device
-    batch, losses = send_to_device(batch, device), []
-    for one in (model, moved(saved, device)):
-        with in_mode(one), torch.no_grad(), fixed_chance():
-            losses.append(weighted_sum(request.bound.loss(one, batch)).cpu().double())
-    ours, theirs = losses
+    if not world.is_main:
+        if is_sharded(model):
+            _loss(model, prepared)
+        return
+    ours, theirs = _loss(model, prepared), _loss(_saved(model, prepared), prepared)
     # The same weights on the same device; a wrong one moves the loss of a model that knows little by very little.
     if not torch.isclose(ours, theirs, rtol=1e-5):
         raise RunError(
@@ -59,3 +38,26 @@ def verify(model: PreTrainedModel, prepared: Prepared) -> None:
             f" instead of {float(ours):.4f} on one example",
             "do not use it; the last checkpoint in checkpoints/ may be good. Please report this",
         )
+
+
+def _saved(model: PreTrainedModel, prepared: Prepared) -> PreTrainedModel:
+    """The model as it was saved, on the device of the one that was trained."""
+    request = prepared.request
+    saved = loaded_like(model, request.model, resolve(request.recipe.model_class), str(prepared.folder))
+    saved = adapted(saved, request.recipe)
+    prepare(saved, request.recipe, request.options, request.seed)
+    require_companions(saved, request.recipe, str(prepared.folder), "let its save write what its load reads")
+    if "document_ids" in _batch(prepared):
+        isolate(saved, request.recipe)
+    return moved(saved, next(model.parameters()).device)
+
+
+def _loss(model: PreTrainedModel, prepared: Prepared) -> torch.Tensor:
+    """The loss on one held-out example."""
+    batch = send_to_device(_batch(prepared), next(model.parameters()).device)
+    with in_mode(model), torch.no_grad(), fixed_chance():
+        return weighted_sum(prepared.request.bound.loss(model, batch)).cpu().double()
+
+
+def _batch(prepared: Prepared) -> Batch:
+    return one_example(prepared.request, prepared.processor, prepared.data.encoded.evaluation, "held-out")

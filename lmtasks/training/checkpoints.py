@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ class CheckpointCallback(TrainerCallback):
     Args:
         facts: what the manifest tells of the run.
         limit: how many checkpoints to keep; None for all.
+        examples: of an epoch.
     """
 
-    def __init__(self, run: Path, processor: Any, facts: Mapping[str, Any], limit: int | None) -> None:
-        self.run, self.processor, self.facts, self.limit = run, processor, facts, limit
+    def __init__(self, run: Path, processor: Any, facts: Mapping[str, Any], limit: int | None, examples: int) -> None:
+        self.run, self.processor, self.facts, self.limit, self.examples = run, processor, facts, limit, examples
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Let those go that a killed run had no time to let go; a run that only has to be saved makes no other."""
@@ -40,9 +42,15 @@ class CheckpointCallback(TrainerCallback):
             checkpoint = checkpoint_path(self.run, state.global_step)
             self.processor.save_pretrained(checkpoint)
             whole = {"step": state.global_step, "processes": world.size, "resumable": not args.save_only_model}
-            finish(checkpoint, {**whole, **self.facts})
+            finish(checkpoint, {**whole, "position": self._position(args, state), **self.facts})
             self._retain(state)
         world.barrier()
+
+    def _position(self, args: TrainingArguments, state: TrainerState) -> dict[str, int]:
+        """How far the run is in its data, in the words of no number of processes: epoch, and examples of it done."""
+        batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        epoch, steps = divmod(state.global_step, max(1, math.ceil(self.examples / batch)))
+        return {"epoch": epoch, "examples": min(steps * batch, self.examples), "of": self.examples}
 
     def _retain(self, state: TrainerState) -> None:
         if self.limit:

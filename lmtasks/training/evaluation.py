@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from lmtasks.data.text.tokenize import Places
 from lmtasks.errors import RunError
 from lmtasks.metrics import BitsPerByte
 from lmtasks.models.forward import in_mode, sparse
+from lmtasks.models.shards import is_sharded
 from lmtasks.registry.faults import blamed
 
 Figure = TypeVar("Figure", float, bool)
@@ -70,7 +70,12 @@ def evaluate_model(
     rows: list[dict[str, Any]] = []
     unigram = done = 0.0
     with in_mode(model), sparse(model), torch.no_grad(), fixed_chance():
-        for batch in _batches(model, dataset, collate, batch_size, world):
+        share, company = _share(dataset, batch_size, world), is_sharded(model)
+        rounds = max(world.gather(len(share))) if company else len(share)
+        for number, batch in enumerate(_batches(model, dataset, collate, share + [[0]] * (rounds - len(share)))):
+            if number >= len(share) or (company and not has_targets(recipe.targets(batch))):
+                recipe.loss(model, batch)  # the others need this process's part of the model
+                continue
             if has_targets(asked := recipe.targets(batch)):  # one last token has nothing to be told from
                 rows.append(_row(model, recipe, batch))
                 unigram += _surprise(frequencies, target_ids(asked))
@@ -150,21 +155,24 @@ def _row(model: torch.nn.Module, recipe: Recipe, batch: Batch) -> dict[str, Any]
     return row | {_WEIGHTS: {name: float(term.weight) for name, term in named.items()}}
 
 
-def _batches(
-    model: torch.nn.Module, dataset: ExampleDataset, collate: Collate, batch_size: int, world: World
-) -> Iterator[Batch]:
-    """This process's share of the batches, on the model's device; no example twice or left out.
+def _share(dataset: ExampleDataset, batch_size: int, world: World) -> list[list[int]]:
+    """The numbers of this process's share of the examples, by batch; no example twice or left out.
 
     What is shorter than a block has batches of its own: padding moves the figures of some models.
     """
-    device, examples = next(model.parameters()).device, dataset.examples
-    share = range(world.rank, len(dataset), world.size)
+    examples, share = dataset.examples, range(world.rank, len(dataset), world.size)
     short = bisect.bisect_left(share, examples.whole if isinstance(examples, Packed) else len(dataset))
-    batches = (BatchSampler(numbers, batch_size, drop_last=False) for numbers in (share[:short], share[short:]))
+    parts = (BatchSampler(numbers, batch_size, drop_last=False) for numbers in (share[:short], share[short:]))
+    return [batch for part in parts for batch in part]
+
+
+def _batches(
+    model: torch.nn.Module, dataset: ExampleDataset, collate: Collate, share: list[list[int]]
+) -> Iterator[Batch]:
+    """The batches on the model's device."""
+    device = next(model.parameters()).device
     # A generator of its own: a loader draws a number when it starts, and training must not notice.
-    loader: DataLoader[Any] = DataLoader(
-        dataset, batch_sampler=itertools.chain(*batches), collate_fn=collate, generator=torch.Generator()
-    )
+    loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=share, collate_fn=collate, generator=torch.Generator())
     for batch in loader:
         yield send_to_device(batch, device)
 

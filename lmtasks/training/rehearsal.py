@@ -6,7 +6,7 @@ import copy
 import tempfile
 
 import torch
-from accelerate.utils import send_to_device
+from accelerate.utils import DistributedType, send_to_device
 from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel, TrainingArguments
 
@@ -14,7 +14,9 @@ from lmtasks.api import Batch, Collate, Recipe, has_targets, weighted_sum
 from lmtasks.config.training_arguments import refused
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import InputError, PluginError, first_line
+from lmtasks.models.adapters import has_adapter
 from lmtasks.models.architectures import with_gradients
+from lmtasks.models.companions import companions
 from lmtasks.training.trainer import RecipeTrainer
 
 
@@ -48,8 +50,21 @@ def rehearse(
             trainer = RecipeTrainer(model, there, collate, dataset, dataset, recipe=recipe, eval_collate=collate)
             trainer.create_optimizer_and_scheduler(steps)
             trainer.get_train_dataloader()
+            _require_shards(trainer)
         except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
             raise refused(error) from error
+
+
+def _require_shards(trainer: RecipeTrainer) -> None:
+    """See that a model is divided among processes where that was asked for; accelerate says nothing where it is not."""
+    if trainer.args.fsdp and trainer.accelerator.distributed_type != DistributedType.FSDP:
+        raise InputError(
+            f"--fsdp does nothing here: on {trainer.args.device.type} every process would have the whole model",
+            "use GPUs, or leave --fsdp out",
+        )
+    if trainer.args.fsdp and (companions(trainer.model) or has_adapter(trainer.model)):
+        what = "an adapter" if has_adapter(trainer.model) else "what stands beside a model"
+        raise InputError(f"--fsdp does not divide {what} yet", "leave --fsdp out")
 
 
 def _require_rows(recipe: Recipe, dataset: ExampleDataset, collate: Collate) -> None:

@@ -33,6 +33,7 @@ class Signals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
+        _entered.append(self)
         self._process = os.getpid()
         if threading.current_thread() is threading.main_thread():
             asked = [number for number in NUMBERS if signal.getsignal(number) != signal.SIG_IGN]
@@ -40,6 +41,7 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        _entered.remove(self)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -56,12 +58,35 @@ class Signals:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise Stopped(number)
 
+    def counted(self) -> list[int]:
+        """How often each of :data:`NUMBERS` was received, to be summed over processes."""
+        return [int(self.received == number) for number in NUMBERS]
+
+    def hear(self, counts: list[int]) -> bool:
+        """Take what any process has received for received here, the same in all; whether there was anything."""
+        heard = [number for number, count in zip(NUMBERS, counts, strict=True) if count]
+        self.received = heard[-1] if heard else self.received
+        return bool(heard)
+
+    def agree(self) -> None:
+        """Take what any process has received for received here; all of them have to be here."""
+        everywhere = World.current(talking=True).gather(self.counted())
+        self.hear([sum(counts) for counts in zip(*everywhere, strict=True)])
+
+
+_entered: list[Signals] = []
+
+
+def keeping() -> bool:
+    """Whether a signal would be kept now for who asks, because training is going on."""
+    return any(signals.keep for signals in _entered)
+
 
 class SignalCallback(TrainerCallback):
     """After a signal, ends the step with what is due after it, saves all that a resumption needs, and stops.
 
     Where several processes train together they must stop after the same step, though signals reach each at another
-    time: they go by ``asked``, which they have summed. ``saved`` is the step of the last checkpoint.
+    time: they go by ``asked``, the counts that they have summed. ``saved`` is the step of the last checkpoint.
     """
 
     def __init__(self, signals: Signals) -> None:
@@ -94,10 +119,7 @@ class SignalCallback(TrainerCallback):
     def _is_asked(self) -> bool:
         if _alone():
             return self.signals.received is not None
-        if self.asked is None or not self.asked.item():
-            return False
-        self.signals.received = self.signals.received or signal.SIGTERM
-        return True
+        return self.asked is not None and self.signals.hear(self.asked.tolist())
 
 
 def _alone() -> bool:

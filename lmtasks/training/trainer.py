@@ -17,13 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lmtasks.api import SOLE, Batch, Collate, Recipe, loss_terms, require_counted, target_counts, weigh
-from lmtasks.artifacts.checkpoints import begin
+from lmtasks.artifacts.checkpoints import begin, read_manifest
 from lmtasks.data.dataset import ExampleDataset
-from lmtasks.errors import Interrupted, RunError, Stopped, nearest
+from lmtasks.errors import Interrupted, RunError, Stopped, first_line, nearest
 from lmtasks.models.companions import apart, restore, save_companions
 from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, ResumeCallback, ScheduleCallback
 from lmtasks.training.cpu_memory import kept_memory
@@ -54,6 +62,18 @@ class RecipeTrainer(Trainer):
         for callback in (ResumeCallback(), self.totals, self.signals):
             self.add_callback(callback)
 
+    def _prepare_for_training(self, *arguments: Any) -> Any:
+        """The model as it is trained, and its batches; accelerate cannot divide every model."""
+        try:
+            return super()._prepare_for_training(*arguments)
+        except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+            if not self.args.fsdp:
+                raise
+            raise RunError(
+                f"--fsdp cannot divide this {self.model.config.model_type}: {first_line(error)}",
+                "leave --fsdp out, or say with --fsdp_config which of its layers to divide it by",
+            ) from error
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor]:
@@ -67,11 +87,11 @@ class RecipeTrainer(Trainer):
             return [], torch.zeros((), device=device)
         batches = [self._without_repeats(batch) for batch in itertools.islice(epoch_iterator, num_batches)]
         counts = self._counts(batches)
-        asked = self.signals.signals.received is not None
-        total = self.accelerator.reduce(torch.tensor([*counts, asked], device=device), reduction="sum")
-        self.signals.asked = total[-1]
+        asked = self.signals.signals.counted()
+        total = self.accelerator.reduce(torch.tensor([*counts, *asked], device=device), reduction="sum")
+        self.signals.asked = total[len(counts) :]
         self.means.begin_step()
-        return batches, total[:-1]
+        return batches, total[: len(counts)]
 
     def _counts(self, batches: list[Batch]) -> list[int]:
         """How many targets the batches have, for each term, in the order of the first batch that there was."""
@@ -148,6 +168,15 @@ class RecipeTrainer(Trainer):
         """The weights of a checkpoint, with those of what stands beside the model."""
         plain = partial(super()._load_from_checkpoint, resume_from_checkpoint, model)
         restore(self.model, self.recipe, resume_from_checkpoint, plain)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """What each process would draw next; of another number of processes, drawn anew, alike every time."""
+        manifest = (checkpoint and read_manifest(Path(checkpoint))) or {}
+        if manifest.get("processes", self.args.world_size) == self.args.world_size:
+            super()._load_rng_state(checkpoint)
+        else:
+            # The step, too: else what was drawn at the beginning would be drawn once more.
+            set_seed((self.args.seed + self.state.global_step) % 2**32)
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
@@ -257,6 +286,7 @@ def train(
         )
         with failures_told(checkpoint), kept_memory(arguments.device):
             output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        signals.agree()
     ended = any(getattr(callback, "ended_training", False) for callback in callbacks)
     steps, planned = trainer.state.global_step, trainer.state.max_steps
     if signals.received is not None and trainer.signals.saved != steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from lmtasks.errors import InputError
 OUT = Path("out")
 REQUEST = "0123456789abcdef"
 GIVEN = {"model_name_or_path": "m", "learning_rate": 1e-4, "max_steps": 10}
-ASKED = Asked("masked-lm", REQUEST, GIVEN)
+BATCH = {"examples": 8}
+ASKED = Asked("masked-lm", REQUEST, GIVEN, BATCH)
 
 
 @pytest.fixture(autouse=True)
@@ -40,15 +42,20 @@ def checkpoint(step: int, **facts: Any) -> Path:
     begin(path)
     for name in ("model.safetensors", "optimizer.pt", "trainer_state.json"):
         (path / name).write_text(f"{name} of {step}")
-    finish(path, {"request": REQUEST, "resumable": True, "processes": 1, **facts})
+    finish(path, {"request": REQUEST, "resumable": True, "batch": BATCH, **facts})
     return path
 
 
 def start(
-    resume: str | bool | None = None, *, overwrite: bool = False, folder: Path = OUT, processes: int = 1, **asked: Any
+    resume: str | bool | None = None,
+    *,
+    overwrite: bool = False,
+    folder: Path = OUT,
+    batch: Mapping[str, int] = BATCH,
+    **asked: Any,
 ) -> Start:
-    changed = Asked("masked-lm", "fedcba9876543210", {**GIVEN, **asked}) if asked else ASKED
-    return start_in(folder, changed, overwrite=overwrite, resume=resume, processes=processes)
+    changed = Asked("masked-lm", "fedcba9876543210" if asked else REQUEST, {**GIVEN, **asked}, batch)
+    return start_in(folder, changed, overwrite=overwrite, resume=resume)
 
 
 # --- who may write ---
@@ -182,11 +189,11 @@ def test_of_a_run_that_was_made_longer_only_what_came_before_counts() -> None:
 
 def test_options_are_those_that_were_given() -> None:
     values = {"model": "m", "learning_rate": "1e-4", "train_file": "a.txt", "output_dir": "o"}
-    asked = Asked.of(configure(MASKED_LM, values))
+    asked = Asked.of(configure(MASKED_LM, values), BATCH)
     assert asked.recipe == "masked-lm"
     assert asked.options == {"model_name_or_path": "m", "learning_rate": 1e-4, "train_file": ["a.txt"]}
     same = {"model_name_or_path": "m", "learning_rate": 1e-4, "train_file": ["a.txt"], "resume_from_checkpoint": "auto"}
-    assert Asked.of(configure(MASKED_LM, same)) == asked
+    assert Asked.of(configure(MASKED_LM, same), BATCH) == asked
     assert json.loads(json.dumps(asked.as_record())) == asked.as_record()
 
 
@@ -221,7 +228,8 @@ def test_where_none_is_whole_auto_begins_again_and_says_so() -> None:
     ("facts", "said"),
     [
         ({"resumable": False}, "it has the weights only"),
-        ({"processes": 2}, "it is of 2 processes, and here is 1"),
+        ({"batch": {"examples": 4}}, "it is of a global batch of 4 examples"),
+        ({"batch": None}, "it is of a global batch of nobody knows how many examples"),
         ({"request": "another"}, "it is of another run"),
     ],
 )
@@ -233,11 +241,34 @@ def test_a_checkpoint_that_nothing_can_go_on_from_exactly_is_passed_over(facts: 
         start(str(last))
 
 
-def test_as_many_processes_go_on_as_began() -> None:
+def test_the_same_global_batch_may_be_divided_in_another_way() -> None:
     record()
     last = checkpoint(2, processes=2)
-    assert start(True, processes=2).checkpoint == last
-    assert "it is of 2 processes, and here are 4" in start("auto", processes=4).notes[0]
+    assert start(True, gradient_accumulation_steps=2, train_batch_size=8).checkpoint == last
+
+
+@pytest.mark.parametrize("resume", [None, True, "auto"])
+@pytest.mark.parametrize("status", ["running", "done"])
+def test_another_global_batch_is_refused_with_what_to_type(resume: Any, status: str) -> None:
+    """The same command on another number of processes, or another command."""
+    record(status=status)
+    checkpoint(2)
+    for asked in ({}, {"per_device_train_batch_size": 2}):
+        with pytest.raises(InputError, match="run with a global batch of 8 examples, and here it would be 4") as caught:
+            start(resume, batch={"examples": 4}, **asked)
+        assert caught.value.hint.startswith("--train_batch_size 8 in place of --per_device_train_batch_size")
+    with pytest.raises(InputError, match="with other options: --seed not given there; another global batch"):
+        start(resume, batch={"examples": 4}, seed=1)
+
+
+def test_where_the_order_goes_by_the_division_that_has_to_stay() -> None:
+    bound = {"processes": 2, "at once": 4, "times": 1}
+    record(batch=bound)
+    last = checkpoint(2, batch=bound)
+    assert start(True, batch=bound).checkpoint == last
+    with pytest.raises(InputError, match="of 2 processes × 4 at once × 1 times, and here it would be 1") as caught:
+        start(True, batch={"processes": 1, "at once": 8, "times": 1})
+    assert caught.value.hint == "divide it as it was, or replace the run with --overwrite_output_dir"
 
 
 def test_a_checkpoint_can_be_named_as_a_path_of_any_form() -> None:

@@ -27,6 +27,7 @@ import datasets
 import pytest
 import transformers
 from hub_server import HubServer
+from launched import free_port
 
 import lmtasks as package
 from lmtasks import testing
@@ -38,6 +39,7 @@ from lmtasks.cli.app import COMMANDS
 from lmtasks.config.request import ALWAYS
 from lmtasks.config.settings import (
     AdapterSettings,
+    BatchSettings,
     DataSettings,
     ModelSettings,
     OutputSettings,
@@ -51,7 +53,15 @@ from lmtasks.testing import check_architecture, check_recipe, checks, fixtures
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
-SETTINGS = (DataSettings, ModelSettings, AdapterSettings, OutputSettings, StoppingSettings, TrainingSettings)
+SETTINGS = (
+    DataSettings,
+    ModelSettings,
+    AdapterSettings,
+    OutputSettings,
+    BatchSettings,
+    StoppingSettings,
+    TrainingSettings,
+)
 SETUP = (
     "python -m venv .venv && . .venv/bin/activate && pip install . -c constraints.txt && lmtasks run masked-lm",
     "pip install tox && tox run -e py",
@@ -146,6 +156,14 @@ class Reader:
             done = self.lmtasks(*words[1:], *_short(words[1:]))
             assert done.code == 0, f"{command}\n{done.err}"
             self.ran += 1
+        elif words[0] == "torchrun":
+            # A fixed port, as in launched.py.
+            launcher = ["-m", "torch.distributed.run", "--master_port", str(free_port())]
+            asked = words[words.index("lmtasks") + 1 :]
+            command_line = [sys.executable, *launcher, *words[1:], *_short(asked)]
+            done = subprocess.run(command_line, cwd=self.place, capture_output=True, text=True)
+            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+            self.ran += 1
         elif words[0] == "printf":
             subprocess.run(["bash", "-c", command], cwd=self.place, check=True)
         elif command in SETUP:
@@ -217,14 +235,23 @@ def place(
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own
 @pytest.mark.parametrize(
     "name",
-    ["README.md", *(f"docs/{name}.md" for name in ("adapters", "data", "tutorial", "extending", "testing", "reports"))],
+    [
+        "README.md",
+        "docs/adapters.md",
+        "docs/data.md",
+        "docs/tutorial.md",
+        "docs/extending.md",
+        "docs/testing.md",
+        "docs/reports.md",
+        "docs/scale.md",
+    ],
 )
 def test_everything_on_the_page_works(name: str, place: Path, lmtasks: Any, monkeypatch: Any) -> None:
     before = package.load_catalog()
     reader = Reader(ROOT / name, place, lmtasks, monkeypatch)
     reader.read()
     commands = [command for block in _blocks(reader.page) if block.language == "bash" for command in _commands(block)]
-    assert reader.ran >= sum(command.split()[0] in ("lmtasks", "pytest") for command in commands) > 1
+    assert reader.ran >= sum(command.split()[0] in ("lmtasks", "torchrun", "pytest") for command in commands) > 1
     catalog = package.load_catalog()
     recipes = [recipe for known, recipe in catalog.recipes.items() if known not in before.recipes]
     architectures = [one for kind, one in catalog.architectures.items() if kind not in before.architectures]
@@ -285,6 +312,7 @@ def known_flags() -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_that_are_named_exist(page: Path, known_flags: set[str], lmtasks: Any) -> None:
     text = re.sub(r"`(?:pip|python|tox|hf) [^`\n]*`", "", page.read_text(encoding="utf-8"))
+    text = re.sub(r"torchrun .*-m lmtasks|`torchrun --\w+`|`--rdzv_backend c10d`", "lmtasks", text)
     typed = {flag.replace("-", "_") for flag in re.findall(r"(?<![\w-])--([a-z][\w-]*)", text)}
     told = {flag for command in COMMANDS for flag in re.findall(r"--(\w+)", lmtasks(command, "--help").out)}
     own = set(re.findall(r"^    (\w+): \w+ = option", text, re.MULTILINE))
@@ -316,7 +344,8 @@ def _assert_documents(rows: Mapping[str, list[str]], options: Mapping[str, Optio
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.__name__)
 def test_every_flag_has_its_row(settings: type) -> None:
-    heading = "Stopping early" if settings is StoppingSettings else settings.__name__.removesuffix("Settings")
+    headings = {StoppingSettings: "Stopping early", BatchSettings: "The global batch"}
+    heading = headings.get(settings, settings.__name__.removesuffix("Settings"))
     rows = _rows(_section(DOCS / "cli.md", heading))
     _assert_documents(rows, options_of(settings))
 

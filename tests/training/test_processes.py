@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,46 +14,12 @@ from typing import Any
 
 import pytest
 import two_terms
-from safetensors.torch import load_file
+from launched import distance, free_port, in_two_processes, lines_of, two_processes
 
 from lmtasks.runs.runner import run
 
 MODELS = {"masked-lm": "modernbert", "causal-lm": "llama"}
 """Without dropout, whose draws do depend on the process."""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def two_processes(*words: str) -> subprocess.CompletedProcess[str]:
-    """A command under torchrun."""
-    # A fixed port instead of --standalone: that one keeps keys of an earlier start (pytorch issue 167288).
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, "-m", "lmtasks", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
-
-
-def in_two_processes(*words: str) -> dict[str, Any]:
-    """What a command under torchrun has printed, which must be one JSON document."""
-    done = two_processes(*words, "--json")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("model      ") == 1, "the plan is said once"
-    return dict(json.loads(done.stdout))
-
-
-def lines_of(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()]
-
-
-def distance(one: Path, other: Path) -> float:
-    """Euclidean, over all weights."""
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (one, other))
-    assert ours.keys() == theirs.keys()
-    return math.sqrt(sum(float((ours[name] - theirs[name]).double().square().sum()) for name in ours))
 
 
 WITHOUT_LABELS = """
@@ -198,7 +162,9 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(
     assert [process.returncode for process in processes] == [143, 143], told
     (checkpoint,) = (tmp_path / "out" / "checkpoints").iterdir()
     step = checkpoint.name.removeprefix("checkpoint-")
-    assert all(f"stopped by SIGTERM after step {step}, with a checkpoint" in said for said in told)
+    assert sum(said.count(f"error: stopped by SIGTERM after step {step}, with a checkpoint") for said in told) == 1
+    end = json.loads((tmp_path / "out" / "exit.json").read_text())
+    assert (end["exit_code"], end["reason"]) == (143, f"stopped by SIGTERM after step {step}, with a checkpoint")
     assert json.loads((checkpoint / "manifest.json").read_text())["processes"] == 2
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in checkpoint.iterdir()}
 

@@ -113,6 +113,7 @@ class School:
         arguments = training_arguments({**given, **values}, folder, steps=1)
         torch.manual_seed(seed)
         model = model or self.model(kind, dropout=dropout)
+        examples = len(packed or blocks_of(8))
         done = train(
             model,
             recipe or recipe_for(kind)[0],
@@ -122,7 +123,7 @@ class School:
             (wrap(self.collate(kind)), self.collate(kind, training=False)),
             folder / "log.jsonl",
             resume,
-            [CheckpointCallback(folder, AutoTokenizer.from_pretrained(self.folders[kind]), {}, None)],
+            [CheckpointCallback(folder, AutoTokenizer.from_pretrained(self.folders[kind]), {}, None, examples)],
         )
         return Result(done, model, folder)
 
