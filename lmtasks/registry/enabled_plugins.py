@@ -35,6 +35,12 @@ def current() -> Selection:
     return _selection.get()
 
 
+def as_flags(chosen: Selection) -> list[str]:
+    """The choice as words of a command line."""
+    named = [word for name in chosen.named for word in ("--plugin", name)]
+    return [*named, "--no_plugins"] if chosen.builtins_only else named
+
+
 @contextmanager
 def selected(named: Sequence[str] = (), *, builtins_only: bool = False) -> Iterator[None]:
     """While this is open, catalogs are loaded so."""

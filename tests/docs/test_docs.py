@@ -305,7 +305,8 @@ def known_flags() -> set[str]:
     declared = [options_of(kind) for kind in (*SETTINGS, *(recipe.options for recipe in package.recipes().values()))]
     ours = [option for options in declared for option in options.values()]
     generation = set(transformers.GenerationConfig().to_dict())
-    always = {*ALWAYS, *REFUSED, *training_options(), *generation, "help", "help_all", "json", "config", "version"}
+    commands = {"help", "help_all", "json", "config", "version", "num_processes"}
+    always = {*ALWAYS, *REFUSED, *training_options(), *generation, *commands}
     return always.union(*({option.name, *option.aliases} for option in ours))
 
 
