@@ -42,6 +42,12 @@ OURS = ("output_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "resume
 """Fields whose names are settings of lmtasks."""
 
 
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+"""Fields that a newer transformers calls otherwise, and warns of; people go on typing what guides tell them."""
+
 _LIMITS = {"label_smoothing_factor": {"ge": 0, "lt": 1}, "eval_steps": {"gt": 0}}
 """Ranges of fields that TrainingArguments does not check."""
 
@@ -96,7 +102,7 @@ def training_arguments(
     if World.current().size > 1 and not torch.accelerator.is_available():
         ours["use_cpu"] = True  # unless told so, accelerate takes each process on such a machine for the only one
     try:
-        arguments = TrainingArguments(**{"logging_steps": max(1, steps // 20), **values, **ours})
+        arguments = TrainingArguments(**{"logging_steps": max(1, steps // 20), **_renamed(values), **ours})
     except (ValueError, TypeError, ImportError, RuntimeError, OSError, AttributeError, KeyError) as error:
         raise refused(error) from error
     if (mode := arguments.torch_compile_mode) and mode not in (modes := torch._inductor.list_mode_options()):
@@ -112,6 +118,12 @@ def training_arguments(
     for tracker in arguments.report_to:
         _require_tracker(tracker, trackers)
     return arguments
+
+
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values under the names that this transformers has for them."""
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    return {RENAMED[name] if RENAMED.get(name) in known else name: value for name, value in values.items()}
 
 
 def devices(values: Mapping[str, Any]) -> int:
