@@ -163,7 +163,7 @@ def _rows() -> Iterator[str]:
     """A line for each command, those of extensions last."""
     from lmtasks.cli.catalog_cache import told
 
-    brought = [command for plugin in told().plugins for command in plugin["commands"]]
+    brought = [command for plugin in told().plugins for command in plugin.get("commands", ())]
     own = {command["name"]: (command["takes"], command["summary"]) for command in brought}
     for name, (takes, does) in {**COMMANDS, **own}.items():
         yield f"  lmtasks {f'{name} {takes}':<32}{does}"

@@ -21,13 +21,13 @@ def arguments_for(request: Request, folder: Path, steps: int) -> TrainingArgumen
 
     Raises:
         InputError: values that do not go together.
-        PluginError: an extension has a tracker of a name that transformers has.
+        PluginError: a tracker is asked for by a name that an extension and transformers have.
     """
-    own = _trackers(request)
-    for name in own.keys() & INTEGRATION_TO_CALLBACK.keys():
+    own, reported = _trackers(request), _reported(request)
+    for name in own.keys() & INTEGRATION_TO_CALLBACK.keys() & set(reported):
         told = f"extension '{own[name][0].name}' has a tracker '{name}', which is the name of one of transformers"
         raise PluginError(told, "--no_plugins does without; tell the authors of the extension")
-    asked = [name for name in _reported(request) if name not in own]
+    asked = [name for name in reported if name not in own]
     return training_arguments({**request.training, "report_to": asked or "none"}, folder, steps, own)
 
 

@@ -233,7 +233,7 @@ def test_what_is_no_callback_is_refused(here: str, lmtasks: Any, monkeypatch: py
 def test_a_tracker_that_transformers_has(here: str, lmtasks: Any) -> None:
     path = Path(f"{here}.py")
     path.write_text(path.read_text().replace('"notebook"', '"wandb"'))
-    done = lmtasks("run", *MODEL, "--output_dir", "out", "--plugin", here)
+    done = lmtasks("run", *MODEL, "--output_dir", "out", "--plugin", here, "--report_to", "wandb")
     assert (done.code, "has a tracker 'wandb', which is the name of one of transformers" in done.err) == (1, True)
 
 
