@@ -52,7 +52,10 @@ from lmtasks.testing import check_architecture, check_recipe, checks, fixtures
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("**/*.md")])
+LANGUAGES = ("ar", "ja", "ko", "zh")
+"""Those that the tutorial is told in, beside English."""
+
 SETTINGS = (
     DataSettings,
     ModelSettings,
@@ -244,6 +247,7 @@ def place(
         "docs/testing.md",
         "docs/reports.md",
         "docs/scale.md",
+        *(f"docs/{language}/tutorial.md" for language in LANGUAGES),
     ],
 )
 def test_everything_on_the_page_works(name: str, place: Path, lmtasks: Any, monkeypatch: Any) -> None:
@@ -281,7 +285,7 @@ def _tox_environments() -> set[str]:
     return {*re.split(r"[,\s]+", listed[1].strip()), *re.findall(r"^\[testenv:(\w+)\]", text, re.MULTILINE)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix().removeprefix("docs/"))
 def test_tox_environments_and_extras_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     environments = {name for names in re.findall(r"tox run -e ([\w,-]+)", text) for name in names.split(",")}
@@ -290,7 +294,7 @@ def test_tox_environments_and_extras_exist(page: Path) -> None:
     assert set(re.findall(r'"\.\[(\w+)\]"', text)) <= project["optional-dependencies"].keys()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix().removeprefix("docs/"))
 def test_commands_that_are_named_exist(page: Path) -> None:
     lines = [command for block in _blocks(page) if block.language == "bash" for command in _commands(block)]
     named = {command.split()[1] for command in lines if command.startswith("lmtasks ")}
@@ -310,7 +314,7 @@ def known_flags() -> set[str]:
     return always.union(*({option.name, *option.aliases} for option in ours))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix().removeprefix("docs/"))
 def test_flags_that_are_named_exist(page: Path, known_flags: set[str], lmtasks: Any) -> None:
     text = re.sub(r"`(?:pip|python|tox|hf) [^`\n]*`", "", page.read_text(encoding="utf-8"))
     text = re.sub(r"torchrun .*-m lmtasks|`torchrun --\w+`|`--rdzv_backend c10d`", "lmtasks", text)
@@ -479,6 +483,32 @@ def test_every_public_name_is_explained() -> None:
     assert [name for name in package.__all__ if not re.search(rf"\b{name}\b", text)] == []
 
 
+def _steps(page: Path) -> list[str]:
+    """The commands of a page, without the names of files and texts, which are in its language."""
+    commands = [command for block in _blocks(page) if block.language == "bash" for command in _commands(block)]
+    return [" ".join(word for word in re.sub(r'"[^"]*"', "", one).split() if word.isascii()) for one in commands]
+
+
+def test_the_tutorial_has_the_same_steps_in_every_language() -> None:
+    """But for the tokenizer, which is one that suits the language."""
+    told = []
+    for language in LANGUAGES:
+        page = DOCS / language / "tutorial.md"
+        (name,) = {block.title.removesuffix(".txt") for block in _blocks(page) if block.title}
+        steps = [step.replace(name, "NAME") for step in _steps(page)]
+        told.append([re.sub(r" --(model_type|tokenizer_model|train_tokenizer) \w+", "", step) for step in steps])
+    assert len(told[0]) == 10
+    assert told == told[:1] * len(LANGUAGES)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_tutorial_of_a_language_leads_to_those_of_the_others(language: str) -> None:
+    text = (DOCS / language / "tutorial.md").read_text(encoding="utf-8")
+    others = {f"../{other}/tutorial.md" for other in LANGUAGES if other != language} | {"../tutorial.md"}
+    assert others <= set(re.findall(r"\]\(([^)\s]+)\)", text))
+    assert f"{language}/tutorial.md" in (DOCS / "tutorial.md").read_text(encoding="utf-8")
+
+
 # --- links and hygiene ---
 
 
@@ -490,7 +520,7 @@ def _anchors(page: Path) -> set[str]:
     return {_anchor(heading) for heading in re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix().removeprefix("docs/"))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", _prose(page)):
         if re.match(r"https?://", target):
@@ -501,13 +531,13 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in _anchors(linked), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix().removeprefix("docs/"))
 def test_files_that_are_named_exist(page: Path) -> None:
     for name in re.findall(r"`((?:lmtasks|tests|plugins|docs|benchmarks)/[\w./-]+)`", page.read_text(encoding="utf-8")):
         assert (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix().removeprefix("docs/"))
 def test_no_local_path_and_no_package_registry(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"(?<![\w.])(?:/(?:home|root|work|tmp|Users|var|opt|mnt)\b|[A-Z]:\\)", text)
@@ -515,7 +545,7 @@ def test_no_local_path_and_no_package_registry(page: Path) -> None:
     assert not re.search(r"hf_[A-Za-z0-9]{8,}", text)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix().removeprefix("docs/"))
 def test_tables_are_tables(page: Path) -> None:
     rows: list[int] = []
     for line in [*io.StringIO(_prose(page)), ""]:
