@@ -58,6 +58,7 @@ def trained(folder: Path, **more) -> lmtasks.Run:
         block_size=32,
         learning_rate=3e-3,
         warmup_steps=0.1,
+        adam_beta2=0.999,
         per_device_train_batch_size=8,
         max_eval_samples=50,
         output_dir=str(folder),
