@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -66,9 +65,7 @@ NUMBERS = ("dtype", "load_in_8bit", "load_in_4bit")
 """Settings without which the figures of an evaluation would not be those of the run."""
 
 LATER = options_of(AdapterSettings) | {
-    name: option
-    for name, option in options_of(ModelSettings).items()
-    if name in NUMBERS or name == "attn_implementation"
+    name: options_of(ModelSettings)[name] for name in (*NUMBERS, "attn_implementation")
 }
 """Settings that the records of earlier versions do not have: only where somebody set them do others have them."""
 
@@ -384,11 +381,13 @@ def as_record(request: Request) -> dict[str, Any]:
     settings = {name: value for group in groups for name, value in vars(group).items()}
     left_out = {name for name, option in options_of(DataSettings).items() if option.python_only} | HOW_TO_TOKENISE
     left_out |= {name for name, option in LATER.items() if settings[name] == option.default}
-    extended = [one.changed(request.extensions[one.name]) for one in request.recipe.extensions if one.options]
+    extended: dict[str, Any] = {}
+    for one in request.recipe.extensions:
+        extended |= one.changed(request.extensions[one.name]) if one.options else {}
     return {
         "recipe": request.recipe.name,
         "options": asdict(request.options),
         "settings": {name: value for name, value in settings.items() if value is not None and name not in left_out},
         "training": dict(request.training),
-        **({"extensions": dict(ChainMap(*extended))} if any(extended) else {}),
+        **({"extensions": extended} if extended else {}),
     }

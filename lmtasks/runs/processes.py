@@ -13,6 +13,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from lmtasks.config.world import World
 from lmtasks.errors import InputError
 
 LAUNCHED = "TORCHELASTIC_RUN_ID"
@@ -34,7 +35,7 @@ def in_processes(number: int, words: Sequence[str]) -> int:
     Raises:
         InputError: this is a process of a launcher already.
     """
-    if LAUNCHED in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if LAUNCHED in os.environ or World.current().size > 1:
         raise InputError("--num_processes starts processes, and this is one of several already", "leave it out")
     # It tells of each process that ended, and how; these have said it themselves.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)

@@ -73,10 +73,7 @@ def options_are_documented(case: Case) -> None:
         if clashes := [spelling for spelling in (name, *option.aliases) if spelling in taken]:
             told = f"--{clashes[0]} is already {taken[clashes[0]]}"
             raise Fault(told, "call the option, or its alias, something else")
-        with blamed("its own default is refused: ", "change the default, or its range", InputError):
-            accepted = convert(option, option.default)
-        if accepted != option.default:
-            raise Fault(f"--{name} makes {accepted!r} of its default {option.default!r}", "write it in its own type")
+        require_own_default(option)
 
 
 def require_documented(option: Option) -> None:
@@ -90,6 +87,18 @@ def require_documented(option: Option) -> None:
             f"--{option.name} has the help {option.help!r}",
             "say in one line, without a full stop, what it does: option(default, help=...)",
         )
+
+
+def require_own_default(option: Option) -> None:
+    """See that an option accepts its default, and leaves it as it is.
+
+    Raises:
+        Fault: it does not.
+    """
+    with blamed("its own default is refused: ", "change the default, or its range", InputError):
+        accepted = convert(option, option.default)
+    if accepted != option.default:
+        raise Fault(f"--{option.name} makes {accepted!r} of its default {option.default!r}", "write it in its own type")
 
 
 def _own_options(case: Case) -> dict[str, Option]:

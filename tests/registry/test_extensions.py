@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plugin_folder import plugin_folder
 from safetensors.torch import load_file
 
 from lmtasks import Command, Extension, InputError
@@ -121,15 +121,8 @@ def here(
     tmp_path: Path, text_file: Path, model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
     """The name of the plugin's module, in a folder with a text and a model."""
-    name = f"extending_{tmp_path.name}"
-    shutil.copy(text_file, tmp_path / "text.txt")
-    shutil.copytree(model_folders["roberta"], tmp_path / "model")
-    (tmp_path / f"{name}.py").write_text(CODE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    yield name
-    sys.modules.pop(name, None)
+    with plugin_folder(tmp_path, "extending", CODE, text_file, model_folders["roberta"], monkeypatch) as name:
+        yield name
 
 
 def record(folder: str) -> dict[str, Any]:
