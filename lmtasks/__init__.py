@@ -1,7 +1,8 @@
 """lmtasks: from text to a published language model, one recipe per task.
 
 To declare: :class:`Recipe`, :class:`Architecture`, :class:`Blocks`, :func:`option`, ...
-To do: :func:`run`, :func:`evaluate`, :func:`predict`, :func:`merge`, :func:`push`. Every name is imported on first use.
+To do: :func:`run`, :func:`evaluate`, :func:`prepare`, :func:`predict`, :func:`merge`, :func:`push`.
+Every name is imported on first use.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from lmtasks.models.layers import keep_layers
     from lmtasks.models.losses import causal_loss, masked_loss, target_sums
     from lmtasks.registry.catalog import Catalog, load_catalog
+    from lmtasks.runs.data_preparation import prepare
     from lmtasks.runs.merging import merge
     from lmtasks.runs.runner import Run, run
     from lmtasks.runs.standalone_evaluation import evaluate
@@ -85,6 +87,7 @@ __all__ = [
     "model_inputs",
     "option",
     "predict",
+    "prepare",
     "push",
     "recipes",
     "register_architectures",
@@ -106,6 +109,7 @@ _HOMES = {
     "models.layers": ["keep_layers"],
     "models.losses": ["causal_loss", "masked_loss", "target_sums"],
     "registry.catalog": ["Catalog", "load_catalog"],
+    "runs.data_preparation": ["prepare"],
     "runs.merging": ["merge"],
     "runs.runner": ["Run", "run"],
     "runs.standalone_evaluation": ["evaluate"],

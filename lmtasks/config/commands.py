@@ -3,6 +3,7 @@
 COMMANDS = {
     "run": ("RECIPE [flags]", "train; with no flags, a small model in a minute"),
     "data": ("RECIPE [flags]", "what it would train on, as the model sees it"),
+    "prepare": ("RECIPE --output_dir URL", "write that down as shards, to train on from anywhere"),
     "predict": ("RUN_OR_MODEL TEXT...", "use it"),
     "evaluate": ("RUN_OR_MODEL [flags]", "measure it"),
     "report": ("RUN... [--output FILE]", "a page about it, or about several runs"),
@@ -42,6 +43,8 @@ PEERS = {
     "info": "show",
     "models": "architectures",
     "preview": "data",
+    "preprocess": "prepare",
+    "tokenize": "prepare",
     "init": "new-plugin",
     "version": "--version",
 }

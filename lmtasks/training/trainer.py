@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
     PreTrainedModel,
     Trainer,
@@ -73,6 +74,13 @@ class RecipeTrainer(Trainer):
                 f"--fsdp cannot divide this {self.model.config.model_type}: {first_line(error)}",
                 "leave --fsdp out, or say with --fsdp_config which of its layers to divide it by",
             ) from error
+
+    def _get_train_sampler(self, *arguments: Any) -> Sampler[Any] | None:
+        """Prepared examples come in an order of their own, by position: there is no list to be drawn."""
+        if self.train_dataset.ordered:
+            return SequentialSampler(self.train_dataset)
+        sampler: Sampler[Any] | None = super()._get_train_sampler(*arguments)
+        return sampler
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
