@@ -82,9 +82,9 @@ class DataSettings:
     prepared_cache: float = option(
         20.0, help="GB of shards that are kept on this machine, where prepared data are elsewhere", gt=0
     )
-    train_dataset: Any = option(None, help="Dataset, DatasetDict or list of strings", python_only=True)
+    train_dataset: Any = option(None, help="Dataset, DatasetDict, IterableDataset or list of strings", python_only=True)
     eval_dataset: Any = option(
-        None, help="Dataset, list of strings, or a dict of these by name of the set", python_only=True
+        None, help="Dataset, IterableDataset, list of strings, or a dict of these by name of the set", python_only=True
     )
 
 

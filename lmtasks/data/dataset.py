@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from lmtasks.api import Examples
 from lmtasks.data.mixed import Mixed
 from lmtasks.data.prepared.sharded import Sharded
+from lmtasks.data.worker_errors import leaving_worker
 
 
 class ExampleDataset(Dataset[dict[str, Any]]):
@@ -32,7 +33,10 @@ class ExampleDataset(Dataset[dict[str, Any]]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        number, epoch = int(index), int(self._epoch)
+        with leaving_worker():
+            return self._example(int(index), int(self._epoch))
+
+    def _example(self, number: int, epoch: int) -> dict[str, Any]:
         examples = self.examples
         if self.ordered and isinstance(examples, Sharded):
             number = examples.in_order(number, epoch)

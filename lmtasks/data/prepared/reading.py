@@ -36,7 +36,7 @@ def prepared_examples(prepared: PreparedData, request: Request, processor: Any, 
     files = LocalCopies(prepared.store, round(data.prepared_cache * GIGABYTE))
     train: Examples | None = None
     if training:
-        how = {"seed": request.seed, "window": data.prepared_window, "lanes": data.prepared_lanes}
+        how: dict[str, Any] = {"seed": request.seed, "window": data.prepared_window, "lanes": data.prepared_lanes}
         whole = Sharded(manifest.shards, manifest.train, blocks, files, **how)
         train = whole.head(data.max_train_samples)
         _verified(files, whole.shards_first_seen)
