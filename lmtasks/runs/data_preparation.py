@@ -15,6 +15,7 @@ from lmtasks.data.prepared.writing import Writing
 from lmtasks.errors import InputError
 from lmtasks.models.architectures import register_architectures
 from lmtasks.registry.catalog import load_catalog
+from lmtasks.runs.apart import require_apart
 from lmtasks.runs.load import load_data
 from lmtasks.runs.versions import versions
 
@@ -97,13 +98,15 @@ def prepare(
     """
     catalog = load_catalog()
     chosen = recipe if isinstance(recipe, Recipe) else catalog.recipe(recipe)
-    request = configure(catalog.watched(chosen), values, read_yaml(config) if config else None)
+    place = {"output_dir": str(output_dir).removeprefix("file://")}
+    request = configure(catalog.watched(chosen), {**values, **place}, read_yaml(config) if config else None)
     for name, why in OF_A_RUN.items():
         if getattr(request.data, name) is not None:
             raise InputError(f"--{name} means nothing to lmtasks prepare: {why}", f"leave --{name} out")
     if request.recipe.medium is not None:
         medium = request.recipe.medium.name
         raise InputError(f"only text can be prepared, and {request.recipe.name} is about {medium}", "lmtasks run")
+    require_apart(request)
     store = Store(str(output_dir), "output_dir")
     register_architectures(catalog)
     data = load_data(request, training=True)

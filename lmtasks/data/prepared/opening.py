@@ -30,7 +30,7 @@ class PreparedData:
     @property
     def source(self) -> str:
         """Short words for people."""
-        return f"{self.manifest.facts['source']}, prepared in {self.store.url}"
+        return f"{self.manifest.facts['source']}, prepared"
 
     @contextmanager
     def tokenizer(self, request: Request) -> Iterator[str]:

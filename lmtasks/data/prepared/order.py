@@ -67,7 +67,7 @@ class Order:
             return []
         self._begin(epoch)
         from_turn, to_turn = (bisect.bisect_right(self._ends, begin + row) for row in (first, last - 1))
-        return self._shards[from_turn : to_turn + 1]
+        return [shard for shard in self._shards[from_turn : to_turn + 1] if self.sizes[shard]]
 
     def _lane(self, lane: int) -> tuple[int, int]:
         """Where in the line a lane begins, and how many examples it has."""

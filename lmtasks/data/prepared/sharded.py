@@ -52,8 +52,9 @@ class Sharded:
         self._how: dict[str, Any] = {"seed": seed, "window": window, "lanes": lanes}
         ends = [0, *itertools.accumulate(shard.examples for shard in shards)]
         self._ends = [min(end, end if most is None else most) for end in ends]
-        sizes = [end - begin for begin, end in itertools.pairwise(self._ends) if end > begin]
-        usual = max(1, IN_A_WINDOW * math.ceil(len(self) / max(1, len(sizes))) // lanes)
+        sizes = [end - begin for begin, end in itertools.pairwise(self._ends)]
+        self._used = sum(map(bool, sizes))
+        usual = max(1, IN_A_WINDOW * math.ceil(len(self) / max(1, self._used)) // lanes)
         self.order = Order(sizes, window or usual, lanes, seed)
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._windows: dict[int, tuple[int, int]] = {}
@@ -140,7 +141,7 @@ class Sharded:
 
     def sizes(self) -> dict[str, Any]:
         """For plan, record and card: as before they were prepared, and the number of shards."""
-        own = {"blocks": len(self), "fingerprint": self.fingerprint, "shards": sum(map(bool, self.order.sizes))}
+        own = {"blocks": len(self), "fingerprint": self.fingerprint, "shards": self._used}
         return {**self.told["sizes"], **own}
 
     def notes(self, name: str) -> Iterator[str]:

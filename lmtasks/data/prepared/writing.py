@@ -80,14 +80,16 @@ class Writing:
         parts = list(_parts(train, self.shard_bytes // self._ids.itemsize))
         with stage("writing shards", len(parts), "shards") as progress, ThreadPoolExecutor(AT_ONCE) as pool:
 
-            def one(number: int) -> Shard:
+            def one(number: int) -> Shard | None:
                 arrays, examples = arrays_of(train, *parts[number], self._ids)
+                if not examples:  # a few short lines that have nothing to predict
+                    return None
                 return self._put(Shard.of(f"train-{number:05}", arrays, examples), arrays, there)
 
             shards = []
-            for shard in pool.map(one, range(len(parts))):
-                shards.append(shard)
-                progress.update(len(shards))
+            for done, shard in enumerate(pool.map(one, range(len(parts))), start=1):
+                shards += [shard] if shard else []
+                progress.update(done)
         manifest = Manifest(
             identity=self.identity,
             tokenizer=self.trained,
