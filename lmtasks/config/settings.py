@@ -64,24 +64,13 @@ class DataSettings:
     )
     split_special_tokens: bool = option(False, help="take special tokens in the text as plain text")
     prepared: str | None = option(
-        None, help="folder or URL that lmtasks prepare has written, instead of any other data"
+        None, help="data that lmtasks prepare has written, instead of any other: folder or URL"
     )
     prepared_window: int | None = option(
-        None,
-        help="examples of prepared data that are mixed with each other; as many as four shards hold when not given",
-        ge=1,
-        training_only=True,
+        None, help="examples of them that are mixed; those of four shards when not given", ge=1, training_only=True
     )
-    prepared_lanes: int = option(
-        1,
-        help="parts of prepared data that are read side by side; with as many as a global batch has examples, a process"
-        " fetches its own alone",
-        ge=1,
-        training_only=True,
-    )
-    prepared_cache: float = option(
-        20.0, help="GB of shards that are kept on this machine, where prepared data are elsewhere", gt=0
-    )
+    prepared_lanes: int = option(1, help="parts of them that are read side by side", ge=1, training_only=True)
+    prepared_cache: float = option(20.0, help="GB of their shards to keep here, where they are elsewhere", gt=0)
     train_dataset: Any = option(None, help="Dataset, DatasetDict, IterableDataset or list of strings", python_only=True)
     eval_dataset: Any = option(
         None, help="Dataset, IterableDataset, list of strings, or a dict of these by name of the set", python_only=True

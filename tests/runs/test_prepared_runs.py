@@ -1,4 +1,4 @@
-"""Runs on prepared data: the figures of the same run on the data themselves, and refusals before anything is written."""
+"""Runs on prepared data: the figures of the same run on the data themselves, and what is refused."""
 
 from __future__ import annotations
 
