@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -66,7 +65,7 @@ def write(url: str, tokens: int, block: int, shard_bytes: int) -> float:
 def read(url: str, rank: int, processes: int) -> dict[str, float]:
     """What one of the processes finds, in seconds, MB and tokens a second."""
     from accelerate import skip_first_batches
-    from accelerate.data_loader import prepare_data_loader
+    from accelerate.data_loader import SkipBatchSampler, prepare_data_loader
     from torch.utils.data import DataLoader, SequentialSampler
 
     from lmtasks.api import Blocks
@@ -93,9 +92,11 @@ def read(url: str, rank: int, processes: int) -> dict[str, float]:
 
     began = time.perf_counter()
     half = iter(skip_first_batches(loader, len(loader) // 2))
-    counted = time.perf_counter()
     next(half)
     sought = time.perf_counter()
+    for _ in SkipBatchSampler(loader.batch_sampler, len(loader) // 2):
+        break
+    counted = time.perf_counter()
     began_order = time.perf_counter()
     dataset.examples.order(len(dataset) // 2 + 1, 1)  # type: ignore[attr-defined]
     order = time.perf_counter() - began_order
@@ -106,7 +107,7 @@ def read(url: str, rank: int, processes: int) -> dict[str, float]:
     return {
         "first batch, s": first,
         "seek to the middle and its first batch, s": sought - began,
-        "of it the sampler, s": counted - began,
+        "of it to count positions, s": counted - sought,
         "place of the middle in the order alone, ms": 1000 * order,
         "tokens/s": tokens / spent,
         "memory at most, MB": memory(),
@@ -115,8 +116,12 @@ def read(url: str, rank: int, processes: int) -> dict[str, float]:
 
 
 def memory() -> float:
-    """The most that this process has had in memory so far, with what is mapped, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 10**6
+    """The most that this process has had in memory so far, with what is mapped, in MB.
+
+    Not ``ru_maxrss``, which a process inherits from the one that has started it.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 10**6
 
 
 def main() -> None:

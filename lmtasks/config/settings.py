@@ -63,9 +63,7 @@ class DataSettings:
         1, help="processes that tokenise, where the tokenizer is in Python; others use all cores anyway", ge=1
     )
     split_special_tokens: bool = option(False, help="take special tokens in the text as plain text")
-    prepared: str | None = option(
-        None, help="data that lmtasks prepare has written, instead of any other: folder or URL"
-    )
+    prepared: str | None = option(None, help="what lmtasks prepare has written, instead of any other data")
     prepared_window: int | None = option(
         None, help="examples of them that are mixed; those of four shards when not given", ge=1, training_only=True
     )

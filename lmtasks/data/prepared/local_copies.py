@@ -40,9 +40,9 @@ class LocalCopies:
             RunError: it is missing, is not what was written, or cannot be reached.
         """
         self._of_this_process()
-        if (coming := self._coming.pop(shard.file, None)) is not None:
-            return coming.result()
-        return self._found(shard)
+        coming = self._coming.pop(shard.file, None)
+        # What is needed now does not wait for what may be needed later.
+        return self._found(shard) if coming is None or coming.cancel() else coming.result()
 
     def expect(self, shards: Iterable[Shard]) -> None:
         """Fetch these in the background, in this order; whatever is wrong with one is told when it is asked for."""
