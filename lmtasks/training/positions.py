@@ -49,6 +49,6 @@ class Positions(Sampler[Sequence[int]]):
         """Let a loader take its batches from here.
 
         Past its own guard, which keeps people from a change that would have no effect; accelerate has put a division of
-        batches among processes there already, which would divide these once more.
+        batches among processes there already, which would divide these once more, and wrapped the loader itself.
         """
-        object.__setattr__(loader, "batch_sampler", self)
+        object.__setattr__(getattr(loader, "base_dataloader", loader), "batch_sampler", self)

@@ -18,6 +18,7 @@ from lmtasks.data.prepared.sharded import Sharded
 from lmtasks.data.prepared.store import Store
 from lmtasks.runs.data_preparation import Preparation
 from lmtasks.runs.plan import Plan
+from lmtasks.training.positions import Positions
 
 SMALL = 600 / 10**6
 """MB of a shard of 300 tokens."""
@@ -111,13 +112,22 @@ def test_the_run_itself_is_evaluated_again(masked: dict[str, Any], there: Prepar
         evaluate("out")
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(masked: dict[str, Any], there: Preparation) -> None:
+def test_a_resumed_run_is_the_uninterrupted_one(
+    masked: dict[str, Any], there: Preparation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_for: list[Any] = []
+    plain = Positions.__iter__
+    monkeypatch.setattr(Positions, "__iter__", lambda self: (asked_for.append(one) or one for one in plain(self)))
     asked = {**masked, "prepared": "there", "num_train_epochs": 2, "max_train_samples": 60, "train_batch_size": 8}
     asked |= {"save_steps": 3, "logging_steps": 1, "prepared_window": 20, "max_eval_samples": 5}
     run("masked-lm", **asked, output_dir="whole")
+    epoch = [*(range(first, first + 8) for first in range(0, 56, 8)), range(56, 60)]
+    assert asked_for == 2 * epoch
+    asked_for.clear()
     shutil.copytree("whole", "out")
     cut("out", 6)  # in the first epoch
     run("masked-lm", **asked, output_dir="out", resume_from_checkpoint="auto", prepared_cache=1)
+    assert asked_for == [*[()] * 6, *epoch[6:], *epoch], "what is done is not even counted through"
     assert losses("out") == losses("whole") and len(losses("whole")) == 16
     assert distance(Path("out"), Path("whole")) == 0
     with pytest.raises(InputError, match="--prepared_window 20 there"):
