@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
 
 from lmtasks.api import Medium
 from lmtasks.errors import InputError, first_line
@@ -26,9 +25,9 @@ def in_memory(value: Any, name: str, medium: Medium) -> dict[str, datasets.Datas
         InputError: anything else, or a list with an item that is none of the medium; calls the value by the name.
     """
     if isinstance(value, SEVERAL):
-        return {split: in_memory(rows, name, medium)["train"] for split, rows in value.items()}
+        return {split: _with_length(rows, name) for split, rows in value.items()}
     if isinstance(value, datasets.IterableDataset):
-        return {"train": _on_disk(value, name)}
+        return {"train": _with_length(value, name)}
     if isinstance(value, datasets.Dataset):
         return {"train": value}
     if isinstance(value, (list, tuple)):
@@ -39,29 +38,31 @@ def in_memory(value: Any, name: str, medium: Medium) -> dict[str, datasets.Datas
     )
 
 
-def _on_disk(stream: datasets.IterableDataset, name: str) -> datasets.Dataset:
-    """The rows of a stream, read once, from first to last, into a file that lives as long as this process.
+def _with_length(rows: Any, name: str) -> Any:
+    """The rows of a stream, read once, into a file that lives as long as this process; others as they are.
 
     A run needs them more than once: documents are held out, told apart and counted before any is tokenised. Nobody can
     know a stream again, so that the rows are not kept for another run; the tokens are, by their text.
 
     Raises:
-        InputError: it has no rows, or rows of different kinds.
+        InputError: it has no rows, or some that make no table.
     """
+    if not isinstance(rows, datasets.IterableDataset):
+        return rows
     folder = tempfile.mkdtemp(prefix="lmtasks-stream-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    file, rows = Path(folder, "rows.arrow"), 0
+    file, count = Path(folder, "rows.arrow"), 0
     try:
-        with datasets.arrow_writer.ArrowWriter(path=str(file), features=stream.features) as writer:
-            for row in stream:
+        with datasets.arrow_writer.ArrowWriter(path=str(file), features=rows.features) as writer:
+            for row in rows:
                 writer.write(row)
-                rows += 1
-            if rows:
+                count += 1
+            if count:
                 writer.finalize()
-    except pa.ArrowException as error:
-        told = f"the rows of {name} are not all alike: {first_line(error)}"
+    except (TypeError, ValueError) as error:  # of Arrow, of datasets, or of who makes the rows
+        told = f"the rows of {name} cannot be read as a table: {type(error).__name__}: {first_line(error)}"
         raise InputError(told, "give each column one type") from error
-    if not rows:
+    if not count:
         raise InputError(f"{name} has no rows", "give data with text")
     return datasets.Dataset.from_file(str(file))
 
