@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 import pytest
 from launched import distance, in_two_processes, lines_of
 
 from lmtasks import InputError, RunError, evaluate, prepare, run
 from lmtasks.artifacts.checkpoints import newest_first, step_of
 from lmtasks.data.prepared.sharded import Sharded
-from lmtasks.data.prepared.store import Store
 from lmtasks.runs.data_preparation import Preparation
 from lmtasks.runs.plan import Plan
 from lmtasks.training.positions import Positions
@@ -195,23 +198,32 @@ def test_the_plan_tells_what_it_would_of_the_data_themselves(masked: dict[str, A
 # --- preparation ---
 
 
-def test_what_was_interrupted_goes_on_and_writes_nothing_twice(
-    masked: dict[str, Any], there: Preparation, monkeypatch: pytest.MonkeyPatch
-) -> None:
+KILLED = """
+import os, signal
+from contextlib import contextmanager
+from lmtasks import prepare
+from lmtasks.data.prepared.store import Store
+
+new, written = Store.new, []
+
+@contextmanager
+def killed(self, name):
+    with new(self, name) as path:
+        yield path
+        written.append(name)
+        if len(written) == 5:  # its content is there, and it has not got its name
+            os.kill(os.getpid(), signal.SIGKILL)
+
+Store.new = killed
+prepare("masked-lm", "again", **{asked})
+"""
+
+
+def test_what_was_killed_goes_on_and_writes_nothing_twice(masked: dict[str, Any], there: Preparation) -> None:
     asked = {**masked, "train_file": "text.txt", "shard_size": SMALL}
     whole = files()
-    new, written = Store.new, []
-
-    def counting(self: Store, name: str) -> Any:
-        written.append(name)
-        if len(written) == 5:
-            raise KeyboardInterrupt
-        return new(self, name)
-
-    monkeypatch.setattr(Store, "new", counting)
-    with pytest.raises(KeyboardInterrupt):
-        prepare("masked-lm", "again", **asked)
-    monkeypatch.setattr(Store, "new", new)
+    done = subprocess.run([sys.executable, "-c", KILLED.replace("{asked}", repr(asked))], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
     assert "manifest.json" not in files("again")
     with pytest.raises(InputError, match="--prepared again is not prepared to the end"):
         run("masked-lm", **masked, prepared="again", output_dir="out")
@@ -225,6 +237,20 @@ def test_what_was_interrupted_goes_on_and_writes_nothing_twice(
     damaged.write_bytes(bytes(damaged.stat().st_size))
     prepare("masked-lm", "again", **asked)
     assert files("again")[damaged.name][1] == whole[damaged.name][1], "written again where it was damaged"
+
+
+@pytest.mark.parametrize("url", ["memory://bucket/there", "file://{here}/other"])
+def test_wherever_they_lie(url: str, masked: dict[str, Any], there: Preparation) -> None:
+    url = url.format(here=Path.cwd())
+    fsspec.filesystem("memory").store.clear()
+    written = prepare("masked-lm", url, **masked, train_file="text.txt", shard_size=SMALL)
+    assert written.manifest == there.manifest
+    asked = {**masked, "max_steps": 3, "logging_steps": 1, "max_eval_samples": 5}
+    for name, place in (("out", url), ("plain", "there")):
+        run("masked-lm", **asked, prepared=place, output_dir=name)
+    assert losses("out") == losses("plain") and len(losses("out")) == 3
+    assert results("out") == results("plain")
+    fsspec.filesystem("memory").store.clear()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lmtasks.data.prepared.manifest import MANIFEST, UNFINISHED, Manifest
 from lmtasks.data.prepared.store import Store
 from lmtasks.errors import InputError
 
-BESIDE = frozenset({"max_train_samples", "max_eval_samples", "split_special_tokens", "overwrite_cache"})
+BESIDE = frozenset({"max_train_samples", "max_eval_samples", "split_special_tokens"})
 """Data settings that mean something to a run on prepared data, beside those that are about it."""
 
 

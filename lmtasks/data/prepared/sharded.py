@@ -16,8 +16,8 @@ from lmtasks.data.prepared.order import Order
 from lmtasks.data.prepared.shard import OpenShard, Shard
 from lmtasks.data.text.packing import Packed
 
-OPEN = 128
-"""Shards that are held open at most, each with a file."""
+OPEN = 8
+"""Shards that are held open at most, each with a file and a number for each document; or two for each lane."""
 
 IN_A_WINDOW = 4
 """Shards whose examples are mixed with each other, unless somebody says how many examples are."""
@@ -56,6 +56,7 @@ class Sharded:
         self._used = sum(map(bool, sizes))
         usual = max(1, IN_A_WINDOW * math.ceil(len(self) / max(1, self._used)) // lanes)
         self.order = Order(sizes, window or usual, lanes, seed)
+        self._most_open = max(OPEN, 2 * lanes)
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._windows: dict[int, tuple[int, int]] = {}
 
@@ -105,7 +106,7 @@ class Sharded:
         if number not in self._open:
             shard = self.shards[number]
             self._open[number] = OpenShard(self.files.path(shard), shard, self.blocks)
-            if len(self._open) > OPEN:
+            if len(self._open) > self._most_open:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(number)
         return self._open[number].packed

@@ -104,7 +104,9 @@ class Writing:
         if self.trained:
             self._save_tokenizer()
         manifest.write(self.store)
-        self.store.remove(UNFINISHED)
+        # Files with a dot are those that a killed process was about to write.
+        for name in (UNFINISHED, *(name for name in self.store.sizes() if name.startswith("."))):
+            self.store.remove(name)
         return manifest
 
     @property
