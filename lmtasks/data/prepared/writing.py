@@ -87,15 +87,19 @@ class Writing:
                 return self._put(Shard.of(f"train-{number:05}", arrays, examples), arrays, there)
 
             shards = []
-            for done, shard in enumerate(pool.map(one, range(len(parts))), start=1):
-                shards += [shard] if shard else []
-                progress.update(done)
+            try:
+                for done, shard in enumerate(pool.map(one, range(len(parts))), start=1):
+                    shards += [shard] if shard else []
+                    progress.update(done)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # else it would go on with all others first
+                raise
         manifest = Manifest(
             identity=self.identity,
             tokenizer=self.trained,
             files=TOKENIZER_FILES if self.trained else (),
             facts=_facts(self.encoded),
-            train=_told(train),
+            train={**self._claim["train"], **_told(train)},
             shards=shards,
             evaluations={name: _text(examples) for name, examples in self._evaluations.items()},
             held_out={name: self._held_out(name, examples, there) for name, examples in self._evaluations.items()},
@@ -117,7 +121,7 @@ class Writing:
     def _ids(self) -> np.dtype[Any]:
         return SHORT if len(self.tokenizer) <= WIDEST else LONG
 
-    @property
+    @cached_property
     def _claim(self) -> dict[str, Any]:
         """What an unfinished place says of itself, as a manifest would."""
         sets = {name: _text(examples) for name, examples in self._evaluations.items()}
@@ -166,7 +170,6 @@ def _parts(packed: Packed, most: int) -> Iterator[tuple[int, int]]:
 
 def _told(train: Packed) -> dict[str, Any]:
     return {
-        "sizes": train.sizes(),
         "notes": list(train.notes("training")),
         "per_example": train.per_example,
         "longest": next(iter(train.longest_first()), 0),

@@ -49,7 +49,8 @@ def shards_of(packed: Packed, store: Store, tokens: int, ids: Any = SHORT) -> li
 def prepared(packed: Packed, url: str, tokens: int = 100, *, limit: int = 10**9, **how: Any) -> Sharded:
     store = Store(url, "prepared")
     shards = shards_of(packed, store, tokens, how.pop("ids", SHORT))
-    return Sharded(shards, _told(packed), packed.blocks, LocalCopies(store, limit), **{"seed": 0, **how})
+    told = {"sizes": packed.sizes(), **_told(packed)}
+    return Sharded(shards, told, packed.blocks, LocalCopies(store, limit), **{"seed": 0, **how})
 
 
 def assert_alike(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -290,3 +291,30 @@ def test_a_manifest_that_is_none(content: str, told: str, tmp_path: Path) -> Non
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(InputError, match=told):
         Manifest.read(Store(str(tmp_path), "prepared"))
+
+
+def test_where_one_shard_cannot_be_written_no_other_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_folders: dict[str, Path], text_file: Path
+) -> None:
+    from lmtasks import prepare
+
+    begun: list[str] = []
+
+    def full(self: Store, name: str) -> Any:
+        begun.append(name)
+        if name.startswith("train-"):
+            raise OSError(28, "No space left on device", name)
+        return plain(self, name)
+
+    plain = Store.new
+    monkeypatch.setattr(Store, "new", full)
+    with pytest.raises(RunError, match="the disk is full"):
+        prepare(
+            "causal-lm",
+            tmp_path / "there",
+            model=str(model_folders["llama"]),
+            train_file=str(text_file),
+            shard_size=0.0003,
+            block_size=16,
+        )
+    assert len(begun) < 20, "of a hundred and more"
