@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lmtasks.config.evaluation_sets import set_names, set_of
+from lmtasks.progress import fitted
 
 
 def tell(content: Any, lines: Iterable[str], *, as_json: bool) -> int:
@@ -17,6 +19,11 @@ def tell(content: Any, lines: Iterable[str], *, as_json: bool) -> int:
     for line in [json.dumps(content, indent=2, ensure_ascii=False, default=str)] if as_json else lines:
         print(line)
     return 0
+
+
+def tell_rows(content: Any, rows: Iterable[str], *, as_json: bool) -> int:
+    """As :func:`tell`, of names and texts about them, which are fitted to the columns of a terminal."""
+    return tell(content, fitted(rows, sys.stdout), as_json=as_json)
 
 
 def run_lines(result: Any) -> Iterator[str]:
