@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -28,6 +29,39 @@ def speak(wanted: bool) -> None:
             if library := sys.modules.get(name):
                 library.logging.set_verbosity_error()
                 library.logging.disable_progress_bar()
+
+
+def quiet() -> None:
+    """Silence for the libraries; what matters to a person, lmtasks says itself."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # What is only installed need not speak, either: bitsandbytes tells of kernels that it would have fetched.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """The same until this is closed: the libraries of a program are as talkative afterwards as they were."""
+    import datasets
+    import transformers
+
+    libraries = (transformers.logging, datasets.logging)
+    levels = [library.get_verbosity() for library in libraries]
+    shown = [library.is_progress_bar_enabled() for library in libraries]
+    quiet()
+    try:
+        yield
+    finally:
+        for library, level, bar in zip(libraries, levels, shown, strict=True):
+            library.set_verbosity(level)
+            if bar and _speaking:
+                library.enable_progress_bar()
 
 
 def say(text: str) -> None:

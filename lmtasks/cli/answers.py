@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -98,17 +96,3 @@ def _rows(metrics: Mapping[str, float], perplexity_name: str, terms: Sequence[st
     own = [name for name in metrics if name not in told and not name.startswith(others)]
     rows |= {name.replace("_", " "): f"{metrics[name]:.4g}" for name in own}
     return {name: text for name, text in rows.items() if text}
-
-
-def quiet() -> None:
-    """Silence for the libraries; what matters to a person, lmtasks says itself."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # What is only installed need not speak, either: bitsandbytes tells of kernels that it would have fetched.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    import datasets
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.logging.set_verbosity_error()
-    datasets.disable_progress_bars()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from lmtasks.api import Recipe
-from lmtasks.cli.answers import quiet, tell, tell_rows
+from lmtasks.cli.answers import tell, tell_rows
 from lmtasks.cli.argv import refuse_stray, taken_switch, told_of
 from lmtasks.cli.lookup import found
 from lmtasks.errors import RunError
+from lmtasks.progress import quiet
 from lmtasks.registry.catalog import Catalog
 from lmtasks.registry.support import heading, rows
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from lmtasks.cli.answers import quiet, run_lines, tell, tell_rows
+from lmtasks.cli.answers import run_lines, tell, tell_rows
 from lmtasks.cli.argv import taken_values
 from lmtasks.cli.lookup import asked
 from lmtasks.cli.parser import Parser, typed_flags
 from lmtasks.config.world import World
 from lmtasks.errors import InputError
+from lmtasks.progress import quiet
 from lmtasks.registry.enabled_plugins import as_flags, current, file_of, remember
 
 

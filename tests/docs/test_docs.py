@@ -245,6 +245,7 @@ def place(
         "docs/tutorial.md",
         "docs/extending.md",
         "docs/testing.md",
+        "docs/python.md",
         "docs/reports.md",
         "docs/scale.md",
         *(f"docs/{language}/tutorial.md" for language in LANGUAGES),
