@@ -104,6 +104,7 @@ def api() -> str:
 
 
 def main() -> None:
+    """Build the site in the folder that was named."""
     parser = argparse.ArgumentParser(description="The documentation as a site.")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write it in")
     out = parser.parse_args().out
