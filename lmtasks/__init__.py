@@ -1,7 +1,7 @@
 """lmtasks: from text to a published language model, one recipe per task.
 
 To declare: :class:`Recipe`, :class:`Architecture`, :class:`Blocks`, :func:`option`, ...
-To do: :func:`run`, :func:`evaluate`, :func:`prepare`, :func:`predict`, :func:`merge`, :func:`push`.
+To do: :func:`run`, :func:`load_run`, :func:`evaluate`, :func:`prepare`, :func:`predict`, :func:`merge`, :func:`push`.
 Every name is imported on first use.
 """
 
@@ -44,8 +44,10 @@ if TYPE_CHECKING:
     from lmtasks.models.losses import causal_loss, masked_loss, target_sums
     from lmtasks.registry.catalog import Catalog, load_catalog
     from lmtasks.runs.data_preparation import prepare
+    from lmtasks.runs.finished import load_run
     from lmtasks.runs.merging import merge
-    from lmtasks.runs.runner import Run, run
+    from lmtasks.runs.result import Run
+    from lmtasks.runs.runner import run
     from lmtasks.runs.standalone_evaluation import evaluate
 
 if "RANK" in os.environ:
@@ -82,6 +84,7 @@ __all__ = [
     "hookimpl",
     "keep_layers",
     "load_catalog",
+    "load_run",
     "masked_loss",
     "merge",
     "model_inputs",
@@ -111,7 +114,9 @@ _HOMES = {
     "registry.catalog": ["Catalog", "load_catalog"],
     "runs.data_preparation": ["prepare"],
     "runs.merging": ["merge"],
-    "runs.runner": ["Run", "run"],
+    "runs.finished": ["load_run"],
+    "runs.result": ["Run"],
+    "runs.runner": ["run"],
     "runs.standalone_evaluation": ["evaluate"],
 }
 """The module of each public name that is not declared in :mod:`lmtasks.api`."""

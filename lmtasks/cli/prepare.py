@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from lmtasks.cli.answers import quiet, tell
+from lmtasks.cli.answers import tell
 from lmtasks.cli.lookup import asked
 from lmtasks.cli.parser import Parser, typed_flags
 from lmtasks.errors import InputError
+from lmtasks.progress import quiet
 
 
 def command(words: list[str]) -> int:

@@ -69,9 +69,13 @@ class DataSettings:
     )
     prepared_lanes: int = option(1, help="parts of them that are read side by side", ge=1, training_only=True)
     prepared_cache: float = option(20.0, help="GB of their shards to keep here, where they are elsewhere", gt=0)
-    train_dataset: Any = option(None, help="Dataset, DatasetDict, IterableDataset or list of strings", python_only=True)
+    train_dataset: Any = option(
+        None, help="Dataset, DatasetDict, IterableDataset, DataFrame or list of strings", python_only=True
+    )
     eval_dataset: Any = option(
-        None, help="Dataset, IterableDataset, list of strings, or a dict of these by name of the set", python_only=True
+        None,
+        help="Dataset, IterableDataset, DataFrame, list of strings, or a dict of these by name of the set",
+        python_only=True,
     )
 
 

@@ -6,6 +6,7 @@ that cannot be answered fails before any is, and so that texts of similar length
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ def predict(
             text without a mask or longer than the model can take.
     """
     name = str(run_or_model)
-    if revision != "main" and Path(name).is_dir():
+    if revision != "main" and os.path.isdir(name):
         raise InputError(f"--revision {revision}: the folder '{name}' has no revisions", "leave --revision out")
     return Predictor(name, installed_recipe(name, recipe, revision), revision).predict(texts, seed=seed, **arguments)
 

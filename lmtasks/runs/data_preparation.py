@@ -10,24 +10,16 @@ from lmtasks.api import Recipe
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.config.request import configure, read_yaml
 from lmtasks.data.prepared.manifest import Manifest
-from lmtasks.data.prepared.store import Store
-from lmtasks.data.prepared.writing import Writing
-from lmtasks.errors import InputError
+from lmtasks.data.prepared.writing import Writing, place_for
 from lmtasks.models.architectures import register_architectures
+from lmtasks.progress import quietly
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.runs.apart import require_apart
 from lmtasks.runs.load import load_data
+from lmtasks.runs.objects import written
 from lmtasks.runs.versions import versions
 
 MEGABYTE = 10**6
-
-OF_A_RUN = {
-    "prepared": "it names data that were prepared already",
-    "max_train_samples": "give it to lmtasks run",
-    "max_eval_samples": "give it to lmtasks run",
-    "data": "prepare one source; a mix is made of what every source has in memory",
-}
-"""Data settings that mean nothing here, and why."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +91,13 @@ def prepare(
     catalog = load_catalog()
     chosen = recipe if isinstance(recipe, Recipe) else catalog.recipe(recipe)
     place = {"output_dir": str(output_dir).removeprefix("file://")}
-    request = configure(catalog.watched(chosen), {**values, **place}, read_yaml(config) if config else None)
-    for name, why in OF_A_RUN.items():
-        if getattr(request.data, name) is not None:
-            raise InputError(f"--{name} means nothing to lmtasks prepare: {why}", f"leave --{name} out")
-    if request.recipe.medium is not None:
-        medium = request.recipe.medium.name
-        raise InputError(f"only text can be prepared, and {request.recipe.name} is about {medium}", "lmtasks run")
-    require_apart(request)
-    store = Store(str(output_dir), "output_dir")
-    register_architectures(catalog)
-    data = load_data(request, training=True)
-    shard_bytes = max(1, round(shard_size * MEGABYTE))
-    writing = Writing(store, data.request, data.encoded, data.processor, versions(), shard_bytes)
-    writing.require_place()
-    return Preparation(store.url, writing.carry_out(), data.notes)
+    with quietly(), written(values) as named:
+        request = configure(catalog.watched(chosen), {**named, **place}, read_yaml(config) if config else None)
+        require_apart(request)
+        store = place_for(request, str(output_dir))
+        register_architectures(catalog)
+        data = load_data(request, training=True)
+        shard_bytes = max(1, round(shard_size * MEGABYTE))
+        writing = Writing(store, data.request, data.encoded, data.processor, versions(), shard_bytes)
+        writing.require_place()
+        return Preparation(store.url, writing.carry_out(), data.notes)

@@ -30,6 +30,30 @@ AT_ONCE = 2
 """Shards that are made at once; numpy, digests and files leave other threads alone. Each is in memory twice."""
 
 
+OF_A_RUN = {
+    "prepared": "it names data that were prepared already",
+    "max_train_samples": "give it to lmtasks run",
+    "max_eval_samples": "give it to lmtasks run",
+    "data": "prepare one source; a mix is made of what every source has in memory",
+}
+"""Data settings that mean nothing here, and why."""
+
+
+def place_for(request: Request, url: str) -> Store:
+    """The place for prepared data, before anything is read that would be written there.
+
+    Raises:
+        InputError: nobody reaches it, or what is asked for cannot be prepared.
+    """
+    for name, why in OF_A_RUN.items():
+        if getattr(request.data, name) is not None:
+            raise InputError(f"--{name} means nothing to lmtasks prepare: {why}", f"leave --{name} out")
+    if request.recipe.medium is not None:
+        medium = request.recipe.medium.name
+        raise InputError(f"only text can be prepared, and {request.recipe.name} is about {medium}", "lmtasks run")
+    return Store(url, "output_dir")
+
+
 @dataclass(frozen=True)
 class Writing:
     """What is to be written, and where.
