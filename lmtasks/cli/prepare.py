@@ -18,8 +18,8 @@ def command(words: list[str]) -> int:
     prog = f"lmtasks prepare {words[0]}"
     about = "The data of a run as shards, for lmtasks run --prepared URL. Flags are those of lmtasks run."
     parser = Parser(prog=prog, usage=f"{prog} --output_dir URL [flags]", description=about)
-    parser.add_argument("--output_dir", metavar="URL", help="new folder, or a URL such as s3://bucket/name (fsspec)")
-    parser.add_argument("--shard_size", metavar="MB", type=float, help="of tokens in a shard, at most (default: 64)")
+    parser.add_argument("--output_dir", metavar="URL", help="new folder, or where fsspec writes")
+    parser.add_argument("--shard_size", metavar="MB", type=float, help="of tokens in a shard (default: 64)")
     values = typed_flags(parser, recipe, words[1:], trains=True, groups=("options", "data", "model"))
     as_json = values.pop("json", False)
     if not (url := values.pop("output_dir", None)):
