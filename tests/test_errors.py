@@ -11,7 +11,7 @@ from lmtasks.errors import nearest_path
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for path in ("data/notes.txt", "data/other.csv", "runs/masked-lm/run.json", "notes.yaml"):
+    for path in ("data/notes.txt", "data/other.csv", "runs/masked-lm/run.json", "notes.yaml", "mine/recipe.py"):
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("{}")
@@ -55,7 +55,7 @@ def test_nothing_is_suggested_where_nothing_is_near(typed: str) -> None:
         (("run", "masked-lm", "--config", "note.yaml"), "notes.yaml"),
         (("run", "masked-lm", "--model", "./runs/maskedlm"), "runs/masked-lm"),
         (("run", "masked-lm", "--dataset", "dat"), "data"),
-        (("run", "./data/note.py"), "data/notes.txt"),
+        (("run", "./mine/recpe.py"), "mine/recipe.py"),
     ],
 )
 def test_commands_suggest_what_is_there(words: tuple[str, ...], meant: str, lmtasks: Any) -> None:
