@@ -14,7 +14,7 @@ from lmtasks.config.settings import DataSettings
 from lmtasks.data.prepared.identity import trained
 from lmtasks.data.prepared.manifest import MANIFEST, UNFINISHED, Manifest
 from lmtasks.data.prepared.store import Store
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, nearest_path
 
 BESIDE = frozenset({"max_train_samples", "max_eval_samples", "split_special_tokens"})
 """Data settings that mean something to a run on prepared data, beside those that are about it."""
@@ -76,6 +76,10 @@ def open_prepared(request: Request) -> PreparedData:
         raise InputError(f"--train_sampling_strategy {strategy}: prepared data have an order of their own", hint)
     store = Store(url, "prepared")
     manifest = Manifest.read(store)
+    if store.folder is not None and not store.folder.is_dir():
+        raise InputError(
+            f"--prepared: no such folder: {url}{nearest_path(store.folder)}", "what lmtasks prepare has written"
+        )
     if manifest is None:
         unfinished = store.read(UNFINISHED) is not None
         raise InputError(
