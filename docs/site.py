@@ -22,7 +22,7 @@ import lmtasks
 
 ROOT = Path(__file__).parents[1]
 
-PAGES = ("*.md", "docs/**/*.md", "plugins/*/README.md")
+PAGES = ("*.md", "docs/**/*.md", "docs/notebooks/*.ipynb", "plugins/*/README.md")
 
 CONTENTS = {
     "Use": ("tutorial", "recipes", "data", "adapters", "reports", "python", "cli"),

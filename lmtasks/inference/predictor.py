@@ -27,11 +27,12 @@ from lmtasks.inference.load import load_pipeline, own_pipeline
 from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
 from lmtasks.models.architectures import adapted, register_architectures, takes
 from lmtasks.models.config import most_positions, saved_config
-from lmtasks.progress import say, stage
+from lmtasks.progress import quietly, say, stage
 from lmtasks.registry.catalog import Catalog, load_catalog, recorded_recipe
 
 
 @machine_failures()
+@quietly()
 def predict(
     run_or_model: str | Path,
     texts: str | list[str],

@@ -20,6 +20,7 @@ from lmtasks.artifacts.run_folder import CURVE, REPORT
 from lmtasks.artifacts.verdict import Verdict, recorded_verdict
 from lmtasks.inference.predictor import Predictor
 from lmtasks.models.checkpoint import from_pretrained
+from lmtasks.progress import quietly
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.standalone_evaluation import evaluate
 
@@ -52,6 +53,7 @@ class Run:
     example: str | None = None
     verdict: Verdict | None = None
 
+    @quietly()
     def predict(self, texts: str | list[str], **arguments: Any) -> Any:
         """The pipeline's answers to a text, or to several; see :func:`lmtasks.predict`."""
         return self._predictor.predict(texts, **arguments)
@@ -71,6 +73,7 @@ class Run:
         return write_page(Path(path or self.output_dir / REPORT), [told_by(self.output_dir)])
 
     @cached_property
+    @quietly()
     def model(self) -> PreTrainedModel:
         """The trained model, in evaluation mode, read when first asked for; an adapter within its base."""
         return from_pretrained(self.recipe.model_class, str(self.output_dir))
