@@ -18,6 +18,9 @@ if TYPE_CHECKING:
         Command,
         Extension,
         Format,
+        Handle,
+        Job,
+        Launcher,
         LossTerm,
         Medium,
         Reading,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
         unwrapped,
     )
     from lmtasks.artifacts.publish import push
+    from lmtasks.cli.app import worker
     from lmtasks.errors import InputError, Interrupted, LmtasksError, PluginError, RunError
     from lmtasks.inference.predictor import predict
     from lmtasks.models.architectures import register_architectures
@@ -61,8 +65,11 @@ __all__ = [
     "Command",
     "Extension",
     "Format",
+    "Handle",
     "InputError",
     "Interrupted",
+    "Job",
+    "Launcher",
     "LmtasksError",
     "LossTerm",
     "Medium",
@@ -95,10 +102,12 @@ __all__ = [
     "token_mask",
     "token_sums",
     "unwrapped",
+    "worker",
 ]
 
 _HOMES = {
     "artifacts.publish": ["push"],
+    "cli.app": ["worker"],
     "errors": ["InputError", "Interrupted", "LmtasksError", "PluginError", "RunError"],
     "inference.predictor": ["predict"],
     "models.architectures": ["register_architectures"],

@@ -7,22 +7,28 @@ stderr; ``--json`` prints one JSON document. Each command is a module of this ro
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.cli.argv import asks_help, taken_switch, taken_values, underscored
 from lmtasks.config.commands import COMMANDS
+from lmtasks.config.launched import JOB
 from lmtasks.config.world import ALONE, World
-from lmtasks.errors import EndedElsewhere, LmtasksError, Stopped, in_one_line
+from lmtasks.errors import EndedElsewhere, InputError, LmtasksError, Stopped, in_one_line
 from lmtasks.registry.enabled_plugins import file_of, selected
+
+if TYPE_CHECKING:
+    from lmtasks.api import Job
 
 ANOTHER = 10.0
 """Seconds that the first process of a machine has to tell of an error, before another tells of its own."""
@@ -58,10 +64,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Anything unexpected keeps its traceback, and Python exits 1.
     """
     words = underscored(sys.argv[1:] if arguments is None else arguments)
+    return _told(lambda: _selecting(words))
+
+
+def worker(job: Job) -> int:
+    """The exit code of a job's command, carried out by this process as one of those that share it.
+
+    What a launcher calls in each of its processes, in any thread, once ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``,
+    ``MASTER_ADDR`` and ``MASTER_PORT`` are set, or torch's process group is up. Errors are told on stderr, results on
+    stdout; it neither raises nor exits, but for what is a bug of ours.
+    """
+
+    def work() -> int:
+        try:
+            os.chdir(job.cwd)
+        except OSError as error:
+            raise InputError(
+                f"'{job.cwd}', where the command was given, is no folder of {platform.node()}: {error.strerror}",
+                "give the command in a folder that all machines share",
+            ) from error
+        os.environ[JOB] = job.mark
+        return _selecting(list(job.command))
+
+    return _told(work)
+
+
+def _told(work: Callable[[], int]) -> int:
+    """The exit code of a command, whose errors are told."""
     try:
         with machine_failures(), _terminable():
             try:
-                return _selecting(words)
+                return work()
             finally:
                 _flush()
     except LmtasksError as error:

@@ -13,7 +13,6 @@ from lmtasks.config.request import configure, read_yaml
 from lmtasks.config.world import World
 from lmtasks.errors import InputError
 from lmtasks.models.architectures import register_architectures
-from lmtasks.progress import speak
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.runs.apart import require_apart
 from lmtasks.runs.carry_out import carry_out
@@ -42,8 +41,6 @@ def run(recipe: str | Recipe, *, config: str | Path | None = None, **values: Any
         RunError: it was carried out and failed, or the machine did: disk full, no permission, out of memory.
         Interrupted: a signal stopped it; the message says what is safe.
     """
-    world = World.current()
-    speak(world.is_main)
     if not isinstance(recipe, str | Recipe):
         raise InputError(f"recipe cannot be a {type(recipe).__name__}", "give a name from lmtasks list, or a Recipe")
     catalog = load_catalog()
@@ -52,4 +49,4 @@ def run(recipe: str | Recipe, *, config: str | Path | None = None, **values: Any
     require_apart(request)
     register_architectures(catalog)
     with interruptible() as stage:
-        return carry_out(request, catalog, world, stage)
+        return carry_out(request, catalog, World.current(), stage)
