@@ -93,11 +93,15 @@ def _rows(metrics: Mapping[str, float], perplexity_name: str, terms: Sequence[st
     return {name: text for name, text in rows.items() if text}
 
 
+def hush() -> None:
+    """Silence for what is only installed: bitsandbytes tells of kernels that it would have fetched."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def quiet() -> None:
     """Silence for the libraries; what matters to a person, lmtasks says itself."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # What is only installed need not speak, either: bitsandbytes tells of kernels that it would have fetched.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    hush()
     import datasets
     import transformers
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmtasks.api import Handle, Launcher, Recipe, convert
+from lmtasks.cli.answers import hush
 from lmtasks.cli.argv import without
 from lmtasks.cli.parser import Parser, add_options
 from lmtasks.config.launched import job_mark
 from lmtasks.config.request import configure, read_yaml
 from lmtasks.config.world import World
 from lmtasks.errors import InputError, nearest
-from lmtasks.registry.catalog import Catalog
+from lmtasks.registry.catalog import LAUNCHERS, Catalog
 from lmtasks.registry.enabled_plugins import as_flags, current
 from lmtasks.registry.faults import blamed
 
@@ -64,6 +65,7 @@ class Launch:
         Raises:
             InputError: it cannot be launched, or what is asked for is wrong; nothing was started.
         """
+        hush()
         request = configure(recipe, values, read_yaml(config) if (config := values.get("config")) else None)
         from lmtasks.launchers.job import job_of
 
@@ -103,6 +105,8 @@ def taken_launch(values: dict[str, Any], catalog: Catalog) -> Launch | None:
     launcher = catalog.launcher(typed.get("launcher", DEFAULT))
     options = {name: value for name, value in typed.items() if name not in FLAGS}
     for name in options:
+        if (known := name.partition(".")[0].replace("_", "-")) in LAUNCHERS and known not in launchers:
+            catalog.launcher(known)
         if name not in own:
             raise InputError(f"unknown option '--{name}'{nearest(name, own)}", "--help shows every option")
         if own[name].name != launcher.name:
@@ -122,7 +126,7 @@ def taken_launch(values: dict[str, Any], catalog: Catalog) -> Launch | None:
 def _prefix(name: str, launchers: Mapping[str, Launcher]) -> bool:
     """Whether a name is that of a launcher's option, or would be of one that it had."""
     prefix, separator, _ = name.partition(".")
-    return bool(separator) and any(prefix == launcher.prefix for launcher in launchers.values())
+    return bool(separator) and prefix.replace("_", "-") in {*LAUNCHERS, *launchers}
 
 
 def _number(name: str, text: str) -> int:

@@ -90,7 +90,7 @@ class Plugin:
     @property
     def prefixes(self) -> dict[str, str]:
         """What stands before the options of its extensions and launchers, each with whose it is."""
-        owners = [*self.extensions.values(), *self.launchers.values()]
+        owners: list[Extension | Launcher] = [*self.extensions.values(), *self.launchers.values()]
         return {one.prefix: f"{type(one).__name__.lower()} '{one.name}'" for one in owners}
 
     @property

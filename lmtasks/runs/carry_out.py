@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.config.request import Request
 from lmtasks.config.world import World
@@ -16,13 +14,11 @@ from lmtasks.runs.place import place_of
 from lmtasks.runs.plan import Plan
 from lmtasks.runs.prepare import prepare
 from lmtasks.runs.result import Run
-from lmtasks.training.extensions import arguments_for
 
 
 def carry_out(request: Request, catalog: Catalog, world: World, stage: Stage) -> Run | Plan:
     """The finished run, or the plan where only that was asked for; see :func:`lmtasks.runs.runner.run`."""
-    # The training arguments of accelerate join the processes, as they will for training.
-    with met(world, lambda: arguments_for(request, Path(), 0)) as ending:
+    with met(request, world) as ending:
         place = place_of(request, world)
         stage.folder = place.folder
         if place.start.how == "finished":

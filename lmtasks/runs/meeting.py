@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from pathlib import Path
 
+from lmtasks.config.request import Request
 from lmtasks.config.world import World
 from lmtasks.progress import speak
 from lmtasks.runs.ending import Ending, together
+from lmtasks.training.extensions import arguments_for
+
+
+def met(request: Request, world: World) -> AbstractContextManager[Ending]:
+    """While this is open the processes of a run are joined; InputError where its training arguments are wrong."""
+    return joined(world, lambda: arguments_for(request, Path(), 0))
 
 
 @contextmanager
-def met(world: World, join: Callable[[], object]) -> Iterator[Ending]:
+def joined(world: World, join: Callable[[], object]) -> Iterator[Ending]:
     """While this is open the processes of a world can talk, the end of one is that of all, and the first alone speaks.
 
     Args:

@@ -22,7 +22,7 @@ from lmtasks.models.architectures import register_architectures
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.runs.figures import figures_of
 from lmtasks.runs.load import Data, load
-from lmtasks.runs.meeting import met
+from lmtasks.runs.meeting import joined
 
 
 def evaluate(
@@ -52,7 +52,7 @@ def evaluate_as(
     run_or_model: str | Path, *, recipe: str | None = None, config: str | Path | None = None, **values: Any
 ) -> tuple[dict[str, float], str]:
     """As :func:`evaluate`, with the name of the perplexity that was measured."""
-    with met(World.current(), PartialState):
+    with joined(World.current(), PartialState):
         return _evaluated(run_or_model, recipe, config, values)
 
 
