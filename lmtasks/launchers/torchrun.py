@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -72,13 +72,20 @@ def _require_store(host: str, port: int) -> None:
         ) from error
     except OSError:
         return
-    try:
-        TCPStore(host, port, is_master=False, timeout=timedelta(seconds=ANSWER)).check(["lmtasks"])
-    except RuntimeError as error:
+    answered = threading.Event()
+
+    def ask() -> None:
+        with suppress(RuntimeError):
+            TCPStore(host, port, is_master=False, timeout=timedelta(seconds=ANSWER)).check(["lmtasks"])
+            answered.set()
+
+    # A store waits for an answer without end, whatever its timeout.
+    threading.Thread(target=ask, daemon=True).start()
+    if not answered.wait(2 * ANSWER):
         raise InputError(
             f"--torchrun.rdzv_endpoint {host}:{port}: something else has this port",
             f"choose another, for all machines: {host}:{port + 1}",
-        ) from error
+        )
 
 
 def submit(job: Job, options: Any) -> Attempts:
@@ -184,9 +191,8 @@ def _variables(job: Job) -> Iterator[None]:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     mine = {JOB: job.mark, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // job.processes))}
     if job.nodes > 1:
-        mine["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = (
-            "1"  # or a later attempt finds addresses of processes that are gone
-        )
+        # Or a later attempt would find the addresses of processes that are gone.
+        mine["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     mine = {name: value for name, value in mine.items() if name == JOB or name not in os.environ}
     before = {name: os.environ.get(name) for name in mine}
     os.environ.update(mine)
