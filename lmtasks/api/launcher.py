@@ -65,7 +65,10 @@ class Handle(Protocol):
     """A job that has been submitted."""
 
     def wait(self) -> int:
-        """The exit code of the command, once all processes have ended; called once, in the main thread."""
+        """The exit code of the command, once all processes have ended.
+
+        Called in the main thread; again where Ctrl-C or SIGTERM interrupted it, and :meth:`cancel` was called then.
+        """
         ...
 
     def cancel(self) -> None:

@@ -88,7 +88,7 @@ class Launch:
             except KeyboardInterrupt:
                 print(f"{self.launcher.name}: stopping", file=sys.stderr)
                 handle.cancel()
-                raise
+                return handle.wait()
 
 
 def taken_launch(values: dict[str, Any], catalog: Catalog) -> Launch | None:

@@ -38,6 +38,7 @@ PATIENCE = 300.0
 KILLED = '''
 """A recipe that is killed in its second process, once."""
 
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -62,12 +63,14 @@ class Launched:
     Args:
         options: values of its dataclass, with which it works here.
         restarting: more of them, with which it starts again what has failed.
+        nodes: machines that the processes are divided among.
     """
 
     launcher: Launcher
     case: Case
     options: Mapping[str, Any] = field(default_factory=dict)
     restarting: Mapping[str, Any] = field(default_factory=dict)
+    nodes: int = 1
     module: str = ""
 
     @property
@@ -102,7 +105,7 @@ class Launched:
         values = self.values(output_dir=folder, **more)
         request = configure(load_catalog().recipe("masked-lm"), values)
         words = ["run", recipe, *(f"--{name}={value}" for name, value in values.items())]
-        job = job_of(words, request, processes=PROCESSES, nodes=1, restarts=True, values=values)
+        job = job_of(words, request, processes=PROCESSES // self.nodes, nodes=self.nodes, restarts=True, values=values)
         own = {**self.options, **(self.restarting if restarting else {})}
         options = self.launcher.options(**own) if self.launcher.options else None
         self.launcher.check(job, options)
@@ -136,6 +139,7 @@ def check_launcher(
     *,
     options: Mapping[str, Any] | None = None,
     restarting: Mapping[str, Any] | None = None,
+    nodes: int = 1,
     module: str = "",
     skip: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
@@ -145,6 +149,7 @@ def check_launcher(
     Args:
         options: values with which it works here, by the names of its dataclass.
         restarting: more of them, with which it starts again what has failed, at least once.
+        nodes: machines for the two processes, 1 or 2.
         module: where the launcher is declared, if in no installed plugin.
         skip, only: as for :func:`lmtasks.testing.check_recipe`.
 
@@ -157,7 +162,7 @@ def check_launcher(
     """
     known = {name: one for name, one in CHECKS.items() if "launcher" in one.subjects}
     with case_of(load_catalog().recipe("masked-lm")) as case:
-        subject = Launched(launcher, case, options or {}, restarting or {}, module)
+        subject = Launched(launcher, case, options or {}, restarting or {}, nodes, module)
         return examine(subject, "launcher", known, skip or {}, only).require()
 
 
