@@ -16,7 +16,19 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "lmtasks"
 
-ROOMS = ("api", "config", "registry", "artifacts", "data", "models", "training", "inference", "runs", "launchers", "cli")
+ROOMS = (
+    "api",
+    "config",
+    "registry",
+    "artifacts",
+    "data",
+    "models",
+    "training",
+    "inference",
+    "runs",
+    "launchers",
+    "cli",
+)
 """From the ground up: a room imports only rooms that stand before it."""
 
 GROUND = ("errors", "progress", "metrics")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmtasks.api import Job
 from lmtasks.config.request import Request
+from lmtasks.registry.enabled_plugins import current, file_of
 from lmtasks.runs.apart import what_is_read
 
 _MEANT = re.compile(
@@ -45,10 +46,18 @@ def job_of(
         processes=processes,
         nodes=nodes,
         folder=Path(folder).absolute() if folder and restarts else None,
-        files=tuple(sorted({path.absolute() for _, path in what_is_read(request)})),
+        files=tuple(sorted({path.absolute() for path in _files(request, values)})),
         variables=tuple(name for name in names if not _SECRET.fullmatch(name)),
         secrets=tuple(name for name in names if _SECRET.fullmatch(name)),
         values=values,
         restarts=restarts,
         mark=secrets.token_hex(8),
     )
+
+
+def _files(request: Request, values: Mapping[str, Any]) -> Iterator[Path]:
+    """What is there of the files and folders that a command names: data, models, its config, recipes."""
+    yield from (path for _, path in what_is_read(request))
+    yield from (Path(name) for name in current().named if file_of(name))
+    if config := values.get("config"):
+        yield Path(str(config))

@@ -78,7 +78,7 @@ class Fitting:
         self._folder = Path(options.storage).absolute() / job.mark
         self._folder.mkdir(parents=True, exist_ok=True)
         self._shown = 0
-        self._code = None
+        self._code, self._error = None, None
         self._fitting = threading.Thread(target=self._fit, daemon=True)
         self._fitting.start()
 
@@ -92,6 +92,8 @@ class Fitting:
             self._shown = len(text)
             if not done:
                 continue
+            if self._error:
+                raise self._error
             if self._code and "error: " not in text:  # another worker was the first to see what is wrong
                 others = (self._written("stderr", rank) for rank in range(1, self._job.size))
                 print(next((told for told in others if "error: " in told), ""), end="", file=sys.stderr)
@@ -142,3 +144,5 @@ class Fitting:
         except TrainingFailedError as error:
             told = re.search(r"exit code (\d+)", str(error))
             self._code = int(told[1]) if told else 3
+        except BaseException as error:
+            self._error = error
