@@ -7,7 +7,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from lmtasks.registry.catalog import load_catalog
 from lmtasks.testing.case import Case
 from lmtasks.testing.declaration import require_documented, require_light, require_own_default
 from lmtasks.testing.plugins import installed
-from lmtasks.testing.proof import CHECKS, Fault, Inapplicable, Proof, blamed, check, examine
+from lmtasks.testing.proof import CHECKS, Fault, Inapplicable, Proof, blamed, check, examine, once
 from lmtasks.testing.set_up import case_of
 from lmtasks.testing.specimens import corpus
 
@@ -112,8 +112,11 @@ class Launched:
         return self.launcher.submit(job, options)
 
     @cached_property
-    def two(self) -> Path:
-        """The folder of a run in two processes."""
+    def two(self) -> Callable[[], Path]:
+        """Gives the folder of a run in two processes."""
+        return once(self._two)
+
+    def _two(self) -> Path:
         with contextlib.chdir(self.place):
             handle = self.submitted("two")
             require_code(handle, 0)
@@ -198,7 +201,7 @@ def launched_is_the_same_run(subject: Launched) -> str:
     """In two processes the losses of all steps are those of one to 1e-5, and the evaluation's is to 1e-6."""
     import lmtasks
 
-    two = subject.two
+    two = subject.two()
     with contextlib.chdir(subject.place):
         lmtasks.run("masked-lm", **subject.values(output_dir="one"))
     one = subject.place / "one"
@@ -232,7 +235,9 @@ def killed_is_brought_to_its_end(subject: Launched) -> None:
         require_code(subject.submitted("killed-run", "./killed.py", restarting=True), 0)
     if not (subject.place / "killed").exists():
         raise Fault("the second process has not been there to be killed")
-    one, other = ((folder / "model.safetensors").read_bytes() for folder in (subject.two, subject.place / "killed-run"))
+    one, other = (
+        (folder / "model.safetensors").read_bytes() for folder in (subject.two(), subject.place / "killed-run")
+    )
     if one != other:
         raise Fault("a run that was killed and started again ends with other weights")
 

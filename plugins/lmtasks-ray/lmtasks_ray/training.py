@@ -7,10 +7,11 @@ import re
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
-from lmtasks import InputError
-from lmtasks_ray.worker import STOP, work
+from lmtasks import InputError, RunError
+from lmtasks_ray.worker import CODE, STOP, work
 
 PATIENCE = 5
 """Seconds in which a cluster answers."""
@@ -112,6 +113,10 @@ class Fitting:
         file = self._folder / f"{stream}-{rank}.txt"
         return file.read_text(errors="replace") if file.exists() else ""
 
+    def _codes(self):
+        """The exit codes of the workers in their last attempt, as far as they came to one."""
+        return [int(file.read_text()) for file in sorted(self._folder.glob(f"{CODE}-*.txt"))]
+
     def _fit(self):
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
@@ -127,6 +132,8 @@ class Fitting:
         )
         # No secrets: what is given to Ray here, everybody sees who sees the cluster.
         variables = {name: os.environ[name] for name in job.variables}
+        # Ray would say again what is printed, also what is printed into a text.
+        variables["RAY_TRAIN_ENABLE_PRINT_PATCH"] = os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"
         trainer = TorchTrainer(
             work,
             train_loop_config={"job": job, "folder": str(self._folder)},
@@ -140,9 +147,10 @@ class Fitting:
             ),
         )
         try:
-            self._code = int(trainer.fit().metrics["exit_code"])
-        except TrainingFailedError as error:
-            told = re.search(r"exit code (\d+)", str(error))
-            self._code = int(told[1]) if told else 3
+            with suppress(TrainingFailedError):  # the workers themselves have told what was wrong
+                trainer.fit()
+                self._code = max(self._codes())
+                return
+            self._code = next((code for code in self._codes() if code), RunError.exit_code)
         except BaseException as error:
             self._error = error

@@ -12,6 +12,9 @@ from pathlib import Path
 LOOK = 0.5
 """Seconds between two looks at whether the run is to stop."""
 
+CODE = "code"
+"""The beginning of the name of a file with the exit code of a worker."""
+
 STOP = "stop"
 """The file by which the machine that launched a run stops it: no signal reaches a worker's thread."""
 
@@ -21,7 +24,7 @@ class EndedError(RuntimeError):
 
 
 def work(config):
-    """Carry out the command of ``config["job"]``, an :class:`lmtasks.Job`; reports its exit code.
+    """Carry out the command of ``config["job"]``, an :class:`lmtasks.Job`; its exit code is left in a file.
 
     Raises:
         EndedError: another attempt may come further; by an error Ray knows that it has failed.
@@ -41,8 +44,9 @@ def work(config):
             file = stack.enter_context((folder / f"{stream}-{rank}.txt").open("a", buffering=1))
             stack.enter_context(getattr(contextlib, f"redirect_{stream}")(file))
         code = lmtasks.worker(job, stop)
+    (folder / f"{CODE}-{rank}.txt").write_text(str(code))
     if job.may_go_on(code):
-        raise EndedError(f"exit code {code}")
+        raise EndedError(f"the run has ended with exit code {code}")
     ray.train.report({"exit_code": code, **_figures(job, code)})
 
 
