@@ -112,7 +112,8 @@ def test_a_run_goes_on_when_a_node_is_lost(cluster, tmp_path, monkeypatch):
         "--train_tokenizer",
         "300",
     ]
-    words += ["--model_type", "bert", "--config_overrides", "num_hidden_layers=1,hidden_size=16,num_attention_heads=2"]
+    words += ["--train_tokenizer", "300", "--model_type", "bert"]
+    words += ["--config_overrides", "num_hidden_layers=1,hidden_size=16,num_attention_heads=2"]
     lost = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
     kept = next(node for node in cluster.worker_nodes if node is not lost)
     cluster.remove_node(kept)
