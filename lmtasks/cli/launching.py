@@ -66,7 +66,10 @@ class Launch:
             InputError: it cannot be launched, or what is asked for is wrong; nothing was started.
         """
         hush()
-        request = configure(recipe, values, read_yaml(config) if (config := values.get("config")) else None)
+        typed = {name: value for name, value in values.items() if name != "config"}
+        config = values.get("config")
+        written = read_yaml(config) if config else {}
+        request = configure(recipe, typed, written)
         from lmtasks.launchers.job import job_of
 
         switches = [option.name for option in self.launcher.flags.values() if option.is_switch]
@@ -76,7 +79,8 @@ class Launch:
             processes=self.processes,
             nodes=self.nodes,
             restarts=trains and not request.output.dry_run,
-            values=dict(values),
+            values={**written, **typed},
+            config=config,
         )
         self.launcher.check(job, self.options)
         return self._waited_for(self.launcher.submit(job, self.options))

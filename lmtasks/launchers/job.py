@@ -27,7 +27,14 @@ _SECRET = re.compile(r"\w*(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS?)")
 
 
 def job_of(
-    command: Sequence[str], request: Request, *, processes: int, nodes: int, restarts: bool, values: dict[str, Any]
+    command: Sequence[str],
+    request: Request,
+    *,
+    processes: int,
+    nodes: int,
+    restarts: bool,
+    values: Mapping[str, Any],
+    config: str | None = None,
 ) -> Job:
     """The job of a command.
 
@@ -37,6 +44,7 @@ def job_of(
         processes: of each node.
         restarts: whether another attempt goes on with what an earlier one left.
         values: what was given, by name.
+        config: the file in which more of it was given.
     """
     names = sorted(name for name in os.environ if _MEANT.fullmatch(name) and not _LOCAL.fullmatch(name))
     folder = request.output.output_dir
@@ -46,7 +54,7 @@ def job_of(
         processes=processes,
         nodes=nodes,
         folder=Path(folder).absolute() if folder and restarts else None,
-        files=tuple(sorted({path.absolute() for path in _files(request, values)})),
+        files=tuple(sorted({path.absolute() for path in _files(request, config)})),
         variables=tuple(name for name in names if not _SECRET.fullmatch(name)),
         secrets=tuple(name for name in names if _SECRET.fullmatch(name)),
         values=values,
@@ -55,9 +63,9 @@ def job_of(
     )
 
 
-def _files(request: Request, values: Mapping[str, Any]) -> Iterator[Path]:
+def _files(request: Request, config: str | None) -> Iterator[Path]:
     """What is there of the files and folders that a command names: data, models, its config, recipes."""
     yield from (path for _, path in what_is_read(request))
     yield from (Path(name) for name in current().named if file_of(name))
-    if config := values.get("config"):
-        yield Path(str(config))
+    if config:
+        yield Path(config)
