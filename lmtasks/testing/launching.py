@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import Handle, Launcher, Recipe
-from lmtasks.artifacts.checkpoints import newest_first
 from lmtasks.config.request import configure
 from lmtasks.errors import InputError
 from lmtasks.launchers.job import job_of
@@ -250,7 +249,7 @@ def cancelled_is_stopped(subject: Launched) -> None:
         handle = subject.submitted("cancelled", max_steps=100_000, save_steps=100_000)
         threading.Thread(target=_cancel, args=(handle, folder / "log.jsonl"), daemon=True).start()
         require_code(handle, 143)
-    if not list(newest_first(folder)):
+    if not checkpoints(folder):
         raise Fault("there is no checkpoint in the folder of a run that was cancelled")
 
 
@@ -263,13 +262,13 @@ def _cancel(handle: Handle, log: Path) -> None:
 
 def processes(folder: Path) -> int:
     """How many processes have made the last checkpoint of a run."""
-    manifest = json.loads((newest_of(folder) / "manifest.json").read_text())
+    manifest = json.loads((checkpoints(folder)[-1] / "manifest.json").read_text())
     return int(manifest.get("processes", 1))
 
 
-def newest_of(folder: Path) -> Path:
-    """The last checkpoint of a run."""
-    return next(iter(newest_first(folder)))
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run."""
+    return sorted((folder / "checkpoints").glob("checkpoint-*"))
 
 
 def _log(folder: Path) -> list[dict[str, Any]]:
