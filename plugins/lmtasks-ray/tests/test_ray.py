@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -94,45 +91,3 @@ def test_a_cluster_without_room(cluster, processes, nodes, options, error):
     job = Job(command=("run", "masked-lm"), cwd=Path.cwd(), folder=Path("out"), processes=processes, nodes=nodes)
     with pytest.raises(InputError, match=error):
         check(job, RayOptions(**options))
-
-
-@pytest.mark.cluster
-def test_a_run_goes_on_when_a_node_is_lost(cluster, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("text.txt").write_text("\n".join(f"line {number} of a text about nothing" for number in range(400)))
-    words = ["run", "masked-lm", "--train_file", "text.txt", "--block_size", "16", "--train_batch_size", "8"]
-    words += [
-        "--max_steps",
-        "80",
-        "--save_steps",
-        "10",
-        "--logging_steps",
-        "1",
-        "--use_cpu",
-        "--train_tokenizer",
-        "300",
-    ]
-    words += ["--train_tokenizer", "300", "--model_type", "bert"]
-    words += ["--config_overrides", "num_hidden_layers=1,hidden_size=16,num_attention_heads=2"]
-    lost = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    kept = next(node for node in cluster.worker_nodes if node is not lost)
-    cluster.remove_node(kept)
-
-    def lose():
-        log = Path("out/log.jsonl")
-        while not (log.exists() and len(log.read_text().splitlines()) > 20):
-            time.sleep(0.1)
-        cluster.remove_node(lost, allow_graceful=False)
-        cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-
-    losing = threading.Thread(target=lose)
-    losing.start()
-    launch = ["--launcher", "ray", "--num_nodes", "2", "--ray.max_failures", "3"]
-    assert main([*words, "--output_dir", "out", *launch]) == 0
-    losing.join()
-    record = json.loads(Path("out/run.json").read_text())
-    assert record["status"] == "done"
-    steps = [line["step"] for line in map(json.loads, Path("out/log.jsonl").read_text().splitlines()) if "loss" in line]
-    assert steps == list(range(1, 81)), "each step once"
-    (log,) = Path("ray").glob("*/stderr-0.txt")
-    assert "note       goes on after step" in log.read_text()
