@@ -59,7 +59,7 @@ class Hub:
             self.start()
             self.send(request, self.told())
         elif path == "/api/jobs/someone/7/logs":
-            self.process.wait()
+            self.reader.join()
             events = "".join(f"data: {json.dumps({'timestamp': '', 'data': line})}\n\n" for line in self.lines)
             self.send(request, events, kind="text/event-stream")
         elif path == "/api/jobs/someone/7/cancel":
