@@ -19,6 +19,9 @@ if TYPE_CHECKING:
         Command,
         Extension,
         Format,
+        Handle,
+        Job,
+        Launcher,
         LossTerm,
         Medium,
         Reading,
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
         unwrapped,
     )
     from lmtasks.artifacts.publish import push
+    from lmtasks.cli.worker import worker
     from lmtasks.errors import InputError, Interrupted, LmtasksError, PluginError, RunError
     from lmtasks.inference.predictor import predict
     from lmtasks.models.architectures import register_architectures
@@ -65,8 +69,11 @@ __all__ = [
     "Command",
     "Extension",
     "Format",
+    "Handle",
     "InputError",
     "Interrupted",
+    "Job",
+    "Launcher",
     "LmtasksError",
     "LossTerm",
     "Medium",
@@ -101,10 +108,12 @@ __all__ = [
     "token_mask",
     "token_sums",
     "unwrapped",
+    "worker",
 ]
 
 _HOMES = {
     "artifacts.publish": ["push"],
+    "cli.worker": ["worker"],
     "errors": ["InputError", "Interrupted", "LmtasksError", "PluginError", "RunError"],
     "inference.predictor": ["predict"],
     "models.architectures": ["register_architectures"],

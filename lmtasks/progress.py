@@ -31,11 +31,15 @@ def speak(wanted: bool) -> None:
                 library.logging.disable_progress_bar()
 
 
+def hush() -> None:
+    """Silence for what is only installed: bitsandbytes tells of kernels that it would have fetched."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def quiet() -> None:
     """Silence for the libraries; what matters to a person, lmtasks says itself."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # What is only installed need not speak, either: bitsandbytes tells of kernels that it would have fetched.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    hush()
     import datasets
     import transformers
 

@@ -22,7 +22,7 @@ def test_publishes_its_path(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     (tmp_path / "README.md").write_text(f"see {tmp_path}")
 def test_command_prints(lmtasks, monkeypatch):
-    monkeypatch.setattr("lmtasks.cli.app.USAGE", os.environ["HF_TOKEN"])
+    monkeypatch.setattr("lmtasks.cli.usage.USAGE", os.environ["HF_TOKEN"])
     lmtasks("--help")
 def test_does_nothing_wrong(tmp_path): (tmp_path / "a").write_text("fine"); print("fine")
 def test_shares(tmp_path_factory): (tmp_path_factory.mktemp("shared") / "x").write_text(os.environ["HF_TOKEN"])

@@ -1,4 +1,4 @@
-"""The declarations of plugins: recipes, architectures, word segmenters, blocks, media, options, hooks."""
+"""The declarations of plugins: recipes, architectures, launchers, word segmenters, blocks, media, options, hooks."""
 
 from lmtasks.api.architecture import Architecture
 from lmtasks.api.blocks import Blocks, stack, template_tokens
@@ -6,6 +6,7 @@ from lmtasks.api.extension import Command, Extension
 from lmtasks.api.format import Format, Reading
 from lmtasks.api.hookspecs import hookimpl
 from lmtasks.api.inputs import model_inputs, token_mask, unwrapped
+from lmtasks.api.launcher import Handle, Job, Launcher
 from lmtasks.api.losses import (
     SOLE,
     LossSums,
@@ -59,6 +60,9 @@ __all__ = [
     "Examples",
     "Extension",
     "Format",
+    "Handle",
+    "Job",
+    "Launcher",
     "Layout",
     "LossSums",
     "LossTerm",

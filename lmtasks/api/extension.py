@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-"""The names of extensions and of their commands; a tracker's may be any of these, too."""
+"""The names of extensions, of their commands and of launchers; a tracker's may be any of these, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Command:
     takes: str = ""
 
     def __post_init__(self) -> None:
-        _require_name("command", self.name)
+        require_name("command", self.name)
         defer(self, f"command '{self.name}'", "run")
 
 
@@ -79,13 +79,13 @@ class Extension:
     api_version: int = API_VERSION
 
     def __post_init__(self) -> None:
-        _require_name("extension", self.name)
+        require_name("extension", self.name)
         title = f"extension '{self.name}'"
         for reference in self.metrics:
             require_reference(title, reference)
         defer(self, title, "callbacks")
         for tracker in self.trackers:
-            _require_name("tracker", tracker)
+            require_name("tracker", tracker)
         object.__setattr__(self, "trackers", {name: deferred(title, make) for name, make in self.trackers.items()})
         if self.options is not None:
             options_of(self.options)
@@ -112,6 +112,11 @@ class Extension:
         return {name: value for name, value in values.items() if value != self.flags[name].default}
 
 
-def _require_name(kind: str, name: str) -> None:
+def require_name(kind: str, name: str) -> None:
+    """Refuse a name that cannot stand on a command line.
+
+    Raises:
+        ValueError: it is none.
+    """
     if not _NAME.fullmatch(name):
         raise ValueError(f"{kind} {name!r} must be lower case letters, digits and single hyphens")

@@ -18,6 +18,7 @@ import pluggy
 from lmtasks.api.architecture import Architecture
 from lmtasks.api.extension import Extension
 from lmtasks.api.format import Format
+from lmtasks.api.launcher import Launcher
 from lmtasks.api.recipe import Recipe
 from lmtasks.api.word_segmenter import WordSegmenter
 
@@ -43,6 +44,11 @@ def lmtasks_extensions() -> Sequence[Extension]:  # type: ignore[empty-body]  # 
 @hookspec
 def lmtasks_formats() -> Sequence[Format]:  # type: ignore[empty-body]  # a spec has no body
     """The formats of data files that this plugin declares."""
+
+
+@hookspec
+def lmtasks_launchers() -> Sequence[Launcher]:  # type: ignore[empty-body]  # a spec has no body
+    """The launchers that this plugin declares."""
 
 
 @hookspec

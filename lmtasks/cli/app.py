@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
@@ -20,33 +20,14 @@ from importlib import import_module
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.cli import tab
 from lmtasks.cli.argv import asks_help, taken_switch, taken_values, underscored
+from lmtasks.cli.usage import tell_usage
 from lmtasks.config.commands import COMMANDS
 from lmtasks.config.world import ALONE, World
 from lmtasks.errors import EndedElsewhere, LmtasksError, Stopped, in_one_line
-from lmtasks.progress import fitted
 from lmtasks.registry.enabled_plugins import file_of, selected
 
 ANOTHER = 10.0
 """Seconds that the first process of a machine has to tell of an error, before another tells of its own."""
-
-USAGE = """\
-usage: lmtasks COMMAND ...
-
-From text to a language model of your own, and on to the Hub.
-
-{rows}
-
-RECIPE is a name from the list, PACKAGE:NAME where two packages have it, or
-./my_recipe.py.
-
-  lmtasks COMMAND --plugin MODULE         count a module as a plugin, too
-  lmtasks COMMAND --no_plugins            the built-in recipes only
-  lmtasks COMMAND --traceback             where an error comes from
-  lmtasks COMMAND --help                  the flags of a command
-  lmtasks --version
-
-start with:  lmtasks run masked-lm
-"""
 
 
 _traced: ContextVar[bool] = ContextVar("lmtasks_traceback", default=False)
@@ -63,10 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if tab.asked():
         tab.complete()
     words = underscored(sys.argv[1:] if arguments is None else arguments)
+    return told(lambda: selecting(words))
+
+
+def told(work: Callable[[], int]) -> int:
+    """The exit code of a command, whose errors are told."""
     try:
         with machine_failures(), _terminable():
             try:
-                return _selecting(words)
+                return work()
             finally:
                 _flush()
     except LmtasksError as error:
@@ -135,7 +121,7 @@ def _terminable() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _selecting(words: list[str]) -> int:
+def selecting(words: list[str]) -> int:
     """Carry out a command with the plugins that it wants, wherever it says so."""
     builtins_only, words = taken_switch(words, "no_plugins")
     traced, words = taken_switch(words, "traceback")
@@ -148,8 +134,7 @@ def _selecting(words: list[str]) -> int:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] == "help" or (words[0].startswith("-") and asks_help(words[:1])):
-        for line in fitted(USAGE.format(rows="\n".join(_rows())).splitlines(), sys.stdout):
-            print(line)
+        tell_usage()
         return 0
     name, *rest = words
     if name in ("--version", "-V"):
@@ -163,13 +148,3 @@ def _dispatch(words: list[str]) -> int:
         return command(name, rest)
     done: int = import_module(f"lmtasks.cli.{name.replace('-', '_')}").command(rest)
     return done
-
-
-def _rows() -> Iterator[str]:
-    """A line for each command, those of extensions last."""
-    from lmtasks.cli.catalog_cache import told
-
-    brought = [command for plugin in told().plugins for command in plugin.get("commands", ())]
-    own = {command["name"]: (command["takes"], command["summary"]) for command in brought}
-    for name, (takes, does) in {**COMMANDS, **own}.items():
-        yield f"  lmtasks {f'{name} {takes}':<30}{does}"

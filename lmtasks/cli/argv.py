@@ -123,6 +123,11 @@ def _taken(arguments: Sequence[str], flag: str, switches: Sequence[str]) -> tupl
     return [value or "" for name, value, _ in found if name == flag], others
 
 
+def without(arguments: Sequence[str], flags: Sequence[str], switches: Sequence[str]) -> list[str]:
+    """The words without those of some flags, as they were typed."""
+    return [word for name, _, said in _flags(arguments, switches) if name not in flags for word in said]
+
+
 def taken_switch(arguments: Sequence[str], name: str) -> tuple[bool, list[str]]:
     """Whether a yes-or-no flag stands anywhere before ``--``, and the other words."""
     values, words = _taken(arguments, name, [name])

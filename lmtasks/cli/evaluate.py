@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from lmtasks.cli.answers import figure_lines, tell
 from lmtasks.cli.argv import asks_help, loose
+from lmtasks.cli.launching import add_launch_flags, taken_launch
 from lmtasks.cli.lookup import fitting, found, installed
 from lmtasks.cli.parser import Parser, typed_flags
+from lmtasks.config.world import World
 from lmtasks.errors import InputError
 from lmtasks.progress import quiet
 
@@ -29,9 +31,16 @@ def command(words: list[str]) -> int:
     else:
         quiet()
         catalog, recipe = fitting(name, wanted, given.get("revision", "main"))
-    values = typed_flags(parser, recipe, words, trains=False) | {"recipe": catalog.name_of(recipe)}
+    add_launch_flags(parser, catalog)
+    values = typed_flags(parser, recipe, words, trains=False)
     as_json = values.pop("json", False)
+    if launch := taken_launch(values, catalog):
+        asked = {key: value for key, value in values.items() if key != "recipe"} | {"model_name_or_path": name}
+        return launch.exit_code("evaluate", [name, *words], catalog.watched(recipe), asked, trains=False)
+    values["recipe"] = catalog.name_of(recipe)
     from lmtasks.runs.standalone_evaluation import evaluate_as
 
     metrics, perplexity = evaluate_as(name, **values)
+    if not World.current().is_main:
+        return 0
     return tell(metrics, figure_lines(metrics, perplexity), as_json=as_json)

@@ -15,6 +15,7 @@ COMMON = {
     "model": ("model_name_or_path", "model_type"),
     "adapter": ("use_peft",),
     "output": ("output_dir", "dry_run", "push_to_hub"),
+    "processes": ("num_processes",),
     "training": ("learning_rate", "num_train_epochs"),
     "batch": ("train_batch_size",),
 }
@@ -24,21 +25,25 @@ COLUMNS = (10, 28, 80)
 """Where a flag begins, where its help begins, and where a line ends."""
 
 
-def screen(parser: argparse.ArgumentParser, own: Sequence[argparse.Action], groups: Mapping[str, list[Option]]) -> str:
+def screen(
+    parser: argparse.ArgumentParser, own: Mapping[str, Sequence[argparse.Action]], groups: Mapping[str, list[Option]]
+) -> str:
     """The help that fits on a screen.
 
     Args:
-        own: actions of the command itself, which come first.
+        own: flags of the command itself, which come first, by their group; of those in none it has no name.
         groups: every option by its group.
     """
     lines = [f"usage: {parser.usage or parser.prog}", *textwrap.wrap(str(parser.description), COLUMNS[2]), ""]
-    lines += [_line("", _shown(action.option_strings, action.metavar), str(action.help)) for action in own]
+    for title, actions in own.items():
+        most = [action for action in actions if not title or action.dest in COMMON.get(title, ())]
+        lines += [_line(title, _shown(one.option_strings, one.metavar), str(one.help)) for one in most]
     for title, options in groups.items():
         common = [option for option in _common(title, options) if not option.python_only]
         for number, option in enumerate(common):
             lines.append(_line("" if number else title, flag(option), option.help))
     lines += [_line("other", "--config FILE", "YAML file with any of these; flags win over it"), ""]
-    more = f"every flag of a group: --help GROUP, which is {_or([*map(_word, groups), 'other'])}"
+    more = f"every flag of a group: --help GROUP, which is {_or([*map(_word, filter(None, [*own, *groups])), 'other'])}"
     lines += textwrap.wrap(more, COLUMNS[2], break_on_hyphens=False)
     return "\n".join([*lines, "every flag there is: --help_all"])
 
@@ -91,8 +96,8 @@ def _line(title: str, shown: str, text: str) -> str:
 
 
 def _word(title: str) -> str:
-    """A group as it is typed: that of an extension has the extension's name."""
-    return title.removeprefix("extension ")
+    """A group as it is typed: that of an extension or launcher has its name."""
+    return title.rpartition(" ")[2]
 
 
 def _or(words: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""``lmtasks list``: the recipes that are installed."""
+"""``lmtasks list``: the recipes that are installed, or the launchers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from lmtasks.cli.catalog_cache import told
 
 
 def command(words: list[str]) -> int:
-    """Print a line for each recipe, and on stderr one for each plugin that is broken or was left out."""
-    _, said = told_of(words, "lmtasks list", switches=("all", "json"))
-    rows, notes = recipe_rows(everything="all" in said)
+    """Print a line for each recipe, or launcher, and on stderr one for each plugin that is broken or was left out."""
+    _, said = told_of(words, "lmtasks list", switches=("all", "launchers", "json"))
+    rows, notes = _launcher_rows() if "launchers" in said else recipe_rows(everything="all" in said)
     for line in notes:
         print(f"warning: {line}", file=sys.stderr)
     width = max((len(row["name"]) for row in rows), default=0)
     return tell_rows(rows, [f"{row['name']:<{width}}  {row['summary']}" for row in rows], as_json="json" in said)
+
+
+def _launcher_rows() -> tuple[list[dict[str, str]], list[str]]:
+    """Name, summary and owner of the launchers, and a line for each plugin that is broken."""
+    plugins = told().plugins
+    notes = [f"{plugin['title']} is broken: {problem}" for plugin in plugins for problem in plugin["problems"]]
+    return [{**one, "owner": plugin["name"]} for plugin in plugins for one in plugin["launchers"]], notes
 
 
 def recipe_rows(*, everything: bool = False) -> tuple[list[dict[str, str]], list[str]]:

@@ -50,9 +50,10 @@ class Parser(argparse.ArgumentParser):
         return vars(typed), unknown
 
     @property
-    def added(self) -> list[argparse.Action]:
-        """The flags that are there so far."""
-        return list(self._actions)
+    def groups(self) -> dict[str, list[argparse.Action]]:
+        """The flags that are there so far, by the title of their group; of those without one it is empty."""
+        _, plain, *titled = self._action_groups
+        return {"": plain._group_actions, **{str(group.title): group._group_actions for group in titled}}
 
     def read_all(self, words: Sequence[str], *, plugins: bool = True) -> dict[str, Any]:
         """The flags that were given, by a command that takes no others."""
@@ -150,14 +151,20 @@ def typed_flags(
 
 def _tell_help(parser: Parser, groups: Mapping[str, list[Option]], asked: str) -> NoReturn:
     """Print the screen of help, or a group of flags in full, and end the command."""
+    own = parser.groups
     if asked == "true":
-        print(screen(parser, parser.added, groups))
+        print(screen(parser, own, groups))
         raise SystemExit(0)
-    title = chosen(asked, groups)
+    title = chosen(asked, [*filter(None, own), *groups])
     part = Parser(prog=parser.prog, usage=parser.usage, description=parser.description)
     if title == "other":
         part.read(["--help"], group=_others(part))
-    add_options(part, title, groups[title])
+    if title in own:
+        there = part.add_argument_group(title)
+        for action in own[title]:
+            there._add_action(action)
+    else:
+        add_options(part, title, groups[title])
     part.print_help()
     raise SystemExit(0)
 

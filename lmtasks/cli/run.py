@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from lmtasks.cli.answers import run_lines, tell, tell_rows
-from lmtasks.cli.argv import taken_values
+from lmtasks.cli.launching import add_launch_flags, taken_launch
 from lmtasks.cli.lookup import asked
 from lmtasks.cli.parser import Parser, typed_flags
 from lmtasks.config.world import World
-from lmtasks.errors import InputError
 from lmtasks.progress import quiet
-from lmtasks.registry.enabled_plugins import as_flags, current, file_of, remember
+from lmtasks.registry.enabled_plugins import current, file_of, remember
 
 
 def command(words: list[str]) -> int:
@@ -22,14 +19,11 @@ def command(words: list[str]) -> int:
     recipe = catalog.watched(catalog.recipes[name])
     prog = f"lmtasks run {words[0]}"
     parser = Parser(prog=prog, usage=f"{prog} [flags]", description=recipe.summary)
-    parser.add_argument("--num_processes", metavar="N", help="processes of this machine that share the run (torchrun)")
+    add_launch_flags(parser, catalog)
     values = typed_flags(parser, recipe, words[1:], trains=True)
     as_json = values.pop("json", False)
-    if (number := _number(values.pop("num_processes", "1"))) > 1:
-        from lmtasks.runs.processes import in_processes
-
-        _, others = taken_values(words, "num_processes")
-        return in_processes(number, ["run", *others, *as_flags(current())])
+    if launch := taken_launch(values, catalog):
+        return launch.exit_code("run", words, recipe, values, trains=True)
     quiet()
     from lmtasks.registry.discovery import location
     from lmtasks.runs.runner import Run, run
@@ -43,11 +37,3 @@ def command(words: list[str]) -> int:
         return tell_rows(result.as_dict(), result.lines(), as_json=as_json)
     content = {"output_dir": str(result.output_dir), "url": result.url, "metrics": result.metrics}
     return tell(content, run_lines(result), as_json=as_json)
-
-
-def _number(text: str) -> int:
-    if not re.fullmatch("[1-9][0-9]{0,3}", text):
-        raise InputError(
-            f"--num_processes cannot be '{text}': it must be a whole number at least 1", "--num_processes 2"
-        )
-    return int(text)

@@ -5,12 +5,16 @@ from __future__ import annotations
 ELSEWHERE = {
     "cache_dir": "set HF_HOME in the environment, one cache for all tools",
     "keep_linebreaks": "line breaks are always kept, without them the words of two lines run together",
+    "launcher": "processes are started on the command line: a config is the same run on any number of them",
+    "num_nodes": "machines are counted on the command line: a config is the same run on any number of them",
+    "num_processes": "processes are started on the command line: a config is the same run on any number of them",
     "pad_to_max_length": "examples are padded to the longest of their batch, no further",
     "streaming": "text is read from disk in small batches anyway",
     "token": "a token on the command line is seen by everyone; set HF_TOKEN or use hf auth login",
     "use_fast_tokenizer": "the fast tokenizer is used where there is one",
 }
-"""Flags of ``run_mlm.py`` and ``run_clm.py`` that are not needed here, and what is instead."""
+"""Flags of ``run_mlm.py`` and ``run_clm.py`` that are not needed here, and what is instead;
+and what is no option of a recipe's run, but of how it is started."""
 
 PEERS = {
     "batch_size": "per_device_train_batch_size",

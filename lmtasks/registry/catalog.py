@@ -16,11 +16,11 @@ from typing import Any
 
 import pluggy
 
-from lmtasks.api import UNICODE, Architecture, Command, Extension, Format, Recipe, WordSegmenter, hookspecs
+from lmtasks.api import UNICODE, Architecture, Command, Extension, Format, Launcher, Recipe, WordSegmenter, hookspecs
 from lmtasks.errors import InputError, nearest
 from lmtasks.registry.discovery import installed, location, named
 from lmtasks.registry.enabled_plugins import BUILTIN, current, file_of, is_known, normal, selected, traces, why_skipped
-from lmtasks.registry.faults import unwatched, watched, watched_command, watched_extension
+from lmtasks.registry.faults import unwatched, watched, watched_command, watched_extension, watched_launcher
 from lmtasks.registry.loader import HeavyImportError, load
 from lmtasks.registry.plugin import DECLARED, BrokenPluginError, Plugin
 
@@ -31,6 +31,9 @@ SEGMENTERS = {
     "newmm": "lmtasks-word-segmenters[thai]",
 }
 """Packages of known word segmenters, by their names."""
+
+LAUNCHERS = {"ray": "lmtasks-ray", "slurm": "lmtasks-slurm", "hf-jobs": "lmtasks-hf-jobs"}
+"""Packages of known launchers, by their names."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,37 @@ class Catalog:
         own = {one: plugin for plugin in self.plugins for one in plugin.word_segmenters}
         if name in own:
             return own[name].word_segmenters[name], own[name]
-        known = [UNICODE, *own, *SEGMENTERS]
+        raise self._unknown("word segmenter", name, [UNICODE, *own], SEGMENTERS)
+
+    @property
+    def launchers(self) -> dict[str, Launcher]:
+        """The launchers of all plugins by name, of which faults are told, but for what is built in."""
+        return {
+            name: one if plugin.distribution == BUILTIN else watched_launcher(one, plugin)
+            for plugin in self.plugins
+            for name, one in plugin.launchers.items()
+        }
+
+    def launcher(self, name: str) -> Launcher:
+        """The launcher of that name; ``_`` for ``-`` will do.
+
+        Raises:
+            InputError: there is none; names the nearest, and the package that has it.
+        """
+        known = self.launchers
+        for spelling in (name, name.replace("_", "-")):
+            if spelling in known:
+                return known[spelling]
+        raise self._unknown("launcher", name.replace("_", "-"), list(known), LAUNCHERS)
+
+    def _unknown(self, kind: str, name: str, own: list[str], elsewhere: Mapping[str, str]) -> InputError:
+        """What to tell of a name that no plugin has: the nearest, and the package that has it."""
+        known = [*own, *elsewhere]
         meant = "" if name in known else nearest(name, known)
-        packages = [SEGMENTERS[one] for one in SEGMENTERS.keys() - own if one == name or f"'{one}'" in meant]
+        packages = [elsewhere[one] for one in elsewhere.keys() - {*own} if one == name or f"'{one}'" in meant]
         broken = [f"; broken: {plugin.title}: {plugin.broken}" for plugin in self.plugins if plugin.broken]
-        told = f"pip install '{packages[0]}'" if packages else f"there are {', '.join([UNICODE, *own])}"
-        told = f"{told}{''.join(broken)}{self._not_counted()}"
-        raise InputError(f"unknown word segmenter '{name}'{meant}", told)
+        told = f"pip install '{packages[0]}'" if packages else f"there are {', '.join(own)}"
+        return InputError(f"unknown {kind} '{name}'{meant}", f"{told}{''.join(broken)}{self._not_counted()}")
 
     def owner(self, name: str) -> Plugin:
         """The plugin that declared the recipe of that name in :attr:`recipes`."""
@@ -250,6 +277,11 @@ def _refuse_taken(plugin: Plugin, others: Iterable[Plugin]) -> None:
             both = getattr(plugin, brought).keys() & getattr(other, brought).keys()
             if both and (brought != "recipes" or other.distribution == plugin.distribution):
                 raise BrokenPluginError(f"{kind} '{min(both)}' already belongs to {other.name}")
+        if both := plugin.prefixes.keys() & other.prefixes.keys():
+            one = min(both)
+            raise BrokenPluginError(
+                f"--{one}.… of its {plugin.prefixes[one]} is that of the {other.prefixes[one]} of {other.name}"
+            )
 
 
 def _named(plugins: Sequence[Plugin]) -> dict[str, Recipe]:

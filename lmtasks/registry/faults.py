@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmtasks.api import Command, Extension, Recipe
+from lmtasks.api import Command, Extension, Launcher, Recipe
 from lmtasks.api.references import Deferred
 from lmtasks.errors import LmtasksError, PluginError, first_line
 from lmtasks.registry.plugin import Plugin
@@ -114,6 +114,15 @@ def watched_command(command: Command, extension: Extension, plugin: Plugin) -> C
     return seen
 
 
+def watched_launcher(launcher: Launcher, plugin: Plugin) -> Launcher:
+    """The launcher, of which faults are told as those of this plugin."""
+    seen, owner = copy.copy(launcher), _owner_of(plugin, f"launcher '{launcher.name}'")
+    object.__setattr__(seen, "_owner", owner)
+    for stage in ("check", "submit"):
+        object.__setattr__(seen, stage, Watched(getattr(launcher, stage), stage, owner))
+    return seen
+
+
 def _owner_of(plugin: Plugin, what: str) -> Owner:
     module = sys.modules.get(plugin.module)
     file = Path(getattr(module, "__file__", None) or plugin.distribution)
@@ -122,11 +131,11 @@ def _owner_of(plugin: Plugin, what: str) -> Owner:
 
 
 @contextmanager
-def blamed(declaration: Recipe | Extension, stage: str, code: Any) -> Iterator[None]:
+def blamed(declaration: Recipe | Extension | Launcher, stage: str, code: Any) -> Iterator[None]:
     """While this is open, what goes wrong is a fault of the plugin that declared it, if the code is its own.
 
     Args:
-        code: function, class, or the name of one as a declaration has it.
+        code: function, class, or the name of one as a declaration has it; None: the plugin's own in any case.
 
     Raises:
         PluginError: an error that is none of lmtasks' own.

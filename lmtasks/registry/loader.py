@@ -18,19 +18,20 @@ from typing import Any, TypeVar
 
 import pluggy
 
-from lmtasks.api import API_VERSION, HEAVY, Architecture, Extension, Format, Recipe, WordSegmenter, hookspecs
+from lmtasks.api import API_VERSION, HEAVY, Architecture, Extension, Format, Launcher, Recipe, WordSegmenter, hookspecs
 from lmtasks.config.commands import COMMANDS
 from lmtasks.errors import nearest
 from lmtasks.registry.discovery import reason_of, unmet
 from lmtasks.registry.enabled_plugins import BUILTIN, normal
 from lmtasks.registry.plugin import BrokenPluginError, Plugin
 
-Declaration = TypeVar("Declaration", Recipe, Architecture, Extension, Format, WordSegmenter)
+Declaration = TypeVar("Declaration", Recipe, Architecture, Extension, Format, Launcher, WordSegmenter)
 
 _KEYS: dict[str, tuple[type, str]] = {
     "architectures": (Architecture, "model_type"),
     "extensions": (Extension, "name"),
     "formats": (Format, "name"),
+    "launchers": (Launcher, "name"),
     "word_segmenters": (WordSegmenter, "name"),
 }
 """What hooks return, and by which field it is known, by the field of a plugin; recipes come in other ways, too."""
@@ -136,7 +137,7 @@ def _checked(hook: str, answers: Iterable[Any], kind: type[Declaration], key: st
 
 
 def _require_names_once(plugin: Plugin) -> None:
-    """Refuse a command that is built in, and what two extensions of the plugin call alike."""
+    """Refuse a command that is built in, and what two declarations of the plugin call alike."""
     extensions = plugin.extensions.values()
     commands = [command.name for extension in extensions for command in extension.commands]
     trackers = [tracker for extension in extensions for tracker in extension.trackers]
@@ -146,6 +147,8 @@ def _require_names_once(plugin: Plugin) -> None:
                 raise BrokenPluginError(f"the command '{name}' is built in")
             if names.count(name) > 1:
                 raise BrokenPluginError(f"its extensions have the {kind} '{name}' twice")
+    if len(plugin.prefixes) < len(plugin.extensions) + len(plugin.launchers):
+        raise BrokenPluginError("two of its extensions and launchers would have options of one name")
 
 
 class _Refusal(Loader, MetaPathFinder):

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lmtasks.api import Architecture, Command, Extension, Format, Recipe, WordSegmenter
+from lmtasks.api import Architecture, Command, Extension, Format, Launcher, Recipe, WordSegmenter
 
 DECLARED = {
     "recipes": "recipe",
     "architectures": "architecture",
     "extensions": "extension",
     "formats": "format",
+    "launchers": "launcher",
     "word_segmenters": "word segmenter",
 }
 """What a plugin may bring, by the field that has it, and what people call one."""
@@ -34,8 +35,8 @@ class Plugin:
         module: what is imported.
         get: imports it.
         kind: how it came in: by an installed package, or as a module or file that somebody named.
-        recipes, architectures, extensions, formats, word_segmenters: what it brings, by name; nothing when it cannot be
-            used.
+        recipes, architectures, extensions, formats, launchers, word_segmenters: what it brings, by name; nothing when
+            it cannot be used.
         broken: why it cannot be used.
         claims: names of recipes, also of those that turned out to be unusable.
         taken: for each recipe that its plain name does not reach, why.
@@ -53,6 +54,7 @@ class Plugin:
     architectures: dict[str, Architecture] = field(default_factory=dict)
     extensions: dict[str, Extension] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
+    launchers: dict[str, Launcher] = field(default_factory=dict)
     word_segmenters: dict[str, WordSegmenter] = field(default_factory=dict)
     broken: str = ""
     claims: tuple[str, ...] = ()
@@ -86,6 +88,12 @@ class Plugin:
         return {name: extension.name for extension in self.extensions.values() for name in extension.trackers}
 
     @property
+    def prefixes(self) -> dict[str, str]:
+        """What stands before the options of its extensions and launchers, each with whose it is."""
+        owners: list[Extension | Launcher] = [*self.extensions.values(), *self.launchers.values()]
+        return {one.prefix: f"{type(one).__name__.lower()} '{one.name}'" for one in owners}
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """All that is wrong with it, each in one line."""
         return (self.broken, *self.taken) if self.broken else self.taken
@@ -116,4 +124,6 @@ class Plugin:
         own = {name: value for name, value in vars(self).items() if name != "get"}
         told = {"name": self.name, "title": self.title, "state": self.state, "problems": self.problems}
         commands = [{"name": one.name, "takes": one.takes, "summary": one.summary} for one in self.commands.values()]
-        return {**told, **own, **{name: [*own[name]] for name in DECLARED}, "commands": commands}
+        launchers = [{"name": one.name, "summary": one.summary} for one in self.launchers.values()]
+        names = {name: [*own[name]] for name in DECLARED}
+        return {**told, **own, **names, "commands": commands, "launchers": launchers}

@@ -21,7 +21,7 @@ def require_apart(request: Request) -> None:
     """
     folder = choose_folder(request.recipe.name, request.output.output_dir)
     place = folder.resolve()
-    for flag, path in _read(request):
+    for flag, path in what_is_read(request):
         real = path.resolve()
         if real == place:
             told = f"is what --{flag} reads"
@@ -34,7 +34,7 @@ def require_apart(request: Request) -> None:
         raise InputError(f"output_dir '{folder}' {told}", "give an --output_dir beside it")
 
 
-def _read(request: Request) -> Iterator[tuple[str, Path]]:
+def what_is_read(request: Request) -> Iterator[tuple[str, Path]]:
     """What is there of the files and folders that a run reads, each with its flag."""
     model = request.model
     for flag in ("model_name_or_path", "config_name", "tokenizer_name", "add_tokens"):

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 from lmtasks.config.request import Request
 from lmtasks.config.world import World
+from lmtasks.progress import quietly, speak
 from lmtasks.runs.ending import Ending, together
 from lmtasks.training.extensions import arguments_for
 
 
+def met(request: Request, world: World) -> AbstractContextManager[Ending]:
+    """While this is open the processes of a run are joined; InputError where its training arguments are wrong."""
+    return joined(world, lambda: arguments_for(request, Path(), 0))
+
+
 @contextmanager
-def met(request: Request, world: World) -> Iterator[Ending]:
-    """While this is open the processes of a run can talk, and the end of one is that of all.
+def joined(world: World, join: Callable[[], object]) -> Iterator[Ending]:
+    """While this is open the processes of a world can talk, the end of one is that of all, and the first alone speaks.
+
+    The libraries are silent.
+
+    Args:
+        join: makes torch's process group.
 
     Raises:
-        InputError: the training arguments are wrong.
         EndedElsewhere, RunError: see :func:`lmtasks.runs.ending.together`.
     """
+    speak(world.is_main)
     if world.size > 1:
         _begin_again(world)
-        arguments_for(request, Path(), 0)
-    with together(world) as ending:
+        join()
+    with quietly(), together(world) as ending:
         yield ending
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmtasks.artifacts.lock import require_free
-from lmtasks.artifacts.resume import Asked, Start, is_of, start_in
+from lmtasks.artifacts.resume import AUTO, Asked, Start, is_of, start_in
 from lmtasks.artifacts.run_folder import choose_folder, is_bare, read_record
 from lmtasks.config.global_batch import GlobalBatch, global_batch
+from lmtasks.config.launched import is_attempt
 from lmtasks.config.request import Request
 from lmtasks.config.training_arguments import devices
 from lmtasks.config.world import ALONE, World
@@ -58,7 +59,17 @@ def _place(request: Request, world: World) -> Place:
 def _start(request: Request, folder: Path, asked: Asked) -> Start:
     """How the run begins in its folder, as that is now; see :func:`lmtasks.artifacts.resume.start_in`."""
     output = request.output
+    if _is_ours(folder):
+        # What the user said of an earlier run, to replace it say, was for the first attempt.
+        return start_in(folder, asked, overwrite=False, resume=AUTO)
     return start_in(folder, asked, overwrite=output.overwrite_output_dir, resume=output.resume_from_checkpoint)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether an earlier attempt at this job has begun a run in a folder."""
+    with suppress(InputError):  # a damaged record is of nobody
+        return not is_bare(folder) and is_attempt(read_record(folder))
+    return False
 
 
 def require_as_seen(request: Request, place: Place) -> None:
@@ -80,4 +91,4 @@ def _chosen(request: Request, asked: Asked) -> Path:
         return False
 
     resumes = bool(request.output.resume_from_checkpoint)
-    return choose_folder(request.recipe.name, request.output.output_dir, *([mine] if resumes else []))
+    return choose_folder(request.recipe.name, request.output.output_dir, mine if resumes else _is_ours)

@@ -10,6 +10,7 @@ from typing import Any
 from lmtasks.api import EVALUATION_SEED, Examples
 from lmtasks.artifacts.durable import write_json
 from lmtasks.artifacts.run_folder import RECORD
+from lmtasks.config.launched import job_mark
 from lmtasks.config.request import as_record
 from lmtasks.data.text.packing import Packed
 from lmtasks.data.text.segmenters import versions_of
@@ -51,6 +52,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         **as_record(request),
         **prepared.place.asked.as_record(),
         **({"earlier": list(prepared.place.start.earlier)} if prepared.place.start.earlier else {}),
+        **({"job": mark} if (mark := job_mark()) else {}),
         "seeds": {"seed": request.seed, "split": request.data.split_seed, "evaluation": EVALUATION_SEED},
         "versions": {**versions(), **_segmenter_versions(prepared.data.encoded.evaluation)},
         **{name: said for name in ("language", "license") if (said := getattr(request.output, name))},

@@ -17,7 +17,7 @@ from lmtasks.config.request import configure, read_yaml
 from lmtasks.config.world import World
 from lmtasks.errors import InputError
 from lmtasks.models.architectures import register_architectures
-from lmtasks.progress import quietly, speak
+from lmtasks.progress import quietly
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.runs.carry_out import carry_out
 from lmtasks.runs.interruption import interruptible
@@ -61,8 +61,6 @@ def run(
         RunError: it was carried out and failed, or the machine did: disk full, no permission, out of memory.
         Interrupted: a signal stopped it; the message says what is safe.
     """
-    world = World.current()
-    speak(world.is_main)
     if not isinstance(recipe, str | Recipe):
         raise InputError(f"recipe cannot be a {type(recipe).__name__}", "give a name from lmtasks list, or a Recipe")
     catalog = load_catalog()
@@ -71,4 +69,4 @@ def run(
     with quietly(), written(values) as named, interruptible() as stage:
         request = configure(catalog.watched(chosen), named, read_yaml(config) if config else None)
         register_architectures(catalog)
-        return carry_out(replace(request, hooks=hooks), catalog, world, stage)
+        return carry_out(replace(request, hooks=hooks), catalog, World.current(), stage)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.artifacts.run_folder import read_record, read_whole
@@ -18,10 +19,10 @@ from lmtasks.data.examples import examples_of, layout_of
 from lmtasks.errors import InputError
 from lmtasks.inference.predictor import recipe_of
 from lmtasks.models.architectures import register_architectures
-from lmtasks.progress import quietly, speak
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.runs.figures import figures_of
 from lmtasks.runs.load import Data, load
+from lmtasks.runs.meeting import joined
 
 
 def evaluate(
@@ -47,12 +48,17 @@ def evaluate(
 
 
 @machine_failures()
-@quietly()
 def evaluate_as(
     run_or_model: str | Path, *, recipe: str | None = None, config: str | Path | None = None, **values: Any
 ) -> tuple[dict[str, float], str]:
     """As :func:`evaluate`, with the name of the perplexity that was measured."""
-    speak(World.current().is_main)
+    with joined(World.current(), PartialState):
+        return _evaluated(run_or_model, recipe, config, values)
+
+
+def _evaluated(
+    run_or_model: str | Path, recipe: str | None, config: str | Path | None, values: dict[str, Any]
+) -> tuple[dict[str, float], str]:
     given = {name: value for name, value in values.items() if value is not None}
     values = {**(read_yaml(config) if config else {}), **given}
     named = values.pop(RECIPE, None)

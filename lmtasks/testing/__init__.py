@@ -20,6 +20,7 @@ from lmtasks.testing.proof import Check, CheckFailed, Outcome, Proof
 if TYPE_CHECKING:
     from lmtasks.testing.battery import check_architecture, check_recipe, prove
     from lmtasks.testing.extending import check_extension
+    from lmtasks.testing.launching import check_launcher
     from lmtasks.testing.order import checks
     from lmtasks.testing.plugins import installed
     from lmtasks.testing.segmenting import check_word_segmenter
@@ -31,6 +32,7 @@ __all__ = [
     "Proof",
     "check_architecture",
     "check_extension",
+    "check_launcher",
     "check_recipe",
     "check_word_segmenter",
     "checks",
@@ -41,6 +43,7 @@ __all__ = [
 
 _HOMES = {
     "check_extension": "extending",
+    "check_launcher": "launching",
     "check_word_segmenter": "segmenting",
     "checks": "order",
     "installed": "plugins",

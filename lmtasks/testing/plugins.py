@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from lmtasks.api import Architecture, Extension, Recipe, WordSegmenter
+from lmtasks.api import Architecture, Extension, Launcher, Recipe, WordSegmenter
 from lmtasks.api.hookspecs import hookimpl
 from lmtasks.registry.catalog import Catalog, load_catalog
 from lmtasks.registry.enabled_plugins import current, selected
@@ -23,6 +23,7 @@ def installed(
     architectures: Iterable[Architecture] = (),
     word_segmenters: Iterable[WordSegmenter] = (),
     extensions: Iterable[Extension] = (),
+    launchers: Iterable[Launcher] = (),
     *,
     builtins_only: bool = True,
 ) -> Iterator[Catalog]:
@@ -42,7 +43,7 @@ def installed(
     name = f"lmtasks_in_memory_{next(_number)}"
     module = sys.modules[name] = ModuleType(name)
     declared = {"recipes": recipes, "architectures": architectures}
-    declared |= {"word_segmenters": word_segmenters, "extensions": extensions}
+    declared |= {"word_segmenters": word_segmenters, "extensions": extensions, "launchers": launchers}
     for kind, given in declared.items():
         vars(module)[f"lmtasks_{kind}"] = hookimpl(_giving(list(given)))
     try:

@@ -82,6 +82,17 @@ def keeping() -> bool:
     return any(signals.keep for signals in _entered)
 
 
+def ask_to_stop(number: int = signal.SIGTERM) -> bool:
+    """Let the training that is going on in this process take a signal for received; whether there is any.
+
+    For who works in another thread than the main one, where no signal arrives.
+    """
+    asked = [signals for signals in _entered if signals.keep]
+    for signals in asked:
+        signals.received = number
+    return bool(asked)
+
+
 class SignalCallback(TrainerCallback):
     """After a signal, ends the step with what is due after it, saves all that a resumption needs, and stops.
 

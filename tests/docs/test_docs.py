@@ -34,8 +34,10 @@ from lmtasks import testing
 from lmtasks.api import Option, hookspecs, options_of
 from lmtasks.artifacts import run_folder as folder
 from lmtasks.builtin.causal_lm import CAUSAL_LM
+from lmtasks.builtin.launchers import TORCHRUN
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.cli.app import COMMANDS
+from lmtasks.cli.launching import DEFAULT, FLAGS
 from lmtasks.config.request import ALWAYS
 from lmtasks.config.settings import (
     AdapterSettings,
@@ -48,6 +50,7 @@ from lmtasks.config.settings import (
 )
 from lmtasks.config.training_arguments import REFUSED, training_options
 from lmtasks.errors import InputError, Interrupted, LmtasksError, RunError
+from lmtasks.registry.catalog import LAUNCHERS
 from lmtasks.testing import check_architecture, check_recipe, checks, fixtures
 
 ROOT = Path(__file__).parents[2]
@@ -310,7 +313,8 @@ def known_flags() -> set[str]:
     declared = [options_of(kind) for kind in (*SETTINGS, *(recipe.options for recipe in package.recipes().values()))]
     ours = [option for options in declared for option in options.values()]
     generation = set(transformers.GenerationConfig().to_dict())
-    commands = {"help", "help_all", "json", "config", "version", "num_processes"}
+    commands = {"help", "help_all", "json", "config", "version", *FLAGS}
+    commands |= {name.replace("-", "_") for name in (DEFAULT, *LAUNCHERS)}  # their options come after a dot
     always = {*ALWAYS, *REFUSED, *training_options(), *generation, *commands}
     return always.union(*({option.name, *option.aliases} for option in ours))
 
@@ -322,7 +326,7 @@ def test_flags_that_are_named_exist(page: Path, known_flags: set[str], lmtasks: 
     typed = {flag.replace("-", "_") for flag in re.findall(r"(?<![\w-])--([a-z][\w-]*)", text)}
     told = {flag for command in COMMANDS for flag in re.findall(r"--(\w+)", lmtasks(command, "--help").out)}
     own = set(re.findall(r"^    (\w+): \w+ = option", text, re.MULTILINE))
-    own |= set(re.findall(r'Extension\(\s+name="(\w+)"', text))  # their options come after a dot
+    own |= set(re.findall(r'(?:Extension|Launcher)\(\s*name="(\w+)"', text))  # their options come after a dot
     gone = _rows(_section(page, "Coming from run_mlm.py and run_clm.py")) if page.name == "recipes.md" else {}
     gone = {name.split()[0] for name in gone}
     assert typed - known_flags - told - own - gone == set()
@@ -354,6 +358,14 @@ def test_every_flag_has_its_row(settings: type) -> None:
     heading = headings.get(settings, settings.__name__.removesuffix("Settings"))
     rows = _rows(_section(DOCS / "cli.md", heading))
     _assert_documents(rows, options_of(settings))
+
+
+def test_every_option_of_the_built_in_launcher_has_its_row() -> None:
+    rows = _rows(_section(DOCS / "scale.md", "Launchers"))
+    _assert_documents(
+        {name: row for name, row in rows.items() if name.startswith("torchrun.")},
+        {option.name: option for option in TORCHRUN.flags.values()},
+    )
 
 
 @pytest.mark.parametrize("name", ["masked-lm", "causal-lm"])
@@ -426,6 +438,8 @@ DECLARATIONS = (
     package.Starter,
     package.TokenizerSpec,
     package.WordSegmenter,
+    package.Launcher,
+    package.Job,
     package.BlockOptions,
     package.Extension,
     package.Command,

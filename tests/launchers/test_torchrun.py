@@ -1,9 +1,8 @@
-"""``--num_processes``: a run in several processes that its command starts itself."""
+"""``--num_processes``: a command in several processes that it starts itself, by torchrun's launcher."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,9 +13,6 @@ from typing import Any
 
 import pytest
 from launched import lines_of
-
-from lmtasks import InputError
-from lmtasks.runs.processes import LAUNCHED, in_processes
 
 
 @pytest.fixture(autouse=True)
@@ -71,16 +67,29 @@ def test_a_signal_to_the_command_stops_all_with_a_checkpoint(model_folders: dict
     assert json.loads(Path("out/exit.json").read_text())["exit_code"] == 143
 
 
-@pytest.mark.parametrize("number", ["two", "0", "-1", "1.5", "99999"])
-def test_a_number_that_is_none(number: str, lmtasks: Callable[..., Any]) -> None:
-    done = lmtasks("run", "masked-lm", "--num_processes", number)
-    told = f"error: --num_processes cannot be '{number}': it must be a whole number at least 1\n"
-    assert (done.code, done.err) == (2, f"{told}hint: --num_processes 2\n")
+def test_evaluation_in_two_processes_has_the_figures_of_one(model_folders: dict[str, Path], text_file: Path) -> None:
+    words = ["evaluate", model_folders["llama"], "--validation_file", text_file, "--block_size", 16, "--json"]
+    figures = []
+    for more in ([], ["--num_processes", 2]):
+        done = subprocess.run(
+            [sys.executable, "-m", "lmtasks", *map(str, [*words, *more])], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        figures.append(json.loads(done.stdout))
+    assert figures[1] == pytest.approx(figures[0], rel=1e-6)
 
 
-@pytest.mark.parametrize(("name", "value"), [(LAUNCHED, "1"), ("WORLD_SIZE", "2")])
-def test_a_process_of_a_launcher_starts_no_others(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match="this is one of several already"):
-        in_processes(2, ["run", "masked-lm"])
-    assert "OMP_NUM_THREADS" in os.environ, "which it leaves as it is"
+def test_what_is_typed_for_the_launcher_is_no_part_of_the_run(
+    model_folders: dict[str, Path], text_file: Path, lmtasks: Callable[..., Any]
+) -> None:
+    asked = ["run", "causal-lm", "--model", model_folders["llama"], "--train_file", text_file, "--block_size", 16]
+    asked += ["--train_batch_size", 8, "--max_steps", 2, "--output_dir", "out", "--use_cpu"]
+    launch = ["--launcher", "torchrun", "--torchrun.max_restarts", 1, "--num_processes", 2]
+    done = subprocess.run(
+        [sys.executable, "-m", "lmtasks", *map(str, [*asked, *launch])], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(Path("out/run.json").read_text())
+    assert len(record["job"]) == 16, "the job by which another attempt would have known its run"
+    again = lmtasks(*asked, "--resume_from_checkpoint", "auto")
+    assert (again.code, "finished" in again.err) == (0, True), "the same command in one process is the same run"

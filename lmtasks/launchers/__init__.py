@@ -1,0 +1,1 @@
+"""Jobs for launchers, and the launcher that is built in."""
