@@ -16,7 +16,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "lmtasks"
 
-ROOMS = ("api", "config", "registry", "artifacts", "data", "models", "training", "inference", "runs", "cli")
+ROOMS = ("api", "config", "registry", "artifacts", "data", "models", "training", "inference", "serving", "runs", "cli")
 """From the ground up: a room imports only rooms that stand before it."""
 
 GROUND = ("errors", "progress", "metrics")
@@ -26,7 +26,7 @@ FACES = ("lmtasks", "lmtasks.api")
 """Modules that do nothing but hand on what is public, from wherever it is."""
 
 LIMITS = {
-    "floors": (10, 10),
+    "floors": (11, 11),
     "circles": (0, 0),
     "imports that run upwards": (0, 0),
     "modules directly in lmtasks/": (0, 5),

@@ -4,6 +4,7 @@ COMMANDS = {
     "run": ("RECIPE [flags]", "train; with no flags, a small model in a minute"),
     "data": ("RECIPE [flags]", "what it would train on, as the model sees it"),
     "predict": ("RUN_OR_MODEL TEXT...", "use it"),
+    "serve": ("RUN_OR_MODEL [flags]", "let others use it, over HTTP"),
     "evaluate": ("RUN_OR_MODEL [flags]", "measure it"),
     "report": ("RUN... [--output FILE]", "a page about it, or about several runs"),
     "merge": ("RUN OUT", "make one model of an adapter and its base"),
@@ -43,6 +44,9 @@ PEERS = {
     "models": "architectures",
     "preview": "data",
     "init": "new-plugin",
+    "api": "serve",
+    "server": "serve",
+    "deploy": "serve",
     "version": "--version",
 }
 """Names that other tools have for commands, and those that they have here."""
