@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -18,17 +17,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from lmtasks.errors import InputError, RunError
 from lmtasks.inference.continuing import Token
 from lmtasks.serving import inference_api as inference
 from lmtasks.serving.completions_api import REASONS, Telling, Wish
 from lmtasks.serving.figures import Figures
-from lmtasks.serving.refusals import Refusal, invalid, refused
+from lmtasks.serving.refusals import Refusal, invalid, refusal_of
 from lmtasks.serving.served import Served
 from lmtasks.serving.streams import Stream, events
 from lmtasks.serving.worker import Job
-
-logger = logging.getLogger(__name__)
 
 HERE = ("127.0.0.1", "localhost", "::1")
 """Names of this machine to itself."""
@@ -89,7 +85,7 @@ class Paths:
             except ClientDisconnect:
                 response = Response(status_code=499)
             except Exception as error:
-                response = _response(request, _refusal(error))
+                response = _response(request, refusal_of(error))
             path = request.url.path
             self.figures.requests.labels(path, response.status_code).inc()
             self.figures.seconds.labels(path).observe(time.perf_counter() - began)
@@ -216,28 +212,15 @@ class Paths:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise invalid("the body has to be application/json", 415)
         most, body = self.served.limits.body, bytearray()
-        async with asyncio.timeout(self.served.limits.timeout):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > most:
-                    raise invalid(f"the body has more than {most:,} bytes", 413)
+        try:
+            async with asyncio.timeout(self.served.limits.timeout):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > most:
+                        raise invalid(f"the body has more than {most:,} bytes", 413)
+        except TimeoutError:
+            raise invalid("the body did not come in time", 408) from None
         return bytes(body)
-
-
-def _refusal(error: Exception) -> Refusal:
-    """What a client hears of an error; what is no client's mistake is told here in full."""
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, InputError):
-        return refused(error)
-    if isinstance(error, msgspec.DecodeError | UnicodeDecodeError | RecursionError):
-        return invalid("the body cannot be read: " + str(error).splitlines()[0])
-    if isinstance(error, TimeoutError):
-        return Refusal(408, "validation", "the body did not come in time")
-    logger.error("a request failed", exc_info=error)
-    if isinstance(error, RunError):  # out of memory, mostly
-        return Refusal(503, "overloaded", error.message, {"Retry-After": "1"})
-    return Refusal(500, "generation", "it failed here; the server's log says why")
 
 
 def _told_to_text_clients(refusal: Refusal) -> Any:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 
-from lmtasks.errors import LmtasksError, in_one_line
+import msgspec
+import torch
+from transformers.pipelines.base import PipelineException
+
+from lmtasks.errors import InputError, in_one_line
+
+logger = logging.getLogger(__name__)
 
 
 class Refusal(Exception):  # noqa: N818  (mostly it is the client's)
@@ -34,8 +41,23 @@ def overloaded(message: str) -> Refusal:
 
 
 FLAG = re.compile(r"(?<![\w'\"-])--(?=[a-z])")
+"""What stands before the name of a flag; clients have fields."""
+
+CLIENTS = (ValueError, TypeError, IndexError, PipelineException, type(None))
+"""Causes of a refusal by the pipeline that are in what it was asked; with arguments, it takes any error for one."""
+
+FAILED = "it failed here; the server's log says why"
 
 
-def refused(error: LmtasksError) -> Refusal:
-    """A user's mistake as told to a client, who has fields and no flags."""
-    return invalid(in_one_line(FLAG.sub("", str(error))))
+def refusal_of(error: Exception) -> Refusal:
+    """What a client hears of an error; what is no client's mistake is told here in full."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, InputError) and isinstance(error.__cause__, CLIENTS):
+        return invalid(in_one_line(FLAG.sub("", str(error))))
+    if isinstance(error, msgspec.DecodeError | UnicodeDecodeError | RecursionError):
+        return invalid("the body cannot be read: " + str(error).splitlines()[0])
+    logger.error("a request failed", exc_info=error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return Refusal(503, "overloaded", "out of memory", {"Retry-After": "1"})
+    return Refusal(500, "generation", FAILED)

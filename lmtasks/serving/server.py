@@ -22,12 +22,14 @@ def listener(host: str, port: int) -> socket.socket:
     Raises:
         InputError: it cannot be had.
     """
+    if not 0 <= port < 2**16:  # some systems take the rest of the division
+        raise InputError(f"--port {port} is no port", "a number below 65536, or 0 for any that is free")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, kind, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot listen on {host}, port {port}: {reason}", "another --port, or --port 0") from error
     return made

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from lmtasks.errors import InputError
 from lmtasks.inference.continuing import Continuation, Token
-from lmtasks.serving.refusals import Refusal, refused
+from lmtasks.serving.refusals import Refusal, refusal_of
 from lmtasks.serving.served import Served
-
-logger = logging.getLogger(__name__)
 
 
 class Stream:
@@ -82,13 +78,8 @@ async def events(pieces: AsyncIterator[Any], stream: Stream, told: Callable[[Ref
     try:
         async for piece in pieces:
             yield _event(piece)
-    except InputError as error:
-        yield _event(told(refused(error)))
-    except Refusal as refusal:
-        yield _event(told(refusal))
     except Exception as error:
-        logger.error("a request failed", exc_info=error)
-        yield _event(told(Refusal(500, "generation", "it failed here; the server's log says why")))
+        yield _event(told(refusal_of(error)))
     finally:
         stream.job.wanted = False
 
