@@ -153,7 +153,8 @@ class Seen:
 
     def told(self) -> tuple[str, str]:
         """Median and 95th percentile of the times, in milliseconds."""
-        return f"{statistics.median(self.seconds) * 1e3:.1f}", f"{statistics.quantiles(self.seconds, n=20)[-1] * 1e3:.1f}"
+        times = statistics.median(self.seconds), statistics.quantiles(self.seconds, n=20)[-1]
+        return f"{times[0] * 1e3:.1f}", f"{times[1] * 1e3:.1f}"
 
 
 async def measured(url: str, clients: int, texts: list[str]) -> Seen:
@@ -179,10 +180,10 @@ async def measured(url: str, clients: int, texts: list[str]) -> Seen:
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> Any:
     """The answer to a text; by hand, since a client of a library would take more of the machine than the server."""
     body = json.dumps({"inputs": text, "parameters": {"top_k": 5}}).encode()
-    head = f"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    writer.write(head.encode() + body)
-    status, *fields = (await reader.readuntil(b"\r\n\r\n")).decode().lower().splitlines()
-    length = next(int(field.partition(":")[2]) for field in fields if field.startswith("content-length:"))
+    fields = ("host: localhost", "content-type: application/json", f"content-length: {len(body)}")
+    writer.write("\r\n".join(["POST / HTTP/1.1", *fields, "", ""]).encode() + body)
+    status, *told = (await reader.readuntil(b"\r\n\r\n")).decode().lower().splitlines()
+    length = next(int(field.partition(":")[2]) for field in told if field.startswith("content-length:"))
     content = await reader.readexactly(length)
     return json.loads(content) if " 200 " in status else {"status": status}
 

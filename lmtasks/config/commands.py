@@ -4,6 +4,7 @@ COMMANDS = {
     "run": ("RECIPE [flags]", "train; with no flags, a small model in a minute"),
     "data": ("RECIPE [flags]", "what it would train on, as the model sees it"),
     "predict": ("RUN_OR_MODEL TEXT...", "use it"),
+    "demo": ("RUN_OR_MODEL [flags]", "a page to try it on"),
     "serve": ("RUN_OR_MODEL [flags]", "let others use it, over HTTP"),
     "evaluate": ("RUN_OR_MODEL [flags]", "measure it"),
     "report": ("RUN... [--output FILE]", "a page about it, or about several runs"),
@@ -47,6 +48,8 @@ PEERS = {
     "api": "serve",
     "server": "serve",
     "deploy": "serve",
+    "gradio": "demo",
+    "ui": "demo",
     "version": "--version",
 }
 """Names that other tools have for commands, and those that they have here."""
