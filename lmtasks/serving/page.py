@@ -20,10 +20,7 @@ from lmtasks.inference.continuing import Token
 from lmtasks.serving.refusals import refusal_of
 from lmtasks.serving.served import Served
 
-THEME = gr.themes.Default(
-    font=["system-ui", "sans-serif"],
-    font_mono=["ui-monospace", "monospace"],
-)
+THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 CLOSED = {"footer_links": [], "ssr_mode": False, "enable_monitoring": False, "mcp_server": False, "run_history": False}
 """What Gradio would offer besides, or send to a server of its own."""

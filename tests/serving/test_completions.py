@@ -77,10 +77,7 @@ def test_sixteen_tokens_are_drawn_when_nobody_says_more(teller: Any) -> None:
 
 def test_the_model_is_listed(teller: Any) -> None:
     told = teller.get("/v1/models").json()
-    assert told == {
-        "object": "list",
-        "data": [{"id": "gpt2", "object": "model", "created": 0, "owned_by": "lmtasks"}],
-    }
+    assert told == {"object": "list", "data": [{"id": "gpt2", "object": "model", "created": 0, "owned_by": "lmtasks"}]}
 
 
 @pytest.mark.parametrize(

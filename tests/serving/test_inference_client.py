@@ -84,9 +84,7 @@ def test_a_seed_draws_the_same_again(teller: Any, client: MakeClient) -> None:
     how = {"max_new_tokens": 20, "temperature": 1.5, "top_p": 0.9}
     drawn = [asked.text_generation("the", **how, seed=seed) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
-    wanted = teller.predictor.predict(
-        "the", **how, do_sample=True, top_k=0, seed=1, return_full_text=False
-    )
+    wanted = teller.predictor.predict("the", **how, do_sample=True, top_k=0, seed=1, return_full_text=False)
     assert drawn[0] == wanted[0]["generated_text"]
 
 

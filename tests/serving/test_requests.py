@@ -157,9 +157,7 @@ def test_a_client_that_leaves_ends_its_continuation(slow: Any) -> None:
 def test_a_full_line_says_when_to_come_again(slow: Any) -> None:
     with slow(queue=1, batch_size=1) as server:
         told: list[Any] = []
-        threads = [
-            threading.Thread(target=lambda: told.append(server.post("/v1/completions", LONG))) for _ in range(4)
-        ]
+        threads = [threading.Thread(target=lambda: told.append(server.post("/v1/completions", LONG))) for _ in range(4)]
         for thread in threads:
             thread.start()
             time.sleep(0.1)
@@ -186,9 +184,7 @@ def test_a_fault_is_told_here_and_not_to_the_client(
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("no room")])
-def test_without_memory_there_may_be_some_later(
-    error: Exception, teller: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_memory_there_may_be_some_later(error: Exception, teller: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
@@ -250,8 +246,9 @@ def test_a_recipe_of_a_plugin_is_served_by_its_own_pipeline(
         assert told["text"] == "ABAB"
         assert told["first"] == pytest.approx(server.predictor.predict("ab")["first"].tolist(), rel=1e-5)
         assert [one["text"] for one in server.post("/", {"inputs": ["ab", "c"]}).json()] == ["AB", "C"]
-        assert "takes no 'time', did you mean 'times'?" in (
-            server.post("/", {"inputs": "ab", "parameters": {"time": 2}}).json()["error"]
+        assert (
+            "takes no 'time', did you mean 'times'?"
+            in (server.post("/", {"inputs": "ab", "parameters": {"time": 2}}).json()["error"])
         )
         for name in ("batch_size", "num_beams"):
             assert server.post("/", {"inputs": "ab", "parameters": {name: 10_000}}).status_code == 422
