@@ -131,7 +131,10 @@ def server(folder: str, *flags: str) -> Iterator[tuple[str, psutil.Process]]:
     command = [sys.executable, "-m", "lmtasks", "serve", folder, "--port", "0", "--json", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        told = "".join(iter(process.stdout.readline, "}\n")) + "}"
+        told = ""
+        while not told.endswith("}\n"):
+            told += (line := process.stdout.readline())
+            assert line, "the server did not start"
         try:
             yield json.loads(told)["url"], psutil.Process(process.pid)
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launched import first_document
 
 from lmtasks.api import Recipe
 from lmtasks.builtin.causal_lm import CAUSAL_LM
@@ -232,7 +232,7 @@ def shown(*words: Any, environment: Any = None) -> Any:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_shows_it_until_a_signal_comes(number: int, model_folders: dict[str, Path], browser: Any) -> None:
     with shown(model_folders["roberta"]) as process:
-        about = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+        about = first_document(process)
         assert about["url"].startswith("http://127.0.0.1:") and about["public_url"] is None
         page = browser.new_page()
         page.goto(about["url"])

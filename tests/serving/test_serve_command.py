@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from launched import first_document
 
 from lmtasks.inference.predictor import predict
 
@@ -27,8 +27,7 @@ def serving(*words: Any, environment: Any = None) -> Iterator[tuple[subprocess.P
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env={**os.environ, **(environment or {})}, **pipes) as process:
         try:
-            assert process.stdout is not None
-            yield process, json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+            yield process, first_document(process)
         finally:
             process.kill()
 
