@@ -7,12 +7,11 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -40,7 +39,7 @@ def new_app(served: Served, *, local: bool, ready: Callable[[], None] = lambda: 
             web that had its own name point here.
         ready: called when requests are taken.
     """
-    paths = Paths(served)
+    paths = Paths(served, local)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -56,10 +55,7 @@ def new_app(served: Served, *, local: bool, ready: Callable[[], None] = lambda: 
         Route("/v1/models", paths.told(Paths.models)),
         Route("/v1/completions", paths.told(Paths.completions), methods=["POST"]),
     ]
-    hosts = [Middleware(TrustedHostMiddleware, allowed_hosts=[*HERE, "[::1]"])] if local else []
-    return Starlette(
-        routes=routes, middleware=hosts, lifespan=lifespan, exception_handlers={HTTPException: _no_such_path}
-    )
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_such_path})
 
 
 async def _no_such_path(request: Request, error: Exception) -> Response:
@@ -71,8 +67,8 @@ async def _no_such_path(request: Request, error: Exception) -> Response:
 class Paths:
     """What is done at each path."""
 
-    def __init__(self, served: Served) -> None:
-        self.served = served
+    def __init__(self, served: Served, local: bool) -> None:
+        self.served, self.local = served, local
         self.figures = Figures(served.worker)
 
     def told(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -81,6 +77,8 @@ class Paths:
         async def handle(request: Request) -> Response:
             began = time.perf_counter()
             try:
+                if self.local and not _names_this_machine(request.headers.get("host", "")):
+                    raise invalid("the header 'host' names another machine", 421)
                 response = await handler(self, request)
             except ClientDisconnect:
                 response = Response(status_code=499)
@@ -221,6 +219,13 @@ class Paths:
         except TimeoutError:
             raise invalid("the body did not come in time", 408) from None
         return bytes(body)
+
+
+def _names_this_machine(host: str) -> bool:
+    try:
+        return urlsplit(f"//{host}").hostname in HERE
+    except ValueError:  # no name at all
+        return False
 
 
 def _told_to_text_clients(refusal: Refusal) -> Any:

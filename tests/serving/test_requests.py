@@ -115,7 +115,8 @@ def test_a_request_that_cannot_be_answered_is_refused(body: Any, status: int, sa
         (b"[" * 100_000, {}, 422, "the body cannot be read"),
         (b" " * (1 << 20) + b"{}", {}, 413, "the body has more than 1,048,576 bytes"),
         (b'{"inputs": "a <mask>"}', {"content-type": "text/plain"}, 415, "has to be application/json"),
-        (b'{"inputs": "a <mask>"}', {"host": "elsewhere.example"}, 400, "Invalid host"),
+        (b'{"inputs": "a <mask>"}', {"host": "elsewhere.example"}, 421, "names another machine"),
+        (b'{"inputs": "a <mask>"}', {"host": "[nowhere"}, 421, "names another machine"),
     ],
 )
 def test_a_body_that_is_none_is_refused(content: bytes, headers: Any, status: int, says: str, filler: Any) -> None:
