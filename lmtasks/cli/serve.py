@@ -27,7 +27,7 @@ def command(words: list[str]) -> int:
     parser.add_argument("--host", metavar="NAME", default="127.0.0.1", help="who may ask (default: this machine only)")
     parser.add_argument("--port", metavar="N", type=int, default=8000, help="0 for any that is free (default: 8000)")
     parser.add_argument("--name", metavar="NAME", help="as clients call the model (default: its own)")
-    parser.add_argument("--batch_size", metavar="N", type=int, help="texts at once (default: 32)")
+    parser.add_argument("--batch_size", metavar="N", type=int, help="texts at once (default: 16)")
     parser.add_argument("--queue", metavar="N", type=int, help="texts that may wait (default: 256)")
     parser.add_argument("--texts", metavar="N", type=int, help="texts of one request (default: 64)")
     parser.add_argument("--new_tokens", metavar="N", type=int, help="most of one continuation (default: 1024)")

@@ -61,7 +61,7 @@ def new_app(served: Served, *, local: bool, ready: Callable[[], None] = lambda: 
 async def _no_such_path(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     detail = error.detail if isinstance(error, HTTPException) else ""
-    return _response(request, Refusal(status, "validation", f"{request.method} {request.url.path}: {detail}"))
+    return _response(request, Refusal(status, "validation", f"{request.method} {request.scope['path']}: {detail}"))
 
 
 class Paths:
@@ -84,7 +84,7 @@ class Paths:
                 response = Response(status_code=499)
             except Exception as error:
                 response = _response(request, refusal_of(error))
-            path = request.url.path
+            path = request.scope["path"]
             self.figures.requests.labels(path, response.status_code).inc()
             self.figures.seconds.labels(path).observe(time.perf_counter() - began)
             return response
@@ -238,7 +238,7 @@ def _told_to_openai_clients(refusal: Refusal) -> Any:
 
 
 def _response(request: Request, refusal: Refusal) -> Response:
-    openai = request.url.path.startswith("/v1/")
+    openai = request.scope["path"].startswith("/v1/")
     told = (_told_to_openai_clients if openai else _told_to_text_clients)(refusal)
     return Response(msgspec.json.encode(told), refusal.status, refusal.headers, "application/json")
 

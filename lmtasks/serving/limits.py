@@ -21,7 +21,7 @@ class Limits:
         timeout: seconds from a request to the end of its answer.
     """
 
-    batch_size: int = 32
+    batch_size: int = 16
     queue: int = 256
     texts: int = 64
     new_tokens: int = 1024

@@ -40,6 +40,11 @@ class Job:
     done: Future[list[Any]] = field(default_factory=Future)
     wanted: bool = True
 
+    @property
+    def length(self) -> int:
+        """Characters of the longest text."""
+        return max(map(len, self.texts))
+
 
 class Worker:
     """The thread, from here until it is closed.
@@ -103,18 +108,20 @@ class Worker:
                     return jobs
 
     def _taken(self) -> list[Job]:
-        taken: list[Job] = []
-        left: deque[Job] = deque()
-        room = self.batch_size
-        for job in self._waiting:
-            alike = not taken or (job.alike is not None and job.alike == taken[0].alike)
-            if taken and not (alike and len(job.texts) <= room):
-                left.append(job)
-            elif job.wanted and job.done.set_running_or_notify_cancel():
-                taken.append(job)
+        """Takes the first job in line, and of those like it the nearest in length: the rest of a batch is padding."""
+        self._waiting = deque(job for job in self._waiting if job.wanted and not job.done.cancelled())
+        if not self._waiting:
+            return []
+        first, *others = self._waiting
+        alike = [job for job in others if job.alike is not None and job.alike == first.alike]
+        chosen, room = {first}, self.batch_size - len(first.texts)
+        for job in sorted(alike, key=lambda job: abs(job.length - first.length)):
+            if len(job.texts) <= room:
+                chosen.add(job)
                 room -= len(job.texts)
-        self._waiting = left
-        return taken
+        taken = [job for job in self._waiting if job in chosen]
+        self._waiting = deque(job for job in self._waiting if job not in chosen)
+        return [job for job in taken if job.done.set_running_or_notify_cancel()]
 
     def _answer(self, jobs: list[Job]) -> None:
         try:

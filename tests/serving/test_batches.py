@@ -61,6 +61,14 @@ def test_what_arrives_while_it_works_is_answered_together(held: Held) -> None:
     assert (held.worker.batches, held.worker.answered) == (6, 10)
 
 
+def test_those_of_like_length_go_together(held: Held) -> None:
+    """The first in line never waits for its like."""
+    for length in (9, 1, 10, 2, 8, 3, 7, 11):
+        held.submit("a" * length)
+    held.let_go()
+    assert [[len(text) for text in batch] for batch in held.seen[1:]] == [[9, 10, 8, 7], [1, 2, 3, 11]]
+
+
 def test_a_job_larger_than_a_batch_has_one_to_itself(held: Held) -> None:
     jobs = [held.submit(*"abcdef"), held.submit("g")]
     held.let_go()
