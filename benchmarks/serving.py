@@ -3,9 +3,9 @@
     python benchmarks/serving.py [--clients 64] [--requests 10000] [--quick]
 
 A server of its own process fills masks with a model of 6 layers of 256 and random weights. First one client asks one
-text after the other, whose answers are the truth from then on; then many clients at once, each on a connection of its
-own, again and again from the same texts. What they get must be the text's own guesses, in order, with probabilities
-that differ by rounding alone. The server's memory is read after a tenth of the requests and at the end.
+text after the other, whose answers are the truth from then on. Then the ways alternate: one client, many clients with a
+server that does not batch, and many clients, each on a connection of its own. What they get must be the text's own
+guesses, in order, with probabilities that differ by rounding alone. The server's memory is read after each round.
 
 Exit code 1 where a figure is not what it should be; ``--quick`` is tiny, judges no speed, and shows that it runs.
 """
@@ -39,6 +39,9 @@ from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.data.sample import sample_documents
 from lmtasks.models.tokenizer import train_tokenizer
 
+ROUNDS, SHARE = 10, 10
+"""Rounds, in which the ways of asking alternate, so that a busy moment hits them all; the slow ones ask a tenth."""
+
 LEAST, GROWTH, ROUNDING = 3.0, 1.05, 1e-4
 """What is wanted: requests a second against one by one, memory at the end against a tenth, and of probabilities."""
 
@@ -59,7 +62,7 @@ FULL = Size(
     {"num_hidden_layers": 6, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
 )  # fmt: skip
 QUICK = Size(
-    8, 80, 20, 400,
+    8, 400, 20, 400,
     {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64},
 )  # fmt: skip
 
@@ -74,32 +77,54 @@ def main() -> int:
     size = Size(**{**vars(QUICK if quick else FULL), **given})
     with tempfile.TemporaryDirectory() as folder:
         texts = new_model(Path(folder), size)
-        with server(folder) as (url, process):
-            asyncio.run(measured(url, 1, texts[:20]))  # the first answers take longer
-            alone = asyncio.run(measured(url, 1, texts))
-            truth = dict(zip(texts, alone.answers, strict=True))
-            asked = list(itertools.islice(itertools.cycle(random.Random(1).sample(texts, len(texts))), size.requests))
-            many = asyncio.run(measured(url, size.clients, asked[: size.requests // 10]))
-            early = process.memory_info().rss
-            many = asyncio.run(measured(url, size.clients, asked))
-            late = process.memory_info().rss
-        with server(folder, "--batch_size", "1") as (url, _):
-            unbatched = asyncio.run(measured(url, size.clients, asked[: len(texts)]))
-    wrong = sum(not same(truth[text], answer) for text, answer in zip(asked, many.answers, strict=True))
-    rows = {"1 client, one by one": alone, f"{size.clients} clients, --batch_size 1": unbatched}
-    rows |= {f"{size.clients} clients": many}
+        with server(folder) as (url, process), server(folder, "--batch_size", "1") as other:
+            for where in ((url, process), other):
+                asyncio.run(measured(*where, 1, texts[:20]))  # the first answers take longer
+            truth = dict(zip(texts, asyncio.run(measured(url, process, 1, texts)).answers, strict=True))
+            ways = {
+                "1 client": lambda asked: measured(url, process, 1, asked[: len(asked) // SHARE]),
+                f"{size.clients} clients, --batch_size 1": lambda asked: measured(
+                    *other, size.clients, asked[: len(asked) // SHARE]
+                ),
+                f"{size.clients} clients": lambda asked: measured(url, process, size.clients, asked),
+            }
+            asked = itertools.cycle(random.Random(1).sample(texts, len(texts)))
+            seen: dict[str, list[Seen]] = {who: [] for who in ways}
+            memory = []
+            for _ in range(ROUNDS):
+                some = list(itertools.islice(asked, size.requests // ROUNDS))
+                for who, way in ways.items():
+                    seen[who].append(asyncio.run(way(some)))
+                memory.append(process.memory_info().rss)
+    pairs = [(text, answer) for rounds in seen.values() for one in rounds for text, answer in one.pairs]
+    wrong = sum(not same(truth[text], answer) for text, answer in pairs)
     print_table(
-        f"{len(texts)} texts, {torch.get_num_threads()} threads",
-        ("who asks", "requests", "requests/s", "× one by one", "median ms", "p95 ms"),
-        [
-            (who, f"{len(seen.answers):,}", f"{seen.rate:.0f}", f"{seen.rate / alone.rate:.2f}", *seen.told())
-            for who, seen in rows.items()
-        ],
+        f"{len(texts)} texts, {torch.get_num_threads()} threads, {ROUNDS} rounds",
+        ("who asks", "requests", "requests/s", "× one by one", "median ms", "p95 ms", "server's CPU ms"),
+        [(who, *told(rounds, seen["1 client"])) for who, rounds in seen.items()],
     )
-    print(f"\nlost or mixed up: {wrong} of {len(asked):,}")
-    print(f"memory of the server: {early / 2**20:.0f} MiB after a tenth, {late / 2**20:.0f} MiB at the end")
-    good = not wrong and late <= early * GROWTH
-    return 0 if good and (quick or many.rate >= LEAST * alone.rate) else 1
+    gain = ratio(seen[f"{size.clients} clients"], seen["1 client"])
+    print(f"\nlost or mixed up: {wrong} of {len(pairs):,}")
+    print(f"memory of the server: {memory[0] / 2**20:.0f} MiB after a tenth, {memory[-1] / 2**20:.0f} MiB at the end")
+    return 0 if not wrong and memory[-1] <= memory[0] * GROWTH and (quick or gain >= LEAST) else 1
+
+
+def ratio(ours: list[Seen], theirs: list[Seen]) -> float:
+    """Median over the rounds of requests a second against those of others in the same round."""
+    return statistics.median(one.rate / other.rate for one, other in zip(ours, theirs, strict=True))
+
+
+def told(rounds: list[Seen], alone: list[Seen]) -> list[str]:
+    """The cells of a row: medians over the rounds, times over all requests."""
+    seconds = [one for seen in rounds for one in seen.seconds]
+    return [
+        f"{len(seconds):,}",
+        f"{statistics.median(seen.rate for seen in rounds):.0f}",
+        f"{ratio(rounds, alone):.2f}",
+        f"{statistics.median(seconds) * 1e3:.1f}",
+        f"{statistics.quantiles(seconds, n=20)[-1] * 1e3:.1f}",
+        f"{sum(seen.cpu for seen in rounds) / len(seconds) * 1e3:.1f}",
+    ]
 
 
 def new_model(folder: Path, size: Size) -> list[str]:
@@ -143,24 +168,28 @@ def server(folder: str, *flags: str) -> Iterator[tuple[str, psutil.Process]]:
 
 @dataclass(frozen=True)
 class Seen:
-    """Answers in the order of the questions, the seconds that each took, and all together."""
+    """What clients saw: each text with its answer, the seconds that each took, and all together.
 
-    answers: list[Any]
+    ``cpu`` are the server's own seconds, which others on the machine change less.
+    """
+
+    pairs: list[tuple[str, Any]]
     seconds: list[float]
     whole: float
+    cpu: float
 
     @property
     def rate(self) -> float:
         """Requests a second."""
-        return len(self.answers) / self.whole
+        return len(self.pairs) / self.whole
 
-    def told(self) -> tuple[str, str]:
-        """Median and 95th percentile of the times, in milliseconds."""
-        times = statistics.median(self.seconds), statistics.quantiles(self.seconds, n=20)[-1]
-        return f"{times[0] * 1e3:.1f}", f"{times[1] * 1e3:.1f}"
+    @property
+    def answers(self) -> list[Any]:
+        """In the order of the texts."""
+        return [answer for _, answer in self.pairs]
 
 
-async def measured(url: str, clients: int, texts: list[str]) -> Seen:
+async def measured(url: str, process: psutil.Process, clients: int, texts: list[str]) -> Seen:
     """What some clients see who ask these texts, each taking the next one as soon as it has its answer."""
     answers: list[Any] = [None] * len(texts)
     seconds = [0.0] * len(texts)
@@ -175,9 +204,11 @@ async def measured(url: str, clients: int, texts: list[str]) -> Seen:
             seconds[number] = time.perf_counter() - began
         writer.close()
 
-    began = time.perf_counter()
+    began, before = time.perf_counter(), process.cpu_times()
     await asyncio.gather(*(client() for _ in range(clients)))
-    return Seen(answers, seconds, time.perf_counter() - began)
+    whole, after = time.perf_counter() - began, process.cpu_times()
+    cpu = after.user + after.system - before.user - before.system
+    return Seen(list(zip(texts, answers, strict=True)), seconds, whole, cpu)
 
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> Any:
@@ -185,8 +216,8 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: 
     body = json.dumps({"inputs": text, "parameters": {"top_k": 5}}).encode()
     fields = ("host: localhost", "content-type: application/json", f"content-length: {len(body)}")
     writer.write("\r\n".join(["POST / HTTP/1.1", *fields, "", ""]).encode() + body)
-    status, *told = (await reader.readuntil(b"\r\n\r\n")).decode().lower().splitlines()
-    length = next(int(field.partition(":")[2]) for field in told if field.startswith("content-length:"))
+    status, *head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().splitlines()
+    length = next(int(field.partition(":")[2]) for field in head if field.startswith("content-length:"))
     content = await reader.readexactly(length)
     return json.loads(content) if " 200 " in status else {"status": status}
 

@@ -15,10 +15,10 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serving.py"
 
 def test_a_quick_run_loses_nothing() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "--quick"], capture_output=True, text=True)
-    assert "lost or mixed up: 0 of 80" in done.stdout, done.stdout + done.stderr
+    assert "lost or mixed up: 0 of 480" in done.stdout, done.stdout + done.stderr
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert [row[0] for row in rows] == ["who asks", "1 client, one by one", "8 clients, --batch_size 1", "8 clients"]
-    assert [row[1] for row in rows[1:]] == ["20", "20", "80"]
+    assert [row[0] for row in rows] == ["who asks", "1 client", "8 clients, --batch_size 1", "8 clients"]
+    assert [row[1] for row in rows[1:]] == ["40", "40", "400"]
 
 
 GUESSES = [
