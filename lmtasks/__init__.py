@@ -1,7 +1,8 @@
 """lmtasks: from text to a published language model, one recipe per task.
 
 To declare: :class:`Recipe`, :class:`Architecture`, :class:`Blocks`, :func:`option`, ...
-To do: :func:`run`, :func:`evaluate`, :func:`predict`, :func:`merge`, :func:`push`. Every name is imported on first use.
+To do: :func:`run`, :func:`load_run`, :func:`evaluate`, :func:`prepare`, :func:`predict`, :func:`merge`, :func:`push`.
+Every name is imported on first use.
 """
 
 from __future__ import annotations
@@ -42,8 +43,11 @@ if TYPE_CHECKING:
     from lmtasks.models.layers import keep_layers
     from lmtasks.models.losses import causal_loss, masked_loss, target_sums
     from lmtasks.registry.catalog import Catalog, load_catalog
+    from lmtasks.runs.data_preparation import prepare
+    from lmtasks.runs.finished import load_run
     from lmtasks.runs.merging import merge
-    from lmtasks.runs.runner import Run, run
+    from lmtasks.runs.result import Run
+    from lmtasks.runs.runner import run
     from lmtasks.runs.standalone_evaluation import evaluate
 
 if "RANK" in os.environ:
@@ -80,11 +84,13 @@ __all__ = [
     "hookimpl",
     "keep_layers",
     "load_catalog",
+    "load_run",
     "masked_loss",
     "merge",
     "model_inputs",
     "option",
     "predict",
+    "prepare",
     "push",
     "recipes",
     "register_architectures",
@@ -106,8 +112,11 @@ _HOMES = {
     "models.layers": ["keep_layers"],
     "models.losses": ["causal_loss", "masked_loss", "target_sums"],
     "registry.catalog": ["Catalog", "load_catalog"],
+    "runs.data_preparation": ["prepare"],
     "runs.merging": ["merge"],
-    "runs.runner": ["Run", "run"],
+    "runs.finished": ["load_run"],
+    "runs.result": ["Run"],
+    "runs.runner": ["run"],
     "runs.standalone_evaluation": ["evaluate"],
 }
 """The module of each public name that is not declared in :mod:`lmtasks.api`."""

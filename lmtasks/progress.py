@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-
-from tqdm import tqdm
+from typing import TextIO
 
 PAUSE = 5.0
 """Seconds between two lines where there is no terminal; in long stages a twentieth of the whole."""
@@ -27,10 +31,65 @@ def speak(wanted: bool) -> None:
                 library.logging.disable_progress_bar()
 
 
+def quiet() -> None:
+    """Silence for the libraries; what matters to a person, lmtasks says itself."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # What is only installed need not speak, either: bitsandbytes tells of kernels that it would have fetched.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """The same until this is closed: the libraries of a program are as talkative afterwards as they were."""
+    import datasets
+    import transformers
+
+    libraries = (transformers.logging, datasets.logging)
+    levels = [library.get_verbosity() for library in libraries]
+    shown = [library.is_progress_bar_enabled() for library in libraries]
+    quiet()
+    try:
+        yield
+    finally:
+        for library, level, bar in zip(libraries, levels, shown, strict=True):
+            library.set_verbosity(level)
+            if bar and _speaking:
+                library.enable_progress_bar()
+
+
 def say(text: str) -> None:
     """One line for the person who waits."""
     if _speaking:
-        print(text, file=sys.stderr, flush=True)
+        print(*fitted([text], sys.stderr), sep="\n", file=sys.stderr, flush=True)
+
+
+def fitted(lines: Iterable[str], stream: TextIO) -> Iterator[str]:
+    """Lines of names and texts in the columns of a terminal, each text below itself; paths stay whole.
+
+    Where there is no terminal, and COLUMNS names none, they stay as they are: a line each is what other programs want.
+    """
+    if not (stream.isatty() or os.environ.get("COLUMNS")):
+        yield from lines
+        return
+    width = shutil.get_terminal_size().columns
+    for line in lines:
+        # A text begins where the last gap before the middle ends.
+        begins = max((gap.end() for gap in re.finditer(r"(?<=\S)  +|^ +", line[: width // 2])), default=2)
+        # The gap itself must not be broken or swallowed.
+        head, text = (line[:begins], line[begins:]) if line[:begins].endswith("  ") else ("", line)
+        rows = textwrap.wrap(text, max(width - begins, 20), break_long_words=False, break_on_hyphens=False)
+        if len(line) <= width or not rows:
+            yield line
+            continue
+        yield head + rows[0]
+        yield from (" " * begins + row for row in rows[1:])
 
 
 class Progress:
@@ -46,6 +105,9 @@ class Progress:
         self.stage, self.total, self.unit = stage, total, unit
         self.began = time.monotonic()
         self.said = self.began
+        # Not at the top: commands that only tell have no use for a bar.
+        from tqdm import tqdm
+
         shown = _speaking and sys.stderr.isatty()
         self.bar = tqdm(total=total, desc=stage, unit=f" {unit}", leave=False) if shown else None
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import Recipe
-from lmtasks.cli.answers import quiet, tell
+from lmtasks.cli.answers import tell
 from lmtasks.cli.argv import every, scalar, tell_overridden
 from lmtasks.cli.lookup import fitting
 from lmtasks.cli.parser import Parser
 from lmtasks.config.switches import SWITCHES
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, nearest_path
+from lmtasks.progress import quiet
 
 LISTS = ("targets", "stop_strings", "stop_sequence", "suppress_tokens", "begin_suppress_tokens", "eos_token_id")
 """Pipeline arguments that may come again, and then are several."""
@@ -98,7 +99,8 @@ def _texts(file: str | None) -> list[str]:
         content = sys.stdin.buffer.read() if file in (None, "-") else Path(str(file)).read_bytes()
         texts = [line for line in content.decode("utf-8").splitlines() if line.strip()]
     except OSError as error:
-        raise InputError(f"cannot read '{file}': {error.strerror}", "give an existing file") from error
+        told = f"cannot read '{file}': {error.strerror}{nearest_path(str(file))}"
+        raise InputError(told, "give an existing file") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{source} is no UTF-8 text: byte {error.start}", "convert it to UTF-8") from error
     if not texts:

@@ -18,7 +18,7 @@ from lmtasks.data.examples import examples_of, layout_of
 from lmtasks.errors import InputError
 from lmtasks.inference.predictor import recipe_of
 from lmtasks.models.architectures import register_architectures
-from lmtasks.progress import speak
+from lmtasks.progress import quietly, speak
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.runs.figures import figures_of
 from lmtasks.runs.load import Data, load
@@ -47,6 +47,7 @@ def evaluate(
 
 
 @machine_failures()
+@quietly()
 def evaluate_as(
     run_or_model: str | Path, *, recipe: str | None = None, config: str | Path | None = None, **values: Any
 ) -> tuple[dict[str, float], str]:
@@ -83,9 +84,8 @@ def _require_data_of_run(name: str, record: Mapping[str, Any], data: Data) -> No
     then = configure(recipe, {"model_name_or_path": name}, recorded_values(record, {}))
     as_then = layout_of(then, data.processor) == layout_of(request, data.processor)
     recorded = record["data"].get("evaluations") or {"": record["data"]["evaluation"]}
-    for called, split in data.corpus.evaluations.items():
-        examples = data.encoded.evaluations[called]
-        if not as_then:
+    for called, examples in data.encoded.evaluations.items():
+        if not as_then and (split := data.corpus.evaluations.get(called)):  # prepared data have one way only
             examples = examples_of(then, f"evaluation {called}".strip(), split, data.processor, data.config)
         sizes = recorded.get(called, {})
         if examples.head(then.data.max_eval_samples).fingerprint != sizes.get("fingerprint"):
