@@ -8,10 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lmtasks.cli.answers import quiet, tell
+from lmtasks.cli.answers import tell
 from lmtasks.cli.lookup import fitting
 from lmtasks.cli.parser import Parser
 from lmtasks.errors import InputError, Stopped
+from lmtasks.progress import quiet
 
 MISSING = "pip install 'lmtasks[serve]'"
 
