@@ -38,8 +38,8 @@ LIMITS = {
 
 The move into the rooms left 13,919 lines; what was built since, and will be, needs more. Their number is no end of its
 own, so that limit only says when to look again; the others hold whatever is built. Looked at again on 2026-11-29, at
-24,514: what had come since 22,114 was extensions and their kit, the report, the verdict and weights in few bits. And once
-more at 29,598: the server, the page and the Space had come, 1,700 lines in a room of their own.
+24,514: what had come since 22,114 was extensions and their kit, the report, the verdict and weights in few
+bits. And once more at 29,598: the server, the page and the Space had come, 1,700 lines in a room of their own.
 """
 
 
