@@ -25,6 +25,7 @@ ROOMS = (
     "models",
     "training",
     "inference",
+    "serving",
     "runs",
     "launchers",
     "cli",
@@ -38,11 +39,11 @@ FACES = ("lmtasks", "lmtasks.api")
 """Modules that do nothing but hand on what is public, from wherever it is."""
 
 LIMITS = {
-    "floors": (11, 11),
+    "floors": (12, 12),
     "circles": (0, 0),
     "imports that run upwards": (0, 0),
     "modules directly in lmtasks/": (0, 5),
-    "lines of lmtasks/, without templates": (0, 28_000),
+    "lines of lmtasks/, without templates": (0, 32_000),
     "lines of the longest module": (0, 400),
     "modules of ours that the busiest imports": (0, 12),
 }
@@ -50,7 +51,8 @@ LIMITS = {
 
 The move into the rooms left 13,919 lines; what was built since, and will be, needs more. Their number is no end of its
 own, so that limit only says when to look again; the others hold whatever is built. Looked at again on 2026-11-29, at
-24,514: what had come since 22,114 was extensions and their kit, the report, the verdict and weights in few bits.
+24,514: what had come since 22,114 was extensions and their kit, the report, the verdict and weights in few
+bits. And once more at 29,598: the server, the page and the Space had come, 1,700 lines in a room of their own.
 """
 
 

@@ -6,7 +6,8 @@
         hub.assert_no_secret_travelled()
 
 It speaks to the real huggingface_hub: repositories with branches and pull requests, regular and LFS
-uploads, downloads by branch or commit. Writing needs the bearer token :attr:`HubServer.token`.
+uploads, downloads by branch or commit; Spaces, whose ids begin with ``spaces/`` here. Writing needs the
+bearer token :attr:`HubServer.token`.
 Everything that arrives is kept in :attr:`HubServer.requests`.
 """
 
@@ -245,7 +246,8 @@ class HubServer:
     def create_repo(self, request: Request) -> Answer:
         self._must_be_user(request)
         namespace = request.json.get("organization") or self.user
-        name = f"{namespace}/{request.json['name']}"
+        place = "spaces/" if request.json.get("type") == "space" else ""
+        name = f"{place}{namespace}/{request.json['name']}"
         url = f"{self.endpoint}/{name}"
         if name in self.repos:
             return _json({"error": "You already created this model repo", "url": url}, 409)
@@ -253,7 +255,7 @@ class HubServer:
             raise Refused(403, message=f"You don't have the rights to create a model under the namespace {namespace}")
         self.repos[name] = Repository(name, private=request.json.get("visibility") == "private")
         self.repos[name].commit("main", {}, "initial commit")
-        return _json({"url": url, "name": name})
+        return _json({"url": url, "name": name.removeprefix("spaces/")})
 
     def validate_yaml(self, request: Request) -> Answer:
         front_matter = re.match(r"---\n(.*?)\n---\n", request.json["content"], re.DOTALL)
@@ -340,6 +342,7 @@ class HubServer:
 
 
 _REPO = r"(?P<repo>[^/]+/[^/]+)"
+_SPACE = r"(?P<repo>spaces/[^/]+/[^/]+)"
 _REVISION = r"(?P<revision>[^/]+)"
 _HANDLERS: dict[str, Callable[..., Answer]] = {
     r"GET /api/whoami-v2": HubServer.whoami,
@@ -354,6 +357,10 @@ _HANDLERS: dict[str, Callable[..., Answer]] = {
     rf"GET /api/models/{_REPO}": HubServer.info,
     rf"GET /api/models/{_REPO}/revision/{_REVISION}": HubServer.info,
     rf"GET /api/models/{_REPO}/tree/{_REVISION}(?:/(?P<folder>.+))?": HubServer.tree,
+    rf"POST /api/{_SPACE}/preupload/{_REVISION}": HubServer.preupload,
+    rf"POST /api/{_SPACE}/commit/{_REVISION}": HubServer.commit,
+    rf"GET /api/{_SPACE}": HubServer.info,
+    rf"GET /api/{_SPACE}/revision/{_REVISION}": HubServer.info,
     rf"(?:GET|HEAD) /{_REPO}/resolve/{_REVISION}/(?P<name>.+)": HubServer.resolve,
 }
 _ROUTES = [(re.compile(pattern), handler) for pattern, handler in _HANDLERS.items()]

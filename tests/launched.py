@@ -37,6 +37,16 @@ def in_two_processes(*words: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
+def first_document(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """The JSON document that a command prints once it serves."""
+    assert process.stdout is not None
+    lines = []
+    while not lines or lines[-1] != "}\n":
+        lines.append(process.stdout.readline())
+        assert lines[-1], f"it ended with {process.wait()}: {process.stderr and process.stderr.read()}"
+    return dict(json.loads("".join(lines)))
+
+
 def lines_of(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()]
 

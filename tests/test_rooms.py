@@ -30,7 +30,7 @@ USES = structure.graph(PACKAGE)
 
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "numpy", "huggingface_hub", "tokenizers", "accelerate"}
 
-HEAVY_ROOMS = ("artifacts", "data", "models", "training", "inference", "runs", "launchers")
+HEAVY_ROOMS = ("artifacts", "data", "models", "training", "inference", "serving", "runs", "launchers")
 """Those that commands which only tell have no use for."""
 
 HEAVY_MODULES = {"lmtasks.metrics", "lmtasks.config.training_arguments", "lmtasks.config.json_schema"}

@@ -100,15 +100,15 @@ def push(
     """
     if create_pr and revision not in (None, "main"):
         raise InputError("a pull request is always made to the branch 'main'", "leave out --revision or --create_pr")
-    _require_id(repo_id)
+    require_id(repo_id)
     options = {"private": private, "create_pr": create_pr, "revision": revision, "commit_message": commit_message}
-    folder, command = Path(run_dir), _command(str(run_dir), repo_id, options)
-    if (record := _finished_record(folder)).get("adapter"):
+    folder, again = Path(run_dir), command(str(run_dir), repo_id, options)
+    if (record := finished_record(folder)).get("adapter"):
         require_shared_base(record.get("base_model"))
     require_intact(folder)
     check_can_push(repo_id)
     with kept(folder):
-        return _push(folder, repo_id, command, private, create_pr, revision, commit_message)
+        return _push(folder, repo_id, again, private, create_pr, revision, commit_message)
 
 
 def _push(
@@ -121,19 +121,19 @@ def _push(
     commit_message: str | None,
 ) -> str:
     before = record_bytes(folder)
-    record = _finished_record(folder)
+    record = finished_record(folder)
     require_intact(folder)
     content = _content(folder, record)
     # token=True: sent even where HF_HUB_DISABLE_IMPLICIT_TOKEN is set, as publishing needs one.
     api = HfApi(token=True, library_name="lmtasks")
-    with _explained(repo_id, command, "cannot reach the Hub", "try again"):
+    with explained(repo_id, command, "cannot reach the Hub", "try again"):
         full_id = _repository(api, repo_id, private, revision)
     advice = "safe to repeat, files that arrived are not sent again"
     if create_pr:  # it may have arrived, and sending it again unasked could make a second one
         advice = f"look for the pull request of {repo_id} first; if it is not there"
     version = (record.get("versions") or {}).get("lmtasks", "")
     message = commit_message or f"Model trained with lmtasks {version}".strip()
-    with _of_one_run(folder, before), _explained(repo_id, command, "publishing did not finish", advice):
+    with _of_one_run(folder, before), explained(repo_id, command, "publishing did not finish", advice):
         if isinstance(card := content.get("README.md"), bytes):
             content["README.md"] = card.replace(PLACEHOLDER.encode(), full_id.encode())
         files = [CommitOperationAdd(name, data) for name, data in content.items()]
@@ -154,7 +154,7 @@ def check_can_push(repo_id: str) -> None:
     Raises:
         InputError: a bad repository id, offline mode, or no token.
     """
-    _require_id(repo_id)
+    require_id(repo_id)
     if constants.HF_HUB_OFFLINE:
         raise InputError(
             "cannot publish offline: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set",
@@ -164,7 +164,12 @@ def check_can_push(repo_id: str) -> None:
         raise InputError("cannot publish without a Hub token", "log in with `hf auth login`, or set HF_TOKEN")
 
 
-def _require_id(repo_id: Any) -> None:
+def require_id(repo_id: Any) -> None:
+    """Refuse what cannot be the id of a repository.
+
+    Raises:
+        InputError: says what an id looks like.
+    """
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -185,7 +190,7 @@ def require_shared_base(base: str | None) -> None:
         )
 
 
-def _finished_record(folder: Path) -> dict[str, Any]:
+def finished_record(folder: Path) -> dict[str, Any]:
     """The record of the run in a folder, which must be complete."""
     path, usage = folder / RECORD, "lmtasks push RUN REPO_ID"
     if not folder.is_dir():
@@ -255,7 +260,7 @@ def _checked(path: Path) -> bytes | Path:
     return content
 
 
-def _command(run_dir: str, repo_id: str, options: Mapping[str, str | bool | None]) -> str:
+def command(run_dir: str, repo_id: str, options: Mapping[str, str | bool | None]) -> str:
     """The command line that asks for the same again."""
     words = ["lmtasks", "push", run_dir, repo_id]
     for name, value in options.items():
@@ -276,7 +281,7 @@ def _repository(api: HfApi, repo_id: str, private: bool, revision: str | None) -
 
 
 @contextmanager
-def _explained(repo_id: str, command: str, silence: str, advice: str) -> Iterator[None]:
+def explained(repo_id: str, command: str, silence: str, advice: str) -> Iterator[None]:
     """Turn all that huggingface_hub raises, in whichever of its ways, into what to do about it.
 
     Args:

@@ -15,8 +15,14 @@ def command(words: list[str]) -> int:
     parser.add_argument("--create_pr", action="store_true", help="as a pull request")
     parser.add_argument("--revision", metavar="NAME", help="branch to publish to")
     parser.add_argument("--commit_message", metavar="TEXT", help="summary of the commit")
+    parser.add_argument("--space", metavar="NAME", help="also a Space of this name, to try it on")
     typed = parser.read_all(words, plugins=False)
     as_json = typed.pop("json", False)
+    if "space" in typed:
+        from lmtasks.artifacts.space import push_with_space
+
+        url, space = push_with_space(**typed)
+        return tell({"url": url, "space": space}, [url, space], as_json=as_json)
     from lmtasks.artifacts.publish import push
 
     url = push(**typed)

@@ -5,6 +5,8 @@ COMMANDS = {
     "data": ("RECIPE [flags]", "what it would train on, as models see it"),
     "prepare": ("RECIPE --output_dir URL", "write that down, for many runs"),
     "predict": ("RUN_OR_MODEL TEXT...", "use it"),
+    "demo": ("RUN_OR_MODEL [flags]", "a page to try it on"),
+    "serve": ("RUN_OR_MODEL [flags]", "let others use it, over HTTP"),
     "evaluate": ("RUN_OR_MODEL [flags]", "measure it"),
     "report": ("RUN... [--output FILE]", "a page about it, or about several runs"),
     "merge": ("RUN OUT", "one model of an adapter and its base"),
@@ -47,6 +49,11 @@ PEERS = {
     "preprocess": "prepare",
     "tokenize": "prepare",
     "init": "new-plugin",
+    "api": "serve",
+    "server": "serve",
+    "deploy": "serve",
+    "gradio": "demo",
+    "ui": "demo",
     "version": "--version",
 }
 """Names that other tools have for commands, and those that they have here."""

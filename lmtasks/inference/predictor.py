@@ -124,12 +124,7 @@ class Predictor:
 
     def predict(self, texts: str | list[str], *, batch_size: int = 8, seed: int | None = None, **arguments: Any) -> Any:
         """See :func:`predict`."""
-        listed = [texts] if isinstance(texts, str) else texts
-        _require_texts(listed)
-        processor = self.tokenizer or self.pipeline.feature_extractor
-        prompts = [self.recipe.prompt(processor, text) for text in listed]
-        if not all(prompt.strip() for prompt in prompts):
-            raise InputError("there is an empty text", "give a text in quotes")
+        prompts = self.prompts([texts] if isinstance(texts, str) else texts)
         for name, value, least, what in (
             ("batch_size", batch_size, 1, "it is the number of texts at once, 1 or more"),
             ("seed", seed, 0, "it is a number from 0 to 4294967295"),
@@ -137,9 +132,33 @@ class Predictor:
             if value is not None and (not isinstance(value, int) or not least <= value < 2**32):
                 raise InputError(f"{name} is {value!r}", what)
         given = completed(self.pipeline, self.recipe.pipeline, arguments, seed)
+        with self.answering(given, seed):
+            answers = self._answers(prompts, batch_size, given)
+        return answers[0] if isinstance(texts, str) else answers
+
+    def prompts(self, texts: list[str]) -> list[str]:
+        """What the pipeline gets for each text.
+
+        Raises:
+            InputError: something among them is no text, or empty.
+        """
+        _require_texts(texts)
+        processor = self.tokenizer or self.pipeline.feature_extractor
+        prompts = [self.recipe.prompt(processor, text) for text in texts]
+        if not all(prompt.strip() for prompt in prompts):
+            raise InputError("there is an empty text", "give a text in quotes")
+        return prompts
+
+    @contextmanager
+    def answering(self, given: dict[str, Any], seed: int | None) -> Iterator[None]:
+        """The state in which the pipeline is asked: chance begins at the seed, and what it trips over is explained.
+
+        Raises:
+            InputError: the pipeline does not take the texts, or the arguments.
+        """
         try:
             with _drawing(seed, self.pipeline.device):
-                answers = self._answers(prompts, batch_size, given)
+                yield
         except (torch.OutOfMemoryError, MemoryError, InputError):
             raise
         except Exception as error:
@@ -147,13 +166,12 @@ class Predictor:
                 with own_pipeline(self.recipe):
                     raise
             raise self._explained(error, given) from error
-        return answers[0] if isinstance(texts, str) else answers
 
     def _answers(self, prompts: list[str], batch_size: int, given: dict[str, Any]) -> list[Any]:
         """The pipeline's answers to one prompt or several, in their order."""
         if isinstance(self.pipeline, ChunkPipeline):  # it makes several inputs of one text
             return list(self.pipeline(prompts, batch_size=min(batch_size, len(prompts)), **given))
-        prepared = self._prepared(prompts, given)
+        prepared = self.prepared(prompts, given)
         if not prepared:
             return []
         main = self.pipeline.model.main_input_name
@@ -172,7 +190,7 @@ class Predictor:
         self, prepared: list[Batch], lengths: Sequence[int], batch_size: int, arguments: dict[str, Any]
     ) -> list[Any]:
         """The pipeline's answers to several prompts, in their order."""
-        if batch_size > 1 and self._disturbed_by_padding(prepared, lengths):
+        if batch_size > 1 and self.one_at_a_time(prepared, lengths):
             batch_size = 1
         order = _order(lengths, min(batch_size, len(prepared)))
         answers: list[Any] = [None] * len(prepared)
@@ -185,7 +203,7 @@ class Predictor:
                 progress.update(done)
         return answers
 
-    def _prepared(self, prompts: list[str], arguments: dict[str, Any]) -> list[Batch]:
+    def prepared(self, prompts: list[str], arguments: dict[str, Any]) -> list[Batch]:
         """The model's inputs that the pipeline makes of each prompt."""
         parameters = {**self.pipeline._preprocess_params, **self.pipeline._sanitize_parameters(**arguments)[0]}
         prepared = []
@@ -196,7 +214,7 @@ class Predictor:
                 progress.update(done)
         return prepared
 
-    def _disturbed_by_padding(self, prepared: Sequence[Batch], lengths: Sequence[int]) -> bool:
+    def one_at_a_time(self, prepared: Sequence[Batch], lengths: Sequence[int]) -> bool:
         """Whether texts of these lengths may not share a batch; measured once."""
         known = set(lengths) - {0}
         if len(known) > 1 and self.one_by_one is None:
@@ -231,7 +249,7 @@ class Predictor:
         total = max((given.get(name) or 0) for name in ("max_length", "min_length"))
         if max(asked, total - longest) > room:
             flag = next(
-                f"--{name} {count}" for name in _LENGTHS if (count := given.get(name)) in (asked, total) and count
+                f"--{name} {count}" for name in LENGTHS if (count := given.get(name)) in (asked, total) and count
             )
             raise InputError(
                 f"{task}: {which} has {longest} tokens, and with {flag} it is longer than the model can take: {most}",
@@ -258,7 +276,8 @@ class Predictor:
         return refused(task, error, given)
 
 
-_LENGTHS = ("max_new_tokens", "min_new_tokens", "max_length", "min_length")
+LENGTHS = ("max_new_tokens", "min_new_tokens", "max_length", "min_length")
+"""Arguments of generation that say how long an answer may be, or must."""
 
 
 def _require_texts(texts: Any) -> None:

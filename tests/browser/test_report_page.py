@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 import pytest
 
 import lmtasks
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="tox run -e browser has it")
 
 CONTRAST = """
 () => {
@@ -39,16 +36,6 @@ def report(tmp_path_factory: pytest.TempPathFactory, model_folders: dict[str, Pa
     how = {"train_file": str(text_file), "block_size": 32, "max_steps": 20, "eval_strategy": "steps", "eval_steps": 5}
     lmtasks.run("causal-lm", model=str(model_folders["gpt2"]), output_dir=str(out), **how)
     yield out / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        system = None if own.exists() else shutil.which("chromium") or shutil.which("google-chrome")
-        chromium = playwright.chromium.launch(executable_path=system, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

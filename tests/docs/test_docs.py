@@ -2,13 +2,15 @@
 
 Commands and code are run as they are written, page by page, in an empty folder. Where a page names something on
 the Hub, a small stand-in of the same kind lies in that folder under the same name. Only two things are added, for
-speed: a command that trains stops after two steps, and evaluates on eight blocks.
+speed: a command that trains stops after two steps, and evaluates on eight blocks. What serves does so until the page is
+read, at a port that is free, and its address is replaced in what comes after it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import inspect
 import io
 import json
@@ -27,7 +29,7 @@ import datasets
 import pytest
 import transformers
 from hub_server import HubServer
-from launched import free_port
+from launched import first_document, free_port
 
 import lmtasks as package
 from lmtasks import testing
@@ -131,13 +133,24 @@ class Reader:
         patch.setitem(sys.modules, self.module.__name__, self.module)
         patch.chdir(place)
         self.ran = 0
+        self.servers: list[subprocess.Popen[str]] = []
+        self.addresses: dict[str, str] = {}
 
     def read(self) -> None:
+        try:
+            self._read()
+        finally:
+            for server in self.servers:
+                server.kill()
+                server.communicate()
+
+    def _read(self) -> None:
         for block in _blocks(self.page):
             if block.title:
                 self.write(block)
             elif block.language == "python":
-                code = compile("\n" * (block.line - 1) + block.text, str(self.page), "exec", dont_inherit=True)
+                text = self.addressed(block.text)
+                code = compile("\n" * (block.line - 1) + text, str(self.page), "exec", dont_inherit=True)
                 exec(code, vars(self.module))
             elif block.language == "bash":
                 for command in _commands(block):
@@ -158,6 +171,12 @@ class Reader:
             done = subprocess.run([sys.executable, "-m", *words, "-q"], cwd=self.place, capture_output=True, text=True)
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
             self.ran += 1
+        elif words[:2] in (["lmtasks", "serve"], ["lmtasks", "demo"]):
+            self.serve(words)
+            self.ran += 1
+        elif words[0] == "curl":
+            asked = ["bash", "-c", f"{self.addressed(command)} --fail --silent"]
+            assert json.loads(subprocess.run(asked, capture_output=True, check=True).stdout)
         elif words[0] == "lmtasks":
             done = self.lmtasks(*words[1:], *_short(words[1:]))
             assert done.code == 0, f"{command}\n{done.err}"
@@ -179,6 +198,24 @@ class Reader:
                 self.execute(last)
         else:
             assert words[:3] == ["hf", "auth", "login"], f"nobody tests: {command}"
+
+    def serve(self, words: list[str]) -> None:
+        """Start a server. Gradio is heavy: where it is not installed, all that can be read is how to get it."""
+        if words[1] == "demo" and importlib.util.find_spec("gradio") is None:
+            done = self.lmtasks(*words[1:])
+            assert done.code == 2 and "pip install 'lmtasks[demo]'" in done.err
+            return
+        command = [sys.executable, "-m", *words, "--port", "0", "--json"]
+        server = subprocess.Popen(command, cwd=self.place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.servers.append(server)
+        written = f"http://127.0.0.1:{8000 if words[1] == 'serve' else 7860}"
+        self.addresses[written] = first_document(server)["url"]
+
+    def addressed(self, text: str) -> str:
+        """A text with the addresses at which the servers really are."""
+        for written, real in self.addresses.items():
+            text = text.replace(written, real)
+        return text
 
     def install(self, project: Path) -> None:
         """What pip would leave behind: the module on the path, and a folder that says which entry points it has."""
@@ -251,6 +288,7 @@ def place(
         "docs/python.md",
         "docs/reports.md",
         "docs/scale.md",
+        "docs/serving.md",
         *(f"docs/{language}/tutorial.md" for language in LANGUAGES),
     ],
 )

@@ -1,0 +1,1 @@
+"""A model that others ask: over HTTP, and on a page with things to click."""
