@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lmtasks.registry.catalog import Catalog, load_catalog
     from lmtasks.runs.merging import merge
     from lmtasks.runs.runner import Run, run
+    from lmtasks.runs.scoring import Score, TokenScore, score
     from lmtasks.runs.standalone_evaluation import evaluate
 
 if "RANK" in os.environ:
@@ -71,7 +72,9 @@ __all__ = [
     "Recipe",
     "Run",
     "RunError",
+    "Score",
     "Starter",
+    "TokenScore",
     "TokenizerSpec",
     "WordSegmenter",
     "causal_loss",
@@ -89,6 +92,7 @@ __all__ = [
     "recipes",
     "register_architectures",
     "run",
+    "score",
     "stack",
     "target_sums",
     "template_tokens",
@@ -108,6 +112,7 @@ _HOMES = {
     "registry.catalog": ["Catalog", "load_catalog"],
     "runs.merging": ["merge"],
     "runs.runner": ["Run", "run"],
+    "runs.scoring": ["Score", "TokenScore", "score"],
     "runs.standalone_evaluation": ["evaluate"],
 }
 """The module of each public name that is not declared in :mod:`lmtasks.api`."""

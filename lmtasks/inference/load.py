@@ -1,17 +1,21 @@
-"""The pipeline of a recipe, with a model of a run, a folder or the Hub."""
+"""The model of a run, a folder or the Hub, behind the pipeline of its recipe or alone."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 import transformers
-from transformers import Pipeline, PreTrainedTokenizerBase
+from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.api import TOKENIZER, Recipe, resolve
 from lmtasks.config.settings import ModelSettings
 from lmtasks.models.adapters import require_whole
+from lmtasks.models.architectures import adapted
 from lmtasks.models.checkpoint import from_pretrained as model_from_pretrained
+from lmtasks.models.config import load_config
+from lmtasks.models.forward import moved
 from lmtasks.models.load_errors import found_or_explained
 from lmtasks.models.tokenizer import from_pretrained, saved_tokenizer
 from lmtasks.registry.faults import blamed
@@ -40,6 +44,18 @@ def load_pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
             else transformers.pipeline(recipe.pipeline, model=model, **{role: processor})
         )
     return made
+
+
+def load_alone(name: str, recipe: Recipe, revision: str) -> tuple[PreTrainedModel, Any]:
+    """The model without a pipeline, on the accelerator if there is one, and its processing class.
+
+    Raises:
+        InputError: one of them is not there, is damaged, or is not what the recipe needs.
+    """
+    load_config(ModelSettings(model_name_or_path=name, revision=revision), recipe)  # refuses what is of another task
+    model = adapted(model_from_pretrained(recipe.model_class, name, revision), recipe)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return moved(model, device or torch.device("cpu")), saved_processor(name, recipe, revision)
 
 
 def saved_processor(name: str, recipe: Recipe, revision: str) -> Any:
