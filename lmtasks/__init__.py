@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from lmtasks.models.layers import keep_layers
     from lmtasks.models.losses import causal_loss, masked_loss, target_sums
     from lmtasks.registry.catalog import Catalog, load_catalog
+    from lmtasks.runs.comparison import Comparison, Difference, Measured, compare
     from lmtasks.runs.merging import merge
+    from lmtasks.runs.resampling import Estimate
     from lmtasks.runs.runner import Run, run
     from lmtasks.runs.scoring import Score, TokenScore, score
     from lmtasks.runs.standalone_evaluation import evaluate
@@ -60,12 +62,16 @@ __all__ = [
     "Blocks",
     "Catalog",
     "Command",
+    "Comparison",
+    "Difference",
+    "Estimate",
     "Extension",
     "Format",
     "InputError",
     "Interrupted",
     "LmtasksError",
     "LossTerm",
+    "Measured",
     "Medium",
     "PluginError",
     "Reading",
@@ -78,6 +84,7 @@ __all__ = [
     "TokenizerSpec",
     "WordSegmenter",
     "causal_loss",
+    "compare",
     "evaluate",
     "from_pretrained",
     "hookimpl",
@@ -110,7 +117,9 @@ _HOMES = {
     "models.layers": ["keep_layers"],
     "models.losses": ["causal_loss", "masked_loss", "target_sums"],
     "registry.catalog": ["Catalog", "load_catalog"],
+    "runs.comparison": ["Comparison", "Difference", "Measured", "compare"],
     "runs.merging": ["merge"],
+    "runs.resampling": ["Estimate"],
     "runs.runner": ["Run", "run"],
     "runs.scoring": ["Score", "TokenScore", "score"],
     "runs.standalone_evaluation": ["evaluate"],

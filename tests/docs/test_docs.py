@@ -247,6 +247,7 @@ def place(
         "docs/testing.md",
         "docs/reports.md",
         "docs/scale.md",
+        "docs/scoring.md",
         *(f"docs/{language}/tutorial.md" for language in LANGUAGES),
     ],
 )

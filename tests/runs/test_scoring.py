@@ -24,23 +24,6 @@ TEXTS = [
 LONG = "The with statement is used to wrap the execution of a block with methods defined by a context manager. " * 3
 
 
-@pytest.fixture(scope="module")
-def sharp(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The tiny models with weights so large that every token of the context matters."""
-    root, made = tmp_path_factory.mktemp("sharp"), {}
-    for kind, folder in model_folders.items():
-        causal = kind in ("gpt2", "llama")
-        model_class = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForMaskedLM
-        model = model_class.from_pretrained(folder)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter *= 8 if parameter.ndim == 2 else 1
-        made[kind] = root / kind
-        model.save_pretrained(made[kind])
-        transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(made[kind])
-    return made
-
-
 def causal_oracle(folder: Path, text: str, most: int) -> list[float]:
     """log p of each token: plain windows of the rolling kind, one after the other."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
