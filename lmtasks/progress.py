@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tqdm import tqdm
 
 PAUSE = 5.0
 """Seconds between two lines where there is no terminal; in long stages a twentieth of the whole."""
 
+
+WIDEST = 80
+"""Columns of a line; a wider one is hard to read while it changes."""
+
+Line = Callable[[int, bool], str]
 
 _speaking = True
 
@@ -40,19 +47,26 @@ class Progress:
         stage: what is being done, "training".
         total: units of work.
         unit: what is counted, "steps".
+        line: what a terminal shows in place of a bar: (columns, whether it can show blocks) to a line of them at most.
     """
 
-    def __init__(self, stage: str, total: int, unit: str) -> None:
-        self.stage, self.total, self.unit = stage, total, unit
+    def __init__(self, stage: str, total: int, unit: str, line: Line | None = None) -> None:
+        self.stage, self.total, self.unit, self.line = stage, total, unit, line
         self.began = time.monotonic()
         self.said = self.began
+        how: dict[str, Any] = {"desc": stage, "unit": f" {unit}"} if line is None else {"bar_format": "{desc}"}
         shown = _speaking and sys.stderr.isatty()
-        self.bar = tqdm(total=total, desc=stage, unit=f" {unit}", leave=False) if shown else None
+        self.bar = tqdm(total=total, leave=False, dynamic_ncols=True, **how) if shown else None
 
     def update(self, done: int, note: str = "") -> None:
         """So many units are done; ``note`` is shown beside."""
         if self.bar is not None:
-            self.bar.set_postfix_str(note, refresh=False)
+            if self.line is None:
+                self.bar.set_postfix_str(note, refresh=False)
+            else:
+                # One column is left free, or some terminals begin a new line.
+                columns = min(WIDEST, shutil.get_terminal_size().columns) - 1
+                self.bar.set_description_str(self.line(columns, not self.bar.ascii), refresh=False)
             self.bar.update(done - self.bar.n)
             return
         now = time.monotonic()
