@@ -35,9 +35,10 @@ def speak(wanted: bool) -> None:
 
 
 def say(text: str) -> None:
-    """One line for the person who waits."""
+    """One line for the person who waits, above a bar where there is one."""
     if _speaking:
-        print(text, file=sys.stderr, flush=True)
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
 
 
 class Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,14 +36,21 @@ def load_pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
     require_whole(name, revision)
     model = model_from_pretrained(recipe.model_class, name, revision)
     processor = saved_processor(name, recipe, revision)
+    with found_or_explained("pipeline", name):
+        return pipeline_of(recipe, model, processor)
+
+
+def pipeline_of(recipe: Recipe, model: PreTrainedModel, processor: Any, **how: Any) -> Pipeline:
+    """The pipeline that the recipe names, with a model that is at hand.
+
+    Args:
+        how: more arguments of the pipeline, such as ``device``.
+    """
     kinds = {"tokenizer": PreTrainedTokenizerBase, "feature_extractor": transformers.FeatureExtractionMixin}
     role = next((role for role, kind in kinds.items() if isinstance(processor, kind)), "processor")
-    with found_or_explained("pipeline", name):
-        made: Pipeline = (
-            resolve(recipe.pipeline)(model=model, **{role: processor})
-            if ":" in recipe.pipeline
-            else transformers.pipeline(recipe.pipeline, model=model, **{role: processor})
-        )
+    own = ":" in recipe.pipeline
+    make = resolve(recipe.pipeline) if own else partial(transformers.pipeline, recipe.pipeline)
+    made: Pipeline = make(model=model, **{role: processor}, **how)
     return made
 
 

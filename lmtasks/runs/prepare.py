@@ -28,7 +28,7 @@ class Prepared:
 
     Args:
         data: the request, with what had to be fitted, and its examples.
-        callbacks: those of extensions.
+        callbacks: those of extensions, and what answers prompts.
     """
 
     data: Data
