@@ -2,6 +2,7 @@
 
 COMMANDS = {
     "run": ("RECIPE [flags]", "train; with no flags, a small model in a minute"),
+    "watch": ("RUN", "follow it from another terminal, until it ends"),
     "data": ("RECIPE [flags]", "what it would train on, as the model sees it"),
     "predict": ("RUN_OR_MODEL TEXT...", "use it"),
     "evaluate": ("RUN_OR_MODEL [flags]", "measure it"),
@@ -44,6 +45,9 @@ PEERS = {
     "export": "merge",
     "upload": "push",
     "publish": "push",
+    "follow": "watch",
+    "tail": "watch",
+    "logs": "watch",
     "env": "doctor",
     "info": "show",
     "models": "architectures",

@@ -6,13 +6,14 @@ Training does not notice: its bits are the same with and without.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
 
+from lmtasks.artifacts.log import sample_lines
 from lmtasks.artifacts.run_folder import LOG
 from lmtasks.config.request import Request
 from lmtasks.config.world import World
@@ -86,13 +87,5 @@ class Samples(TrainerCallback):
     def _tell(self, step: int, samples: Sequence[Sample]) -> None:
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "samples": samples}, ensure_ascii=False) + "\n")
-        for line in sample_lines(step, samples):
+        for line in (f"samples at step {step:,}", *sample_lines(samples)):
             say(line)
-
-
-def sample_lines(step: int, samples: Sequence[Sample]) -> Iterator[str]:
-    """Answers to prompts, for people."""
-    yield f"samples at step {step:,}"
-    for sample in samples:
-        yield f"  {sample['prompt']}"
-        yield from (f"    {line}" for line in sample["answers"])
