@@ -6,7 +6,10 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from importlib import import_module
 from typing import Any
 
 from lmtasks.config.evaluation_sets import set_names, set_of
@@ -101,6 +104,9 @@ def quiet() -> None:
     import datasets
     import transformers
 
+    if "WANDB_MODE" in os.environ:  # of which a module says something on stdout when it is imported
+        with redirect_stdout(sys.stderr):
+            import_module("transformers.integrations.integration_utils")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.logging.set_verbosity_error()
