@@ -67,7 +67,9 @@ class Tracker(TrainerCallback):
         arguments, others = self._begun
         self._begun = None
         with self._told():
-            if not code:
+            if code and self.name == "mlflow":
+                import_module("mlflow").end_run("FAILED" if code < 128 else "KILLED")
+            if not code or self.name != "wandb":  # which might send the model of a run that failed
                 self.inner.on_train_end(*arguments, **others)
             if self._owns_run:  # else the next run of this process would go on in this one
                 import_module("wandb").finish(exit_code=code)

@@ -196,6 +196,34 @@ def test_two_runs_of_one_process_are_two_runs_of_the_tracker(name: str, text_fil
             assert database.execute("select count(distinct run_name) from metrics").fetchone() == (2,)
 
 
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+@pytest.mark.filterwarnings("default")
+def test_a_run_that_failed_is_one_there_too(name: str, text_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip(name)
+    code = (
+        "import sys\nfrom lmtasks.cli import main\nfrom lmtasks.errors import RunError\n"
+        "from lmtasks.runs import execute\n"
+        "def fail(*_):\n    raise RunError('the evaluation failed')\n"
+        "execute.figures_of = fail\nsys.exit(main())"
+    )
+    flags = ["--train_file", str(text_file), "--output_dir", "out", "--max_steps", "1", "--report_to", name]
+    command = [sys.executable, "-c", code, "run", "causal-lm", *flags]
+    known = {**os.environ, **environment(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=known)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (3, "error: the evaluation failed"), done.stderr
+    if name == "mlflow":
+        from mlflow import MlflowClient
+
+        (run,) = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_runs(["0"])
+        assert run.info.status == "FAILED"
+    else:
+        from wandb.proto import wandb_internal_pb2
+
+        (path,) = tmp_path.rglob("*.wandb")
+        records = [wandb_internal_pb2.Record.FromString(one) for one in records_of(path)]
+        assert [one.exit.exit_code for one in records if one.HasField("exit")] == [3]
+
+
 @pytest.mark.filterwarnings("default")
 def test_a_tracker_that_is_not_set_up_is_told_in_two_lines(text_file: Path, tmp_path: Path) -> None:
     pytest.importorskip("wandb")
