@@ -16,9 +16,10 @@ from lmtasks.inference.likelihood import Metric, Teller, Told
 from lmtasks.inference.load import load_alone
 from lmtasks.inference.predictor import installed_recipe
 from lmtasks.progress import say
+from lmtasks.runs.own_loss import own_losses
 
-Kind = Literal["log_likelihood", "pseudo_log_likelihood"]
-"""What a score is: of a causal model, or of a masked one."""
+Kind = Literal["log_likelihood", "pseudo_log_likelihood", "loss"]
+"""What a score is: of a causal model, of a masked one, or of one with a loss of its own."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class Score:
     Args:
         number: of the text, counting from 1.
         kind: ``log_likelihood``, what a causal model gives the text; or ``pseudo_log_likelihood``, where a masked one
-            tells every token from all others, which is no probability of the text.
-        value: that, in nats: the sum over all tokens.
-        tokens, characters, bytes, words: how long the text is; bytes of UTF-8, words between spaces.
-        correct: how many tokens the model would have guessed.
+            tells every token from all others, which is no probability of the text; or ``loss``, of any other recipe.
+        value: that, in nats: the sum over all tokens; of a loss, the mean over its targets.
+        tokens, characters, bytes, words: how long the text is; tokens that were told, bytes of UTF-8, words between
+            spaces.
+        correct: how many tokens the model would have guessed; None of a loss.
         windows: how many times the model had to begin, since it cannot take more at once.
         told: token by token, where that was asked for.
     """
@@ -52,7 +54,7 @@ class Score:
     characters: int
     bytes: int
     words: int
-    correct: int
+    correct: int | None
     windows: int
     told: tuple[TokenScore, ...] | None = None
 
@@ -60,7 +62,8 @@ class Score:
         """The score as ``lmtasks score`` prints it."""
         sizes = {name: getattr(self, name) for name in ("tokens", "characters", "bytes", "words", "correct", "windows")}
         told = {} if self.told is None else {"told": [vars(one) for one in self.told]}
-        return {"number": self.number, self.kind: self.value, **sizes, **told}
+        known = {name: value for name, value in sizes.items() if value is not None}
+        return {"number": self.number, self.kind: self.value, **known, **told}
 
 
 @machine_failures()
@@ -88,12 +91,30 @@ def score(
         per_token: tell each token, too.
 
     Raises:
-        InputError: no such model, a recipe that is neither causal nor fills masks, an empty text.
+        InputError: no such model, an empty text, or for a recipe that is neither causal nor fills masks, whose own
+            loss is told instead, what means nothing to it.
     """
     listed = [texts] if isinstance(texts, str) else list(texts)
-    scorer = Scorer(run_or_model, recipe, revision, max_length, pll_metric)
-    found = scorer.score(listed, batch_size=batch_size, per_token=per_token)
+    chosen = installed_recipe(str(run_or_model), recipe, revision)
+    if likelihood_of(chosen):
+        scorer = Scorer(run_or_model, recipe, revision, max_length, pll_metric)
+        found = scorer.score(listed, batch_size=batch_size, per_token=per_token)
+    else:
+        asked = {"max_length": max_length, "per_token": per_token, "pll_metric": pll_metric != "original"}
+        for name in (name for name, value in asked.items() if value):
+            raise InputError(f"--{name} means nothing to the loss of {chosen.name}", f"leave --{name} out")
+        found = _own(str(run_or_model), chosen, listed, revision)
     return found[0] if isinstance(texts, str) else found
+
+
+def _own(name: str, recipe: Recipe, texts: Sequence[str], revision: str) -> list[Score]:
+    """The losses of a recipe's own."""
+    _require_texts(texts)
+    losses = own_losses(name, recipe, texts, revision) if texts else []
+    return [
+        Score(number, "loss", loss, targets, len(text), len(text.encode()), len(words_of(text)), None, windows)
+        for number, (text, (loss, targets, windows)) in enumerate(zip(texts, losses, strict=True), 1)
+    ]
 
 
 class Scorer:
@@ -158,17 +179,24 @@ class Scorer:
             yield TokenScore(str(name), token, value)
 
 
+def likelihood_of(recipe: Recipe) -> Kind | None:
+    """The kind of likelihood that the recipe's models give a text; None where they tell no text token by token."""
+    if recipe.medium or not recipe.vocabulary:
+        return None
+    if recipe.attention == "causal":
+        return "log_likelihood"
+    masks = recipe.attention == "bidirectional" and "mask_token" in recipe.required_tokens
+    return "pseudo_log_likelihood" if masks else None
+
+
 def kind_of(recipe: Recipe) -> Kind:
-    """What a score of the recipe's models is.
+    """The same, where it is needed.
 
     Raises:
-        InputError: they tell no text token by token.
+        InputError: there is none.
     """
-    if recipe.medium is None and recipe.attention == "causal" and recipe.vocabulary:
-        return "log_likelihood"
-    masks = recipe.vocabulary and "mask_token" in recipe.required_tokens
-    if recipe.medium is None and recipe.attention == "bidirectional" and masks:
-        return "pseudo_log_likelihood"
+    if kind := likelihood_of(recipe):
+        return kind
     raise InputError(
         f"a {recipe.name} model has no likelihood of a text: its recipe is neither causal nor fills masks",
         "lmtasks evaluate RUN --validation_file FILE has the figures of its own loss",

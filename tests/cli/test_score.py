@@ -7,9 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+import transformers
 
 import lmtasks as api
+from lmtasks.builtin.masked_lm import MASKED_LM
 
 
 def told(out: str) -> list[dict[str, Any]]:
@@ -105,3 +109,57 @@ def test_a_run_is_scored_as_what_it_is(lmtasks: Any, text_file: Path, tmp_path: 
     assert lmtasks("run", "causal-lm", *flags).code == 0
     (line,) = told(lmtasks("score", out, "A text.").out)
     assert line["log_likelihood"] < 0
+
+
+OWN = """
+from dataclasses import replace
+from lmtasks.builtin.masked_lm import MASKED_LM
+RECIPE = replace(MASKED_LM, name="odd", attention=None)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A recipe in a file that fills masks and does not say so: all that is known of it is its loss."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.py").write_text(OWN, encoding="utf-8")
+    return "./odd.py"
+
+
+def test_any_other_recipe_has_its_own_loss(lmtasks: Any, model_folders: dict[str, Path], own: str) -> None:
+    folder = model_folders["roberta"]
+    texts = ["The value of the argument is a string.", "None, unless it was given. " * 9]
+    done = lmtasks("score", folder, *texts, "--recipe", own)
+    assert done.code == 0, done.err
+    one, other = told(done.out)
+    assert list(one) == ["number", "loss", "tokens", "characters", "bytes", "words", "windows"]
+    assert (one["windows"], other["windows"] > 1) == (1, True)
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+    collate = MASKED_LM.collator(tokenizer, MASKED_LM.options(), False)
+    batch = collate([{"input_ids": np.asarray(tokenizer(texts[0])["input_ids"]), "seed": (0, 0, 0)}])
+    with torch.no_grad():
+        logits = model(batch["input_ids"]).logits
+    expected = torch.nn.functional.cross_entropy(logits[0], batch["labels"][0], ignore_index=-100)
+    assert one["loss"] == pytest.approx(float(expected), rel=1e-5)
+    assert one["tokens"] == int((batch["labels"] != -100).sum())
+
+    turned = told(lmtasks("score", folder, *texts[::-1], "--recipe", own).out)
+    assert [line["loss"] for line in turned] == [other["loss"], one["loss"]], "neither place nor company matters"
+
+
+@pytest.mark.parametrize("flags", [["--per_token"], ["--max_length", "9"], ["--pll_metric", "within_word_l2r"]])
+def test_what_means_nothing_to_a_loss_is_refused(
+    flags: list[str], lmtasks: Any, model_folders: dict[str, Path], own: str
+) -> None:
+    done = lmtasks("score", model_folders["roberta"], "A text.", "--recipe", own, *flags)
+    assert done.code == 2
+    assert f"{flags[0]} means nothing to the loss of odd" in done.err
+
+
+def test_a_loss_is_not_compared(lmtasks: Any, model_folders: dict[str, Path], own: str) -> None:
+    flags = ("--validation_file", "odd.py", "--recipe", own)
+    done = lmtasks("compare", model_folders["roberta"], model_folders["bert"], *flags)
+    assert done.code == 2
+    assert "a odd model has no likelihood of a text" in done.err
