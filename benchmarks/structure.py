@@ -30,7 +30,7 @@ LIMITS = {
     "circles": (0, 0),
     "imports that run upwards": (0, 0),
     "modules directly in lmtasks/": (0, 5),
-    "lines of lmtasks/, without templates": (0, 28_000),
+    "lines of lmtasks/, without templates": (0, 31_000),
     "lines of the longest module": (0, 400),
     "modules of ours that the busiest imports": (0, 12),
 }
@@ -38,7 +38,8 @@ LIMITS = {
 
 The move into the rooms left 13,919 lines; what was built since, and will be, needs more. Their number is no end of its
 own, so that limit only says when to look again; the others hold whatever is built. Looked at again on 2026-11-29, at
-24,514: what had come since 22,114 was extensions and their kit, the report, the verdict and weights in few bits.
+24,514: what had come since 22,114 was extensions and their kit, the report, the verdict and weights in few bits. Once
+more at 28,067: scores and comparisons of models, runs that are watched, and live objects from Python.
 """
 
 

@@ -1,7 +1,8 @@
 """lmtasks: from text to a published language model, one recipe per task.
 
 To declare: :class:`Recipe`, :class:`Architecture`, :class:`Blocks`, :func:`option`, ...
-To do: :func:`run`, :func:`evaluate`, :func:`predict`, :func:`merge`, :func:`push`. Every name is imported on first use.
+To do: :func:`run`, :func:`load_run`, :func:`evaluate`, :func:`predict`, :func:`merge`, :func:`push`.
+Every name is imported on first use.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ if TYPE_CHECKING:
     from lmtasks.models.losses import causal_loss, masked_loss, target_sums
     from lmtasks.registry.catalog import Catalog, load_catalog
     from lmtasks.runs.comparison import Comparison, Difference, Measured, compare
+    from lmtasks.runs.finished import load_run
     from lmtasks.runs.merging import merge
     from lmtasks.runs.resampling import Estimate
-    from lmtasks.runs.runner import Run, run
+    from lmtasks.runs.result import Run
+    from lmtasks.runs.runner import run
     from lmtasks.runs.scoring import Score, TokenScore, score
     from lmtasks.runs.standalone_evaluation import evaluate
 
@@ -90,6 +93,7 @@ __all__ = [
     "hookimpl",
     "keep_layers",
     "load_catalog",
+    "load_run",
     "masked_loss",
     "merge",
     "model_inputs",
@@ -119,8 +123,10 @@ _HOMES = {
     "registry.catalog": ["Catalog", "load_catalog"],
     "runs.comparison": ["Comparison", "Difference", "Measured", "compare"],
     "runs.merging": ["merge"],
+    "runs.finished": ["load_run"],
     "runs.resampling": ["Estimate"],
-    "runs.runner": ["Run", "run"],
+    "runs.result": ["Run"],
+    "runs.runner": ["run"],
     "runs.scoring": ["Score", "TokenScore", "score"],
     "runs.standalone_evaluation": ["evaluate"],
 }

@@ -12,7 +12,9 @@ Anything else that escapes is a bug of ours: it keeps its traceback and exits 1.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class LmtasksError(Exception):
@@ -111,3 +113,24 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f", did you mean '{matches[0]}'?" if matches else ""
+
+
+def nearest_path(path: str | os.PathLike[str]) -> str:
+    """``", did you mean 'x'?"`` for the file or folder whose path is closest, part by part; or an empty string."""
+    import difflib
+
+    if os.path.lexists(path):
+        return ""
+    found, *parts = Path(path).parts or ("",)
+    found, parts = (found, parts) if os.path.isabs(path) else ("", [found, *parts])
+    for part in parts:
+        if not os.path.lexists(os.path.join(found, part)):
+            try:
+                there = os.listdir(found or os.curdir)
+            except OSError:  # a file, or nobody may look: then there is nothing to suggest
+                return ""
+            part = next(iter(difflib.get_close_matches(part, there, n=1, cutoff=0.7)), "")
+            if not part:
+                return ""
+        found = os.path.join(found, part)
+    return f", did you mean '{found}'?"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
-from tqdm import tqdm
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from typing import Any, TextIO
 
 PAUSE = 5.0
 """Seconds between two lines where there is no terminal; in long stages a twentieth of the whole."""
@@ -34,11 +37,73 @@ def speak(wanted: bool) -> None:
                 library.logging.disable_progress_bar()
 
 
+def quiet() -> None:
+    """Silence for the libraries; what matters to a person, lmtasks says itself."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # What is only installed need not speak, either: bitsandbytes tells of kernels that it would have fetched.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    import datasets
+    import transformers
+
+    if "WANDB_MODE" in os.environ:  # of which a module says something on stdout when it is imported
+        with redirect_stdout(sys.stderr):
+            import_module("transformers.integrations.integration_utils")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """The same until this is closed: the libraries of a program are as talkative afterwards as they were."""
+    import datasets
+    import transformers
+
+    libraries = (transformers.logging, datasets.logging)
+    levels = [library.get_verbosity() for library in libraries]
+    shown = [library.is_progress_bar_enabled() for library in libraries]
+    quiet()
+    try:
+        yield
+    finally:
+        for library, level, bar in zip(libraries, levels, shown, strict=True):
+            library.set_verbosity(level)
+            if bar and _speaking:
+                library.enable_progress_bar()
+
+
 def say(text: str) -> None:
     """One line for the person who waits, above a bar where there is one."""
     if _speaking:
-        tqdm.write(text, file=sys.stderr)
+        told = "\n".join(fitted([text], sys.stderr))
+        if bars := sys.modules.get("tqdm"):
+            bars.tqdm.write(told, file=sys.stderr)  # which takes a bar away meanwhile
+        else:
+            print(told, file=sys.stderr)
         sys.stderr.flush()
+
+
+def fitted(lines: Iterable[str], stream: TextIO) -> Iterator[str]:
+    """Lines of names and texts in the columns of a terminal, each text below itself; paths stay whole.
+
+    Where there is no terminal, and COLUMNS names none, they stay as they are: a line each is what other programs want.
+    """
+    if not (stream.isatty() or os.environ.get("COLUMNS")):
+        yield from lines
+        return
+    width = shutil.get_terminal_size().columns
+    for line in lines:
+        # A text begins where the last gap before the middle ends.
+        begins = max((gap.end() for gap in re.finditer(r"(?<=\S)  +|^ +", line[: width // 2])), default=2)
+        # The gap itself must not be broken or swallowed.
+        head, text = (line[:begins], line[begins:]) if line[:begins].endswith("  ") else ("", line)
+        rows = textwrap.wrap(text, max(width - begins, 20), break_long_words=False, break_on_hyphens=False)
+        if len(line) <= width or not rows:
+            yield line
+            continue
+        yield head + rows[0]
+        yield from (" " * begins + row for row in rows[1:])
 
 
 class Progress:
@@ -55,6 +120,9 @@ class Progress:
         self.stage, self.total, self.unit, self.line = stage, total, unit, line
         self.began = time.monotonic()
         self.said = self.began
+        # Not at the top: commands that only tell have no use for a bar.
+        from tqdm import tqdm
+
         how: dict[str, Any] = {"desc": stage, "unit": f" {unit}"} if line is None else {"bar_format": "{desc}"}
         shown = _speaking and sys.stderr.isatty()
         self.bar = tqdm(total=total, leave=False, dynamic_ncols=True, **how) if shown else None

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from lmtasks import progress
-from lmtasks.progress import Progress, duration, say, stage
+from lmtasks.progress import Progress, duration, fitted, say, stage
 
 
 class Clock:
@@ -101,3 +101,42 @@ def test_terminal_shows_a_bar_that_is_taken_away(monkeypatch: pytest.MonkeyPatch
     assert shown.bar.disable or terminal.getvalue().rstrip(" ").endswith("\r")
     assert "training" in terminal.getvalue()
     assert "\n" not in terminal.getvalue()
+
+
+def fitted_at(columns: int, line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    return list(fitted([line], Terminal()))
+
+
+def test_text_stays_below_itself_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fitted_at(30, "note       one two three four five six", monkeypatch) == [
+        "note       one two three four",
+        "           five six",
+    ]
+
+
+def test_last_column_of_a_table_stays_below_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fitted_at(40, "bert  runs  a b c d e f g h i j k l m n o p", monkeypatch) == [
+        "bert  runs  a b c d e f g h i j k l m n",
+        "            o p",
+    ]
+
+
+def test_text_without_a_name_goes_on_indented(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fitted_at(24, "one two three four five six", monkeypatch) == ["one two three four", "  five six"]
+
+
+def test_path_is_never_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fitted_at(20, "here  /a/very-long/path/to/some/where", monkeypatch) == [
+        "here  /a/very-long/path/to/some/where"
+    ]
+
+
+def test_line_that_fits_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fitted_at(40, "a  b    c", monkeypatch) == ["a  b    c"]
+    assert fitted_at(40, "", monkeypatch) == [""]
+
+
+def test_other_programs_get_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert list(fitted(["word " * 100], io.StringIO())) == ["word " * 100]

@@ -23,10 +23,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
-from lmtasks.errors import InputError, nearest
+from lmtasks.errors import InputError, in_one_line, nearest
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 """Numbers as people write them. JSON, as which msgspec reads text, knows neither .5 nor 1. nor +1, YAML no 1e-4."""
+
+_LONGEST = 100
+"""Letters of a wrong value that an error shows."""
 
 LARGEST = 2**63 - 1
 """The largest whole number. What is larger fits into no machine word, and fails somewhere deep inside."""
@@ -212,7 +215,12 @@ def _read(text: str, kinds: tuple[Any, ...]) -> Any:
 
 
 def _misfit(option: Option, value: Any) -> InputError:
-    shown = f"'{value}'" if isinstance(value, str) else repr(value)
+    simple = isinstance(value, str | bool | int | float | list | dict | None)
+    shown = repr(value) if simple else f"a {type(value).__name__}"
+    if isinstance(value, str):
+        shown = f"'{value}'"
+    shown = in_one_line(shown)
+    shown = f"{shown[:_LONGEST]}…" if len(shown) > _LONGEST else shown
     suggestion = nearest(value, option.choices) if isinstance(value, str) else ""
     return InputError(
         f"--{option.name} cannot be {shown}: it must be {describe(option)}{suggestion}",

@@ -208,6 +208,9 @@ class Recipe:
     extensions: Sequence[Extension] = field(default=(), init=False, repr=False, compare=False)
     """Those that are installed. The catalog sets them; no author does."""
 
+    def __repr__(self) -> str:
+        return f"Recipe({self.name}: {self.summary})"
+
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"recipe name {self.name!r} must be lower case letters, digits and hyphens")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lmtasks.errors import LmtasksError, PluginError, RunError
+from lmtasks.errors import InputError, LmtasksError, PluginError, RunError
 
 OUT_OF_MEMORY = "halve --per_device_train_batch_size and double --gradient_accumulation_steps: the same result"
 
@@ -58,6 +58,7 @@ def machine_failures(folder: Path | None = None, then: str = "then try again") -
         then: what to do when the cause is mended.
 
     Raises:
+        InputError: a name is longer than the system takes.
         RunError: the machine failed; anything else passes through as it is.
     """
     try:
@@ -80,12 +81,15 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__) or error
 
 
-def _told(error: BaseException, folder: Path | None, then: str) -> RunError | None:
+def _told(error: BaseException, folder: Path | None, then: str) -> LmtasksError | None:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _says(error, _NO_MEMORY):
         wanted = _WANTED.search(str(error))
         how_much = f": there was no room for {int(wanted[1]) / 2**20:,.1f} MiB" if wanted else ""
         return RunError(f"out of memory{how_much}", f"{OUT_OF_MEMORY}; or free some memory, {then}")
     number = _number(error, folder)
+    if number == errno.ENAMETOOLONG:  # no failure: whoever chose the name has given the text itself, or too much of it
+        name = str(error.filename) if isinstance(error, OSError) else ""
+        return InputError(f"'{name[:40]}…' is too long for the name of a file or folder", "choose a shorter one")
     if number == errno.ENOMEM:
         return _told(MemoryError(), folder, then)
     if folder is not None and number in (errno.ENOENT, errno.ENOTDIR) and not folder.is_dir():

@@ -26,7 +26,7 @@ from lmtasks.artifacts.lock import kept
 from lmtasks.artifacts.model_card import PLACEHOLDER
 from lmtasks.artifacts.redact import HUB_TOKEN, redacted
 from lmtasks.artifacts.run_folder import ABOUT_THE_RUN, RECORD, not_finished, record_bytes, require_intact, unsealed
-from lmtasks.errors import InputError, RunError, in_one_line
+from lmtasks.errors import InputError, RunError, in_one_line, nearest_path
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ def _finished_record(folder: Path) -> dict[str, Any]:
     """The record of the run in a folder, which must be complete."""
     path, usage = folder / RECORD, "lmtasks push RUN REPO_ID"
     if not folder.is_dir():
-        raise InputError(f"no such run folder: {folder}", usage)
+        raise InputError(f"no such run folder: {folder}{nearest_path(folder)}", usage)
     if not path.exists():
         raise InputError(f"{folder} is not the folder of a run: it has no run.json", usage)
     try:

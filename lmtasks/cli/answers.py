@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
-from importlib import import_module
 from typing import Any
 
 from lmtasks.config.evaluation_sets import set_names, set_of
+from lmtasks.progress import fitted
 
 
 def tell(content: Any, lines: Iterable[str], *, as_json: bool) -> int:
@@ -20,6 +17,11 @@ def tell(content: Any, lines: Iterable[str], *, as_json: bool) -> int:
     for line in [json.dumps(content, indent=2, ensure_ascii=False, default=str)] if as_json else lines:
         print(line)
     return 0
+
+
+def tell_rows(content: Any, rows: Iterable[str], *, as_json: bool) -> int:
+    """As :func:`tell`, of names and texts about them, which are fitted to the columns of a terminal."""
+    return tell(content, fitted(rows, sys.stdout), as_json=as_json)
 
 
 def run_lines(result: Any) -> Iterator[str]:
@@ -94,20 +96,3 @@ def _rows(metrics: Mapping[str, float], perplexity_name: str, terms: Sequence[st
     own = [name for name in metrics if name not in told and not name.startswith(others)]
     rows |= {name.replace("_", " "): f"{metrics[name]:.4g}" for name in own}
     return {name: text for name, text in rows.items() if text}
-
-
-def quiet() -> None:
-    """Silence for the libraries; what matters to a person, lmtasks says itself."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # What is only installed need not speak, either: bitsandbytes tells of kernels that it would have fetched.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    import datasets
-    import transformers
-
-    if "WANDB_MODE" in os.environ:  # of which a module says something on stdout when it is imported
-        with redirect_stdout(sys.stderr):
-            import_module("transformers.integrations.integration_utils")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.logging.set_verbosity_error()
-    datasets.disable_progress_bars()

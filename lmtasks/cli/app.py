@@ -18,10 +18,12 @@ from contextvars import ContextVar
 from importlib import import_module
 
 from lmtasks.artifacts.failures import machine_failures
+from lmtasks.cli import tab
 from lmtasks.cli.argv import asks_help, taken_switch, taken_values, underscored
 from lmtasks.config.commands import COMMANDS
 from lmtasks.config.world import ALONE, World
 from lmtasks.errors import EndedElsewhere, LmtasksError, Stopped, in_one_line
+from lmtasks.progress import fitted
 from lmtasks.registry.enabled_plugins import file_of, selected
 
 ANOTHER = 10.0
@@ -34,11 +36,12 @@ From text to a language model of your own, and on to the Hub.
 
 {rows}
 
-RECIPE is a name from the list, PACKAGE:NAME where two packages have it, or ./my_recipe.py.
+RECIPE is a name from the list, PACKAGE:NAME where two packages have it, or
+./my_recipe.py.
 
   lmtasks COMMAND --plugin MODULE         count a module as a plugin, too
   lmtasks COMMAND --no_plugins            the built-in recipes only
-  lmtasks COMMAND --traceback             where an error comes from, before what it says
+  lmtasks COMMAND --traceback             where an error comes from
   lmtasks COMMAND --help                  the flags of a command
   lmtasks --version
 
@@ -57,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the exit code: 0 done, 1 a plugin failed, 2 bad input, 3 the run failed, 130 or 143 interrupted.
         Anything unexpected keeps its traceback, and Python exits 1.
     """
+    if tab.asked():
+        tab.complete()
     words = underscored(sys.argv[1:] if arguments is None else arguments)
     try:
         with machine_failures(), _terminable():
@@ -143,7 +148,8 @@ def _selecting(words: list[str]) -> int:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] == "help" or (words[0].startswith("-") and asks_help(words[:1])):
-        print(USAGE.format(rows="\n".join(_rows())), end="")
+        for line in fitted(USAGE.format(rows="\n".join(_rows())).splitlines(), sys.stdout):
+            print(line)
         return 0
     name, *rest = words
     if name in ("--version", "-V"):
@@ -166,4 +172,4 @@ def _rows() -> Iterator[str]:
     brought = [command for plugin in told().plugins for command in plugin.get("commands", ())]
     own = {command["name"]: (command["takes"], command["summary"]) for command in brought}
     for name, (takes, does) in {**COMMANDS, **own}.items():
-        yield f"  lmtasks {f'{name} {takes}':<32}{does}"
+        yield f"  lmtasks {f'{name} {takes}':<30}{does}"

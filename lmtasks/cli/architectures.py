@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from lmtasks.api import Recipe
-from lmtasks.cli.answers import quiet, tell
+from lmtasks.cli.answers import tell, tell_rows
 from lmtasks.cli.argv import refuse_stray, taken_switch, told_of
 from lmtasks.cli.lookup import found
 from lmtasks.errors import RunError
+from lmtasks.progress import quiet
 from lmtasks.registry.catalog import Catalog
 from lmtasks.registry.support import heading, rows
 
@@ -24,7 +25,7 @@ def command(words: list[str]) -> int:
         return _proved(recipe, catalog, kinds, as_json="json" in said)
     known = rows(recipe, catalog)
     lines = [f"{name}, {recipe.model_class.partition(':')[2]}, {heading()}", *(row.line() for row in known)]
-    return tell([row.as_json() for row in known], lines, as_json="json" in said)
+    return tell_rows([row.as_json() for row in known], lines, as_json="json" in said)
 
 
 def _proved(recipe: Recipe, catalog: Catalog, kinds: list[str], *, as_json: bool) -> int:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lmtasks.cli import tab
 from lmtasks.errors import InputError
 
 
@@ -103,6 +104,8 @@ def told_of(
     """
     usage = " ".join(["usage:", usage, "[--plugin MODULE] [--no_plugins]", *(f"[--{name}]" for name in switches)])
     if asks_help(arguments):
+        if tab.asked():
+            tab.offer_switches(switches)
         print(usage)
         raise SystemExit(0)
     flags, given = loose(arguments, switches)

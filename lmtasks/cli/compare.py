@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lmtasks.cli.answers import quiet, tell
+from lmtasks.cli.answers import tell
 from lmtasks.cli.lookup import fitting
 from lmtasks.cli.parser import Parser, add_options
 from lmtasks.config.documents import READING
+from lmtasks.progress import quiet
 
 if TYPE_CHECKING:
     from lmtasks.runs.comparison import Comparison, Difference, Measured

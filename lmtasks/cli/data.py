@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from lmtasks.cli.answers import quiet, tell
+from lmtasks.cli.answers import tell
 from lmtasks.cli.lookup import asked
 from lmtasks.cli.parser import Parser, typed_flags
 from lmtasks.errors import InputError
+from lmtasks.progress import quiet
 
 _COLOURS = {"special": "2", "document": "35", "hidden": "7", "random": "31", "kept": "4;32"}
 """What terminals call the colours of the marks: dim, magenta, reversed, red, green and underlined."""

@@ -17,7 +17,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmtasks.cli.answers import tell
+from lmtasks.cli.answers import tell_rows
 from lmtasks.cli.argv import told_of
 from lmtasks.cli.lookup import installed
 from lmtasks.errors import RunError
@@ -44,7 +44,7 @@ def command(words: list[str]) -> int:
     """Print the report; fail where something is broken."""
     _, said = told_of(words, "lmtasks doctor")
     found = examine(installed(light=True))
-    done = tell(found, lines(found), as_json="json" in said)
+    done = tell_rows(found, lines(found), as_json="json" in said)
     if problems := found["problems"]:
         told = f"{len(problems)} broken: {'; '.join(problems)}"
         raise RunError(told, "see what each says; --no_plugins does without")

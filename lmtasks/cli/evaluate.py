@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from lmtasks.cli.answers import figure_lines, quiet, tell
+from lmtasks.cli.answers import figure_lines, tell
 from lmtasks.cli.argv import asks_help, loose
 from lmtasks.cli.lookup import fitting, found, installed
 from lmtasks.cli.parser import Parser, typed_flags
 from lmtasks.errors import InputError
+from lmtasks.progress import quiet
 
 
 def command(words: list[str]) -> int:

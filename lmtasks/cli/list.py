@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lmtasks.cli.answers import tell
+from lmtasks.cli.answers import tell_rows
 from lmtasks.cli.argv import told_of
 from lmtasks.cli.catalog_cache import told
 
@@ -16,7 +16,7 @@ def command(words: list[str]) -> int:
     for line in notes:
         print(f"warning: {line}", file=sys.stderr)
     width = max((len(row["name"]) for row in rows), default=0)
-    return tell(rows, [f"{row['name']:<{width}}  {row['summary']}" for row in rows], as_json="json" in said)
+    return tell_rows(rows, [f"{row['name']:<{width}}  {row['summary']}" for row in rows], as_json="json" in said)
 
 
 def recipe_rows(*, everything: bool = False) -> tuple[list[dict[str, str]], list[str]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from lmtasks.cli.answers import quiet, tell
+from lmtasks.cli.answers import tell
 from lmtasks.cli.parser import Parser
+from lmtasks.progress import quiet
 
 
 def command(words: list[str]) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from lmtasks.api import Option, Recipe
+from lmtasks.cli import tab
 from lmtasks.cli.argv import asks_help, loose, refuse_stray, tell_overridden
+from lmtasks.cli.help import chosen, placeholder, screen
 from lmtasks.config.request import groups_of
 from lmtasks.errors import InputError
 
@@ -40,10 +42,17 @@ class Parser(argparse.ArgumentParser):
         add("--traceback", action="store_true", help="show where an error comes from")
         add("--help", "-h", action="store_true", help="show this")
         if asks_help(words):
+            if tab.asked():
+                tab.offer(self)
             self.print_help()
             raise SystemExit(0)
         typed, unknown = self.parse_known_args(words)
         return vars(typed), unknown
+
+    @property
+    def added(self) -> list[argparse.Action]:
+        """The flags that are there so far."""
+        return list(self._actions)
 
     def read_all(self, words: Sequence[str], *, plugins: bool = True) -> dict[str, Any]:
         """The flags that were given, by a command that takes no others."""
@@ -88,20 +97,13 @@ def add_options(parser: argparse.ArgumentParser, title: str, options: Iterable[O
     for option in options:
         if option.python_only:
             continue
-        shape: dict[str, Any] = {"metavar": _placeholder(option)}
+        shape: dict[str, Any] = {"metavar": placeholder(option)}
         if bool in option.alternatives:
             shape = {"nargs": "?", "const": "true", "metavar": "BOOL" if option.is_switch else "TEXT"}
         elif option.is_list:
             shape |= {"nargs": "+", "action": "extend"}
         names = [f"--{name}" for name in (option.name, *option.aliases)]
         group.add_argument(*names, dest=option.name, help=_help(option), **shape)
-
-
-def _placeholder(option: Option) -> str:
-    if option.choices:
-        return "{" + ",".join(option.choices) + "}"
-    words = {int: "N", float: "X"}
-    return next((words[kind] for kind in words if kind in option.alternatives), "TEXT")
 
 
 def _help(option: Option) -> str:
@@ -113,27 +115,30 @@ def _help(option: Option) -> str:
 def typed_flags(
     parser: Parser, recipe: Recipe, words: list[str], *, trains: bool, groups: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The flags of a command that takes a recipe's options and settings, as typed.
+    """The flags of a command that takes a recipe's options and settings, as typed; or help, which ends the command.
 
     Args:
         trains: it takes those of training, too.
         groups: those that ``--help`` shows, where a command that takes all has no use for the others.
     """
     declared = groups_of(recipe)
-    for group in groups or (declared if trains else ("options", "data", "model")):
-        options = [option for option in declared[group].values() if trains or not option.training_only]
-        add_options(parser, "recipe" if group == "options" else group, options)
-    other = parser.add_argument_group("other")
-    other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
-    if trains and not groups:
-        other.add_argument("--help_all", action="store_true", help="show this and every field of TrainingArguments")
-    if trains and "--help_all" in words:
+    shown = {
+        "recipe" if group == "options" else group: [
+            option for option in declared[group].values() if trains or not option.training_only
+        ]
+        for group in groups or (declared if trains else ("options", "data", "model"))
+    }
+    if asks_help(words) and "--help_all" not in words and not tab.asked():
+        _tell_help(parser, shown, loose(words)[0].get("help", "true"))
+    for title, options in shown.items():
+        add_options(parser, title, options)
+    if "--help_all" in words and trains and not groups:
         from lmtasks.config.training_arguments import training_options
 
         more = [option for name, option in training_options().items() if name not in declared["training"]]
         add_options(parser, "every other field of TrainingArguments", more)
     # The rest are fields of TrainingArguments or mistakes; the runner's configuration knows which.
-    typed, unknown = parser.read(words, group=other)
+    typed, unknown = parser.read(words, group=_others(parser))
     for option in (option for group in declared.values() for option in group.values()):
         # One word may be something else than a list of one: the name of a file.
         if option.is_list and str in option.alternatives and len(typed.get(option.name, ())) == 1:
@@ -141,3 +146,24 @@ def typed_flags(
     more_typed, stray = loose(unknown, aloud=True)
     refuse_stray(stray, "put texts with spaces in quotes; flags start with --")
     return {**more_typed, **typed}
+
+
+def _tell_help(parser: Parser, groups: Mapping[str, list[Option]], asked: str) -> NoReturn:
+    """Print the screen of help, or a group of flags in full, and end the command."""
+    if asked == "true":
+        print(screen(parser, parser.added, groups))
+        raise SystemExit(0)
+    title = chosen(asked, groups)
+    part = Parser(prog=parser.prog, usage=parser.usage, description=parser.description)
+    if title == "other":
+        part.read(["--help"], group=_others(part))
+    add_options(part, title, groups[title])
+    part.print_help()
+    raise SystemExit(0)
+
+
+def _others(parser: Parser) -> Any:
+    other = parser.add_argument_group("other")
+    other.add_argument("--config", metavar="FILE", help="YAML file with any of these; flags win over it")
+    other.add_argument("--help_all", action="store_true", help="every flag there is")
+    return other

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from lmtasks.api import Recipe
-from lmtasks.cli.answers import quiet, tell
+from lmtasks.cli.answers import tell
 from lmtasks.cli.argv import every, scalar, tell_overridden
 from lmtasks.cli.lookup import fitting
 from lmtasks.cli.parser import Parser
 from lmtasks.cli.texts import texts_of
 from lmtasks.config.switches import SWITCHES
 from lmtasks.errors import InputError
+from lmtasks.progress import quiet
 
 LISTS = ("targets", "stop_strings", "stop_sequence", "suppress_tokens", "begin_suppress_tokens", "eos_token_id")
 """Pipeline arguments that may come again, and then are several."""

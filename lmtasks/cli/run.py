@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from lmtasks.cli.answers import quiet, run_lines, tell
+from lmtasks.cli.answers import run_lines, tell, tell_rows
 from lmtasks.cli.argv import taken_values
 from lmtasks.cli.lookup import asked
 from lmtasks.cli.parser import Parser, typed_flags
 from lmtasks.config.world import World
 from lmtasks.errors import InputError
+from lmtasks.progress import quiet
 from lmtasks.registry.enabled_plugins import as_flags, current, file_of, remember
 
 
@@ -39,7 +40,7 @@ def command(words: list[str]) -> int:
     if not World.current().is_main:
         return 0
     if not isinstance(result, Run):
-        return tell(result.as_dict(), result.lines(), as_json=as_json)
+        return tell_rows(result.as_dict(), result.lines(), as_json=as_json)
     content = {"output_dir": str(result.output_dir), "url": result.url, "metrics": result.metrics}
     return tell(content, run_lines(result), as_json=as_json)
 

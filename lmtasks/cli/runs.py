@@ -10,7 +10,7 @@ from typing import Any
 
 from lmtasks.cli.answers import tell
 from lmtasks.cli.argv import told_of
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, nearest_path
 
 FIGURES = ("eval_loss", "perplexity", "bits_per_byte", "accuracy")
 """Those that are told of each run, where it has them."""
@@ -23,7 +23,10 @@ def command(words: list[str]) -> int:
         raise InputError(f"unexpected '{names[1]}'", "lmtasks runs takes one folder")
     place = Path(names[0] if names else ".")
     if not place.is_dir():
-        raise InputError(f"no such folder: '{place}'", "lmtasks runs [FOLDER]; without one, those below this folder")
+        raise InputError(
+            f"no such folder: '{place}'{nearest_path(place)}",
+            "lmtasks runs [FOLDER]; without one, those below this folder",
+        )
     found = [_told(folder, record) for folder, record in records(place)]
     return tell(found, _lines(found) if found else [f"no run below '{place}'"], as_json="json" in said)
 

@@ -6,11 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from lmtasks.cli.answers import quiet, tell
+from lmtasks.cli.answers import tell
 from lmtasks.cli.lookup import fitting
 from lmtasks.cli.parser import Parser
 from lmtasks.cli.texts import texts_of
 from lmtasks.errors import InputError
+from lmtasks.progress import quiet
 
 
 def command(words: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmtasks.cli.answers import tell
+from lmtasks.cli.answers import tell_rows
 from lmtasks.cli.argv import told_of
 from lmtasks.cli.catalog_cache import described, told
 from lmtasks.cli.lookup import found
@@ -17,4 +17,4 @@ def command(words: list[str]) -> int:
     options = [f"  --{one['name']:<24} {one['help']} (default: {one['default']})" for one in recipe["options"]]
     name = recipe["name"]
     lines = [f"{name}: {recipe['summary']}\n", *about, "\noptions", *options, f"\ntry  lmtasks run {name}"]
-    return tell(recipe, lines, as_json="json" in said)
+    return tell_rows(recipe, lines, as_json="json" in said)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, nearest_path
 
 
 def texts_of(command: str, typed: Sequence[str], file: str | None) -> dict[int, str]:
@@ -30,7 +30,8 @@ def texts_of(command: str, typed: Sequence[str], file: str | None) -> dict[int, 
         content = sys.stdin.buffer.read() if file in (None, "-") else Path(str(file)).read_bytes()
         lines = content.decode("utf-8").splitlines()
     except OSError as error:
-        raise InputError(f"cannot read '{file}': {error.strerror}", "give an existing file") from error
+        told = f"cannot read '{file}': {error.strerror}{nearest_path(str(file))}"
+        raise InputError(told, "give an existing file") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{source} is no UTF-8 text: byte {error.start}", "convert it to UTF-8") from error
     texts = {number: line for number, line in enumerate(lines, 1) if line.strip()}

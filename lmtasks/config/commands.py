@@ -1,24 +1,25 @@
 """The commands that are built in; extensions may bring others."""
 
 COMMANDS = {
-    "run": ("RECIPE [flags]", "train; with no flags, a small model in a minute"),
-    "watch": ("RUN", "follow it from another terminal, until it ends"),
-    "data": ("RECIPE [flags]", "what it would train on, as the model sees it"),
+    "run": ("RECIPE [flags]", "train; with no flags, a small model"),
+    "watch": ("RUN", "follow it from another terminal"),
+    "data": ("RECIPE [flags]", "what it would train on, as models see it"),
     "predict": ("RUN_OR_MODEL TEXT...", "use it"),
     "evaluate": ("RUN_OR_MODEL [flags]", "measure it"),
     "score": ("RUN_OR_MODEL TEXT...", "how likely it finds each text"),
     "compare": ("RUN_OR_MODEL... [flags]", "several on the same documents"),
     "report": ("RUN... [--output FILE]", "a page about it, or about several runs"),
-    "merge": ("RUN OUT", "make one model of an adapter and its base"),
-    "runs": ("[FOLDER]", "the runs that are there, with their figures"),
+    "merge": ("RUN OUT", "one model of an adapter and its base"),
+    "runs": ("[FOLDER]", "the runs below a folder, with figures"),
     "push": ("RUN REPO_ID", "publish it"),
     "list": ("", "the recipes that are installed"),
     "show": ("RECIPE", "one recipe in detail"),
-    "schema": ("RECIPE", "what its YAML may hold, as JSON Schema"),
-    "architectures": ("[RECIPE]", "the model types that it trains, and what is known of each"),
-    "plugins": ("", "what brought the recipes, and what is broken"),
-    "doctor": ("", "what is installed, what is there, and what is broken"),
-    "new-plugin": ("NAME", "a package with a recipe or an architecture of your own"),
+    "schema": ("RECIPE", "what its YAML may hold (JSON Schema)"),
+    "architectures": ("[RECIPE]", "the model types that it trains"),
+    "plugins": ("", "what brought them, and what is broken"),
+    "doctor": ("", "what is installed, and what is broken"),
+    "completion": ("bash|zsh|fish", "what makes TAB complete all of this"),
+    "new-plugin": ("NAME", "a package for recipes of your own"),
 }
 """The commands: what each takes, and what it does."""
 

@@ -12,7 +12,8 @@ from transformers import TrainingArguments
 
 from lmtasks.api import NUMBER, Option, Recipe
 from lmtasks.api.options import bounded
-from lmtasks.config.request import ALWAYS, CONTRADICTIONS, RECIPE, groups_of
+from lmtasks.config.problems import CONTRADICTIONS
+from lmtasks.config.request import ALWAYS, RECIPE, groups_of
 from lmtasks.config.training_arguments import training_options
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lmtasks.api import TOKENIZER, Option, Recipe, convert, knowing, options_of
+from lmtasks.api import Option, Recipe, convert, knowing, options_of
 from lmtasks.config.card import faults_of_card
 from lmtasks.config.elsewhere import ELSEWHERE, PEERS
+from lmtasks.config.hooks import NO_HOOKS, Hooks
 from lmtasks.config.mix import read_mix
+from lmtasks.config.problems import (
+    Problems,
+    refuse_contradictions,
+    refuse_idle_adapter,
+    refuse_idle_revision,
+    refuse_no_names,
+    require_pinned_code,
+)
 from lmtasks.config.settings import (
     HOW_TO_TOKENISE,
     AdapterSettings,
@@ -33,20 +40,6 @@ from lmtasks.errors import InputError, nearest
 
 MODEL_SOURCES = ("model_name_or_path", "model_type", "config_name")
 DATA_SOURCES = ("dataset_name", "train_file", "train_dataset", "validation_file", "eval_dataset", "data")
-
-CONTRADICTIONS = (
-    ("model_name_or_path", "model_type"),
-    ("model_name_or_path", "config_name"),
-    ("model_name_or_path", "config_overrides"),
-    ("model_name_or_path", "train_tokenizer"),
-    ("model_type", "config_name"),
-    ("tokenizer_name", "train_tokenizer"),
-    ("model_name_or_path", "tokenizer_model"),
-    ("tokenizer_name", "tokenizer_model"),
-    ("load_in_8bit", "load_in_4bit"),
-    ("train_batch_size", "gradient_accumulation_steps"),
-)
-"""Options that say two things about one model, or one batch."""
 
 OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name", "add_tokens"} - {"max_eval_samples", *HOW_TO_TOKENISE}
 """Settings with which an evaluation is not of the tokens that a run held out."""
@@ -72,9 +65,6 @@ LATER = options_of(AdapterSettings) | {
 RECIPE = "recipe"
 """The name in a config under which it may say what recipe it is for."""
 
-_LONGEST_NAME = 255
-"""Bytes of the name of a file or folder."""
-
 ALWAYS = ("do_train", "do_eval")
 """Flags of ``run_mlm.py`` for what a run always does; accepted when true."""
 
@@ -88,6 +78,7 @@ class Request:
         given: names that the user set, rather than a default.
         sample: the embedded text to use, when no data was given.
         extensions: options of each extension that has any, by its name.
+        hooks: what a Python program wants called.
     """
 
     recipe: Recipe
@@ -102,6 +93,7 @@ class Request:
     given: frozenset[str]
     sample: str | None
     extensions: Mapping[str, Any]
+    hooks: Hooks = NO_HOOKS
 
     @cached_property
     def bound(self) -> Recipe:
@@ -140,13 +132,13 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
         InputError: unknown names, values out of range, contradictions; all of them at once.
     """
     groups = groups_of(recipe)
-    problems = _Problems()
+    problems = Problems()
     config = dict(config or {})
     of = str(config.pop(RECIPE, recipe.name))
     other = of.rpartition(":")[2].replace("_", "-") != recipe.name and ".py" not in of
     problems.refuse(other, f"the config is for the recipe '{of}', and this is {recipe.name}", "take its own config")
     given = {**_named(groups, config, problems), **_named(groups, values, problems)}
-    _refuse_contradictions(recipe, given, problems)
+    refuse_contradictions(recipe, given, problems)
     defaults: dict[str, Any] = {}
     with problems.collecting():
         defaults = _starter(recipe, given)
@@ -155,7 +147,7 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
         with problems.collecting():
             group, option = _place(groups, name)
             parts[group][name] = convert(option, value)
-            if parts[group][name] == "" and group != "training" and name != "output_dir":
+            if isinstance(value, str) and not value and group != "training" and name != "output_dir":
                 raise InputError(f"--{name} is empty", "give it a value, or leave it out")
             if name == "data":  # the record of a run has the whole mix, not the name of a file
                 parts[group][name] = read_mix(parts[group][name])
@@ -167,17 +159,17 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     problems.refuse(
         folder is not None and not folder.strip(), "--output_dir is empty", "name a folder, or leave it out"
     )
+    refuse_no_names([vars(part) for part in settings.values()], problems)
     idle = "early_stopping_threshold" in given and "early_stopping_patience" not in given
     problems.refuse(idle, "--early_stopping_threshold means nothing alone", "add --early_stopping_patience 3")
-    _refuse_idle_adapter(frozenset(given), settings["adapter"], problems)
+    refuse_idle_adapter(frozenset(given), settings["adapter"], problems)
     for name in NUMBERS:
         fresh = getattr(settings["model"], name) not in ("float32", False) and "model_name_or_path" not in given
         problems.refuse(fresh, f"--{name} is for checkpoints: a new model learns in float32", f"leave --{name} out")
     problems += faults_of_card(settings["output"])
-    _refuse_no_name(folder, problems)
-    _require_pinned_code(settings["model"], problems)
+    require_pinned_code(settings["model"], problems)
     if "revision" in given:
-        _refuse_idle_revision(settings["model"], problems)
+        refuse_idle_revision(settings["model"], problems)
     problems.tell()
     return Request(
         recipe=recipe,
@@ -190,36 +182,7 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     )
 
 
-class _Problems(list[InputError]):
-    """The faults of a request, which are told together."""
-
-    @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """Go on after an error, to find the others."""
-        try:
-            yield
-        except InputError as error:
-            self.append(error)
-
-    def refuse(self, fault: object, message: str, hint: str) -> None:
-        """One more problem, where there is a fault."""
-        if fault:
-            self.append(InputError(message, hint))
-
-    def tell(self) -> None:
-        """Raise all of them as one.
-
-        Raises:
-            InputError: there are any.
-        """
-        if self:
-            messages, hints = ([getattr(one, part) for one in self] for part in ("message", "hint"))
-            raise InputError("; ".join(messages), "; ".join(dict.fromkeys(filter(None, hints)))) from self[0].__cause__
-
-
-def _named(
-    groups: Mapping[str, Mapping[str, Option]], values: Mapping[str, Any], problems: _Problems
-) -> dict[str, Any]:
+def _named(groups: Mapping[str, Mapping[str, Option]], values: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     """The values that are given under their options' own names."""
     own = {alias: option.name for group in groups.values() for option in group.values() for alias in option.aliases}
     named: dict[str, Any] = {}
@@ -262,20 +225,6 @@ def _place(groups: Mapping[str, Mapping[str, Option]], name: str) -> tuple[str, 
     raise InputError(f"unknown option '--{name}'{nearest(name, known)}", "--help-all shows every option")
 
 
-def _refuse_contradictions(recipe: Recipe, given: Mapping[str, Any], problems: _Problems) -> None:
-    """Refuse two ways to name one model, and what the recipe has not; the corpus looks after the data itself."""
-    both = [(one, other) for one, other in CONTRADICTIONS if one in given and other in given]
-    for one, other in both:
-        problems.refuse(True, f"--{one} and --{other} exclude each other", "give one of the two")
-    for name, use in (("train_tokenizer", "train"), ("tokenizer_model", "train"), ("add_tokens", "add to")):
-        needless = recipe.processor != TOKENIZER and name in given
-        problems.refuse(needless, f"{recipe.name} has no tokenizer to {use}", f"leave --{name} out")
-    fresh = {"model_type", "config_name"} & given.keys() if recipe.new_processor is None else set()
-    if fresh and not both and not {"tokenizer_name", "train_tokenizer"} & given.keys():
-        message = f"--{fresh.pop()} makes a new model, which needs a tokenizer"
-        problems.refuse(True, message, "add --train_tokenizer 8000, or --tokenizer_name with a folder or id")
-
-
 def _starter(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:
     """The recipe's own model and training settings, when the user named no model."""
     if given.keys() & set(MODEL_SOURCES):
@@ -291,44 +240,6 @@ def _starter(recipe: Recipe, given: dict[str, Any]) -> dict[str, Any]:
         if decision & given.keys():
             defaults = {name: value for name, value in defaults.items() if name not in decision}
     return defaults
-
-
-def _refuse_idle_adapter(given: frozenset[str], adapter: AdapterSettings, problems: _Problems) -> None:
-    """Refuse settings of an adapter that nobody asked for, and an adapter on a model that has learned nothing."""
-    own = sorted(given & options_of(AdapterSettings).keys() - {"use_peft", "peft_config"})
-    problems.refuse(
-        own and not adapter.asked, f"--{own[0] if own else ''} means nothing without an adapter", "add --use_peft"
-    )
-    lora = next((name for name in own if name != "lora_task_type"), "")
-    both = lora and adapter.peft_config is not None
-    problems.refuse(both, f"--peft_config and --{lora} exclude each other", "give one of the two")
-    fresh = adapter.asked and "model_name_or_path" not in given
-    problems.refuse(fresh, "an adapter needs a checkpoint: all of a new model has to learn", "add --model")
-
-
-def _refuse_no_name(folder: str | None, problems: _Problems) -> None:
-    """Refuse what no folder can be called."""
-    longest = max((len(os.fsencode(part)) for part in Path(folder).parts), default=0) if folder else 0
-    wrong = longest > _LONGEST_NAME or "\0" in (folder or "")
-    problems.refuse(wrong, f"--output_dir {(folder or '')[:40]!r}… is no name of a folder", "choose a shorter one")
-
-
-def _require_pinned_code(model: ModelSettings, problems: _Problems) -> None:
-    """Refuse code that the user cannot have looked at: of no certain commit, and in no folder."""
-    name = model.model_name_or_path or model.config_name
-    pinned = re.fullmatch(r"[0-9a-f]{40}", model.revision) or (name is not None and Path(name).is_dir())
-    problems.refuse(
-        model.trust_remote_code and not pinned,
-        "--trust_remote_code needs --revision with a full commit id",
-        "read the code at that commit first; it will run with your rights",
-    )
-
-
-def _refuse_idle_revision(model: ModelSettings, problems: _Problems) -> None:
-    """Refuse the revision of a folder: it has none, and would be taken as it lies there."""
-    name = model.model_name_or_path or model.config_name
-    idle = name is not None and Path(name).is_dir()
-    problems.refuse(idle, f"--revision {model.revision}: the folder '{name}' has no revisions", "leave --revision out")
 
 
 def refuse_idle(recipe: Recipe, typed: frozenset[str]) -> None:

@@ -63,9 +63,9 @@ class DataSettings:
         1, help="processes that tokenise, where the tokenizer is in Python; others use all cores anyway", ge=1
     )
     split_special_tokens: bool = option(False, help="take special tokens in the text as plain text")
-    train_dataset: Any = option(None, help="Dataset, DatasetDict or list of strings", python_only=True)
+    train_dataset: Any = option(None, help="Dataset, DatasetDict, DataFrame or list of strings", python_only=True)
     eval_dataset: Any = option(
-        None, help="Dataset, list of strings, or a dict of these by name of the set", python_only=True
+        None, help="Dataset, DataFrame, list of strings, or a dict of these by name of the set", python_only=True
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api.options import Quoted
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, nearest_path
 
 _AS_WRITTEN = re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)")
 """Whole numbers that YAML reads as people do; it takes 010 for 8 and 1:30 for 90."""
@@ -40,7 +40,8 @@ def read_mapping(path: str | Path, flag: str, example: str) -> dict[str, Any]:
         _refuse_doubtful(root, title)
         content = yaml.load(text, Loader=_loader())
     except OSError as error:
-        raise InputError(f"cannot read --{flag} '{path}': {error.strerror}", "give an existing YAML file") from error
+        told = f"cannot read --{flag} '{path}': {error.strerror}{nearest_path(path)}"
+        raise InputError(told, "give an existing YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, AttributeError) as error:  # the last two of tags: !!int x
         problem = " ".join(str(error).split())
         raise InputError(f"--{flag} '{path}' is not YAML: {problem}", "write one 'name: value' a line") from error

@@ -6,6 +6,7 @@ that cannot be answered fails before any is, and so that texts of similar length
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,11 +27,12 @@ from lmtasks.inference.load import load_pipeline, own_pipeline
 from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
 from lmtasks.models.architectures import adapted, register_architectures, takes
 from lmtasks.models.config import most_positions, saved_config
-from lmtasks.progress import say, stage
+from lmtasks.progress import quietly, say, stage
 from lmtasks.registry.catalog import Catalog, load_catalog, recorded_recipe
 
 
 @machine_failures()
+@quietly()
 def predict(
     run_or_model: str | Path,
     texts: str | list[str],
@@ -59,7 +61,7 @@ def predict(
             text without a mask or longer than the model can take.
     """
     name = str(run_or_model)
-    if revision != "main" and Path(name).is_dir():
+    if revision != "main" and os.path.isdir(name):
         raise InputError(f"--revision {revision}: the folder '{name}' has no revisions", "leave --revision out")
     return Predictor(name, installed_recipe(name, recipe, revision), revision).predict(texts, seed=seed, **arguments)
 

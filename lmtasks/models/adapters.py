@@ -7,6 +7,7 @@ They lie within the model itself (transformers' ``add_adapter``), not around it:
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,10 +99,10 @@ def require_whole(name: str, revision: str = "main") -> None:
 
 
 def _config(name: str, revision: str) -> dict[str, Any] | None:
-    path: Path | str | None = Path(name, CONFIG) if Path(name).is_dir() else None
+    path: Path | str | None = Path(name, CONFIG) if os.path.isdir(name) else None
     if path is None:
         path = _from_hub(name, revision)
-    elif Path(name, "config.json").is_file():
+    elif os.path.isfile(Path(name, "config.json")):
         return None  # a whole model, whatever lies beside it
     if path is None or not Path(path).is_file():
         return None

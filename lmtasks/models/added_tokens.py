@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, nearest_path
 
 LONGEST = 100
 """Characters of a token: where a long text may be parted is tried with not many more to each side."""
@@ -93,9 +93,8 @@ def _read(path: str) -> list[str]:
         raise InputError(f"--add_tokens '{path}' is not UTF-8 at byte {error.start}", "save it as UTF-8") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"cannot read --add_tokens '{path}': {reason}", "give an existing text file with one token a line"
-        ) from error
+        told = f"cannot read --add_tokens '{path}': {reason}{nearest_path(path)}"
+        raise InputError(told, "give an existing text file with one token a line") from error
     tokens = [line for line in text.split("\n") if line.strip()]
     tokens = [token.removesuffix("\r") for token in tokens]
     if not tokens:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from lmtasks.errors import InputError, LmtasksError, first_line
+from lmtasks.errors import InputError, LmtasksError, first_line, nearest_path
 
 
 def require_sound_generation(name: str) -> None:
@@ -46,7 +46,9 @@ def found_or_explained(thing: str, name: str) -> Iterator[None]:
         InputError: for a missing folder, damaged weights, an unknown or gated repository, no network.
     """
     if is_local(name) and not Path(name).is_dir():
-        raise InputError(f"no {thing} folder '{name}'", "give an existing folder or an id such as roberta-base")
+        raise InputError(
+            f"no {thing} folder '{name}'{nearest_path(name)}", "give an existing folder or an id such as roberta-base"
+        )
     try:
         yield
     except SafetensorError as error:
@@ -55,7 +57,7 @@ def found_or_explained(thing: str, name: str) -> Iterator[None]:
     except (LmtasksError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # what a damaged file makes the libraries trip over is anything
-        here = "" if Path(name).is_dir() else "no such folder here, and "
+        here = "" if Path(name).is_dir() else f"no such folder here{nearest_path(name) or ', and'} "
         failure = f"cannot load {thing} '{name}': {here}{_reason(error)}"
         raise InputError(failure, _hint(thing, name, error)) from error
 

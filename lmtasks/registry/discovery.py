@@ -14,6 +14,7 @@ from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any, NoReturn
 
+from lmtasks.errors import nearest_path
 from lmtasks.registry.enabled_plugins import BUILTIN, file_of
 from lmtasks.registry.plugin import BrokenPluginError, Plugin
 
@@ -113,7 +114,7 @@ _files: dict[str, tuple[tuple[int, int], ModuleType]] = {}
 def _import_file(path: str) -> ModuleType:
     """The module that a file is, made anew when the file has changed."""
     if not os.path.isfile(path):
-        raise BrokenPluginError("there is no such file")
+        raise BrokenPluginError(f"there is no such file{nearest_path(os.path.relpath(path))}")
     about = os.stat(path)
     stamp = (about.st_mtime_ns, about.st_size)
     known = _files.get(path)

@@ -17,6 +17,7 @@ from lmtasks.models.document_mask import isolate, probe_isolation
 from lmtasks.models.lm_head import EVERYWHERE, separate_head
 from lmtasks.models.numbers import require_can_learn
 from lmtasks.models.probes import probe, probe_first_loss, probe_padding, probe_short
+from lmtasks.runs.own_figures import require_labels
 
 PARTED = ("fp16", "torch_compile", "fsdp", "deepspeed")
 """Training arguments with which the head stays where it is: float16, since gradients would be made before the
@@ -57,6 +58,7 @@ def check_model(
         InputError: the model cannot do what the recipe needs.
     """
     recipe = request.bound
+    require_labels(request, example)
     if training:
         require_can_learn(model, request.model)
     probe(model, recipe, example, training=training)

@@ -14,6 +14,7 @@ from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.examples import one_example
 from lmtasks.data.text.packing import Packed
 from lmtasks.progress import stage
+from lmtasks.runs.own_figures import own_figures
 from lmtasks.training.evaluation import evaluate_model
 
 
@@ -49,6 +50,8 @@ def _of_set(
     terms = target_counts(request.recipe.targets(one_example(request, processor, examples, "evaluation")))
     eval_names = {*PLAIN, *(f"{term}_loss" for term in terms if term)}
     named = {f"eval_{figure}" if figure in eval_names else figure: value for figure, value in plain.items()}
+    collate = request.recipe.collator(processor, request.options, False)
+    named |= own_figures(model, request, ExampleDataset(examples, EVALUATION_SEED), collate, named)
     if not isinstance(examples, Packed):
         return named
     for view, blocks in request.recipe.views(processor, request.options).items():

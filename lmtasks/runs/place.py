@@ -14,6 +14,7 @@ from lmtasks.config.request import Request
 from lmtasks.config.training_arguments import devices
 from lmtasks.config.world import ALONE, World
 from lmtasks.errors import InputError
+from lmtasks.runs.apart import require_apart
 from lmtasks.runs.shared_folder import require_shared
 
 
@@ -39,6 +40,7 @@ def place_of(request: Request, world: World = ALONE) -> Place:
     Raises:
         InputError: the folder cannot be had; nothing was written.
     """
+    require_apart(request)
     place = world.from_main(lambda: _place(request, world))
     if place.start.how != "finished" and not request.output.dry_run:
         require_shared(place.folder, world)

@@ -35,7 +35,7 @@ WORDS = {"tail": "tokens left over"}
 """Names of sizes that do not speak for themselves."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A run in numbers, before it begins.
 
@@ -83,6 +83,9 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return asdict(self)
+
+    def __repr__(self) -> str:
+        return "\n".join(["Plan", *(f"  {line}" for line in self.lines())])
 
     def lines(self) -> list[str]:
         """For people, at most 80 columns wide where names allow."""

@@ -18,7 +18,7 @@ from lmtasks.data.examples import examples_of, layout_of
 from lmtasks.errors import InputError
 from lmtasks.inference.predictor import recipe_of
 from lmtasks.models.architectures import register_architectures
-from lmtasks.progress import speak
+from lmtasks.progress import quietly, speak
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.runs.figures import figures_of
 from lmtasks.runs.load import Data, load
@@ -47,6 +47,7 @@ def evaluate(
 
 
 @machine_failures()
+@quietly()
 def evaluate_as(
     run_or_model: str | Path, *, recipe: str | None = None, config: str | Path | None = None, **values: Any
 ) -> tuple[dict[str, float], str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
 class EarlyStop(EarlyStoppingCallback):
@@ -37,3 +37,15 @@ class EarlyStop(EarlyStoppingCallback):
     def _stop_if_due(self, control: TrainerControl) -> None:
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = self.ended_training = True
+
+
+class CallbacksEnd(TrainerCallback):
+    """A witness of a program's own callbacks, which stands behind them: an early end before it is theirs."""
+
+    ended_training = False
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Look whether training stops, behind every event after which it can."""
+        self.ended_training |= control.should_training_stop and state.global_step < state.max_steps
+
+    on_epoch_end = on_evaluate = on_save = on_log = on_step_end

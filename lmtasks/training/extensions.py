@@ -15,6 +15,7 @@ from lmtasks.config.request import Request, as_record
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.errors import PluginError
 from lmtasks.registry.faults import blamed
+from lmtasks.training.early_stopping import CallbacksEnd
 from lmtasks.training.trackers import Tracker
 
 
@@ -34,7 +35,7 @@ def arguments_for(request: Request, folder: Path, steps: int) -> TrainingArgumen
 
 
 def callbacks_of(request: Request) -> tuple[TrainerCallback, ...]:
-    """New callbacks for a request: those of the extensions, and of theirs the trackers that it reports to.
+    """The callbacks of a request: new ones of the extensions and of their trackers that it reports to; a program's own.
 
     Raises:
         PluginError: making one failed, or made something else.
@@ -48,7 +49,8 @@ def callbacks_of(request: Request) -> tuple[TrainerCallback, ...]:
         if name in own:
             extension, make = own[name]
             made.append(_watched(extension, make(request.extensions.get(extension.name))))
-    return tuple(made)
+    theirs = request.hooks.callbacks
+    return (*made, *theirs, *([CallbacksEnd()] if theirs else []))
 
 
 def trackers_of(request: Request, arguments: TrainingArguments) -> tuple[TrainerCallback, ...]:

@@ -48,6 +48,28 @@ def write(path: str) -> None:
         file.write("content")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "{}", "text"),
+        ("evaluate", "{}"),
+        ("push", "{}", "me/it"),
+        ("report", "{}"),
+        ("runs", "{}"),
+        ("merge", "{}", "out"),
+        ("merge", ".", "{}"),
+        ("run", "masked-lm", "--model", "{}"),
+        ("new-plugin", "a", "--output_dir", "{}"),
+    ],
+)
+def test_a_name_that_is_too_long_is_the_users_mistake(words: tuple[str, ...], lmtasks: Any) -> None:
+    outcome = lmtasks(*(word.format("word" * 600) for word in words))
+    assert (outcome.code, outcome.out) == (2, "")
+    error, hint = outcome.err.splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("hint: ")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
 def test_a_full_disk(tmp_path: Path) -> None:
     told = failed(write, "/dev/full", folder=tmp_path)

@@ -66,24 +66,54 @@ def test_help_shows_every_command(words: list[str], lmtasks: Any) -> None:
     assert (outcome.code, outcome.err) == (0, "")
     for command in COMMANDS:
         assert f"  lmtasks {command}" in outcome.out
-    assert max(map(len, outcome.out.splitlines())) <= 100
+    assert max(map(len, outcome.out.splitlines())) <= 80
 
 
 def test_version(lmtasks: Any) -> None:
     assert lmtasks("--version") == (0, f"lmtasks {__version__}\n", "")
 
 
-@pytest.mark.parametrize("recipe", ["masked-lm", "causal-lm"])
-def test_help_of_run_has_every_flag_of_ours_and_stays_readable(recipe: str, lmtasks: Any) -> None:
-    outcome = lmtasks("run", recipe, "--help")
+RECIPES = pytest.mark.parametrize("recipe", ["masked-lm", "causal-lm"])
+GROUPS = ("recipe", "data", "model", "adapter", "output", "batch", "stopping", "training", "other")
+
+
+@RECIPES
+@pytest.mark.parametrize("words", [("run",), ("data",), ("evaluate", "--recipe")])
+def test_help_is_a_screen_with_what_is_typed_most(recipe: str, words: tuple[str, ...], lmtasks: Any) -> None:
+    outcome = lmtasks(*words, recipe, "--help")
     assert (outcome.code, outcome.err) == (0, "")
-    words = outcome.out.replace(",", " ").split()
-    assert [flag for flag in [*flags(recipe), "--config", "--json", "--help", "--help_all"] if flag not in words] == []
     lines = outcome.out.splitlines()
-    assert len(lines) < 220
-    assert max(map(len, lines)) <= 100
-    assert "==SUPPRESS==" not in outcome.out
-    assert "train_dataset" not in outcome.out, "only Python can hold it"
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    common = ["--model", "--train_file", "--block_size", "--config"]
+    common += ["--output_dir", "--learning_rate", "--use_peft", "--dry_run"] if words == ("run",) else []
+    common += ["--mlm_probability"] if (recipe, words[0]) == ("masked-lm", "run") else []
+    assert [flag for flag in common if flag not in outcome.out.split()] == []
+    assert "--help GROUP" in outcome.out
+    assert "--help_all" in outcome.out
+
+
+@RECIPES
+def test_help_of_a_group_has_all_its_flags(recipe: str, lmtasks: Any) -> None:
+    outcomes = [lmtasks("run", recipe, "--help", group) for group in GROUPS]
+    assert {(outcome.code, outcome.err) for outcome in outcomes} == {(0, "")}
+    shown = "".join(outcome.out for outcome in outcomes)
+    words = shown.replace(",", " ").split()
+    assert [flag for flag in [*flags(recipe), "--config", "--json", "--help", "--help_all"] if flag not in words] == []
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "==SUPPRESS==" not in shown
+    assert "train_dataset" not in shown, "only Python can hold it"
+    for group, outcome in zip(GROUPS, outcomes, strict=True):
+        assert f"\n{group}:\n" in outcome.out
+        assert [other for other in GROUPS if other != group and f"\n{other}:\n" in outcome.out] == []
+
+
+def test_help_of_no_such_group(lmtasks: Any) -> None:
+    outcome = lmtasks("run", "masked-lm", "--help", "trainig")
+    assert (outcome.code, outcome.out) == (2, "")
+    error, hint = outcome.err.splitlines()
+    assert error == "error: --help knows no group 'trainig', did you mean 'training'?"
+    assert hint == f"hint: --help {' | '.join(GROUPS)}"
 
 
 @pytest.mark.parametrize("spelling", ["--help-all", "--help_all"])
@@ -91,6 +121,7 @@ def test_help_all_has_every_field_of_training_arguments_that_is_not_refused(spel
     outcome = lmtasks("run", "masked-lm", spelling)
     assert (outcome.code, outcome.err) == (0, "")
     words = outcome.out.replace(",", " ").split()
+    assert [flag for flag in flags("masked-lm") if flag not in words] == []
     fields = {field.name for field in dataclasses.fields(transformers.TrainingArguments) if field.init}
     assert [name for name in sorted(fields - REFUSED.keys()) if f"--{name}" not in words] == []
     assert [name for name in REFUSED if f"--{name}" in words] == []
@@ -108,8 +139,8 @@ def test_every_command_has_help(command: str, lmtasks: Any) -> None:
 
 
 def test_help_of_evaluate_has_the_flags_of_a_recipe(lmtasks: Any) -> None:
-    assert "--eval_mlm_probability" in lmtasks("evaluate", "--help", "--recipe", "masked-lm").out
-    causal = lmtasks("evaluate", "--help", "--recipe", "causal-lm").out
+    assert "--eval_mlm_probability" in lmtasks("evaluate", "--help_all", "--recipe", "masked-lm").out
+    causal = lmtasks("evaluate", "--help_all", "--recipe", "causal-lm").out
     assert "--eval_mlm_probability" not in causal
     assert "--validation_file" in causal
     assert "--learning_rate" not in causal

@@ -633,7 +633,7 @@ def test_a_text_that_is_empty_is_no_value(name: str) -> None:
 
 @pytest.mark.parametrize("folder", ["x" * 256, "é" * 128, "a\0b", "ok/" + "x" * 300 + "/ok"])
 def test_what_no_folder_can_be_called_is_refused(folder: str) -> None:
-    assert "is no name of a folder" in refused(output_dir=folder).message
+    assert "is no name of a file or folder" in refused(output_dir=folder).message
     ask(output_dir="x" * 255)
 
 

@@ -15,7 +15,7 @@ from lmtasks.artifacts.report.chart import Point
 from lmtasks.artifacts.report.reading import Reading, read_reading
 from lmtasks.artifacts.run_folder import LOG, read_record
 from lmtasks.config.evaluation_sets import in_set, set_names
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, nearest_path
 
 USAGE = "lmtasks report RUN, with the folder of a run"
 
@@ -93,7 +93,7 @@ def told_by(folder: str | Path) -> Told:
     """
     path = Path(folder)
     if not path.is_dir():
-        raise InputError(f"no such run folder: {path}", USAGE)
+        raise InputError(f"no such run folder: {path}{nearest_path(path)}", USAGE)
     record = read_record(path)
     if record is None:
         raise InputError(f"{path} is not the folder of a run: it has no run.json", USAGE)

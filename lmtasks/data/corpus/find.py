@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import hashlib
 import os
@@ -17,7 +16,7 @@ from datasets.data_files import get_data_patterns
 
 from lmtasks.api import Format
 from lmtasks.data.corpus.compression import COMPRESSED
-from lmtasks.errors import InputError, nearest
+from lmtasks.errors import InputError, nearest, nearest_path
 from lmtasks.progress import say
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.registry.enabled_plugins import BUILTIN, Selection, current
@@ -126,7 +125,7 @@ def _matches(name: str, path: Path, flag: str) -> list[Path]:
     if not glob.has_magic(name):
         dangling = " (a link that leads nowhere)" if os.path.islink(path) else ""
         raise InputError(
-            f"--{flag}: no such file: {_short(name)}{dangling}{_neighbour(path)}",
+            f"--{flag}: no such file: {_short(name)}{dangling}{nearest_path(path)}",
             "check the path; globs and folders work too",
         )
     files = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if os.path.isfile(match))
@@ -209,14 +208,6 @@ def _refuse_splits(folder: Path, files: Sequence[Path], flag: str) -> None:
 def _with_content(files: list[Path]) -> list[Path]:
     """The files but the empty ones, which nobody asked for by name, unless there are no others."""
     return [file for file in files if file.stat().st_size] or files
-
-
-def _neighbour(path: Path) -> str:
-    """A suggestion: a file of nearly that name beside it."""
-    if len(str(path)) > 255 or not path.parent.is_dir():
-        return ""
-    close = difflib.get_close_matches(path.name, [file.name for file in path.parent.iterdir()], n=1)
-    return f", did you mean '{path.with_name(close[0])}'?" if close else ""
 
 
 def _short(name: object) -> str:

@@ -21,7 +21,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from lmtasks.config.settings import DataSettings
 from lmtasks.data.corpus.dataset_folder import load_splits
 from lmtasks.data.corpus.find import is_saved
-from lmtasks.errors import InputError, first_line
+from lmtasks.errors import InputError, first_line, nearest_path
 
 _TABLES = (Arrow, Csv, Json, Parquet)
 """Builders whose rows have the columns that a file has."""
@@ -145,4 +145,4 @@ def unavailable(name: str, error: Exception) -> InputError:
         hint = "check the name; if the dataset is private or gated: hf auth login"
     else:
         hint = f"check the network and {os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}, or give --train_file"
-    return InputError(f"cannot load the dataset '{name}': {first_line(error)}", hint)
+    return InputError(f"cannot load the dataset '{name}': {first_line(error)}{nearest_path(name)}", hint)

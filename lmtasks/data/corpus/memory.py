@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import datasets
+import pandas
 
 from lmtasks.api import Medium
 from lmtasks.errors import InputError
 
 
 def in_memory(value: Any, name: str, medium: Medium) -> dict[str, datasets.Dataset]:
-    """Splits of a DatasetDict; a Dataset or a list of strings becomes one split, ``train``.
+    """Splits of a DatasetDict; a Dataset, a DataFrame of pandas or a list of strings becomes one split, ``train``.
 
     Raises:
         InputError: anything else, or a list with an item that is none of the medium; calls the value by the name.
@@ -21,10 +22,12 @@ def in_memory(value: Any, name: str, medium: Medium) -> dict[str, datasets.Datas
         return dict(value)
     if isinstance(value, datasets.Dataset):
         return {"train": value}
+    if isinstance(value, pandas.DataFrame):
+        return {"train": datasets.Dataset.from_pandas(value, preserve_index=False)}
     if isinstance(value, (list, tuple)):
         return {"train": medium.items(value, name)}
     raise InputError(
-        f"{name} cannot be a {type(value).__name__}: it must be a Dataset, a DatasetDict or a list of strings",
+        f"{name} cannot be a {type(value).__name__}: it must be a Dataset, DatasetDict, DataFrame or list of strings",
         f"{name}=[TEXT]" if isinstance(value, str) else "datasets.Dataset.from_generator reads streams",
     )
 
