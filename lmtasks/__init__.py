@@ -1,7 +1,7 @@
 """lmtasks: from text to a published language model, one recipe per task.
 
 To declare: :class:`Recipe`, :class:`Architecture`, :class:`Blocks`, :func:`option`, ...
-To do: :func:`run`, :func:`load_run`, :func:`evaluate`, :func:`predict`, :func:`merge`, :func:`push`.
+To do: :func:`run`, :func:`load_run`, :func:`evaluate`, :func:`prepare`, :func:`predict`, :func:`merge`, :func:`push`.
 Every name is imported on first use.
 """
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lmtasks.models.losses import causal_loss, masked_loss, target_sums
     from lmtasks.registry.catalog import Catalog, load_catalog
     from lmtasks.runs.comparison import Comparison, Difference, Measured, compare
+    from lmtasks.runs.data_preparation import prepare
     from lmtasks.runs.finished import load_run
     from lmtasks.runs.merging import merge
     from lmtasks.runs.resampling import Estimate
@@ -99,6 +100,7 @@ __all__ = [
     "model_inputs",
     "option",
     "predict",
+    "prepare",
     "push",
     "recipes",
     "register_architectures",
@@ -122,6 +124,7 @@ _HOMES = {
     "models.losses": ["causal_loss", "masked_loss", "target_sums"],
     "registry.catalog": ["Catalog", "load_catalog"],
     "runs.comparison": ["Comparison", "Difference", "Measured", "compare"],
+    "runs.data_preparation": ["prepare"],
     "runs.merging": ["merge"],
     "runs.finished": ["load_run"],
     "runs.resampling": ["Estimate"],

@@ -1,4 +1,4 @@
-"""Metrics as ``evaluate.Metric`` classes: one row per batch of sums, no download, usable alone.
+"""Metrics as ``evaluate.Metric`` classes: rows of sums, of batches or of all of them; no download, usable alone.
 
 >>> from lmtasks.metrics import Perplexity
 >>> Perplexity().compute(loss=[6.0, 2.0], targets=[3, 1])

@@ -4,6 +4,7 @@ COMMANDS = {
     "run": ("RECIPE [flags]", "train; with no flags, a small model"),
     "watch": ("RUN", "follow it from another terminal"),
     "data": ("RECIPE [flags]", "what it would train on, as models see it"),
+    "prepare": ("RECIPE --output_dir URL", "write that down, for many runs"),
     "predict": ("RUN_OR_MODEL TEXT...", "use it"),
     "evaluate": ("RUN_OR_MODEL [flags]", "measure it"),
     "score": ("RUN_OR_MODEL TEXT...", "how likely it finds each text"),
@@ -53,6 +54,8 @@ PEERS = {
     "info": "show",
     "models": "architectures",
     "preview": "data",
+    "preprocess": "prepare",
+    "tokenize": "prepare",
     "init": "new-plugin",
     "version": "--version",
 }

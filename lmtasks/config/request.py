@@ -39,7 +39,7 @@ from lmtasks.config.yaml_file import read_mapping
 from lmtasks.errors import InputError, nearest
 
 MODEL_SOURCES = ("model_name_or_path", "model_type", "config_name")
-DATA_SOURCES = ("dataset_name", "train_file", "train_dataset", "validation_file", "eval_dataset", "data")
+DATA_SOURCES = ("dataset_name", "train_file", "train_dataset", "validation_file", "eval_dataset", "data", "prepared")
 
 OTHER_TEXT = {*options_of(DataSettings), "tokenizer_name", "add_tokens"} - {"max_eval_samples", *HOW_TO_TOKENISE}
 """Settings with which an evaluation is not of the tokens that a run held out."""
@@ -57,8 +57,10 @@ SETTINGS: dict[str, Any] = {
 NUMBERS = ("dtype", "load_in_8bit", "load_in_4bit")
 """Settings without which the figures of an evaluation would not be those of the run."""
 
-LATER = options_of(AdapterSettings) | {
-    name: options_of(ModelSettings)[name] for name in (*NUMBERS, "attn_implementation")
+LATER = {
+    **options_of(AdapterSettings),
+    **{name: options_of(ModelSettings)[name] for name in (*NUMBERS, "attn_implementation")},
+    "prepared_lanes": options_of(DataSettings)["prepared_lanes"],
 }
 """Settings that the records of earlier versions do not have: only where somebody set them do others have them."""
 

@@ -63,13 +63,23 @@ class DataSettings:
         1, help="processes that tokenise, where the tokenizer is in Python; others use all cores anyway", ge=1
     )
     split_special_tokens: bool = option(False, help="take special tokens in the text as plain text")
-    train_dataset: Any = option(None, help="Dataset, DatasetDict, DataFrame or list of strings", python_only=True)
+    prepared: str | None = option(None, help="what lmtasks prepare has written, instead of any other data")
+    prepared_window: int | None = option(
+        None, help="examples of them that are mixed; those of four shards when not given", ge=1, training_only=True
+    )
+    prepared_lanes: int = option(1, help="parts of them that are read side by side", ge=1, training_only=True)
+    prepared_cache: float = option(20.0, help="GB of their shards to keep here, where they are elsewhere", gt=0)
+    train_dataset: Any = option(
+        None, help="Dataset, DatasetDict, IterableDataset, DataFrame or list of strings", python_only=True
+    )
     eval_dataset: Any = option(
-        None, help="Dataset, DataFrame, list of strings, or a dict of these by name of the set", python_only=True
+        None,
+        help="Dataset, IterableDataset, DataFrame, list of strings, or a dict of these by name of the set",
+        python_only=True,
     )
 
 
-HOW_TO_TOKENISE = frozenset({"overwrite_cache", "preprocessing_num_workers"})
+HOW_TO_TOKENISE = frozenset({"overwrite_cache", "preprocessing_num_workers", "prepared_cache"})
 """Data settings that change no token."""
 
 

@@ -9,14 +9,22 @@ from torch.utils.data import Dataset
 
 from lmtasks.api import Examples
 from lmtasks.data.mixed import Mixed
+from lmtasks.data.prepared.sharded import Sharded
+from lmtasks.data.worker_errors import leaving_worker
 
 
 class ExampleDataset(Dataset[dict[str, Any]]):
-    """Examples with the seed from which their collator draws: (seed of the run, epoch, example id)."""
+    """Examples with the seed from which their collator draws: (seed of the run, epoch, example id).
 
-    def __init__(self, examples: Examples, seed: int) -> None:
+    Args:
+        training: whether they are trained on. Numbers of prepared examples then are positions in an order of the
+            epoch's own: no list of them has to be drawn.
+    """
+
+    def __init__(self, examples: Examples, seed: int, *, training: bool = False) -> None:
         self.examples = examples
         self.seed = seed
+        self.ordered = training and isinstance(examples, Sharded)
         # In shared memory: the processes of a data loader that live through several epochs see it change.
         self._epoch: torch.Tensor = torch.zeros(1, dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
@@ -25,8 +33,13 @@ class ExampleDataset(Dataset[dict[str, Any]]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        number, epoch = int(index), int(self._epoch)
+        with leaving_worker():
+            return self._example(int(index), int(self._epoch))
+
+    def _example(self, number: int, epoch: int) -> dict[str, Any]:
         examples = self.examples
+        if self.ordered and isinstance(examples, Sharded):
+            number = examples.in_order(number, epoch)
         # Only a mix has other examples in the next epoch; where it has one again, the seed is another.
         example = examples.example(number, epoch) if isinstance(examples, Mixed) else examples.example(number)
         return {**example, "seed": (self.seed, epoch, number)}

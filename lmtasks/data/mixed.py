@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmtasks.api import Examples
+from lmtasks.data.prepared.sharded import Sharded
 from lmtasks.errors import InputError
 
 MOST = 1 << 31
@@ -25,8 +26,20 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def one_source(examples: Examples) -> Examples:
-    """The examples of the first source of a mix; any others as they are."""
+    """The examples of the first source of a mix, or of the first shard; any others as they are."""
+    if isinstance(examples, Sharded):
+        return examples.first
     return next(iter(examples.sources.values())) if isinstance(examples, Mixed) else examples
+
+
+def origin(examples: Examples, number: int) -> tuple[Examples, int]:
+    """The examples of one source, or of one shard, that an example is of, and its number there."""
+    if isinstance(examples, Sharded):
+        return examples.holding(number)
+    if not isinstance(examples, Mixed):
+        return examples, number
+    source, there = examples.place(number)
+    return [*examples.sources.values()][source], there
 
 
 @dataclass(frozen=True)

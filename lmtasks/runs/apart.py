@@ -49,6 +49,7 @@ def _data(settings: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     named = files_by_set(settings.get("validation_file") or []).values()
     for flag, names in (
         ("dataset_name", [settings.get("dataset_name")]),
+        ("prepared", [str(settings.get("prepared") or "").removeprefix("file://")]),
         ("train_file", settings.get("train_file") or []),
         ("validation_file", [file for files in named for file in files]),
     ):

@@ -78,6 +78,7 @@ def example_prompt(data: Data) -> str | None:
     """
     request, recipe = data.request, data.request.recipe
     own = not recipe.medium and not request.sample and isinstance(data.processor, PreTrainedTokenizerBase)
+    own = own and bool(data.corpus.evaluations)  # of prepared data the documents are not there
     gap = gap_of(recipe, data.processor)
     words = _words(data.corpus.evaluation, data.processor, gap) if own else []
     if words:

@@ -15,7 +15,7 @@ from lmtasks.artifacts.failures import machine_failures
 from lmtasks.config.request import configure, read_yaml
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.examples import EncodedCorpus
-from lmtasks.data.mixed import Mixed, one_source
+from lmtasks.data.mixed import Mixed, one_source, origin
 from lmtasks.data.text.packing import Packed
 from lmtasks.models.architectures import register_architectures
 from lmtasks.registry.catalog import load_catalog
@@ -153,21 +153,13 @@ def _documents(examples: Examples, processor: Any, count: int) -> Iterator[tuple
 
 def _examples(data: Data, examples: Examples, count: int, *, training: bool) -> Iterator[Marked]:
     request, processor = data.request, data.processor
-    if not isinstance(examples, Packed | Mixed) or not isinstance(processor, PreTrainedTokenizerBase):
+    if not isinstance(one_source(examples), Packed) or not isinstance(processor, PreTrainedTokenizerBase):
         return
     collate = request.recipe.collator(processor, request.options, training)
     dataset = ExampleDataset(examples, request.seed if training else EVALUATION_SEED)
     for number in range(min(count, len(dataset))):
-        packed, there = _origin(examples, number)
+        packed, there = origin(examples, number)
         if isinstance(packed, Packed):
             one = marked(number, collate([dataset[number]]), packed, there, request.recipe, processor)
             if one is not None:
                 yield one
-
-
-def _origin(examples: Examples, number: int) -> tuple[Examples, int]:
-    """The examples of one source that an example is of, and its number there."""
-    if not isinstance(examples, Mixed):
-        return examples, number
-    source, there = examples.place(number)
-    return [*examples.sources.values()][source], there

@@ -57,7 +57,7 @@ class Prepared:
     def train_dataset(self) -> ExampleDataset:
         """The examples to train on."""
         assert self.data.encoded.train is not None  # a run has training data
-        return ExampleDataset(self.data.encoded.train, self.request.seed)
+        return ExampleDataset(self.data.encoded.train, self.request.seed, training=True)
 
     @property
     def eval_dataset(self) -> dict[str, ExampleDataset] | ExampleDataset:

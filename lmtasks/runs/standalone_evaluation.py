@@ -84,9 +84,8 @@ def _require_data_of_run(name: str, record: Mapping[str, Any], data: Data) -> No
     then = configure(recipe, {"model_name_or_path": name}, recorded_values(record, {}))
     as_then = layout_of(then, data.processor) == layout_of(request, data.processor)
     recorded = record["data"].get("evaluations") or {"": record["data"]["evaluation"]}
-    for called, split in data.corpus.evaluations.items():
-        examples = data.encoded.evaluations[called]
-        if not as_then:
+    for called, examples in data.encoded.evaluations.items():
+        if not as_then and (split := data.corpus.evaluations.get(called)):  # prepared data have one way only
             examples = examples_of(then, f"evaluation {called}".strip(), split, data.processor, data.config)
         sizes = recorded.get(called, {})
         if examples.head(then.data.max_eval_samples).fingerprint != sizes.get("fingerprint"):

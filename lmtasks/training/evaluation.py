@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import DataLoader
 
 from lmtasks.api import (
     EVALUATION_SEED,
@@ -36,11 +37,9 @@ from lmtasks.metrics import BitsPerByte
 from lmtasks.models.forward import in_mode, sparse
 from lmtasks.models.shards import is_sharded
 from lmtasks.registry.faults import blamed
+from lmtasks.training.sums import Row, Sums
 
 Figure = TypeVar("Figure", float, bool)
-
-_WEIGHTS = "weights"
-"""Where a row keeps the weights of terms; no metric has a feature that is a dictionary."""
 
 
 def evaluate_model(
@@ -67,23 +66,21 @@ def evaluate_model(
         RunError: the loss is not finite, there is nothing to predict, or the weight of a term changes.
     """
     world, frequencies = World.current(talking=True), _frequencies(dataset.examples)
-    rows: list[dict[str, Any]] = []
-    unigram = done = 0.0
+    sums, unigram, done = Sums(), 0.0, 0
     with in_mode(model), sparse(model), torch.no_grad(), fixed_chance():
-        share, company = _share(dataset, batch_size, world), is_sharded(model)
-        rounds = max(world.gather(len(share))) if company else len(share)
-        for number, batch in enumerate(_batches(model, dataset, collate, share + [[0]] * (rounds - len(share)))):
-            if number >= len(share) or (company and not has_targets(recipe.targets(batch))):
+        share, company = _Share(dataset, batch_size, world), is_sharded(model)
+        own = len(share)
+        share.rounds = max(world.gather(own)) if company else own
+        for number, batch in enumerate(_batches(model, dataset, collate, share)):
+            if number >= own or (company and not has_targets(recipe.targets(batch))):
                 recipe.loss(model, batch)  # the others need this process's part of the model
                 continue
             if has_targets(asked := recipe.targets(batch)):  # one last token has nothing to be told from
-                rows.append(_row(model, recipe, batch))
+                sums.add(*_row(model, recipe, batch))
                 unigram += _surprise(frequencies, target_ids(asked))
             done += len(next(iter(batch.values())))
-            progress(int(done))
-    parts = world.gather((rows, unigram))
-    unigram = math.fsum(share for _, share in parts)
-    return _figures(recipe, dataset, [row for rows, _ in parts for row in rows], unigram)
+            progress(done)
+    return _figures(recipe, dataset, *sums.of_all(world), math.fsum(world.gather(unigram)))
 
 
 def figures_to_come(
@@ -99,17 +96,17 @@ def figures_to_come(
         a bool, or of each with a mapping from their names.
     """
     with in_mode(model), sparse(model), torch.no_grad(), fixed_chance():
-        rows = [_row(model, recipe, example)]
+        row, weights = _row(model, recipe, example)
     unigram = _surprise(_frequencies(dataset.examples), target_ids(recipe.targets(example)))
     better: dict[str, bool] = {"loss": False, "unigram_loss": False, "bits_per_byte": False}
-    better |= {f"{name}_loss": False for name in rows[0][_WEIGHTS]}
-    for named, more_is_better in _measured(recipe, rows):
+    better |= {f"{name}_loss": False for name in weights}
+    for named, more_is_better in _measured(recipe, row):
         better |= {name: more_is_better[name] for name in named if name in more_is_better}
-    return {name: better.get(name) for name in _figures(recipe, dataset, rows, unigram)}
+    return {name: better.get(name) for name in _figures(recipe, dataset, row, weights, unigram)}
 
 
-def _measured(recipe: Recipe, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, float], Mapping[str, bool]]]:
-    """What each metric says of the rows, and whether more of it is better where that is known.
+def _measured(recipe: Recipe, row: Row) -> Iterator[tuple[dict[str, float], Mapping[str, bool]]]:
+    """What each metric says of the sums, and whether more of it is better where that is known.
 
     That of an extension under the extension's name, where the recipe's loss has the sums that it needs.
     """
@@ -118,9 +115,9 @@ def _measured(recipe: Recipe, rows: list[dict[str, Any]]) -> Iterator[tuple[dict
     for owner, prefix, reference in declared:
         with blamed(owner, "metrics", reference):
             metric = resolve(reference)(keep_in_memory=True)
-            if prefix and not metric.features.keys() <= rows[0].keys():
+            if prefix and not metric.features.keys() <= row.keys():
                 continue
-            named = metric.compute(**{name: [row[name] for row in rows] for name in metric.features})
+            named = metric.compute(**{name: [row[name]] for name in metric.features})
             said = getattr(metric, "greater_is_better", {})
             better = said if isinstance(said, Mapping) else dict.fromkeys(named, bool(said))
         yield _under(prefix, named), _under(prefix, better)
@@ -141,33 +138,44 @@ def fixed_chance() -> Iterator[None]:
         yield
 
 
-def _row(model: torch.nn.Module, recipe: Recipe, batch: Batch) -> dict[str, Any]:
-    """The sums of a batch, by name, for the metrics; and the weights of its terms.
+def _row(model: torch.nn.Module, recipe: Recipe, batch: Batch) -> tuple[Row, dict[str, float]]:
+    """The sums of a batch, by name, for the metrics; and the weights of its terms that have a name.
 
     ``loss`` and ``targets`` are of the first term; each that has a name is there as ``NAME_loss``, ``NAME_targets``.
     """
     terms, further = loss_terms(recipe.loss(model, batch))
     require_counted(recipe.name, terms, target_counts(recipe.targets(batch)))
-    row: dict[str, Any] = {name: value.tolist() for name, value in further.items()}
+    row: Row = {name: value.tolist() for name, value in further.items()}
     named = {name: term for name, term in terms.items() if name}
     for name, term in {**{f"{name}_": term for name, term in named.items()}, "": next(iter(terms.values()))}.items():
         row |= {f"{name}loss": float(term.sum), f"{name}targets": int(term.count)}
-    return row | {_WEIGHTS: {name: float(term.weight) for name, term in named.items()}}
+    return row, {name: float(term.weight) for name, term in named.items()}
 
 
-def _share(dataset: ExampleDataset, batch_size: int, world: World) -> list[list[int]]:
-    """The numbers of this process's share of the examples, by batch; no example twice or left out.
+class _Share:
+    """The numbers of this process's share of the examples, by batch; no example twice or left out, and none listed.
 
     What is shorter than a block has batches of its own: padding moves the figures of some models.
     """
-    examples, share = dataset.examples, range(world.rank, len(dataset), world.size)
-    short = bisect.bisect_left(share, examples.whole if isinstance(examples, Packed) else len(dataset))
-    parts = (BatchSampler(numbers, batch_size, drop_last=False) for numbers in (share[:short], share[short:]))
-    return [batch for part in parts for batch in part]
+
+    def __init__(self, dataset: ExampleDataset, batch_size: int, world: World) -> None:
+        examples, own = dataset.examples, range(world.rank, len(dataset), world.size)
+        short = bisect.bisect_left(own, examples.whole if isinstance(examples, Packed) else len(dataset))
+        self.parts, self.batch_size = (own[:short], own[short:]), batch_size
+        self.rounds = 0
+
+    def __len__(self) -> int:
+        return sum(-(-len(part) // self.batch_size) for part in self.parts)
+
+    def __iter__(self) -> Iterator[Sequence[int]]:
+        """The batches, and beyond them the first example until there were so many rounds."""
+        for part in self.parts:
+            yield from (part[first : first + self.batch_size] for first in range(0, len(part), self.batch_size))
+        yield from itertools.repeat([0], max(0, self.rounds - len(self)))
 
 
 def _batches(
-    model: torch.nn.Module, dataset: ExampleDataset, collate: Collate, share: list[list[int]]
+    model: torch.nn.Module, dataset: ExampleDataset, collate: Collate, share: Iterable[Any]
 ) -> Iterator[Batch]:
     """The batches on the model's device."""
     device = next(model.parameters()).device
@@ -215,27 +223,23 @@ def _possible_targets(packed: Packed, end: int) -> Places:
     return counts
 
 
-def _of_terms(rows: list[dict[str, Any]]) -> dict[str, float]:
+def _of_terms(row: Row, weights: Mapping[str, float]) -> dict[str, float]:
     """The mean of each term that has a name, and the loss that they make; a term without targets has no mean."""
-    weights: dict[str, float] = rows[0][_WEIGHTS]
-    if changed := [name for name in weights if any(row[_WEIGHTS][name] != weights[name] for row in rows)]:
-        raise RunError(f"the weight of the term '{changed[0]}' changes from batch to batch", "make it one number")
-    means = {}
-    for name in weights:
-        if count := sum(row[f"{name}_targets"] for row in rows):
-            means[name] = math.fsum(row[f"{name}_loss"] for row in rows) / count
+    means = {name: row[f"{name}_loss"] / count for name in weights if (count := row[f"{name}_targets"])}
     named = {f"{name}_loss": mean for name, mean in means.items()}
     return {"loss": math.fsum(weights[name] * mean for name, mean in means.items()), **named} if weights else {}
 
 
-def _figures(recipe: Recipe, dataset: ExampleDataset, rows: list[dict[str, Any]], unigram: float) -> dict[str, float]:
-    targets = sum(row["targets"] for row in rows)
+def _figures(
+    recipe: Recipe, dataset: ExampleDataset, row: Row, weights: Mapping[str, float], unigram: float
+) -> dict[str, float]:
+    targets = row.get("targets", 0)
     if not targets:
         raise RunError("the evaluation data has nothing to predict", "give more of it")
-    figures: dict[str, float] = {"loss": math.fsum(row["loss"] for row in rows) / targets}
-    for named, _ in _measured(recipe, rows):
+    figures: dict[str, float] = {"loss": row["loss"] / targets}
+    for named, _ in _measured(recipe, row):
         figures |= named
-    figures |= _of_terms(rows)  # last, for perplexity tells of the loss of the first
+    figures |= _of_terms(row, weights)  # last, for perplexity tells of the loss of the first
     if not math.isfinite(figures["loss"]):
         raise RunError(f"the evaluation loss is {figures['loss']}: the model has diverged", "lower --learning_rate")
     figures["targets"] = targets
@@ -243,7 +247,7 @@ def _figures(recipe: Recipe, dataset: ExampleDataset, rows: list[dict[str, Any]]
         figures["unigram_loss"] = unigram / targets
     packed = dataset.examples
     if isinstance(packed, Packed) and packed.stream.bytes:
-        columns = {name: [row[name] for row in rows] for name in ("loss", "targets")}
+        columns = {name: [row[name]] for name in ("loss", "targets")}
         # Of the whole text, also where only its first examples are evaluated: no token tells how many bytes it has.
         size = {"tokens": int(_possible_targets(packed, packed.tokens).sum()), "bytes": packed.stream.bytes}
         figures |= BitsPerByte(keep_in_memory=True).compute(**columns, **size)

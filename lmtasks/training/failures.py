@@ -11,16 +11,12 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch.utils.data import get_worker_info
 
 from lmtasks import errors
 from lmtasks.api import Batch, Collate, Example
 from lmtasks.artifacts.failures import OUT_OF_MEMORY
-from lmtasks.errors import LmtasksError, RunError
-
-
-class FromWorkerError(Exception):
-    """An error of ours on its way: torch makes another of its kind, out of the text of its traceback alone."""
+from lmtasks.data.worker_errors import FromWorkerError, leaving_worker
+from lmtasks.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -31,13 +27,8 @@ class Telling:
 
     def __call__(self, examples: list[Example]) -> Batch:
         """The batch."""
-        try:
+        with leaving_worker():
             return self.collate(examples)
-        except LmtasksError as error:
-            if get_worker_info() is None:
-                raise
-            told = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
-            raise FromWorkerError(json.dumps(told)) from error
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
     PreTrainedModel,
     Trainer,
@@ -38,6 +39,7 @@ from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, R
 from lmtasks.training.cpu_memory import kept_memory
 from lmtasks.training.evaluation import evaluate_model
 from lmtasks.training.failures import Telling, failures_told
+from lmtasks.training.positions import Positions
 from lmtasks.training.signals import SignalCallback, Signals
 from lmtasks.training.totals import Means, TotalsCallback
 
@@ -61,6 +63,7 @@ class RecipeTrainer(Trainer):
         self.totals, self.signals = TotalsCallback(), SignalCallback(signals or Signals())
         self.terms: tuple[str, ...] = (SOLE,)
         self.means = Means()
+        self.positions: Positions | None = None
         for callback in (ResumeCallback(), self.totals, self.signals):
             self.add_callback(callback)
 
@@ -75,6 +78,30 @@ class RecipeTrainer(Trainer):
                 f"--fsdp cannot divide this {self.model.config.model_type}: {first_line(error)}",
                 "leave --fsdp out, or say with --fsdp_config which of its layers to divide it by",
             ) from error
+
+    def _get_train_sampler(self, *arguments: Any) -> Sampler[Any] | None:
+        """Prepared examples come in an order of their own, by position: there is no list to be drawn."""
+        if self.train_dataset.ordered:
+            return SequentialSampler(self.train_dataset)
+        sampler: Sampler[Any] | None = super()._get_train_sampler(*arguments)
+        return sampler
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The loader of the training examples; of prepared ones with batches that nobody has to count through."""
+        loader: DataLoader[Any] = super().get_train_dataloader()
+        if self.train_dataset.ordered:
+            rank, size = self.accelerator.process_index, self.accelerator.num_processes
+            own, drop_last = self._train_batch_size, self.args.dataloader_drop_last
+            self.positions = Positions(len(self.train_dataset), own, rank, size, drop_last=drop_last)
+            self.positions.put_into(loader)
+        return loader
+
+    def _init_training_state(self, *arguments: Any) -> tuple[int, int]:
+        """Epochs that are done, and batches of the next one, which the Trainer counts and drops."""
+        epochs, batches = super()._init_training_state(*arguments)
+        if self.positions is not None:
+            self.positions.leave_out(batches)
+        return epochs, batches
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device

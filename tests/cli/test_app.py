@@ -527,7 +527,7 @@ def test_every_module_imports_on_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"), [("a\nb.txt", "file: a?b.txt"), ("x" * 5000, "file: xxx"), ("a\udcff.txt", "file: a?.txt")]
+    ("name", "shown"), [("a\nb.txt", "file: a?b.txt"), ("x" * 5000, "--train_file 'xxx"), ("a\udcff.txt", "file: a?.txt")]
 )
 def test_an_error_is_one_line_whatever_a_file_is_called(name: str, shown: str, lmtasks: Any) -> None:
     outcome = lmtasks("run", "masked-lm", "--train_file", name)

@@ -207,7 +207,7 @@ def test_mistakes_are_told(words: list[str], message: str, lmtasks: Any) -> None
 
 def test_help_names_the_flags_of_the_data_and_none_of_training(lmtasks: Any) -> None:
     assert lmtasks("data", "--help").out.startswith("usage: lmtasks data RECIPE [--examples N] [--held_out]")
-    shown = lmtasks("data", "masked-lm", "--help").out
+    shown = lmtasks("data", "masked-lm", "--help_all").out
     for flag in ("--mlm_probability", "--train_file", "--tokenizer_name", "--examples", "--held_out", "--json"):
         assert flag in shown
     assert "--learning_rate" not in shown and "--output_dir" not in shown

@@ -14,7 +14,7 @@ from lmtasks.config.settings import DataSettings
 from lmtasks.data.corpus.find import find_files
 from lmtasks.data.corpus.hub_dataset import load_named
 from lmtasks.data.corpus.medium import TEXT
-from lmtasks.data.corpus.memory import in_memory
+from lmtasks.data.corpus.memory import SEVERAL, in_memory
 from lmtasks.data.corpus.read import describe
 from lmtasks.data.corpus.selection import made_of_columns
 from lmtasks.data.sample import SAMPLES, sample_documents
@@ -81,8 +81,8 @@ def given(data: DataSettings, *names: str) -> list[str]:
 
 def _has_splits(data: DataSettings) -> bool:
     if data.eval_dataset is not None:
-        return isinstance(data.eval_dataset, datasets.DatasetDict)
-    return data.dataset_name is not None or isinstance(data.train_dataset, datasets.DatasetDict)
+        return isinstance(data.eval_dataset, SEVERAL)
+    return data.dataset_name is not None or isinstance(data.train_dataset, SEVERAL)
 
 
 def training_origin(data: DataSettings, medium: Medium, sample: str | None) -> Origin | None:
@@ -99,7 +99,7 @@ def evaluation_origins(data: DataSettings, medium: Medium, training: Origin | No
     if data.validation_file is not None:
         sets = files_by_set(data.validation_file)
         settings = {name: replace(data, validation_file=files) for name, files in sets.items()}
-    elif isinstance(data.eval_dataset, dict) and not isinstance(data.eval_dataset, datasets.DatasetDict):
+    elif isinstance(data.eval_dataset, dict) and not isinstance(data.eval_dataset, SEVERAL):
         if not data.eval_dataset:
             raise InputError("eval_dataset is an empty dict", "eval_dataset={NAME: DATA}")
         check_names(data.eval_dataset)

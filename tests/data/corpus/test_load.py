@@ -1015,3 +1015,32 @@ def test_a_map_beside_the_text_of_a_parquet_file_is_left_alone() -> None:
     headers = pa.array([[("a", "1")], [("b", "2")]], pa.map_(pa.string(), pa.string()))
     write("a.parquet", parquet(pa.table({"text": ["one", "two"], "headers": headers})))
     assert evaluated("a.parquet") == ["one", "two"]
+
+
+# --- streams ---
+
+
+def stream_of(*rows: Any, **how: Any) -> datasets.IterableDataset:
+    return datasets.IterableDataset.from_generator(lambda: iter(rows), **how)
+
+
+def test_a_stream_is_the_rows_that_it_has() -> None:
+    texts = [f"text {number}\n" for number in range(40)]
+    rows = [{"body": text, "number": number} for number, text in enumerate(texts)]
+    streamed = load_corpus(DataSettings(train_dataset=stream_of(*rows), text_column="body"))
+    listed = load_corpus(DataSettings(train_dataset=datasets.Dataset.from_list(rows), text_column="body"))
+    assert streamed.train is not None and listed.train is not None
+    assert streamed.train.fingerprint == listed.train.fingerprint
+    assert streamed.evaluation.fingerprint == listed.evaluation.fingerprint
+    splits = datasets.IterableDatasetDict(train=stream_of(*rows[:9]), test=stream_of(*rows[9:]))
+    divided = load_corpus(DataSettings(train_dataset=splits, text_column="body", validation_split="test"))
+    assert divided.train is not None
+    assert (len(divided.train), len(divided.evaluation)) == (9, 31)
+
+
+def test_streams_that_hold_nothing_or_something_else() -> None:
+    with pytest.raises(InputError, match="train_dataset has no rows"):
+        load_corpus(DataSettings(train_dataset=stream_of()))
+    numbers = datasets.Features({"text": datasets.Value("int64")})
+    with pytest.raises(InputError, match="the rows of train_dataset cannot be read as a table: ValueError: "):
+        load_corpus(DataSettings(train_dataset=stream_of({"text": 1}, {"text": "two"}, features=numbers)))
