@@ -7,7 +7,8 @@ from lmtasks.config.settings import DataSettings
 
 _OTHERWISE = (
     *("chat", "data", "train_file", "train_dataset", "max_train_samples", "max_eval_samples"),
-    *("overwrite_cache", "prepared", "preprocessing_num_workers", "split_special_tokens"),
+    *("overwrite_cache", "preprocessing_num_workers", "split_special_tokens"),
+    *("prepared", "prepared_window", "prepared_lanes", "prepared_cache"),
 )
 
 READING = {name: option for name, option in options_of(DataSettings).items() if name not in _OTHERWISE}
