@@ -47,11 +47,14 @@ if TYPE_CHECKING:
     from lmtasks.models.layers import keep_layers
     from lmtasks.models.losses import causal_loss, masked_loss, target_sums
     from lmtasks.registry.catalog import Catalog, load_catalog
+    from lmtasks.runs.comparison import Comparison, Difference, Measured, compare
     from lmtasks.runs.data_preparation import prepare
     from lmtasks.runs.finished import load_run
     from lmtasks.runs.merging import merge
+    from lmtasks.runs.resampling import Estimate
     from lmtasks.runs.result import Run
     from lmtasks.runs.runner import run
+    from lmtasks.runs.scoring import Score, TokenScore, score
     from lmtasks.runs.standalone_evaluation import evaluate
 
 if "RANK" in os.environ:
@@ -67,6 +70,9 @@ __all__ = [
     "Blocks",
     "Catalog",
     "Command",
+    "Comparison",
+    "Difference",
+    "Estimate",
     "Extension",
     "Format",
     "Handle",
@@ -76,16 +82,20 @@ __all__ = [
     "Launcher",
     "LmtasksError",
     "LossTerm",
+    "Measured",
     "Medium",
     "PluginError",
     "Reading",
     "Recipe",
     "Run",
     "RunError",
+    "Score",
     "Starter",
+    "TokenScore",
     "TokenizerSpec",
     "WordSegmenter",
     "causal_loss",
+    "compare",
     "evaluate",
     "from_pretrained",
     "hookimpl",
@@ -102,6 +112,7 @@ __all__ = [
     "recipes",
     "register_architectures",
     "run",
+    "score",
     "stack",
     "target_sums",
     "template_tokens",
@@ -121,11 +132,14 @@ _HOMES = {
     "models.layers": ["keep_layers"],
     "models.losses": ["causal_loss", "masked_loss", "target_sums"],
     "registry.catalog": ["Catalog", "load_catalog"],
+    "runs.comparison": ["Comparison", "Difference", "Measured", "compare"],
     "runs.data_preparation": ["prepare"],
     "runs.merging": ["merge"],
     "runs.finished": ["load_run"],
+    "runs.resampling": ["Estimate"],
     "runs.result": ["Run"],
     "runs.runner": ["run"],
+    "runs.scoring": ["Score", "TokenScore", "score"],
     "runs.standalone_evaluation": ["evaluate"],
 }
 """The module of each public name that is not declared in :mod:`lmtasks.api`."""

@@ -9,13 +9,19 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from typing import Any, TextIO
 
 PAUSE = 5.0
 """Seconds between two lines where there is no terminal; in long stages a twentieth of the whole."""
 
+
+WIDEST = 80
+"""Columns of a line; a wider one is hard to read while it changes."""
+
+Line = Callable[[int, bool], str]
 
 _speaking = True
 
@@ -43,6 +49,9 @@ def quiet() -> None:
     import datasets
     import transformers
 
+    if "WANDB_MODE" in os.environ:  # of which a module says something on stdout when it is imported
+        with redirect_stdout(sys.stderr):
+            import_module("transformers.integrations.integration_utils")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.logging.set_verbosity_error()
@@ -69,9 +78,14 @@ def quietly() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """One line for the person who waits."""
+    """One line for the person who waits, above a bar where there is one."""
     if _speaking:
-        print(*fitted([text], sys.stderr), sep="\n", file=sys.stderr, flush=True)
+        told = "\n".join(fitted([text], sys.stderr))
+        if bars := sys.modules.get("tqdm"):
+            bars.tqdm.write(told, file=sys.stderr)  # which takes a bar away meanwhile
+        else:
+            print(told, file=sys.stderr)
+        sys.stderr.flush()
 
 
 def fitted(lines: Iterable[str], stream: TextIO) -> Iterator[str]:
@@ -103,22 +117,29 @@ class Progress:
         stage: what is being done, "training".
         total: units of work.
         unit: what is counted, "steps".
+        line: what a terminal shows in place of a bar: (columns, whether it can show blocks) to a line of them at most.
     """
 
-    def __init__(self, stage: str, total: int, unit: str) -> None:
-        self.stage, self.total, self.unit = stage, total, unit
+    def __init__(self, stage: str, total: int, unit: str, line: Line | None = None) -> None:
+        self.stage, self.total, self.unit, self.line = stage, total, unit, line
         self.began = time.monotonic()
         self.said = self.began
         # Not at the top: commands that only tell have no use for a bar.
         from tqdm import tqdm
 
+        how: dict[str, Any] = {"desc": stage, "unit": f" {unit}"} if line is None else {"bar_format": "{desc}"}
         shown = _speaking and sys.stderr.isatty()
-        self.bar = tqdm(total=total, desc=stage, unit=f" {unit}", leave=False) if shown else None
+        self.bar = tqdm(total=total, leave=False, dynamic_ncols=True, **how) if shown else None
 
     def update(self, done: int, note: str = "") -> None:
         """So many units are done; ``note`` is shown beside."""
         if self.bar is not None:
-            self.bar.set_postfix_str(note, refresh=False)
+            if self.line is None:
+                self.bar.set_postfix_str(note, refresh=False)
+            else:
+                # One column is left free, or some terminals begin a new line.
+                columns = min(WIDEST, shutil.get_terminal_size().columns) - 1
+                self.bar.set_description_str(self.line(columns, not self.bar.ascii), refresh=False)
             self.bar.update(done - self.bar.n)
             return
         now = time.monotonic()

@@ -170,3 +170,20 @@ def all_model_folders(
         config = transformers.AutoConfig.for_model(kind, **shape, vocab_size=len(tokenizer))
         made[kind] = _saved(root / kind, model_class, config, tokenizer)
     return made
+
+
+@pytest.fixture(scope="session")
+def sharp(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tiny models with weights so large that every token of the context matters. Do not write to them."""
+    root, made = tmp_path_factory.mktemp("sharp"), {}
+    for kind, folder in model_folders.items():
+        causal = kind in ("gpt2", "llama")
+        model_class = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForMaskedLM
+        model = model_class.from_pretrained(folder)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter *= 8 if parameter.ndim == 2 else 1
+        made[kind] = root / kind
+        model.save_pretrained(made[kind])
+        transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(made[kind])
+    return made

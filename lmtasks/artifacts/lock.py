@@ -48,6 +48,22 @@ def require_free(folder: Path) -> None:
         _lock(file, folder, shared=True)
 
 
+def is_held(folder: Path) -> bool | None:
+    """Whether a run has a folder now; None where there are no locks to tell by."""
+    try:
+        import fcntl
+
+        with (folder / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_NB | fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return None
+    return False
+
+
 @contextmanager
 def kept(folder: Path) -> Iterator[None]:
     """Keep runs out of a folder while what lies there is sent away; several may do so at the same time.

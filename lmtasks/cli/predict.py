@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from lmtasks.api import Recipe
@@ -12,8 +10,9 @@ from lmtasks.cli.answers import tell
 from lmtasks.cli.argv import every, scalar, tell_overridden
 from lmtasks.cli.lookup import fitting
 from lmtasks.cli.parser import Parser
+from lmtasks.cli.texts import texts_of
 from lmtasks.config.switches import SWITCHES
-from lmtasks.errors import InputError, nearest_path
+from lmtasks.errors import InputError
 from lmtasks.progress import quiet
 
 LISTS = ("targets", "stop_strings", "stop_sequence", "suppress_tokens", "begin_suppress_tokens", "eos_token_id")
@@ -46,10 +45,7 @@ def command(words: list[str]) -> int:
     if not positional:
         raise InputError("predict needs a run or a model", "lmtasks predict RUN_OR_MODEL TEXT")
     name, *texts = positional
-    file = typed.get("file")
-    if file and texts:
-        raise InputError(f"texts come from '{file}' and from the command line", "give one of the two")
-    texts = texts or _texts(file)
+    texts = list(texts_of("predict", texts, typed.get("file")).values())
     arguments = {key: _value(key, values) for key, values in given.items()}
     quiet()
     from lmtasks.inference.predictor import predict
@@ -88,21 +84,3 @@ def _lines(texts: list[str], outputs: list[Any], recipe: Recipe, raw: bool) -> I
     for text, output in zip(texts, outputs, strict=True):
         answers = [str(output)] if raw else recipe.answers(output)
         yield from answers if len(texts) == 1 else [text, *(f"  {answer}" for answer in answers)]
-
-
-def _texts(file: str | None) -> list[str]:
-    """Texts from a file or standard input, one a line."""
-    if file is None and sys.stdin.isatty():
-        raise InputError("predict needs a text", "put it in quotes after the model, or name a --file")
-    source = "standard input" if file in (None, "-") else f"'{file}'"
-    try:
-        content = sys.stdin.buffer.read() if file in (None, "-") else Path(str(file)).read_bytes()
-        texts = [line for line in content.decode("utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        told = f"cannot read '{file}': {error.strerror}{nearest_path(str(file))}"
-        raise InputError(told, "give an existing file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source} is no UTF-8 text: byte {error.start}", "convert it to UTF-8") from error
-    if not texts:
-        raise InputError(f"no text in {source}", "one text a line")
-    return texts

@@ -163,6 +163,9 @@ class OutputSettings:
         None, help="true goes on from the newest good checkpoint, a path from that one, auto begins where there is none"
     )
     dry_run: bool = option(False, help="show the plan and write nothing")
+    samples_every: int | None = option(
+        None, help="answer a few held-out prompts every so many steps, on the screen and in the log", ge=1
+    )
     push_to_hub: bool = option(False, help="publish the result on the Hub")
     hub_model_id: str | None = option(None, help="repository to publish to; the folder's name when not given")
     hub_private_repo: bool = option(False, help="publish to a private repository")

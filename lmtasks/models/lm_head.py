@@ -190,6 +190,8 @@ class Head:
         return features[0]
 
     def _forward(self, *arguments: Any, **inputs: Any) -> Any:
+        if arguments and arguments[0] is self.model:  # accelerate binds what it unwraps, which was no method
+            arguments = arguments[1:]
         if "targets" not in inputs:
             return self._model_forward(*arguments, **inputs)
         asked = {"label_smoothing": 0.0, "weights": None}

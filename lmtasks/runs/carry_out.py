@@ -12,8 +12,8 @@ from lmtasks.runs.interruption import Stage
 from lmtasks.runs.meeting import met
 from lmtasks.runs.place import place_of
 from lmtasks.runs.plan import Plan
-from lmtasks.runs.prepare import prepare
 from lmtasks.runs.result import Run
+from lmtasks.runs.samples import prepare_with_samples
 
 
 def carry_out(request: Request, catalog: Catalog, world: World, stage: Stage) -> Run | Plan:
@@ -24,7 +24,7 @@ def carry_out(request: Request, catalog: Catalog, world: World, stage: Stage) ->
         if place.start.how == "finished":
             return finished(request, place, world)
         with machine_failures(then="or put the caches elsewhere (HF_HOME, XDG_CACHE_HOME), then try again"):
-            prepared = prepare(request, place)
+            prepared = prepare_with_samples(request, place)
         if request.output.dry_run:
             return prepared.plan
         return execute(prepared, catalog, world, ending)

@@ -82,9 +82,16 @@ def example_prompt(data: Data) -> str | None:
     gap = gap_of(recipe, data.processor)
     words = _words(data.corpus.evaluation, data.processor, gap) if own else []
     if words:
-        limit = max(8, request.options.block_size // 2) if isinstance(request.options, BlockOptions) else 32
-        return _prompt(request, data.processor, words, gap, limit)
+        return _prompt(request, data.processor, words, gap)
     return recipe.example if recipe.medium or (recipe.starter and recipe.starter.texts) else None
+
+
+def held_out_prompts(data: Data, count: int) -> list[str]:
+    """As many such prompts, from places spread over the held-out text; fewer where it has no more."""
+    split, gap = data.corpus.evaluation, gap_of(data.request.recipe, data.processor)
+    starts = [len(split) * number // count for number in range(count)]
+    found = (_words(split, data.processor, gap, start) for start in dict.fromkeys(starts))
+    return list(dict.fromkeys(_prompt(data.request, data.processor, words, gap) for words in found if words))
 
 
 def gap_of(recipe: Recipe, processor: Any) -> str:
@@ -93,10 +100,14 @@ def gap_of(recipe: Recipe, processor: Any) -> str:
     return str(getattr(processor, "mask_token", None) or "") if fills else recipe.gap
 
 
-def _words(split: Split, tokenizer: PreTrainedTokenizerBase, gap: str) -> list[str]:
-    """The first words of a document, or of lines that follow each other; of the first that has enough of them."""
+def _words(split: Split, tokenizer: PreTrainedTokenizerBase, gap: str, start: int = 0) -> list[str]:
+    """The first words of a document, or of lines that follow each other; of the first that has enough of them.
+
+    Args:
+        start: the row to look from on.
+    """
     best: list[str] = []
-    for text in islice(_beginnings(split), _ROWS):
+    for text in islice(_beginnings(split, start), _ROWS):
         # A prompt must not mean more than it says.
         for special in (*tokenizer.all_special_tokens, "<mask>", "[MASK]", "```", *([gap] if gap else [])):
             text = text.replace(special, " ")
@@ -111,14 +122,15 @@ def _words(split: Split, tokenizer: PreTrainedTokenizerBase, gap: str) -> list[s
     return [word[:CHARACTERS] for word in best]
 
 
-def _beginnings(split: Split) -> Iterator[str]:
-    for array in split.arrays():
+def _beginnings(split: Split, start: int) -> Iterator[str]:
+    for array in split.arrays(start):
         for row in range(len(array)):
             yield str(utf8(array.slice(row, 1))[:_BYTES], "utf-8", "ignore")
 
 
-def _prompt(request: Request, tokenizer: PreTrainedTokenizerBase, words: list[str], gap: str, limit: int) -> str:
+def _prompt(request: Request, tokenizer: PreTrainedTokenizerBase, words: list[str], gap: str) -> str:
     """As many of the words as the model can well take, as the pipeline gets them."""
+    limit = max(8, request.options.block_size // 2) if isinstance(request.options, BlockOptions) else 32
     text = " ".join(words)
     while True:
         prompt = request.recipe.prompt(tokenizer, _with_gap(text, gap))

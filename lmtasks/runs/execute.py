@@ -13,7 +13,7 @@ from lmtasks.runs.record import new_record, write_record
 from lmtasks.runs.result import Run
 from lmtasks.runs.results import save_results
 from lmtasks.runs.saving import save_verified
-from lmtasks.runs.training import train_prepared
+from lmtasks.runs.training import tracked, train_prepared
 
 
 def execute(prepared: Prepared, catalog: Catalog, world: World = ALONE, ending: Ending | None = None) -> Run:
@@ -33,8 +33,10 @@ def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:
     record = new_record(prepared, catalog)
     if world.is_main:
         write_record(folder, record)
-    trained = train_prepared(prepared)
-    figures = figures_of(trained.model, request, prepared.processor, prepared.data.encoded.evaluations)
+    with tracked(prepared) as tell:
+        trained = train_prepared(prepared)
+        figures = figures_of(trained.model, request, prepared.processor, prepared.data.encoded.evaluations)
+        tell(figures)
     record["files"] = save_verified(trained.model, prepared, world)
     if world.is_main:
         save_results(prepared, record, trained, figures)

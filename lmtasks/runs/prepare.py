@@ -18,7 +18,7 @@ from lmtasks.runs.going_on import notes_on, require_same_data, require_steps_lef
 from lmtasks.runs.load import Data, load
 from lmtasks.runs.place import Place, place_of
 from lmtasks.runs.plan import Plan, plan_of
-from lmtasks.training.extensions import arguments_for, callbacks_of
+from lmtasks.training.extensions import arguments_for, callbacks_of, trackers_of
 from lmtasks.training.rehearsal import rehearse
 
 
@@ -28,7 +28,7 @@ class Prepared:
 
     Args:
         data: the request, with what had to be fitted, and its examples.
-        callbacks: those of extensions.
+        callbacks: those of extensions, trackers, and what answers prompts.
     """
 
     data: Data
@@ -94,6 +94,7 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
         require_shared_base(plan.base_model)
     arguments = arguments_for(request, folder, plan.steps)
     plan = replace(plan, notes=(*plan.notes, *notes_on(request, start, plan, arguments)))
-    prepared = Prepared(loaded.data, place, model, plan, arguments, callbacks_of(request))
+    callbacks = (*callbacks_of(request), *trackers_of(request, arguments))
+    prepared = Prepared(loaded.data, place, model, plan, arguments, callbacks)
     rehearse(model, request.bound, arguments, prepared.train_dataset, prepared.collators[0], plan.steps)
     return prepared

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 
 from transformers import TrainerCallback
@@ -12,7 +14,13 @@ from lmtasks.runs.prepare import Prepared
 from lmtasks.runs.versions import versions
 from lmtasks.training.checkpoints import CheckpointCallback
 from lmtasks.training.early_stopping import EarlyStop
+from lmtasks.training.trackers import open_until_done
 from lmtasks.training.trainer import Trained, train
+
+
+def tracked(prepared: Prepared) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
+    """While this is open, so are the trackers of the run; gives what tells them the figures of the finished model."""
+    return open_until_done(prepared.callbacks)
 
 
 def train_prepared(prepared: Prepared) -> Trained:

@@ -16,6 +16,7 @@ from lmtasks.artifacts.durable import write_text
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import RunError
 from lmtasks.progress import Progress
+from lmtasks.training.live_line import LiveLine
 from lmtasks.training.rate import set_rates
 from lmtasks.training.totals import KEY
 
@@ -60,7 +61,9 @@ class LogCallback(TrainerCallback):
         """Open the progress display; of a resumed run, take out of the log what is done once more."""
         if state.global_step and state.is_world_process_zero:
             self._keep(state.global_step)
-        self.progress = Progress("training", state.max_steps, "steps")
+        self.line = LiveLine(state.max_steps, state.global_step, self.per_step, self.unit, args.device)
+        self.line.losses += [entry["loss"] for entry in state.log_history if "loss" in entry]
+        self.progress = Progress("training", state.max_steps, "steps", self.line)
         self.began, self.first = time.monotonic(), state.global_step
         self.told = self.began, self.first
 
@@ -68,6 +71,7 @@ class LogCallback(TrainerCallback):
         """Advance the progress display."""
         elapsed = max(time.monotonic() - self.began, 1e-9)
         rate = (state.global_step - self.first) * self.per_step / elapsed
+        self.line.step = state.global_step
         self.progress.update(state.global_step, f"{self.note}{rate:,.0f} {self.unit}/s")
 
     def on_train_end(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
@@ -82,6 +86,7 @@ class LogCallback(TrainerCallback):
         """
         if "loss" in logs:
             self.note = f"loss {logs['loss']:.3f}, "
+            self.line.losses.append(logs["loss"])
         if state.is_world_process_zero:
             # JSON has no number for what is not finite.
             said = {name: value if _is_finite(value) else str(value) for name, value in logs.items()}

@@ -10,11 +10,13 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
 from lmtasks.api import Extension
-from lmtasks.config.request import Request
+from lmtasks.artifacts.redact import redacted
+from lmtasks.config.request import Request, as_record
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.errors import PluginError
 from lmtasks.registry.faults import blamed
 from lmtasks.training.early_stopping import CallbacksEnd
+from lmtasks.training.trackers import Tracker
 
 
 def arguments_for(request: Request, folder: Path, steps: int) -> TrainingArguments:
@@ -49,6 +51,13 @@ def callbacks_of(request: Request) -> tuple[TrainerCallback, ...]:
             made.append(_watched(extension, make(request.extensions.get(extension.name))))
     theirs = request.hooks.callbacks
     return (*made, *theirs, *([CallbacksEnd()] if theirs else []))
+
+
+def trackers_of(request: Request, arguments: TrainingArguments) -> tuple[TrainerCallback, ...]:
+    """New trackers of transformers that the arguments ask for, which know the options of the run."""
+    kept = as_record(request)
+    told = redacted({name: kept[name] for name in ("recipe", "options", "settings", "extensions") if name in kept})
+    return tuple(Tracker(name, told) for name in arguments.report_to)
 
 
 def _trackers(request: Request) -> dict[str, tuple[Extension, Callable[[Any], TrainerCallback]]]:

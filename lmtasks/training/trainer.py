@@ -27,6 +27,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.integrations import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lmtasks.api import SOLE, Batch, Collate, Recipe, loss_terms, require_counted, target_counts, weigh
@@ -56,8 +57,9 @@ class RecipeTrainer(Trainer):
         self.data_collator: Collate = Telling(self.data_collator)
         self.recipe, self.eval_collate = recipe, eval_collate
         self.loss_is_scaled_for_ga = True  # see compute_loss
-        self.remove_callback(PrinterCallback)
-        self.remove_callback(ProgressCallback)
+        # Of the trackers, which the Trainer would close too early, those of a run are among its callbacks.
+        for kind in (PrinterCallback, ProgressCallback, *INTEGRATION_TO_CALLBACK.values()):
+            self.remove_callback(kind)
         self.totals, self.signals = TotalsCallback(), SignalCallback(signals or Signals())
         self.terms: tuple[str, ...] = (SOLE,)
         self.means = Means()

@@ -289,6 +289,7 @@ def place(
         "docs/reports.md",
         "docs/scale.md",
         "docs/serving.md",
+        "docs/scoring.md",
         *(f"docs/{language}/tutorial.md" for language in LANGUAGES),
     ],
 )

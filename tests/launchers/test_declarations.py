@@ -173,9 +173,9 @@ def test_launchers_are_shown(here: str, lmtasks: Callable[..., Any]) -> None:
     assert {"name": "pen-and-paper", "summary": "Nothing at all.", "owner": here} in rows
     assert any(row["name"] == "torchrun" and row["owner"] == "lmtasks:launchers" for row in rows)
     assert "pen-and-paper, plain" in lmtasks("plugins", "--plugin", here).out
-    helped = lmtasks("run", "masked-lm", "--help", "--plugin", here).out
-    assert "--pen_and_paper.queue" in helped
-    assert "--torchrun.max_restarts" in helped
+    for name, flag in (("pen-and-paper", "--pen_and_paper.queue"), ("torchrun", "--torchrun.max_restarts")):
+        assert flag in lmtasks("run", "masked-lm", "--help", name, "--plugin", here).out
+        assert flag in lmtasks("run", "masked-lm", "--help_all", "--plugin", here).out
 
 
 def launcher(name: str) -> Launcher:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -385,6 +386,17 @@ def test_a_loss_of_the_router_has_its_gradient_and_stays_out_of_the_figure() -> 
     right = torch.autograd.grad(told + 0.5 * outputs.aux_loss, parameters)
     for one, other in zip(ours, right, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-7)
+
+
+def test_the_forward_pass_may_be_bound_as_accelerate_leaves_it_after_bfloat16() -> None:
+    model = model_of("gpt2")
+    inputs = {"input_ids": batch_of()["input_ids"]}
+    expected = model(**inputs).logits
+    assert separate_head(model, {"input_ids": inputs["input_ids"][:1]}) is None
+    model.forward = MethodType(model.forward, model)
+    assert torch.equal(model(**inputs).logits, expected)
+    assert torch.equal(model(inputs["input_ids"]).logits, expected)
+    assert causal_loss(model, batch_of())[1] > 0
 
 
 @pytest.mark.parametrize("recipe", ["masked-lm", "causal-lm"])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from two_terms import TWO_TERMS
 
+from lmtasks import run
 from lmtasks.api import Recipe
 from lmtasks.artifacts.report.reading import Reading
 from lmtasks.builtin.causal_lm import CAUSAL_LM
@@ -133,3 +134,11 @@ def test_time_memory_and_examples_are_bounded(
         assert read(found) is None
     monkeypatch.setattr(held_out, "SECONDS", 0.0)
     assert (reading := read(found)) is not None and reading.examples == 7, "no more than one batch"
+
+
+def test_a_model_that_was_trained_in_bfloat16_is_read_as_well(
+    text_file: Path, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    asked = {"model": str(model_folders["roberta"]), "train_file": str(text_file), "max_steps": 1, "block_size": 32}
+    done = run("masked-lm", output_dir=str(tmp_path / "out"), bf16=True, max_eval_samples=4, **asked)
+    assert (done.output_dir / "report.json").is_file()

@@ -60,6 +60,16 @@ class Told:
             losses[name] = sorted(points.items())
         return losses
 
+    def samples(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Each prompt that was answered while the model trained, with the step in words and the answer, in order."""
+        told: dict[str, list[tuple[str, str]]] = {}
+        for line in self.log:
+            for sample in line.get("samples") or ():
+                told.setdefault(str(sample["prompt"]), []).append(
+                    (f"step {line['step']:,}", "\n".join(map(str, sample["answers"])))
+                )
+        return list(told.items())
+
     @property
     def unit(self) -> str:
         """The unit of its speed, such as tokens; empty where an earlier version kept none."""

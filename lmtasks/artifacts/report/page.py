@@ -54,6 +54,7 @@ def page(runs: Sequence[Told]) -> str:
         figures=list(_figures(runs)),
         curves=[chart for chart in curves(runs) if chart.has_points],
         read=[run for run in runs if run.reading],
+        sampled=[run for run in runs if run.samples()],
         readings=[chart for chart in readings(runs) if chart.has_points],
         sizes=[_sizes(run) for run in runs],
         differing=[row for row in made if len(set(map(repr, row[1:]))) > 1],

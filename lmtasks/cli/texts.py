@@ -1,0 +1,40 @@
+"""Texts that a command is about: typed, or from a file or standard input, one a line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lmtasks.errors import InputError, nearest_path
+
+
+def texts_of(command: str, typed: Sequence[str], file: str | None) -> dict[int, str]:
+    """The texts by their numbers, counting from 1: places on the command line, or lines of the file; blank ones go.
+
+    Args:
+        typed: the texts on the command line; without any, they come from ``file``.
+        file: name of a file; ``-`` or None for standard input.
+
+    Raises:
+        InputError: texts come from both, the file cannot be read, or there is none.
+    """
+    if file and typed:
+        raise InputError(f"texts come from '{file}' and from the command line", "give one of the two")
+    if typed:
+        return dict(enumerate(typed, 1))
+    if file is None and sys.stdin.isatty():
+        raise InputError(f"{command} needs a text", "put it in quotes after the model, or name a --file")
+    source = "standard input" if file in (None, "-") else f"'{file}'"
+    try:
+        content = sys.stdin.buffer.read() if file in (None, "-") else Path(str(file)).read_bytes()
+        lines = content.decode("utf-8").splitlines()
+    except OSError as error:
+        told = f"cannot read '{file}': {error.strerror}{nearest_path(str(file))}"
+        raise InputError(told, "give an existing file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source} is no UTF-8 text: byte {error.start}", "convert it to UTF-8") from error
+    texts = {number: line for number, line in enumerate(lines, 1) if line.strip()}
+    if not texts:
+        raise InputError(f"no text in {source}", "one text a line")
+    return texts
