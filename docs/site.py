@@ -22,10 +22,10 @@ import lmtasks
 
 ROOT = Path(__file__).parents[1]
 
-PAGES = ("*.md", "docs/**/*.md", "docs/notebooks/*.ipynb", "plugins/*/README.md")
+PAGES = ("*.md", "docs/**/*.md", "docs/notebooks/*.ipynb", "docs/pictures/*.png", "plugins/*/README.md")
 
 CONTENTS = {
-    "Use": ("tutorial", "recipes", "data", "adapters", "reports", "python", "cli"),
+    "Use": ("tutorial", "recipes", "data", "adapters", "reports", "scoring", "serving", "python", "cli"),
     "Extend": ("extending", "testing", "api", "architectures"),
     "Know": ("design", "scale", "correctness", "reliability", "benchmarks"),
     "In other languages": ("ja/tutorial", "zh/tutorial", "ko/tutorial", "ar/tutorial"),
