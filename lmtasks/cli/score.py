@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from lmtasks.cli.parser import Parser
 from lmtasks.cli.texts import texts_of
 from lmtasks.errors import InputError
 from lmtasks.progress import quiet
+
+FILES = (".txt", ".md", ".raw", ".json", ".jsonl", ".csv", ".tsv", ".gz")
+"""How words end that are names of files, and no texts."""
 
 
 def command(words: list[str]) -> int:
@@ -45,8 +49,10 @@ def command(words: list[str]) -> int:
         raise InputError("score needs a run or a model", "lmtasks score RUN_OR_MODEL TEXT")
     name, *given = typed["texts"]
     file = typed.get("file")
-    if len(given) == 1 and file is None and Path(given[0]).is_file():
-        given, file = [], given[0]
+    if file is None and (files := [word for word in given if _is_file(word)]):
+        if len(given) > 1:
+            raise InputError(f"'{files[0]}' is a file, among texts", f"--file {files[0]}, or texts alone")
+        given, file = [], files[0]
     texts = texts_of("score", given, file)
     output = Path(typed["output"]) if "output" in typed else None
     if output:
@@ -72,6 +78,11 @@ def command(words: list[str]) -> int:
         return tell(told, lines, as_json="json" in typed)
     write_text(output, "".join(f"{line}\n" for line in lines))
     return tell({"output": str(output), "texts": len(told)}, [str(output)], as_json="json" in typed)
+
+
+def _is_file(word: str) -> bool:
+    """Whether a word means a file: one that is there, or that is called like one and is not, which reading it tells."""
+    return os.path.isfile(word) or (word.endswith(FILES) and not any(map(str.isspace, word)))
 
 
 def _require_new(output: Path) -> None:

@@ -163,3 +163,22 @@ def test_a_loss_is_not_compared(lmtasks: Any, model_folders: dict[str, Path], ow
     done = lmtasks("compare", model_folders["roberta"], model_folders["bert"], *flags)
     assert done.code == 2
     assert "a odd model has no likelihood of a text" in done.err
+
+
+def test_a_file_among_texts_is_no_text(lmtasks: Any, model_folders: dict[str, Path], tmp_path: Path) -> None:
+    file = tmp_path / "texts"
+    file.write_text("A text.\n")
+    done = lmtasks("score", model_folders["gpt2"], "A text.", file)
+    assert (done.code, done.out) == (2, "")
+    assert f"error: '{file}' is a file, among texts\nhint: --file {file}" in done.err
+
+
+def test_a_mistyped_file_is_no_text(
+    lmtasks: Any, model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("A text.\n")
+    done = lmtasks("score", model_folders["gpt2"], "note.txt")
+    assert (done.code, done.out) == (2, "")
+    assert "did you mean 'notes.txt'?" in done.err
+    assert lmtasks("score", model_folders["gpt2"], "see notes.txt").code == 0, "a text that ends with a name"
