@@ -302,7 +302,7 @@ def test_bad_flags_of_the_command(lmtasks: Callable[..., Any]) -> None:
         ("masked-lm", {"line_by_line": True}, r"in other blocks \(line_by_line false there, true here\)"),
         ("masked-lm", {"model": "bert"}, "prepared of another tokenizer"),
         ("masked-lm", {"split_special_tokens": True}, "prepared of another tokenizer"),
-        ("causal-lm", {"model": "llama"}, "prepared for the recipe masked-lm and of another tokenizer and in other"),
+        ("causal-lm", {"model": "llama"}, "prepared for the recipe masked-lm, and this is causal-lm"),
         ("masked-lm", {"train_file": "text.txt"}, "--train_file says something about data that --prepared there has"),
         ("masked-lm", {"sample_by": "paragraph"}, "--sample_by says something about data that --prepared there has"),
         ("masked-lm", {"train_sampling_strategy": "group_by_length"}, "prepared data have an order of their own"),

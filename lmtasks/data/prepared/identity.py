@@ -47,8 +47,6 @@ def _words_of(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
     """Where the identity of prepared data is not that of a run, in words."""
-    if there.get("recipe") != here["recipe"]:
-        yield f"for the recipe {there.get('recipe')}"
     if there.get("tokenizer") != here["tokenizer"]:
         yield "of another tokenizer"
     old, new = there.get("blocks") or {}, here["blocks"]

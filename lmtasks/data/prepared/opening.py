@@ -86,5 +86,11 @@ def open_prepared(request: Request) -> PreparedData:
             f"--prepared {url} " + ("is not prepared to the end" if unfinished else f"has no {MANIFEST}"),
             "the command that began to prepare it goes on" if unfinished else "lmtasks prepare RECIPE --output_dir URL",
         )
+    # Before its tokenizer is read, which may lack what another recipe needs.
+    if (there := manifest.identity.get("recipe")) != (here := request.recipe.name):
+        raise InputError(
+            f"--prepared {url}: the data were prepared for the recipe {there}, and this is {here}",
+            f"lmtasks run {there}, or lmtasks prepare {here} into another place",
+        )
     manifest.require_whole(store)
     return PreparedData(store, manifest)
