@@ -28,6 +28,8 @@ from lmtasks.data.sample import sample_documents
 from lmtasks.models.tokenizer import train_tokenizer
 
 os.environ["HF_TOKEN"] = SUITE_TOKEN
+# tox sets it, and what commands tell would be fitted to it.
+os.environ.pop("COLUMNS", None)
 
 
 @pytest.hookimpl(wrapper=True)

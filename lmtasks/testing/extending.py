@@ -188,7 +188,7 @@ def resumed_is_uninterrupted(subject: Extended) -> None:
 
 @check("extension")
 def metrics_are_of_sums(subject: Extended) -> str:
-    """The figures of its metrics are numbers, and the same in batches of one example and of three."""
+    """The figures of its metrics are numbers of the sums alone: the same in batches of one example and of three."""
     for reference in subject.extension.metrics:
         with blamed(f"{reference} cannot be made: ", "name an evaluate.Metric class"):
             resolve(reference)(keep_in_memory=True)
@@ -204,7 +204,7 @@ def metrics_are_of_sums(subject: Extended) -> str:
         if not math.isclose(ones[name], threes[name], rel_tol=1e-4, abs_tol=1e-6):
             raise Fault(
                 f"{name} is {ones[name]} in batches of one example, {threes[name]} in batches of three",
-                "add up the sums of all rows before you divide",
+                "make figures of the sums alone",
             )
     if subject.extension.metrics and not mine:
         return f"{case.recipe.name} has no sums for its metrics"

@@ -119,7 +119,7 @@ def test_builtin_recipe_imports_nothing_heavy_at_the_top(path: Path) -> None:
 
 
 def test_all_builtin_plugins_are_looked_at() -> None:
-    assert [path.stem for path in BUILTIN] == ["architectures", "causal_lm", "formats", "masked_lm"]
+    assert [path.stem for path in BUILTIN] == ["architectures", "causal_lm", "formats", "launchers", "masked_lm"]
 
 
 @pytest.mark.parametrize("name", lmtasks.__all__)

@@ -170,7 +170,7 @@ def test_builtin_recipes_come_in_by_the_entry_points_of_pyproject() -> None:
     files = {f"lmtasks.builtin.{path.stem}" for path in (ROOT / "lmtasks" / "builtin").glob("[a-z]*.py")}
     assert installed == declared
     assert set(declared.values()) == files
-    recipes = declared.keys() - {"architectures", "formats"}
+    recipes = declared.keys() - {"architectures", "formats", "launchers"}
     assert {name: load_catalog(builtin()).owner(name).name for name in recipes} == {
         name: f"lmtasks:{name}" for name in recipes
     }
@@ -603,8 +603,8 @@ def test_a_module_is_a_plugin_when_it_is_named(here: Path) -> None:
 def test_a_module_that_is_installed_as_a_plugin_is_one_plugin() -> None:
     with selected(["lmtasks.builtin.masked_lm"]):
         catalog = load_catalog(builtin())
-    names = ["lmtasks:architectures", "lmtasks:causal-lm", "lmtasks:formats", "lmtasks:masked-lm"]
-    assert [known.name for known in catalog.plugins] == names
+    names = ["architectures", "causal-lm", "formats", "launchers", "masked-lm"]
+    assert [known.name for known in catalog.plugins] == [f"lmtasks:{name}" for name in names]
 
 
 def test_a_module_that_cannot_be_imported_is_bad_input() -> None:

@@ -250,7 +250,8 @@ def test_help_stays_light(here: str) -> None:
     code = f"""
 import sys
 from lmtasks.cli.app import main
-for words in (["--help"], ["plugins"], ["greet", "--help"], ["run", "masked-lm", "--help"]):
+for words in (["--help"], ["plugins"], ["greet", "--help"], ["run", "masked-lm", "--help"],
+              ["run", "masked-lm", "--help", "all-of-it"]):
     try:
         main([*words, "--plugin", {here!r}])
     except SystemExit:

@@ -96,7 +96,7 @@ def test_a_file_that_has_moved_is_missed(here: Path, lmtasks: Any) -> None:
     outcome = lmtasks("predict", "out", "a <mask> b")
     assert (outcome.code, outcome.err.splitlines()[0]) == (
         2,
-        f"error: '{here / 'my_recipe.py'}' cannot be used: there is no such file",
+        f"error: '{here / 'my_recipe.py'}' cannot be used: there is no such file, did you mean 'your_recipe.py'?",
     )
     assert lmtasks("predict", "out", "a <mask> b", "--recipe", "./your_recipe.py").code == 0
 

@@ -86,7 +86,7 @@ def process(rank, *asked):
         return child
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.dup2(os.open(f"said-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    app._selecting = lambda words: command(*asked)
+    app.selecting = lambda words: command(*asked)
     code = app.main([])
     sys.stderr.flush()
     os._exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -66,12 +67,11 @@ class Mean(evaluate.Metric):
         return {"mean": sum(loss) / sum(targets)}
 
 
-class MeanOfMeans(Mean):
-    """A mean that depends on how examples share batches."""
+class Drawn(Mean):
+    """A mean of some of the sums, which are drawn anew each time."""
 
     def _compute(self, loss: Sequence[float], targets: Sequence[float]) -> dict[str, float]:
-        means = [one / max(1, number) for one, number in zip(loss, targets, strict=True)]
-        return {"mean": sum(means) / len(means)}
+        return {"mean": random.random() * sum(loss) / sum(targets)}
 
 
 class Endless(Mean):
@@ -159,7 +159,7 @@ MISTAKES = [
     (replace(RIGHT, trackers={"watch": lambda options: Meddling()}), "trackers-change-nothing", "ends with another"),
     (replace(RIGHT, callbacks=lambda recipe, options: [Forgetful(options.scale)] if options.scale != 1 else []),
      "resumed-is-uninterrupted", "resumed in its middle"),
-    (replace(RIGHT, metrics=[f"{__name__}:MeanOfMeans"]), "metrics-are-of-sums", "in batches of one example"),
+    (replace(RIGHT, metrics=[f"{__name__}:Drawn"]), "metrics-are-of-sums", "in batches of one example"),
     (replace(RIGHT, metrics=[f"{__name__}:Endless"]), "metrics-are-of-sums", "scale_mean is nan"),
     (replace(RIGHT, metrics=[f"{__name__}:Nowhere"]), "metrics-are-of-sums", "cannot be made"),
     (replace(RIGHT, commands=[Command(name="scale", summary="x", run=silent)]), "commands-answer-help", "ends with 0"),
