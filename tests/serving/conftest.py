@@ -51,18 +51,19 @@ def running(folder: Path, recipe: Recipe, **limits: Any) -> Iterator[Running]:
         assert began.wait(30)
         yield Running(address_of(listening, "127.0.0.1"), served, Predictor(str(folder), recipe))
         made.should_exit = True
-        thread.join(60)
+        # A connection that a test has left open, in the middle of a request, may keep it for the time of a request.
+        thread.join(served.limits.timeout + 60)
         assert not thread.is_alive()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # no thread of a server goes on while other tests fork
 def filler(model_folders: dict[str, Path]) -> Iterator[Running]:
     """A server that fills masks."""
     with running(model_folders["roberta"], MASKED_LM) as one:
         yield one
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # no thread of a server goes on while other tests fork
 def teller(model_folders: dict[str, Path]) -> Iterator[Running]:
     """A server that continues texts, of 66 positions."""
     with running(model_folders["gpt2"], CAUSAL_LM) as one:
