@@ -1,6 +1,7 @@
 """What all tests share: tiny real models and tokenizers, made here, and a world without a network."""
 
 import os
+import shutil
 import tempfile
 
 # Before anything imports the Hugging Face libraries, which read these once.
@@ -189,3 +190,15 @@ def sharp(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
         model.save_pretrained(made[kind])
         transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(made[kind])
     return made
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A real Chromium: the tox environment's own, or the system's where that cannot be fetched."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="tox run -e browser,site has it")
+    with sync_api.sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+        system = None if own.exists() else shutil.which("chromium") or shutil.which("google-chrome")
+        chromium = playwright.chromium.launch(executable_path=system, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

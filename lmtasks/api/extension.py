@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lmtasks.api.options import Option, options_of
+from lmtasks.api.options import UnderItsName, options_of
 from lmtasks.api.references import Reference, defer, deferred, require_reference
 from lmtasks.api.version import API_VERSION
 
@@ -44,7 +44,7 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extension:
+class Extension(UnderItsName):
     """Options, callbacks, metrics, trackers and commands for every recipe.
 
     All of it bears the extension's name, so that nothing of two packages can have one name: the option ``rate`` of
@@ -89,22 +89,6 @@ class Extension:
         object.__setattr__(self, "trackers", {name: deferred(title, make) for name, make in self.trackers.items()})
         if self.options is not None:
             options_of(self.options)
-
-    @property
-    def prefix(self) -> str:
-        """The name as it stands before options and figures."""
-        return self.name.replace("-", "_")
-
-    @property
-    def flags(self) -> dict[str, Option]:
-        """Its options under the names that people type, ``early_lr.rate``."""
-        own = options_of(self.options) if self.options else {}
-        return {option.name: option for option in (option.within(self.prefix) for option in own.values())}
-
-    def chosen(self, values: Mapping[str, Any]) -> Any:
-        """Its options, of values under the names that people type."""
-        assert self.options is not None  # nobody can give what has no name
-        return self.options(**{name.partition(".")[2]: value for name, value in values.items()})
 
     def changed(self, options: Any) -> dict[str, Any]:
         """The values that are not the default, under the names that people type."""

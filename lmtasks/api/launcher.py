@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lmtasks.api.extension import require_name
-from lmtasks.api.options import Option, options_of
+from lmtasks.api.options import UnderItsName, options_of
 from lmtasks.api.references import Reference, defer
 from lmtasks.api.version import API_VERSION
 
@@ -81,7 +81,7 @@ class Handle(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Launcher:
+class Launcher(UnderItsName):
     """What starts processes for a command: ``lmtasks run ... --launcher NAME --num_processes 8 --num_nodes 2``.
 
     Args:
@@ -111,19 +111,3 @@ class Launcher:
         defer(self, f"launcher '{self.name}'", "check", "submit")
         if self.options is not None:
             options_of(self.options)
-
-    @property
-    def prefix(self) -> str:
-        """The name as it stands before its options."""
-        return self.name.replace("-", "_")
-
-    @property
-    def flags(self) -> dict[str, Option]:
-        """Its options under the names that people type, ``torchrun.max_restarts``."""
-        own = options_of(self.options) if self.options else {}
-        return {option.name: option for option in (option.within(self.prefix) for option in own.values())}
-
-    def chosen(self, values: Mapping[str, Any]) -> Any:
-        """Its options, of values under the names that people type; None where it has none."""
-        own = {name.partition(".")[2]: value for name, value in values.items()}
-        return self.options(**own) if self.options else None

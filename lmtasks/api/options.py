@@ -143,6 +143,30 @@ def options_of(declaration: type) -> dict[str, Option]:
     return options
 
 
+class UnderItsName:
+    """What has options of its own, which people type behind its name, so that nothing of two packages can clash."""
+
+    name: str
+    options: type | None
+
+    @property
+    def prefix(self) -> str:
+        """The name as it stands before options and figures."""
+        return self.name.replace("-", "_")
+
+    @property
+    def flags(self) -> dict[str, Option]:
+        """Its options under the names that people type: ``early_lr.rate``, ``torchrun.max_restarts``."""
+        own = options_of(self.options) if self.options else {}
+        return {option.name: option for option in (option.within(self.prefix) for option in own.values())}
+
+    def chosen(self, values: Mapping[str, Any]) -> Any:
+        """Its options, of values under the names that people type; None where it has none."""
+        if self.options is None:
+            return None
+        return self.options(**{name.partition(".")[2]: value for name, value in values.items()})
+
+
 def convert(option: Option, value: Any) -> Any:
     """The value in the option's own type and range.
 

@@ -58,14 +58,16 @@ def written(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """
     named, made = dict(values), []
     try:
-        for names, write in ((MODEL, _write_model), (PROCESSOR, _write_processor)):
-            for name in names:
-                if name in values and not isinstance(values[name], str | os.PathLike | None):
-                    del named[name]
-                    made.append(write(name, values[name]))
-                    named["model" if names is MODEL else "tokenizer_name"] = str(made[-1])
-                elif (name == "tokenizer" and name in values) or (name == "processing_class" and name in values):
-                    named["tokenizer_name"] = named.pop(name)
+        for names, write, known in ((MODEL, _write_model, "model"), (PROCESSOR, _write_processor, "tokenizer_name")):
+            given = [name for name in names if named.get(name) is not None]
+            if len(given) > 1:
+                raise InputError(f"{given[0]} and {given[1]} are given, which are one", "give one of the two")
+            for name in given:
+                value = named.pop(name)
+                if not isinstance(value, str | os.PathLike):
+                    made.append(write(name, value))
+                    value = str(made[-1])
+                named[known] = value
         if named.get("use_peft") and Path(named.get("model", "")) in made:
             hint = "model.save_pretrained(FOLDER), then model=FOLDER"
             raise InputError("an adapter needs its base where others find it, and this is in memory only", hint)

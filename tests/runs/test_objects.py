@@ -122,6 +122,8 @@ def test_data_frame(objects: Any, documents: list[str]) -> None:
         ({"model": 3}, "model cannot be a int"),
         ({"model": torch.nn.Linear(2, 2)}, "model cannot be a Linear"),
         ({"tokenizer": object()}, "tokenizer cannot be a object"),
+        ({"model_name_or_path": "other"}, "model and model_name_or_path are given"),
+        ({"tokenizer": "one", "tokenizer_name": "other"}, "tokenizer and tokenizer_name are given"),
         ({"callbacks": [print]}, "callbacks cannot hold a builtin_function_or_method"),
         ({"callbacks": [transformers.Trainer]}, "callbacks cannot hold a Trainer"),
         ({"compute_metrics": "accuracy"}, "compute_metrics cannot be a str"),
