@@ -7,23 +7,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import TrainingArguments
 
-from lmtasks.api import Batch, Recipe, loss_terms, require_counted, target_counts
 from lmtasks.config.request import Request
 from lmtasks.data.mixed import Mixed, one_source
 from lmtasks.data.text.packing import Packed
 from lmtasks.errors import InputError
 from lmtasks.models.adapters import adapter_kind, base_model, has_adapter
-from lmtasks.models.forward import in_mode
 from lmtasks.models.processor import vocabulary
 from lmtasks.runs.excerpts import column_name, first_text
 from lmtasks.runs.load import Loaded
 from lmtasks.training.extensions import arguments_for
-
-HELD = 4
-"""Numbers for each weight that is trained: itself, its gradient, and the two moments of Adam."""
+from lmtasks.training.step_memory import step_memory
 
 UNTOLD = ("rows", "unit", "bytes", "unknown", "special", "duplicates", "fingerprint")
 """Sizes of a split that are told otherwise, or only in notes."""
@@ -166,7 +161,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         batch=batch,
         learning_rate=arguments.learning_rate,
         precision="bfloat16 where safe" if arguments.bf16 else "float16 where safe" if arguments.fp16 else "float32",
-        peak_memory=peak_memory(model, request.bound, loaded.example, arguments.train_batch_size),
+        peak_memory=step_memory(model, request.bound, loaded.example, arguments.train_batch_size, bf16=arguments.bf16),
         output_dir=str(folder),
         notes=(*loaded.notes, *small),
         writes=(str(folder), *([request.output.hub_model_id or folder.name] if request.output.push_to_hub else ())),
@@ -184,30 +179,3 @@ def total_steps(examples: int, arguments: TrainingArguments) -> int:
     steps_per_epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
     steps: int = math.ceil(arguments.num_train_epochs * steps_per_epoch)
     return steps
-
-
-def peak_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_size: int) -> int:
-    """Estimated bytes at the height of a training step.
-
-    What the backward pass keeps is measured on one example, and grows with the batch.
-    """
-    parameters = list(model.parameters())
-    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    # Some models remember what they have seen in training, such as the ranges of their activations.
-    memory = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    watched = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with in_mode(model, training=True), torch.random.fork_rng(), watched:
-        terms, _ = loss_terms(recipe.loss(model, example))
-    for buffer, before in memory:
-        buffer.copy_(before)
-    require_counted(recipe.name, terms, target_counts(recipe.targets(example)))
-    weights = sum(HELD * one.nbytes if one.requires_grad else one.nbytes for one in parameters)
-    return int(weights + sum(kept.values()) * batch_size)

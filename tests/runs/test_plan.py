@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, PreTrainedModel, Trainer
+from transformers import Trainer
 
 from lmtasks import Blocks
-from lmtasks.builtin.causal_lm import CAUSAL_LM
-from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.data.text.packing import cut
 from lmtasks.data.text.tokenize import Stream
-from lmtasks.runs.plan import Plan, peak_memory, total_steps
+from lmtasks.runs.plan import Plan, total_steps
 
 
 @pytest.mark.parametrize("accumulation", [1, 3, 4])
@@ -45,69 +43,6 @@ def test_steps_are_those_that_the_trainer_makes(
     loader = trainer.get_train_dataloader()
     *_, theirs = trainer.set_initial_training_values(arguments, loader)
     assert total_steps(examples, arguments) == theirs
-
-
-def a_batch(length: int = 16) -> dict[str, torch.Tensor]:
-    ids = torch.arange(10, 10 + length)[None]
-    return {"input_ids": ids, "labels": ids.clone()}
-
-
-@pytest.fixture
-def model(model_folders: dict[str, Path]) -> PreTrainedModel:
-    return AutoModelForMaskedLM.from_pretrained(model_folders["bert"])
-
-
-def test_memory_without_a_batch_is_sixteen_bytes_a_parameter(model: PreTrainedModel) -> None:
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    assert peak_memory(model, MASKED_LM, a_batch(), 0) == 16 * parameters
-
-
-def test_memory_grows_with_batch_and_length(model: PreTrainedModel) -> None:
-    one, two, three = (peak_memory(model, MASKED_LM, a_batch(), size) for size in (1, 2, 3))
-    assert three - two == two - one > 0
-    assert peak_memory(model, MASKED_LM, a_batch(32), 1) > one
-
-
-def test_kept_activations_are_at_least_the_logits_and_not_the_weights() -> None:
-    class Head(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.randn(1000, 2))
-
-        def forward(self, input_ids: torch.Tensor) -> Any:
-            features = self.weight[input_ids]
-            return type("Output", (), {"logits": features @ self.weight.T})
-
-    head = Head()
-    kept = peak_memory(head, CAUSAL_LM, a_batch(10), 1) - 16 * 2000
-    logits = 9 * 1000 * 4  # of every token but the first
-    assert logits <= kept < 3 * logits
-
-
-def test_measuring_memory_leaves_no_trace(model: PreTrainedModel) -> None:
-    model.eval()
-    state = torch.get_rng_state()
-    peak_memory(model, MASKED_LM, a_batch(), 8)
-    assert not model.training
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_measuring_memory_is_no_training_batch() -> None:
-    class Counting(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm = torch.nn.BatchNorm1d(8)
-            self.head = torch.nn.Linear(8, 1000)
-
-        def forward(self, input_ids: torch.Tensor) -> Any:
-            features = self.norm(torch.nn.functional.one_hot(input_ids % 8, 8).float().transpose(1, 2))
-            return type("Output", (), {"logits": self.head(features.transpose(1, 2))})
-
-    model = Counting()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    peak_memory(model, CAUSAL_LM, a_batch(10), 1)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_counts_are_those_of_the_split() -> None:

@@ -178,6 +178,7 @@ def test_what_is_right_passes() -> None:
     }
 
 
+@pytest.mark.seeded
 @pytest.mark.parametrize(
     ("wrong", "check", "told"), MISTAKES, ids=[f"{check}-{number}" for number, (_, check, _) in enumerate(MISTAKES)]
 )
@@ -189,6 +190,7 @@ def test_each_mistake_is_found_by_its_check(wrong: Extension, check: str, told: 
     assert "    -> " in str(found.value)
 
 
+@pytest.mark.seeded
 def test_a_module_that_imports_what_is_heavy() -> None:
     with pytest.raises(CheckFailed, match=r"imports .*torch"):
         check_extension(RIGHT, module=__name__, only=["extension-import-is-light"])

@@ -671,6 +671,7 @@ FAULTS: dict[str, tuple[Recipe, str, str]] = {
 }
 
 
+@pytest.mark.seeded
 @pytest.mark.parametrize("name", FAULTS)
 def test_each_mistake_of_a_recipe_is_found_and_it_is_said_what_to_do(name: str) -> None:
     recipe, check, message = FAULTS[name]
@@ -683,6 +684,7 @@ def test_each_mistake_of_a_recipe_is_found_and_it_is_said_what_to_do(name: str) 
 # --- what is wrong with a module ---
 
 
+@pytest.mark.seeded
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -773,6 +775,7 @@ MODEL_FAULTS = {
 }
 
 
+@pytest.mark.seeded
 @pytest.mark.parametrize("name", MODEL_FAULTS)
 def test_each_mistake_of_a_model_is_found_and_it_is_said_what_to_do(name: str, architecture: Any) -> None:
     check, message = MODEL_FAULTS[name]
@@ -828,6 +831,7 @@ def test_a_floor_is_looked_for_in_the_first_term_only() -> None:
         check_recipe(more, only=[check])
 
 
+@pytest.mark.seeded
 @pytest.mark.parametrize(
     ("values", "message"),
     [

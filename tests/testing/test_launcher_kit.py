@@ -41,6 +41,7 @@ class Littering(Idle):
 IDLE = Launcher(name="idle", summary="Nothing is started.", submit=Idle)
 
 
+@pytest.mark.seeded
 @pytest.mark.parametrize(
     ("submit", "check", "told"),
     [
@@ -59,6 +60,7 @@ def test_a_mistake_is_found(submit: type, check: str, told: str) -> None:
     assert told in str(failure.value)
 
 
+@pytest.mark.seeded
 def test_a_name_that_is_taken_ends_the_examination() -> None:
     taken = Launcher(name="torchrun", summary="Another one.", submit=Idle)
     with pytest.raises(CheckFailed, match="launcher 'torchrun' already belongs to lmtasks:launchers") as failure:
@@ -66,6 +68,7 @@ def test_a_name_that_is_taken_ends_the_examination() -> None:
     assert failure.value.failed == ("launcher-comes-in",)
 
 
+@pytest.mark.seeded
 def test_what_a_heavy_module_imports_is_found() -> None:
     with pytest.raises(CheckFailed, match=r"importing 'lmtasks\.launchers\.torchrun' imports"):
         check_launcher(IDLE, only=["launcher-import-is-light"], module="lmtasks.launchers.torchrun")

@@ -1,0 +1,114 @@
+"""The memory of a training step: what is foreseen is what torch is then seen to hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, PreTrainedModel
+
+from lmtasks.builtin.causal_lm import CAUSAL_LM
+from lmtasks.builtin.masked_lm import MASKED_LM
+from lmtasks.training.step_memory import BESIDE, HOLES, height, step_memory
+
+
+def a_batch(length: int = 16) -> dict[str, torch.Tensor]:
+    ids = torch.arange(10, 10 + length)[None]
+    return {"input_ids": ids, "labels": ids.clone()}
+
+
+def tensors(foreseen: int, weights: int) -> float:
+    """The part of an estimate that torch is expected to hold beside the weights."""
+    return (foreseen - weights - BESIDE) / (1 + HOLES)
+
+
+@pytest.fixture
+def model(model_folders: dict[str, Path]) -> PreTrainedModel:
+    return AutoModelForMaskedLM.from_pretrained(model_folders["bert"])
+
+
+class Head(torch.nn.Module):
+    """A model of one weight, [1000, 2], whose logits are nearly all that it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(1000, 2))
+
+    def forward(self, input_ids: torch.Tensor) -> Any:
+        return type("Output", (), {"logits": self.weight[input_ids] @ self.weight.T})
+
+
+def test_what_every_further_example_adds_is_added() -> None:
+    # One example holds 10, 30 and 25 bytes; a second one adds 5, 20 and 2. Four of them: 10 + 15, 30 + 60, 25 + 6.
+    one = [("mul", 10), ("add", 30), ("sum", 25)]
+    two = [("mul", 15), ("add", 50), ("sum", 27)]
+    assert [height(one, two, size) for size in (1, 2, 4)] == [30, 50, 90]
+
+
+def test_the_height_may_be_elsewhere_in_a_larger_batch() -> None:
+    one, two = [("weights", 100), ("kept", 20)], [("weights", 100), ("kept", 40)]
+    assert [height(one, two, size) for size in (1, 5, 6)] == [100, 100, 120]
+
+
+def test_operations_that_only_one_of_both_does_are_passed_over() -> None:
+    one = [("mul", 10), ("view", 10), ("add", 30)]
+    two = [("mul", 15), ("clone", 25), ("clone", 35), ("add", 40)]
+    assert height(one, two, 3) == 30 + 2 * 10
+
+
+def test_what_is_held_is_the_logits_and_what_is_made_of_them() -> None:
+    torch.manual_seed(0)
+    head = Head()
+    for size in (2, 8):
+        foreseen = tensors(step_memory(head, CAUSAL_LM, a_batch(10), size), 8000) - 2 * 8000
+        logits = size * 9 * 1000 * 4  # of every token but the first
+        assert 2 * logits <= foreseen <= 5 * logits  # they, their gradient, and what passes between both
+
+
+def test_memory_grows_with_batch_and_length(model: PreTrainedModel) -> None:
+    one, two, eight = (step_memory(model, MASKED_LM, a_batch(), size) for size in (1, 2, 8))
+    assert one < two < eight
+    assert step_memory(model, MASKED_LM, a_batch(32), 1) > one
+
+
+def test_moments_are_of_what_is_trained_only(model: PreTrainedModel) -> None:
+    whole = step_memory(model, MASKED_LM, a_batch(), 1)
+    model.requires_grad_(False)
+    model.cls.predictions.transform.requires_grad_(True)
+    few = sum(one.nbytes for one in model.parameters() if one.requires_grad)
+    every = sum(one.nbytes for one in model.parameters())
+    # Two moments and a gradient less for each number that no longer learns.
+    assert whole - step_memory(model, MASKED_LM, a_batch(), 1) >= (1 + HOLES) * 2 * (every - few)
+
+
+def test_bfloat16_holds_less_of_a_batch(model: PreTrainedModel) -> None:
+    plain, short = (step_memory(model, MASKED_LM, a_batch(64), 32, bf16=bf16) for bf16 in (False, True))
+    assert short < plain
+
+
+def test_measuring_leaves_no_trace(model: PreTrainedModel) -> None:
+    model.eval()
+    state = torch.get_rng_state()
+    step_memory(model, MASKED_LM, a_batch(), 8)
+    assert not model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_measuring_is_no_training_batch() -> None:
+    class Counting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(8)
+            self.head = torch.nn.Linear(8, 1000)
+
+        def forward(self, input_ids: torch.Tensor) -> Any:
+            features = self.norm(torch.nn.functional.one_hot(input_ids % 8, 8).float().transpose(1, 2))
+            return type("Output", (), {"logits": self.head(features.transpose(1, 2))})
+
+    model = Counting()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    step_memory(model, CAUSAL_LM, a_batch(10), 1)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
