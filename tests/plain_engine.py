@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def train(training: Training, options: Any = None) -> Trained:
                 loss = weigh(terms, {name: term.sum / batch.counts[name] for name, term in terms.items()})
                 loss.backward()
                 total += loss.detach()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), arguments.max_grad_norm or math.inf)
             for group in optimizer.param_groups:
                 group["lr"] = training.rate(step)
             optimizer.step()
