@@ -179,7 +179,7 @@ def training_is_the_trainers(subject: Engaged) -> str:
         "gradient_accumulation_steps": 2,
         "max_train_samples": 25,
     }
-    how |= {"lr_scheduler_type": "cosine", "warmup_steps": 3, "learning_rate": 1e-3, "max_train_samples": 25}
+    how |= {"lr_scheduler_type": "cosine", "warmup_steps": 3, "learning_rate": 1e-3}
     how |= {"eval_strategy": "steps", "eval_steps": 5, **subject.honoured(weight_decay=0.1, max_grad_norm=1.0)}
     one, other = subject.both("whole", **how)
     told = _same_losses(one, other)
