@@ -80,9 +80,7 @@ def misfits(
         yield InputError(f"--{name}: the engine {engine.name} {why}", f"leave --{name} out, or {other}")
     schedule = training.get("lr_scheduler_type")
     if schedule in WATCHING and engine.arguments is not None:
-        told = (
-            f"--lr_scheduler_type {schedule} goes by figures of the evaluation, and the engine {engine.name} by steps"
-        )
+        told = f"--lr_scheduler_type {schedule} goes by evaluations, and the engine {engine.name} by steps"
         yield InputError(told, f"another schedule; {other}")
     # Where there is nothing to go on from, `auto` begins.
     if resume and resume != "auto" and not engine.resumes:

@@ -496,7 +496,7 @@ def test_a_check_leaves_no_trace(place: Place) -> None:
 
 def test_a_schedule_that_goes_by_figures_needs_the_trainer(place: Place) -> None:
     how = {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps", "eval_steps": 2}
-    with pytest.raises(InputError, match="--lr_scheduler_type reduce_lr_on_plateau goes by figures of the"):
+    with pytest.raises(InputError, match="reduce_lr_on_plateau goes by evaluations, and the engine plain by steps"):
         place.run("here", PLAIN, **how)
     assert not (place.root / "here").exists()
 
