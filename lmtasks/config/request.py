@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
@@ -12,9 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lmtasks.api import Option, Recipe, convert, knowing, options_of
+from lmtasks.api import Engine, Option, Recipe, convert, knowing, options_of
 from lmtasks.config.card import faults_of_card
-from lmtasks.config.elsewhere import ELSEWHERE, PEERS
+from lmtasks.config.elsewhere import ELSEWHERE, ENGINES, PEERS
+from lmtasks.config.engines import chosen_engine, fitted_to, misfits, require_processes
 from lmtasks.config.hooks import NO_HOOKS, Hooks
 from lmtasks.config.mix import read_mix
 from lmtasks.config.problems import (
@@ -30,11 +32,13 @@ from lmtasks.config.settings import (
     AdapterSettings,
     BatchSettings,
     DataSettings,
+    LoopSettings,
     ModelSettings,
     OutputSettings,
     StoppingSettings,
     TrainingSettings,
 )
+from lmtasks.config.world import World
 from lmtasks.config.yaml_file import read_mapping
 from lmtasks.errors import InputError, nearest
 
@@ -51,6 +55,7 @@ SETTINGS: dict[str, Any] = {
     "output": OutputSettings,
     "batch": BatchSettings,
     "stopping": StoppingSettings,
+    "loop": LoopSettings,
 }
 """The settings of every recipe, by the field of a :class:`Request`."""
 
@@ -58,6 +63,7 @@ NUMBERS = ("dtype", "load_in_8bit", "load_in_4bit")
 """Settings without which the figures of an evaluation would not be those of the run."""
 
 LATER = {
+    **options_of(LoopSettings),
     **options_of(AdapterSettings),
     **{name: options_of(ModelSettings)[name] for name in (*NUMBERS, "attn_implementation")},
     "prepared_lanes": options_of(DataSettings)["prepared_lanes"],
@@ -80,6 +86,8 @@ class Request:
         given: names that the user set, rather than a default.
         sample: the embedded text to use, when no data was given.
         extensions: options of each extension that has any, by its name.
+        engine: what trains; None where the recipe is of no catalog.
+        engine_options: those of the engine; None where it has none.
         hooks: what a Python program wants called.
     """
 
@@ -91,10 +99,13 @@ class Request:
     output: OutputSettings
     batch: BatchSettings
     stopping: StoppingSettings
+    loop: LoopSettings
     training: Mapping[str, Any]
     given: frozenset[str]
     sample: str | None
     extensions: Mapping[str, Any]
+    engine: Engine | None = None
+    engine_options: Any = None
     hooks: Hooks = NO_HOOKS
 
     @cached_property
@@ -119,7 +130,8 @@ def groups_of(recipe: Recipe) -> dict[str, dict[str, Option]]:
     """Everything that can be set without importing anything heavy, by where it belongs."""
     kinds = {"options": recipe.options, **SETTINGS, "training": TrainingSettings}
     own = {name: options_of(kind) for name, kind in kinds.items()}
-    return own | {f"extension {one.name}": one.flags for one in recipe.extensions if one.options}
+    own |= {f"extension {one.name}": one.flags for one in recipe.extensions if one.options}
+    return own | {f"engine {one.name}": one.flags for one in recipe.engines.values() if one.options}
 
 
 def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Request:
@@ -168,6 +180,14 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     for name in NUMBERS:
         fresh = getattr(settings["model"], name) not in ("float32", False) and "model_name_or_path" not in given
         problems.refuse(fresh, f"--{name} is for checkpoints: a new model learns in float32", f"leave --{name} out")
+    engine = None
+    with problems.collecting():
+        engine = chosen_engine(recipe, settings["loop"].engine, parts)
+    if engine is not None:
+        with problems.collecting():
+            require_processes(engine, World.current().size)
+        problems += misfits(engine, training, given, settings["output"].resume_from_checkpoint)
+        training = fitted_to(engine, training)
     problems += faults_of_card(settings["output"])
     require_pinned_code(settings["model"], problems)
     if "revision" in given:
@@ -181,6 +201,8 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
         given=frozenset(given),
         sample=recipe.starter.sample if recipe.starter and not given.keys() & set(DATA_SOURCES) else None,
         extensions={one.name: one.chosen(parts[f"extension {one.name}"]) for one in recipe.extensions if one.options},
+        engine=engine,
+        engine_options=engine.chosen(parts[f"engine {engine.name}"]) if engine and engine.options else None,
     )
 
 
@@ -221,6 +243,12 @@ def _place(groups: Mapping[str, Mapping[str, Option]], name: str) -> tuple[str, 
     training = training_options()
     if name in training:
         return "training", training[name]
+    engine = re.split(r"[._]", name)[0]
+    if engine in ENGINES:
+        raise InputError(
+            f"--{name} is of the engine {engine}, which is not there",
+            f"pip install '{ENGINES[engine]}'; lmtasks plugins tells whether it is broken",
+        )
     known = [*(own for options in groups.values() for own in options), *training]
     if name in PEERS:
         raise InputError(f"unknown option '--{name}'", f"here it is --{PEERS[name]}")
@@ -290,7 +318,7 @@ def _words_of(file: Any) -> str:
 
 def as_record(request: Request) -> dict[str, Any]:
     """The part of a request that ``run.json`` keeps: all that was set and matters, but for what only memory holds."""
-    groups = (request.data, request.model, request.adapter, request.batch, request.stopping)
+    groups = (request.data, request.model, request.adapter, request.batch, request.stopping, request.loop)
     settings = {name: value for group in groups for name, value in vars(group).items()}
     left_out = {name for name, option in options_of(DataSettings).items() if option.python_only} | HOW_TO_TOKENISE
     left_out |= {name for name, option in LATER.items() if settings[name] == option.default}
@@ -303,4 +331,11 @@ def as_record(request: Request) -> dict[str, Any]:
         "settings": {name: value for name, value in settings.items() if value is not None and name not in left_out},
         "training": dict(request.training),
         **({"extensions": extended} if extended else {}),
+        **({"engine_options": engine} if (engine := _changed(request)) else {}),
     }
+
+
+def _changed(request: Request) -> dict[str, Any]:
+    """The options of the engine that are not the default, under the names that people type."""
+    options = request.engine_options
+    return request.engine.changed(options) if request.engine and options is not None else {}

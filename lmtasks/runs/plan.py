@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
-
+from lmtasks.api import DEFAULT_ENGINE
 from lmtasks.config.request import Request
 from lmtasks.data.mixed import Mixed, one_source
 from lmtasks.data.text.packing import Packed
@@ -18,6 +16,7 @@ from lmtasks.models.processor import vocabulary
 from lmtasks.runs.excerpts import column_name, first_text
 from lmtasks.runs.load import Loaded
 from lmtasks.training.extensions import arguments_for
+from lmtasks.training.length import examples_per_step, total_steps
 from lmtasks.training.step_memory import step_memory
 
 UNTOLD = ("rows", "unit", "bytes", "unknown", "special", "duplicates", "fingerprint")
@@ -48,6 +47,7 @@ class Plan:
         first_text: the beginning of the first document as it is trained, in one line; None where it is no text.
         evaluations: sizes of each evaluation set that has a name.
         sources: of a mix, sizes, weight and share of an epoch of each source, and how often its examples are seen.
+        engine: what makes the steps.
     """
 
     recipe: str
@@ -74,6 +74,7 @@ class Plan:
     first_text: str | None = None
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    engine: str = DEFAULT_ENGINE
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -100,6 +101,7 @@ class Plan:
             f"model      {self.model}, {self.parameters:,} parameters{trained}{vocabulary}",
             f"training   {self.steps:,} steps of {self.batch} {each}"
             f" ({self.epochs:g} epochs), learning rate {self.learning_rate:g}",
+            *([] if self.engine == DEFAULT_ENGINE else [f"engine     {self.engine}"]),
             f"compute    {self.precision}, about {_memory(self.peak_memory)} of memory",
             *(f"writes     {target}" for target in self.writes),
             *(f"note       {note}" for note in self.notes),
@@ -139,7 +141,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
             "lower --per_device_train_batch_size",
         )
     small = ["no --model given: a small one from scratch, to look around with"] if request.starts_small else []
-    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    batch = examples_per_step(arguments)
     epochs = steps * batch / len(train)
     one = one_source(train)
     return Plan(
@@ -166,16 +168,6 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         notes=(*loaded.notes, *small),
         writes=(str(folder), *([request.output.hub_model_id or folder.name] if request.output.push_to_hub else ())),
         column=column_name(request, loaded.data.corpus),
+        engine=request.loop.engine,
         first_text=first_text(train, loaded.data.processor),
     )
-
-
-def total_steps(examples: int, arguments: TrainingArguments) -> int:
-    """Optimiser steps of a run over so many examples, as the Trainer counts them; none where there is no batch."""
-    share = examples / (arguments.train_batch_size * arguments.world_size)
-    batches = math.floor(share) if arguments.dataloader_drop_last else math.ceil(share)
-    if batches and arguments.max_steps > 0:
-        return int(arguments.max_steps)
-    steps_per_epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
-    steps: int = math.ceil(arguments.num_train_epochs * steps_per_epoch)
-    return steps

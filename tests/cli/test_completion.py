@@ -64,13 +64,15 @@ def test_flags_of_the_recipe_that_stands_there(tab: Any) -> None:
 
 def test_flags_of_commands_without_a_recipe(tab: Any) -> None:
     assert tab("lmtasks push runs/mine --pri") == ["--private"]
-    assert tab("lmtasks list --") == ["--all", "--launchers", "--json"]
+    assert tab("lmtasks list --") == ["--all", "--engines", "--launchers", "--json"]
 
 
 def test_values(tab: Any) -> None:
     assert tab("lmtasks run masked-lm --mask_unit ") == ["token", "word"]
     assert tab("lmtasks run masked-lm --line_by_line ") == ["true", "false"]
     assert tab("lmtasks completion z") == ["zsh"]
+    assert tab("lmtasks run masked-lm --engine ") == ["trainer"]
+    assert tab("lmtasks run masked-lm --launcher ") == ["torchrun"]
 
 
 def test_runs_and_files(tab: Any) -> None:

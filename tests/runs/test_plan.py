@@ -16,7 +16,8 @@ from lmtasks import Blocks
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.data.text.packing import cut
 from lmtasks.data.text.tokenize import Stream
-from lmtasks.runs.plan import Plan, total_steps
+from lmtasks.runs.plan import Plan
+from lmtasks.training.length import total_steps
 
 
 @pytest.mark.parametrize("accumulation", [1, 3, 4])
