@@ -45,14 +45,15 @@ def learning_from_scratch(
     """The training arguments of a new model, by name, and notes on what was chosen for the user.
 
     Args:
-        given: names of what the user set, which wins.
+        given: names of what the user set, which wins. Who sets the rate has a schedule in mind, and gets the
+            plain one: at a guide's rate, a guide's loss.
 
     Returns:
-        the arguments as they are and no notes, where nothing is left to choose: another optimiser than Adam was
-        named, which has rates of its own, or the model's configuration tells no width.
+        the arguments as they are and no notes, where nothing is left to choose: the rate was set, or another
+        optimiser than Adam named, which has rates of its own, or the model's configuration tells no width.
     """
-    width = width_of(model)
-    if width is None or not str(training.get("optim", "adamw")).startswith("adamw"):
+    width, adam = width_of(model), str(training.get("optim", "adamw")).startswith("adamw")
+    if width is None or "learning_rate" in given or not adam:
         return dict(training), []
     warms = {"warmup_steps", "warmup_ratio"} & set(given)
     wanted: dict[str, Any] = {"learning_rate": rate_of_width(width), "adam_beta2": BETA2}
