@@ -32,7 +32,7 @@ from lmtasks.registry.catalog import Catalog, load_catalog, recorded_recipe
 
 
 @machine_failures()
-@quietly()
+@quietly("transformers")
 def predict(
     run_or_model: str | Path,
     texts: str | list[str],
@@ -88,8 +88,9 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: 
     config = saved_config(name, revision)
     architectures = config.architectures if isinstance(config.architectures, list) else []
     for recipe in catalog.recipes.values():
-        mapping = getattr(resolve(recipe.model_class), "_model_mapping", None) or {}
-        known = takes(recipe, type(config)) and type(config) in mapping
+        # Only asked about this one: the truth value of the mapping alone would import every model that there is.
+        mapping = getattr(resolve(recipe.model_class), "_model_mapping", None)
+        known = takes(recipe, type(config)) and mapping is not None and type(config) in mapping
         if known and mapping[type(config)].__name__ in architectures:
             return recipe
     raise InputError(
