@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import (
     DynamicCache,
+    EosTokenCriteria,
     GenerationMixin,
     LogitsProcessorList,
     MinLengthLogitsProcessor,
@@ -118,19 +119,37 @@ class _Row:
     processors: LogitsProcessorList
     chance: torch.Generator | None
 
-    def take(self, scores: torch.Tensor, ends: StoppingCriteriaList) -> bool:
-        """Add a token by its scores [1, vocabulary]; whether it was the last one."""
+    def choice(self, scores: torch.Tensor) -> int:
+        """The next token by its scores, [1, vocabulary]."""
         if self.processors:
-            scores = self.processors(self._written(scores), scores)
+            scores = self.processors(torch.tensor([self.ids], device=scores.device), scores)
         if self.chance is None:
-            number = scores.argmax(-1)
-        else:
-            number = torch.multinomial(scores.softmax(-1), 1, generator=self.chance)
-        self.ids.append(int(number))
-        return len(self.ids) >= self.most or bool(ends(self._written(scores), None).any())
+            return int(scores.argmax(-1))
+        return int(torch.multinomial(scores.softmax(-1), 1, generator=self.chance))
 
-    def _written(self, scores: torch.Tensor) -> torch.Tensor:
-        return torch.tensor([self.ids], device=scores.device)
+
+def _choices(rows: Sequence[_Row], scores: torch.Tensor) -> list[int]:
+    """The next token of each row by their scores, [rows, vocabulary]."""
+    if not any(row.processors or row.chance for row in rows):
+        return list(scores.argmax(-1).tolist())
+    return [row.choice(its) for row, its in zip(rows, scores[:, None], strict=True)]
+
+
+class _Ends:
+    """What ends a row beside its length: tokens, and texts."""
+
+    def __init__(self, criteria: StoppingCriteriaList, device: torch.device) -> None:
+        tokens = [one for one in criteria if isinstance(one, EosTokenCriteria)]
+        self.tokens = {token for one in tokens for token in one.eos_token_id.tolist()}
+        self.texts = [one for one in criteria if isinstance(one, StopStringCriteria)]
+        self.device = device
+
+    def reached(self, row: _Row) -> bool:
+        """Whether the newest token of a row is its last one."""
+        if len(row.ids) >= row.most or row.ids[-1] in self.tokens:
+            return True
+        written = torch.tensor([row.ids], device=self.device) if self.texts else None
+        return any(bool(one(written, None)) for one in self.texts)
 
 
 class _Loop:
@@ -151,7 +170,7 @@ class _Loop:
     ) -> torch.Tensor:
         """The ids that it was given, since nobody reads them: the answers are in :attr:`answers`."""
         _require_suitable(generation_config, logits_processor, stopping_criteria, kwargs)
-        ends = StoppingCriteriaList(one for one in stopping_criteria if type(one).__name__ != "MaxLengthCriteria")
+        ends = _Ends(stopping_criteria, model.device)
         # The longest first, so that what does not fit into memory fails at once.
         order = sorted(range(len(self.prompts)), key=lambda number: -len(self.prompts[number]))
         waiting = deque(self._row(number, logits_processor, generation_config, model.device) for number in order)
@@ -160,7 +179,7 @@ class _Loop:
                 progress.update(done)
         return input_ids
 
-    def _continue(self, batch: _Batch, waiting: deque[_Row], ends: StoppingCriteriaList) -> Iterator[int]:
+    def _continue(self, batch: _Batch, waiting: deque[_Row], ends: _Ends) -> Iterator[int]:
         """After each token, how many prompts are answered."""
         done = 0
         while waiting or batch.rows:
@@ -171,7 +190,9 @@ class _Loop:
             else:
                 rows = [*batch.rows]
                 scores = batch.step()
-            finished = {row.number for row, its in zip(rows, scores[:, None], strict=True) if row.take(its, ends)}
+            for row, token in zip(rows, _choices(rows, scores), strict=True):
+                row.ids.append(token)
+            finished = {row.number for row in rows if ends.reached(row)}
             for row in batch.release(finished):
                 self.answers[row.number] = row.ids
             done += len(finished)
