@@ -2,7 +2,8 @@
 
     python benchmarks/prediction.py [--only masks] [--texts 64] [--masked MODEL] [--causal MODEL] [--quick]
 
-One table for filling in masks and one for continuing texts, of mixed lengths, on a GPU if there is one.
+One table for filling in masks and two for continuing texts, of mixed lengths, on a GPU if there is one: by as many
+tokens each, and until they end, which each does elsewhere.
 Every row answers the same texts with the same model, loaded before; the rows alternate, so that a busy moment
 hits them all, and each figure is the median of its rounds. The guides give a list to ``pipeline(...)``; people
 then add ``batch_size``. The bare model gets the same number of tokens in rows of one length: nothing is
@@ -67,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--masked", metavar="MODEL", help="folder or Hub id of a model that fills in masks")
     parser.add_argument("--causal", metavar="MODEL", help="folder or Hub id of a model that continues texts")
-    parser.add_argument("--only", choices=("masks", "continuations"), help="one of the two tables")
+    parser.add_argument("--only", choices=("masks", "continuations"), help="one kind of tables")
     parser.add_argument("--quick", action="store_true", help="tiny models and few texts")
     for name in ("texts", "rounds", "new_tokens", "batch_size"):
         parser.add_argument(f"--{name}", type=int, help=f"default: {getattr(FULL, name)}")
@@ -88,11 +89,13 @@ def main() -> None:
 def new_model(folder: Path, recipe: Recipe, kind: str, size: Size, documents: list[str]) -> str:
     """A saved model with random weights and a tokenizer that knows the texts."""
     tokenizer = train_tokenizer([documents], size.tokens, recipe.tokenizer)
+    # With larger weights than usual a fresh model does not say the same token for ever.
+    more = {"initializer_range": 0.1} if kind == "gpt2" else {}
     # RoBERTa's positions begin behind its padding token.
     room = POSITIONS + (tokenizer.pad_token_id + 1 if kind == "roberta" else 0)
     ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos")}
     config = AutoConfig.for_model(
-        kind, **size.shape, **ids, max_position_embeddings=room, vocab_size=max(size.vocabulary, len(tokenizer))
+        kind, **size.shape, **ids, **more, max_position_embeddings=room, vocab_size=max(size.vocabulary, len(tokenizer))
     )
     torch.manual_seed(0)
     model_class = AutoModelForMaskedLM if recipe is MASKED_LM else AutoModelForCausalLM
@@ -172,13 +175,26 @@ def continue_texts(name: str, size: Size, documents: list[str]) -> None:
         guide.tokenizer.pad_token = guide.tokenizer.eos_token
     # As many tokens for every text, or the rows would not do the same work.
     asked = {"max_new_tokens": size.new_tokens, "min_new_tokens": size.new_tokens, "do_sample": False}
-    ways: dict[str, Way] = {
+    ways = continuing(predictor, guide, texts, size, asked)
+    ways["bare model, packed"] = lambda: steps(guide.model, packed, size.batch_size, size.new_tokens)
+    report(f"Continuing texts by {size.new_tokens} tokens", ways, texts, guide, size.rounds, same)
+    # So many tokens end a text that few answers are of one length.
+    most, ends = 3 * size.new_tokens, list(range(0, guide.model.config.vocab_size, size.new_tokens))
+    asked = {"max_new_tokens": most, "eos_token_id": ends, "do_sample": False}
+    title = f"Continuing texts until they end, by {most} tokens at most"
+    report(title, continuing(predictor, guide, texts, size, asked), texts, guide, size.rounds, same)
+
+
+def continuing(predictor: Predictor, guide: Any, texts: list[str], size: Size, asked: dict[str, Any]) -> dict[str, Way]:
+    return {
         "lmtasks.predict": lambda: predictor.predict(texts, batch_size=size.batch_size, **asked),
         "guide: pipeline on a list": lambda: guide(texts, **asked),
         f"guide: pipeline, batch_size={size.batch_size}": lambda: guide(texts, batch_size=size.batch_size, **asked),
-        "bare model, packed": lambda: steps(guide.model, packed, size.batch_size, size.new_tokens),
     }
-    report(f"Continuing texts by {size.new_tokens} tokens", ways, texts, guide, size.rounds, lambda output: output)
+
+
+def same(output: Any) -> Any:
+    return output
 
 
 def steps(model: PreTrainedModel, packed: torch.Tensor, batch_size: int, new_tokens: int) -> None:

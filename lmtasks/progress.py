@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
+from types import ModuleType
 from typing import Any, TextIO
 
 PAUSE = 5.0
@@ -20,6 +21,9 @@ PAUSE = 5.0
 
 WIDEST = 80
 """Columns of a line; a wider one is hard to read while it changes."""
+
+LIBRARIES = ("transformers", "datasets")
+"""Those that talk, and have progress bars."""
 
 Line = Callable[[int, bool], str]
 
@@ -31,7 +35,7 @@ def speak(wanted: bool) -> None:
     global _speaking
     _speaking = wanted
     if not wanted:
-        for name in ("transformers", "datasets"):
+        for name in LIBRARIES:
             if library := sys.modules.get(name):
                 library.logging.set_verbosity_error()
                 library.logging.disable_progress_bar()
@@ -42,39 +46,41 @@ def hush() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-def quiet() -> None:
-    """Silence for the libraries; what matters to a person, lmtasks says itself."""
+def quiet(*libraries: str) -> None:
+    """Silence for the libraries; what matters to a person, lmtasks says itself.
+
+    Args:
+        libraries: names of those that will be used, which are imported; all when not given.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     hush()
-    import datasets
-    import transformers
-
+    modules = _imported(libraries)
     if "WANDB_MODE" in os.environ:  # of which a module says something on stdout when it is imported
         with redirect_stdout(sys.stderr):
             import_module("transformers.integrations.integration_utils")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
+    for library in modules:
+        library.logging.set_verbosity_error()
+        library.logging.disable_progress_bar()
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def quietly(*libraries: str) -> Iterator[None]:
     """The same until this is closed: the libraries of a program are as talkative afterwards as they were."""
-    import datasets
-    import transformers
-
-    libraries = (transformers.logging, datasets.logging)
-    levels = [library.get_verbosity() for library in libraries]
-    shown = [library.is_progress_bar_enabled() for library in libraries]
-    quiet()
+    logs = [library.logging for library in _imported(libraries)]
+    levels = [log.get_verbosity() for log in logs]
+    shown = [log.is_progress_bar_enabled() for log in logs]
+    quiet(*libraries)
     try:
         yield
     finally:
-        for library, level, bar in zip(libraries, levels, shown, strict=True):
-            library.set_verbosity(level)
+        for log, level, bar in zip(logs, levels, shown, strict=True):
+            log.set_verbosity(level)
             if bar and _speaking:
-                library.enable_progress_bar()
+                log.enable_progress_bar()
+
+
+def _imported(libraries: Iterable[str]) -> list[ModuleType]:
+    return [import_module(name) for name in libraries or LIBRARIES]
 
 
 def say(text: str) -> None:

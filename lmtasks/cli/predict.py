@@ -47,7 +47,7 @@ def command(words: list[str]) -> int:
     name, *texts = positional
     texts = list(texts_of("predict", texts, typed.get("file")).values())
     arguments = {key: _value(key, values) for key, values in given.items()}
-    quiet()
+    quiet("transformers")
     from lmtasks.inference.predictor import predict
 
     catalog, recipe = fitting(name, typed.get("recipe"), typed["revision"])

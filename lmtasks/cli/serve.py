@@ -73,7 +73,7 @@ def _serve(typed: dict[str, Any]) -> int:
 
 def opened(typed: dict[str, Any], limits: Any) -> Any:
     """The model that was typed, ready to be asked; the libraries are quiet."""
-    quiet()
+    quiet("transformers")
     from lmtasks.inference.predictor import Predictor, installed_recipe
     from lmtasks.serving.served import Served
 

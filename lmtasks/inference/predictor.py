@@ -1,7 +1,8 @@
 """Prediction: a run's model behind the pipeline of its recipe.
 
 The pipeline stays what answers; many texts are only fed to it well. They are tokenised first, so that one
-that cannot be answered fails before any is, and so that texts of similar length can share a batch.
+that cannot be answered fails before any is, and so that texts of similar length can share a batch. Continuations
+leave a batch and enter it one by one (:mod:`lmtasks.inference.continuous_batching`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from lmtasks.artifacts.failures import machine_failures
 from lmtasks.artifacts.run_folder import not_finished, read_record, read_whole
 from lmtasks.errors import InputError, first_line
 from lmtasks.inference.arguments import completed, refused
+from lmtasks.inference.continuous_batching import continuously_answered
 from lmtasks.inference.load import load_pipeline, own_pipeline
 from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
 from lmtasks.models.architectures import adapted, register_architectures, takes
@@ -33,7 +35,7 @@ from lmtasks.registry.recorded import recorded_recipe
 
 
 @machine_failures()
-@quietly()
+@quietly("transformers")
 def predict(
     run_or_model: str | Path,
     texts: str | list[str],
@@ -50,8 +52,9 @@ def predict(
         texts: one text, or several.
         recipe: name of the recipe; that of the run, or the one that fits the model, when not given.
         revision: branch, tag or commit of a model on the Hub.
-        seed: of what is drawn: the same one gives the same answers to the same texts in the same batches; from
-            torch's own generator, as it stands, when not given.
+        seed: of what is drawn: the same one gives the same answers to the same texts, and where a model continues
+            them in transformers' own way also whatever ``batch_size``; from torch's own generator, as it stands, when
+            not given.
         arguments: of the pipeline, such as ``top_k`` or ``max_new_tokens``; ``batch_size`` texts at once.
 
     Returns:
@@ -89,9 +92,11 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: 
     config = saved_config(name, revision)
     architectures = config.architectures if isinstance(config.architectures, list) else []
     for recipe in catalog.recipes.values():
-        mapping = getattr(resolve(recipe.model_class), "_model_mapping", None) or {}
-        known = takes(recipe, type(config)) and type(config) in mapping
-        if known and mapping[type(config)].__name__ in architectures:
+        # Only asked about this one: the truth value of the mapping alone would import every model that there is.
+        mapping = getattr(resolve(recipe.model_class), "_model_mapping", None)
+        if mapping is None or not takes(recipe, type(config)) or type(config) not in mapping:
+            continue
+        if mapping[type(config)].__name__ in architectures:
             return recipe
     raise InputError(
         f"no recipe fits '{name}' ({', '.join(map(str, architectures or [config.model_type]))})",
@@ -134,7 +139,7 @@ class Predictor:
                 raise InputError(f"{name} is {value!r}", what)
         given = completed(self.pipeline, self.recipe.pipeline, arguments, seed)
         with self.answering(given, seed):
-            answers = self._answers(prompts, batch_size, given)
+            answers = self._answers(prompts, batch_size, given, seed)
         return answers[0] if isinstance(texts, str) else answers
 
     def prompts(self, texts: list[str]) -> list[str]:
@@ -168,7 +173,7 @@ class Predictor:
                     raise
             raise self._explained(error, given) from error
 
-    def _answers(self, prompts: list[str], batch_size: int, given: dict[str, Any]) -> list[Any]:
+    def _answers(self, prompts: list[str], batch_size: int, given: dict[str, Any], seed: int | None) -> list[Any]:
         """The pipeline's answers to one prompt or several, in their order."""
         if isinstance(self.pipeline, ChunkPipeline):  # it makes several inputs of one text
             return list(self.pipeline(prompts, batch_size=min(batch_size, len(prompts)), **given))
@@ -184,15 +189,25 @@ class Predictor:
         return (
             [self.pipeline(prompts[0], **given)]
             if len(prompts) == 1
-            else self._many(prepared, lengths, batch_size, given)
+            else self._many(prepared, lengths, batch_size, given, seed)
         )
 
     def _many(
-        self, prepared: list[Batch], lengths: Sequence[int], batch_size: int, arguments: dict[str, Any]
+        self,
+        prepared: list[Batch],
+        lengths: Sequence[int],
+        batch_size: int,
+        arguments: dict[str, Any],
+        seed: int | None,
     ) -> list[Any]:
         """The pipeline's answers to several prompts, in their order."""
         if batch_size > 1 and self.one_at_a_time(prepared, lengths):
             batch_size = 1
+        # A prompt that comes in later is filled up: only where that was found to change nothing.
+        if self.one_by_one is False and batch_size > 1:
+            found = continuously_answered(self.pipeline, prepared, batch_size, arguments, seed)
+            if found is not None:
+                return found
         order = _order(lengths, min(batch_size, len(prepared)))
         answers: list[Any] = [None] * len(prepared)
         # A dataset, unlike a list, is answered text by text, so that it can be told how far it is.

@@ -45,12 +45,12 @@ def with_gradients(model: PreTrainedModel) -> AbstractContextManager[None]:
 
 
 def _register(architecture: Architecture) -> None:
-    """Register the configuration, where transformers lacks it, and the model classes."""
+    """Register the configuration, where transformers lacks it, and the model classes; facts alone need neither."""
+    if not architecture.config and not architecture.models:
+        return
     # The mapping is lazy and knows everything by [] and `in`, but nothing by get().
     known = CONFIG_MAPPING[architecture.model_type] if architecture.model_type in CONFIG_MAPPING else None  # noqa: SIM401
     config = resolve(architecture.config) if architecture.config else known
-    if config is None and not architecture.models:
-        return  # facts about a type that this version of transformers does not have: there is nothing to register
     if config is None:
         raise ValueError("transformers has no such model type, and the declaration names no configuration")
     if known is None:
@@ -58,7 +58,12 @@ def _register(architecture: Architecture) -> None:
     elif known.__name__ != config.__name__:
         raise ValueError(f"transformers already has this model type, as {known.__name__}")
     for auto, reference in architecture.models.items():
-        getattr(transformers, auto).register(config, resolve(reference), exist_ok=True)
+        module, _, name = reference.partition(":")
+        if known is not None and module == "transformers":
+            # By name, as transformers lists its own, which imports a model when it is asked for.
+            getattr(transformers, auto)._model_mapping._model_mapping[architecture.model_type] = name
+        else:
+            getattr(transformers, auto).register(config, resolve(reference), exist_ok=True)
 
 
 def takes(recipe: Recipe, config: type[PretrainedConfig]) -> bool:

@@ -173,7 +173,7 @@ def _is_remote(config: PretrainedConfig) -> bool:
 
 def _what_it_is(config: PretrainedConfig) -> str:
     """The kind of a model that no installed recipe takes, as far as transformers knows."""
-    known = getattr(transformers.AutoModel, "_model_mapping", None) or {}
+    known = transformers.AutoModel._model_mapping
     kinds = getattr(known[type(config)], "input_modalities", "text") if type(config) in known else "text"
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
     if kinds == ["text"]:

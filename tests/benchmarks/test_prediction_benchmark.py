@@ -27,9 +27,10 @@ def rows_of(table: list[list[str]]) -> list[str]:
 
 def test_every_way_has_its_row(tables: list[list[list[str]]]) -> None:
     answering = ["lmtasks.predict", "guide: pipeline on a list", "guide: pipeline, batch_size=4"]
-    masked, causal = tables
+    masked, causal, ending = tables
     assert rows_of(masked) == [*answering, "bare model, packed", "bare model, packed, logits of the masks"]
     assert rows_of(causal) == [*answering, "bare model, packed"]
+    assert rows_of(ending) == answering
 
 
 def test_rates_are_numbers_and_relative_to_the_guides(tables: list[list[list[str]]]) -> None:
