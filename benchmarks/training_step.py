@@ -70,8 +70,8 @@ from lmtasks.data.text.encode import encode
 from lmtasks.data.text.packing import Packed
 from lmtasks.models.lm_head import separate_head
 from lmtasks.training.callbacks import EpochCallback, LogCallback
-from lmtasks.training.cpu_memory import kept_memory
 from lmtasks.training.evaluation import evaluate_model
+from lmtasks.training.on_cpu import eased
 from lmtasks.training.precision import with_precision
 from lmtasks.training.trainer import RecipeTrainer
 
@@ -326,7 +326,7 @@ def with_lmtasks(case: Case, text: Text, effort: Effort, place: Path, *, bf16: b
     """Seconds per step of lmtasks' Trainer."""
     model, clock = quickened(case, text, effort), Clock(effort)
     values = our_arguments(case, model, effort, effort.steps, bf16=bf16)
-    with kept_memory(effort.device):
+    with eased(effort.device):
         our_trainer(case, text, effort, place, model, values, clock).train()
     return clock.seconds
 
@@ -413,7 +413,7 @@ def measured(case: Case, text: Text, effort: Effort, place: Path) -> Steps:
         "guide": partial(with_guide, case, text, effort, place, bf16=False),
         "guide, bf16": partial(with_guide, case, text, effort, place, bf16=True),
         "lmtasks": partial(with_lmtasks, case, text, effort, place, bf16=None),
-        "bare loop": kept_memory(effort.device)(partial(in_bare_loop, case, text, effort, place)),
+        "bare loop": eased(effort.device)(partial(in_bare_loop, case, text, effort, place)),
         "lmtasks, float32": partial(with_lmtasks, case, text, effort, place, bf16=False),
     }
     rates = {f"rate, {name}": partial(peak_rate, effort.device, dtype, effort.sizes) for name, dtype in DTYPES.items()}

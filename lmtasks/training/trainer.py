@@ -36,9 +36,9 @@ from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import Interrupted, RunError, Stopped, first_line, nearest
 from lmtasks.models.companions import apart, restore, save_companions
 from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, ResumeCallback, ScheduleCallback
-from lmtasks.training.cpu_memory import kept_memory
 from lmtasks.training.evaluation import evaluate_model
 from lmtasks.training.failures import Telling, failures_told
+from lmtasks.training.on_cpu import eased
 from lmtasks.training.positions import Positions
 from lmtasks.training.signals import SignalCallback, Signals
 from lmtasks.training.totals import Means, TotalsCallback
@@ -313,7 +313,7 @@ def train(
             eval_dataset=eval_dataset,
             callbacks=[EpochCallback(train_dataset), ScheduleCallback(before_step), logged, *callbacks],
         )
-        with failures_told(checkpoint), kept_memory(arguments.device):
+        with failures_told(checkpoint), eased(arguments.device, compiled=arguments.torch_compile):
             output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         signals.agree()
     ended = any(getattr(callback, "ended_training", False) for callback in callbacks)
