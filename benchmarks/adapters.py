@@ -48,7 +48,7 @@ from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArgum
 
 from lmtasks.config.settings import AdapterSettings
 from lmtasks.models.adapters import add_adapter
-from lmtasks.training.cpu_memory import kept_memory
+from lmtasks.training.speed import eased
 
 RANK = 16
 CONTESTANTS = ("whole model", "adapter", "Trainer with peft")
@@ -82,7 +82,7 @@ def measured(contestant: str, case: Case, effort: Effort, place: Path) -> dict[s
     memory.start()
     make = with_peft if contestant == CONTESTANTS[2] else partial(with_lmtasks, adapter=contestant == CONTESTANTS[1])
     trainer = make(case, text, effort, place, clock)
-    with kept_memory(effort.device):
+    with eased(effort.device):
         trainer.train()
     peak = memory.peak
     trained = sum(one.numel() for one in trainer.model.parameters() if one.requires_grad)

@@ -115,6 +115,8 @@ def training_arguments(
         raise InputError("--save_strategy best needs --metric_for_best_model", "such as --metric_for_best_model loss")
     if arguments.use_liger_kernel:
         _require_liger(arguments)
+    if arguments.torch_compile:
+        _require_compiler(arguments)
     for tracker in arguments.report_to:
         _require_tracker(tracker, trackers)
     return arguments
@@ -169,6 +171,20 @@ def _require_liger(arguments: TrainingArguments) -> None:
         raise InputError("--use_liger_kernel needs a GPU", "leave --use_liger_kernel out")
     if not is_liger_kernel_available():
         raise InputError("--use_liger_kernel: it is not installed", "pip install liger-kernel")
+
+
+def _require_compiler(arguments: TrainingArguments) -> None:
+    """torch would notice only in the first step: on a CPU its compiler writes C++."""
+    if arguments.device.type != "cpu" or arguments.torch_compile_backend != "inductor":
+        return
+    from torch._inductor import cpp_builder, exc  # takes a second
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler as error:
+        raise InputError(
+            "--torch_compile needs a C++ compiler on a CPU", "install one, such as g++, or leave --torch_compile out"
+        ) from error
 
 
 def _require_tracker(name: str, others: Collection[str]) -> None:

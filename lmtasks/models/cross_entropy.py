@@ -2,8 +2,13 @@
 
 The logits of a batch are the largest tensor of a step by far. Made a few tokens at a time, they would add to
 the gradient of the weight, the second largest, with every piece. Made a few words of the vocabulary at a time,
-each row of that gradient is written once; for it the logits are made twice. GPU kernels do the same (Wijmans
-et al. 2025, "Cut Your Losses in Large-Vocabulary Language Models").
+each row of that gradient is written once. GPU kernels do the same (Wijmans et al. 2025, "Cut Your Losses in
+Large-Vocabulary Language Models"). For the gradient the logits are made a second time, but for as many as may be kept.
+
+The gradient of the loss by the logits is their softmax, less one at the label. Here it is the softmax over the words of
+a piece; what makes it that over the vocabulary is one number for each token, which the few features are multiplied by
+and not the many logits. The labels are left out of it and counted exactly: of a token that is nearly certain, the
+difference from one would be nothing but rounding.
 """
 
 from __future__ import annotations
@@ -15,11 +20,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-PIECE = 1 << 22
-"""Logits that exist at once; 16 MiB in float32."""
+PIECE = 1 << 20
+"""Logits that exist at once; 4 MiB in float32, which caches of processors hold."""
 
 TOKENS = 1 << 11
 """Tokens whose logits exist at once, at most: more would leave too few words for each."""
+
+KEPT = 48 << 20
+"""Bytes of probabilities that the forward pass leaves to the backward pass, at most."""
+
+Piece = tuple[Tensor, Tensor]
+"""Probabilities [tokens, words] but of labels, and the logarithm of their sum before they were such, [tokens, 1]."""
 
 
 class ProjectedTotal(torch.autograd.Function):
@@ -44,47 +55,97 @@ class ProjectedTotal(torch.autograd.Function):
         """
         device = features.device.type
         kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
-        normaliser = torch.full((len(labels),), -torch.inf, device=features.device)
+        normaliser = torch.full((len(labels), 1), -torch.inf, device=features.device)
         right = torch.zeros_like(normaliser)
+        kept: list[Piece] = []
+        left = KEPT if any(ctx.needs_input_grad) else 0
         with torch.autocast(device, enabled=False):
             for words, tokens in _pieces(len(weight), len(labels)):
                 logits = _logits(features[tokens], weight, bias, words, kind)
-                normaliser[tokens] = torch.logaddexp(normaliser[tokens], logits.logsumexp(1))
                 places, inside = _places(labels[tokens], words)
-                right[tokens] += torch.where(inside, logits.gather(1, places)[:, 0], 0.0)
-        ctx.save_for_backward(features, labels, weight, bias, normaliser, scales)
-        ctx.kind, ctx.label_smoothing = kind, label_smoothing
-        losses = normaliser - right
+                right[tokens] += torch.where(inside, logits.gather(1, places), 0.0)
+                chances = logits.softmax(1)
+                # What softmax has subtracted; by itself it would cost as much once more.
+                own = logits.amax(1, keepdim=True) - chances.amax(1, keepdim=True).log()
+                normaliser[tokens] = torch.logaddexp(normaliser[tokens], own)
+                left -= chances.numel() * kind.itemsize
+                if left >= 0:
+                    kept.append((_without_labels(chances, places, inside).to(kind), own))
+        ctx.save_for_backward(features, labels, weight, bias, normaliser, right, scales)
+        ctx.kind, ctx.label_smoothing, ctx.kept = kind, label_smoothing, kept
+        losses = (normaliser - right)[:, 0]
         return (losses if scales is None else losses * scales).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of features, weight and bias, each written in place."""
-        features, labels, weight, bias, normaliser, scales = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
+        features, labels, weight, bias, normaliser, right, scales = ctx.saved_tensors
+        wanted, kind, kept = ctx.needs_input_grad, ctx.kind, iter(ctx.kept)
         of_features = torch.zeros_like(features, dtype=torch.float32) if wanted[0] else None
         of_weight = torch.empty_like(weight) if wanted[2] else None
         of_bias = torch.empty_like(bias) if wanted[3] and bias is not None else None
+        pull = torch.ones_like(normaliser) * upstream if scales is None else scales[:, None] * upstream
         with torch.autocast(features.device.type, enabled=False):
             for words, tokens in _pieces(len(weight), len(labels)):
-                slope = _logits(features[tokens], weight, bias, words, ctx.kind)
-                slope.sub_(normaliser[tokens, None]).exp_()
-                places, inside = _places(labels[tokens], words)
-                slope.scatter_add_(1, places, torch.where(inside, ctx.label_smoothing - 1.0, 0.0)[:, None])
-                if ctx.label_smoothing:
-                    slope.sub_(ctx.label_smoothing / len(weight))
-                slope.mul_(upstream if scales is None else upstream * scales[tokens, None])
-                slope = slope.to(ctx.kind)
+                chances, own = next(kept, None) or _again(
+                    features[tokens], labels[tokens], weight, bias, words, normaliser[tokens], kind
+                )
+                share = pull[tokens] * (own - normaliser[tokens]).exp()
                 add = Tensor.add_ if tokens.start else Tensor.copy_
                 if of_features is not None:
-                    of_features[tokens] += slope @ weight[words].to(ctx.kind)
+                    of_features[tokens] += (chances @ weight[words].to(kind)) * share
                 if of_weight is not None:
-                    add(of_weight[words], slope.t() @ features[tokens].to(ctx.kind))
+                    add(of_weight[words], chances.t() @ (features[tokens] * share).to(kind))
                 if of_bias is not None:
-                    add(of_bias[words], slope.sum(0))
+                    add(of_bias[words], (chances.t() @ share.to(kind))[:, 0])
+            ctx.kept.clear()
+            of_label = pull * ((right - normaliser).exp() - 1 + ctx.label_smoothing)
+            _add_labels((of_features, of_weight, of_bias), features, labels, weight, of_label)
+            if ctx.label_smoothing:
+                _smooth((of_features, of_weight, of_bias), features, weight, pull * ctx.label_smoothing / len(weight))
         of_features = None if of_features is None else of_features.to(features.dtype)
         return of_features, None, of_weight, of_bias, None, None
+
+
+def _again(
+    features: Tensor,
+    labels: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    words: slice,
+    normaliser: Tensor,
+    kind: torch.dtype,
+) -> Piece:
+    """A piece that was not kept, of the whole vocabulary's probabilities."""
+    chances = _logits(features, weight, bias, words, kind).sub_(normaliser).exp_()
+    return _without_labels(chances, *_places(labels, words)).to(kind), normaliser
+
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""Of features, weight and bias, as far as they are wanted."""
+
+
+def _add_labels(gradients: Gradients, features: Tensor, labels: Tensor, weight: Tensor, slope: Tensor) -> None:
+    """Add what comes from the slopes of the loss by the logits of the labels, [tokens, 1]."""
+    of_features, of_weight, of_bias = gradients
+    if of_features is not None:
+        of_features += slope * weight[labels]
+    if of_weight is not None:
+        of_weight.index_add_(0, labels, (slope * features).to(of_weight.dtype))
+    if of_bias is not None:
+        of_bias.index_add_(0, labels, slope[:, 0].to(of_bias.dtype))
+
+
+def _smooth(gradients: Gradients, features: Tensor, weight: Tensor, share: Tensor) -> None:
+    """Take off what label smoothing gives to each word of the vocabulary, [tokens, 1]."""
+    of_features, of_weight, of_bias = gradients
+    if of_features is not None:
+        of_features -= share * weight.sum(0)
+    if of_weight is not None:
+        of_weight -= (share * features).sum(0)
+    if of_bias is not None:
+        of_bias -= share.sum()
 
 
 def _pieces(vocabulary: int, count: int) -> Iterator[tuple[slice, slice]]:
@@ -103,7 +164,12 @@ def _logits(features: Tensor, weight: Tensor, bias: Tensor | None, words: slice,
 
 
 def _places(labels: Tensor, words: slice) -> tuple[Tensor, Tensor]:
-    """Where among some words the labels are, [tokens, 1], and whether they are there at all."""
-    places = labels - words.start
+    """Where among some words the labels are, and whether they are there at all, both [tokens, 1]."""
+    places = labels[:, None] - words.start
     inside = (places >= 0) & (places < words.stop - words.start)
-    return places.clamp(0, words.stop - words.start - 1)[:, None], inside
+    return places.clamp(0, words.stop - words.start - 1), inside
+
+
+def _without_labels(chances: Tensor, places: Tensor, inside: Tensor) -> Tensor:
+    """The probabilities [tokens, words] with those of the labels zero, in their place."""
+    return chances.scatter_(1, places, torch.where(inside, 0.0, chances.gather(1, places)))

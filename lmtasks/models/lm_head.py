@@ -76,6 +76,7 @@ class Head:
         self.model, self.body = model, body
         self._model_forward, self._body_forward = model.forward, self.body.forward
         self._extra = without_cache(model)
+        self._trained_body: Callable[..., Any] | None = None
         self._run_body: Callable[..., Any] = self._body_forward
         self._output: Any = None
         self.last: torch.nn.Linear | None = None
@@ -91,6 +92,10 @@ class Head:
             if module.forward != forward:  # it was not the class's own
                 module.forward = forward
         del self.model.lmtasks_head
+
+    def compile_body(self, compile: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Let the body run compiled wherever there are targets and gradients; everything else is as it was."""
+        self._trained_body = compile(self._body_forward)
 
     def learn(self, inputs: Batch) -> None:
         """Find the head's last layer, and raise a ValueError if its logits are not the model's own."""
@@ -145,9 +150,11 @@ class Head:
 
     def hidden(self, inputs: Batch) -> torch.Tensor:
         """The hidden states of a batch, [examples, length, size]."""
+        compiled = self._trained_body if torch.is_grad_enabled() else None
+        run = compiled or self._body_forward
 
         def stop(*arguments: Any, **inputs: Any) -> None:
-            self._output = self._body_forward(*arguments, **inputs)
+            self._output = run(*arguments, **inputs)
             raise _Stopped
 
         with suppress(_Stopped):

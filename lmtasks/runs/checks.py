@@ -19,7 +19,7 @@ from lmtasks.models.numbers import require_can_learn
 from lmtasks.models.probes import probe, probe_first_loss, probe_padding, probe_short
 from lmtasks.runs.own_figures import require_labels
 
-PARTED = ("fp16", "torch_compile", "fsdp", "deepspeed")
+PARTED = ("fp16", "fsdp", "deepspeed")
 """Training arguments with which the head stays where it is: float16, since gradients would be made before the
 Trainer's scaling could keep them from vanishing; the others take the model apart themselves."""
 

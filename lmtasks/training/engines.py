@@ -6,8 +6,8 @@ from typing import Any
 
 from lmtasks.api import Engine
 from lmtasks.errors import PluginError
-from lmtasks.training.cpu_memory import kept_memory
 from lmtasks.training.failures import failures_told
+from lmtasks.training.speed import eased
 from lmtasks.training.trained import Trained
 from lmtasks.training.training import Training
 
@@ -21,7 +21,8 @@ def carried_out(engine: Engine, training: Training, options: Any) -> Trained:
         Stopped: by a second signal, at once, or by one that came too late for a checkpoint.
         PluginError: the engine gives something else than the course did.
     """
-    with failures_told(training.checkpoint), kept_memory(training.arguments.device):
+    arguments = training.arguments
+    with failures_told(training.checkpoint), eased(arguments.device, compiled=arguments.torch_compile):
         if not engine.restores:
             training.restore()
         trained = engine.train(training, options)

@@ -29,6 +29,7 @@ from lmtasks.training.evaluation import evaluate_model
 from lmtasks.training.failures import Telling
 from lmtasks.training.positions import Positions
 from lmtasks.training.signals import SignalCallback, Signals
+from lmtasks.training.speed import compile_body
 from lmtasks.training.totals import Means, TotalsCallback
 
 REPEATED = "repeated"
@@ -52,6 +53,7 @@ class RecipeTrainer(Trainer):
         self.terms: tuple[str, ...] = (SOLE,)
         self.means = Means()
         self.positions: Positions | None = None
+        compile_body(self.model, self.args, self.accelerator)
         for callback in (ResumeCallback(), self.totals, self.signals):
             self.add_callback(callback)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch._inductor import cpp_builder
 from transformers import TrainingArguments
 
 import lmtasks
@@ -623,6 +625,15 @@ def test_no_evaluation_every_zero_steps() -> None:
 def test_training_arguments_of_no_file_and_no_mode(values: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=says):
         training_arguments(values, tmp_path, 1)
+
+
+def test_no_compiling_on_a_cpu_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpp_builder.cpp_compiler_search.cache_clear()
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
+    with pytest.raises(InputError, match="--torch_compile needs a C\\+\\+ compiler") as caught:
+        training_arguments({"torch_compile": True, "use_cpu": True}, tmp_path, 1)
+    assert "g++" in caught.value.hint
+    training_arguments({"torch_compile_backend": "aot_eager", "use_cpu": True}, tmp_path, 1)
 
 
 @pytest.mark.parametrize("name", ["model", "tokenizer_name", "text_column", "csv_separator", "encoding", "revision"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -199,6 +200,40 @@ def test_logits_never_exist_at_once(kind: str, most: int, monkeypatch: pytest.Mo
     total.backward()
     assert int(targets) == 3 * 19
     assert max(seen) == most
+
+
+@pytest.mark.parametrize("left", [0, 40 * 19 * 4, 1 << 20])
+def test_what_is_kept_for_the_gradient_changes_nothing_about_it(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing, a part, or all; and a second time, when nothing is left of it."""
+    monkeypatch.setattr(projection, "PIECE", 20 * 19)
+    monkeypatch.setattr(projection, "KEPT", left)
+    torch.manual_seed(0)
+    features, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((19, 8), (101, 8), (101,)))
+    labels = torch.randint(0, 101, (19,))
+    oracle = nn.functional.cross_entropy(
+        (features.double() @ weight.double().t() + bias.double()), labels, reduction="sum"
+    )
+    total = projection.ProjectedTotal.apply(features, labels, weight, bias, 0.0)
+    assert total.item() == pytest.approx(oracle.item(), rel=1e-6)
+    expected = torch.autograd.grad(oracle, (features, weight, bias))
+    for _ in range(2):
+        found = torch.autograd.grad(total, (features, weight, bias), retain_graph=True)
+        for one, other in zip(found, expected, strict=True):
+            assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_gradient_of_a_token_that_is_nearly_certain_is_exact_in_half_precision() -> None:
+    """One less its probability, taken in bfloat16, would be nothing, or four times as much."""
+    features, weight = torch.eye(8)[:1].requires_grad_(), torch.zeros(100, 8, requires_grad=True)
+    with torch.no_grad():
+        weight[3, 0] = 12.0
+    with torch.autocast("cpu", torch.bfloat16):
+        total = projection.ProjectedTotal.apply(features, torch.tensor([3]), weight, None, 0.0)
+    total.backward()
+    doubt = 99 / (99 + math.exp(12))
+    assert total.item() == pytest.approx(-math.log1p(-doubt), rel=1e-3)
+    assert weight.grad[3, 0].item() == pytest.approx(-doubt, rel=1e-2)
+    assert weight.grad[:, 0].sum().item() == pytest.approx(0, abs=doubt * 1e-2)
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])

@@ -31,7 +31,9 @@ from lmtasks.config.training_arguments import training_arguments
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.packing import Packed
 from lmtasks.errors import Interrupted, RunError
+from lmtasks.models.lm_head import separate_head
 from lmtasks.testing import installed
+from lmtasks.training import dropout as cheap
 from lmtasks.training.checkpoints import CheckpointCallback
 from lmtasks.training.engines import carried_out
 from lmtasks.training.evaluation import Collate, evaluate_model
@@ -180,6 +182,41 @@ def test_memory_is_kept_from_step_to_step(school: School) -> None:
     school.train("bert", wrap=wrap, max_steps=2, per_device_train_batch_size=4)
     assert len(faults) == 2
     assert faults[1] < faults[0] / 20
+
+
+def test_dropout_draws_cheaply_while_a_training_lasts(school: School) -> None:
+    found: list[Any] = []
+
+    def wrap(collate: Collate) -> Collate:
+        def collated(examples: list[Any]) -> Any:
+            found.append(torch.nn.functional.dropout)
+            return collate(examples)
+
+        return collated
+
+    one, again = (school.train("bert", dropout=True, wrap=wrap, max_steps=2) for _ in range(2))
+    assert set(found) == {cheap.dropout}
+    assert torch.nn.functional.dropout is cheap.plain_dropout
+    assert same(one.model, again.model)
+    assert not same(one.model, school.train("bert", dropout=True, seed=7, max_steps=2).model)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_compiled_is_the_body_alone_and_learns_the_same(kind: str, school: School) -> None:
+    ids = {"input_ids": torch.arange(5, 21)[None]}
+    how = {"max_steps": 3, "per_device_train_batch_size": 4}
+    plain = school.train(kind, **how)
+    model, targets = school.model(kind), []
+    assert separate_head(model, ids) is None
+    features = model.lmtasks_head._features
+    model.lmtasks_head._features = lambda *given: targets.append(len(given[1])) or features(*given)
+    compiled = school.train(kind, model=model, torch_compile=True, torch_compile_backend="aot_eager", **how)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert len(targets) == 3  # the head of each step, on targets only, by way of what is not compiled
+    assert distance(compiled.model, plain.model) < 1e-4 * distance(plain.model, school.model(kind))
+    assert type(compiled.done.model) is type(plain.done.model)
+    again = school.train(kind, **how)  # which does not ask for it
+    assert same(again.model, plain.model)
 
 
 # --- loss and gradient ---
