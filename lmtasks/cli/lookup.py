@@ -75,7 +75,7 @@ def count_file(word: str) -> None:
 def fitting(run_or_model: str, typed: str | None, revision: str) -> tuple[Catalog, Recipe]:
     """The catalog, and its recipe that was typed, that a run was made with, or that takes the model."""
     from lmtasks.artifacts.run_folder import read_record
-    from lmtasks.inference.predictor import recipe_of
+    from lmtasks.inference.fitting_recipe import recipe_of
     from lmtasks.registry.recorded import recorded
 
     wanted = typed

@@ -74,7 +74,8 @@ def _serve(typed: dict[str, Any]) -> int:
 def opened(typed: dict[str, Any], limits: Any) -> Any:
     """The model that was typed, ready to be asked; the libraries are quiet."""
     quiet("transformers")
-    from lmtasks.inference.predictor import Predictor, installed_recipe
+    from lmtasks.inference.fitting_recipe import installed_recipe
+    from lmtasks.inference.predictor import Predictor
     from lmtasks.serving.served import Served
 
     name, revision = typed["model"], typed["revision"]

@@ -19,19 +19,18 @@ from torch.utils.data import Subset
 from transformers import FillMaskPipeline
 from transformers.pipelines.base import ChunkPipeline, PipelineException
 
-from lmtasks.api import Batch, Recipe, resolve
+from lmtasks.api import Batch, Recipe
 from lmtasks.artifacts.failures import machine_failures
-from lmtasks.artifacts.run_folder import not_finished, read_record, read_whole
+from lmtasks.artifacts.run_folder import read_whole
 from lmtasks.errors import InputError, first_line
 from lmtasks.inference.arguments import completed, refused
 from lmtasks.inference.continuous_batching import continuously_answered
+from lmtasks.inference.fitting_recipe import installed_recipe
 from lmtasks.inference.load import load_pipeline, own_pipeline
 from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
-from lmtasks.models.architectures import adapted, register_architectures, takes
-from lmtasks.models.config import most_positions, saved_config
+from lmtasks.models.architectures import adapted
+from lmtasks.models.config import most_positions
 from lmtasks.progress import quietly, say, stage
-from lmtasks.registry.catalog import Catalog, load_catalog
-from lmtasks.registry.recorded import recorded_recipe
 
 
 @machine_failures()
@@ -68,40 +67,6 @@ def predict(
     if revision != "main" and os.path.isdir(name):
         raise InputError(f"--revision {revision}: the folder '{name}' has no revisions", "leave --revision out")
     return Predictor(name, installed_recipe(name, recipe, revision), revision).predict(texts, seed=seed, **arguments)
-
-
-def installed_recipe(name: str, wanted: str | None = None, revision: str = "main") -> Recipe:
-    """As :func:`recipe_of`, of what is installed, whose architectures transformers then knows."""
-    catalog = load_catalog()
-    register_architectures(catalog)
-    return catalog.watched(recipe_of(name, catalog, wanted, revision))
-
-
-def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: str = "main") -> Recipe:
-    """The recipe of a run, or the one whose models the configuration's class belongs to.
-
-    Raises:
-        InputError: no such model, or no recipe takes it.
-    """
-    if wanted:
-        return catalog.recipe(wanted)
-    if record := read_record(name):
-        if record.get("status") != "done":
-            raise not_finished(name)
-        return recorded_recipe(record, catalog)
-    config = saved_config(name, revision)
-    architectures = config.architectures if isinstance(config.architectures, list) else []
-    for recipe in catalog.recipes.values():
-        # Only asked about this one: the truth value of the mapping alone would import every model that there is.
-        mapping = getattr(resolve(recipe.model_class), "_model_mapping", None)
-        if mapping is None or not takes(recipe, type(config)) or type(config) not in mapping:
-            continue
-        if mapping[type(config)].__name__ in architectures:
-            return recipe
-    raise InputError(
-        f"no recipe fits '{name}' ({', '.join(map(str, architectures or [config.model_type]))})",
-        f"name one with --recipe: {', '.join(catalog.recipes)}",
-    )
 
 
 class Predictor:

@@ -17,8 +17,8 @@ from lmtasks.config.documents import READING
 from lmtasks.config.request import configure
 from lmtasks.data.corpus import Split, load_corpus
 from lmtasks.errors import InputError, nearest
+from lmtasks.inference.fitting_recipe import installed_recipe
 from lmtasks.inference.likelihood import Metric
-from lmtasks.inference.predictor import installed_recipe
 from lmtasks.progress import say
 from lmtasks.runs.resampling import Bootstrap, Estimate, Numbers, sign_flip_test
 from lmtasks.runs.scoring import Kind, Scorer, kind_of

@@ -23,8 +23,8 @@ from lmtasks.artifacts.run_folder import (
     sealed,
 )
 from lmtasks.errors import InputError, RunError
+from lmtasks.inference.fitting_recipe import installed_recipe
 from lmtasks.inference.load import saved_processor
-from lmtasks.inference.predictor import installed_recipe
 from lmtasks.models.adapters import base_of, merge_into, require_whole
 from lmtasks.models.checkpoint import pretrained
 from lmtasks.runs.record import write_record

@@ -12,9 +12,9 @@ from lmtasks.api import Recipe
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.artifacts.run_folder import read_whole
 from lmtasks.errors import InputError
+from lmtasks.inference.fitting_recipe import installed_recipe
 from lmtasks.inference.likelihood import Metric, Teller, Told
 from lmtasks.inference.load import load_alone
-from lmtasks.inference.predictor import installed_recipe
 from lmtasks.progress import say
 from lmtasks.runs.own_loss import own_losses
 

@@ -17,7 +17,7 @@ from lmtasks.config.request import DATA_SOURCES, OTHER_TEXT, RECIPE, configure, 
 from lmtasks.config.world import World
 from lmtasks.data.examples import examples_of, layout_of
 from lmtasks.errors import InputError
-from lmtasks.inference.predictor import recipe_of
+from lmtasks.inference.fitting_recipe import recipe_of
 from lmtasks.models.architectures import register_architectures
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.runs.figures import figures_of

@@ -46,8 +46,8 @@ def step_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_si
     with _untouched(model):
         one, two = (_moments(model, recipe, _times(example, count), bf16) for count in (1, 2))
     parameters = [*model.parameters()]
-    weights = sum(one.nbytes for one in parameters)
-    moments = MOMENTS * sum(one.nbytes for one in parameters if one.requires_grad)
+    weights: int = sum(one.nbytes for one in parameters)
+    moments: int = MOMENTS * sum(one.nbytes for one in parameters if one.requires_grad)
     held = moments + height(one, two, batch_size)
     on_cpu = next(model.parameters()).device.type == "cpu"
     return weights + held + (int(HOLES * held) + BESIDE if on_cpu else 0)
@@ -77,7 +77,8 @@ def _moments(model: PreTrainedModel, recipe: Recipe, batch: Batch, bf16: bool) -
     """The operations of a step forwards and backwards."""
     device = next(model.parameters()).device.type
     trained = [one for one in model.parameters() if one.requires_grad]
-    with torch.random.fork_rng(), _Ledger() as ledger, torch.enable_grad():
+    ledger = _Ledger()
+    with torch.random.fork_rng(), ledger, torch.enable_grad():
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
             said = recipe.loss(model, batch)
         require_counted(recipe.name, loss_terms(said)[0], target_counts(recipe.targets(batch)))
@@ -97,11 +98,11 @@ def _untouched(model: PreTrainedModel) -> Iterator[None]:
         buffer.copy_(before)
 
 
-class _Ledger(TorchDispatchMode):
+class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """What is held after each operation that changes it, of all that was made since this was opened."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.moments: list[Moment] = []
         self._held = 0
         self._known: set[int] = set()

@@ -20,7 +20,8 @@ from lmtasks import predict, progress
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.errors import InputError
-from lmtasks.inference.predictor import Predictor, recipe_of
+from lmtasks.inference.fitting_recipe import recipe_of
+from lmtasks.inference.predictor import Predictor
 from lmtasks.models.agreement import agree
 from lmtasks.registry.catalog import load_catalog
 
