@@ -48,7 +48,7 @@ from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArgum
 
 from lmtasks.config.settings import AdapterSettings
 from lmtasks.models.adapters import add_adapter
-from lmtasks.training.on_cpu import eased
+from lmtasks.training.speed import eased
 
 RANK = 16
 CONTESTANTS = ("whole model", "adapter", "Trainer with peft")

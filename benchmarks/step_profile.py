@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from training_step import Case, Effort, our_arguments, our_trainer, parsed, quickened, quiet_place, text_of
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lmtasks.training.on_cpu import eased
+from lmtasks.training.speed import eased
 
 WITHIN = {
     "Optimizer.step": "optimiser",

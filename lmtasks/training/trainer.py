@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DynamoBackend
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
     PreTrainedModel,
@@ -36,13 +35,12 @@ from lmtasks.artifacts.checkpoints import begin, read_manifest
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import Interrupted, RunError, Stopped, first_line, nearest
 from lmtasks.models.companions import apart, restore, save_companions
-from lmtasks.models.lm_head import separated
 from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, ResumeCallback, ScheduleCallback
 from lmtasks.training.evaluation import evaluate_model
 from lmtasks.training.failures import Telling, failures_told
-from lmtasks.training.on_cpu import eased
 from lmtasks.training.positions import Positions
 from lmtasks.training.signals import SignalCallback, Signals
+from lmtasks.training.speed import compile_body, eased
 from lmtasks.training.totals import Means, TotalsCallback
 
 REPEATED = "repeated"
@@ -66,16 +64,9 @@ class RecipeTrainer(Trainer):
         self.terms: tuple[str, ...] = (SOLE,)
         self.means = Means()
         self.positions: Positions | None = None
-        self._compile_body_only()
+        compile_body(self.model, self.args, self.accelerator)
         for callback in (ResumeCallback(), self.totals, self.signals):
             self.add_callback(callback)
-
-    def _compile_body_only(self) -> None:
-        """Where the head runs apart, what is compiled is the body; accelerate would compile both as one."""
-        if self.args.torch_compile and separated(self.model):
-            how = {"backend": self.args.torch_compile_backend, "mode": self.args.torch_compile_mode}
-            self.model.lmtasks_head.compile_body(partial(torch.compile, **how))
-            self.accelerator.state.dynamo_plugin.backend = DynamoBackend.NO
 
     def _prepare_for_training(self, *arguments: Any) -> Any:
         """The model as it is trained, and its batches; accelerate cannot divide every model."""

@@ -63,6 +63,26 @@ def test_training_step() -> None:
     assert all(row[2:] == ["not measured"] * 2 for row in starting(printed, "GPU"))
 
 
+def test_step_profile() -> None:
+    (kinds,) = tables("step_profile", "--only", "masked-lm, 4").values()
+    *parts, whole = [(name, float(took.split()[0])) for name, took in kinds]
+    assert whole[0] == "whole step"
+    assert sum(took for _, took in parts) == pytest.approx(whole[1], abs=0.1 * len(parts))
+    assert {"products of the head, backward", "draws of dropout", "attention", "optimiser"} < {
+        name for name, _ in parts
+    }
+
+
+def test_step_memory() -> None:
+    printed = tables("step_memory", "--only", "masked-lm, 4")
+    memory = starting(printed, "Memory of 3 steps")
+    assert [row[1] for row in memory] == ["guide", "guide, bf16", "lmtasks", "lmtasks, float32"]
+    for _, _, whole, share, above, _ in memory:
+        assert float(whole.replace(",", "")) > 100  # torch alone has more
+        assert float(above.replace(",", "")) >= 0
+        assert float(share) > 0
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_loss_memory() -> None:
     printed = tables("loss_memory")
