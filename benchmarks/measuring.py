@@ -20,6 +20,23 @@ PATIENCE = 2.0
 """Seconds of a product after which no larger one is tried."""
 
 
+_clock = time.perf_counter
+
+
+def now() -> float:
+    """Seconds, of which only differences say something."""
+    return _clock()
+
+
+def on_one_thread() -> None:
+    """Compute on one thread from now on, and count its processor's time, which other programs hardly change."""
+    global _clock
+    import torch
+
+    torch.set_num_threads(1)
+    _clock = time.process_time
+
+
 def alternated(contestants: Mapping[str, Callable[[], Figure]], rounds: int) -> dict[str, list[Figure]]:
     """What each contestant gives, round by round: a busy moment, or a hot processor, hits them all."""
     figures: dict[str, list[Figure]] = {name: [] for name in contestants}
@@ -88,11 +105,11 @@ def _product_seconds(device: torch.device, dtype: torch.dtype, size: int) -> flo
     seconds = []
     for _ in range(4):
         synchronize(device)
-        began = time.perf_counter()
+        began = now()
         for _ in range(burst):
             torch.mm(one, other, out=result)
         synchronize(device)
-        seconds.append((time.perf_counter() - began) / burst)
+        seconds.append((now() - began) / burst)
     return min(seconds[1:])
 
 

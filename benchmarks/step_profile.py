@@ -30,6 +30,7 @@ WITHIN = {
     "_foreach_norm": "clipping",
     "_foreach_mul_": "clipping",
     "DataLoader": "batches",
+    "_Through": "masks of dropout",
     "EmbeddingBackward": "gradients of embeddings",
     "embedding": "embeddings",
     "LayerNormBackward": "norms",

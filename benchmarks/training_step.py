@@ -28,7 +28,6 @@ import os
 import re
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +40,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import datasets
 import torch
 import transformers
-from measuring import SIZES, Shape, alternated, chosen_device, described, medians, peak_rate, print_table, synchronize
+from measuring import (
+    SIZES,
+    Shape,
+    alternated,
+    chosen_device,
+    described,
+    medians,
+    now,
+    on_one_thread,
+    peak_rate,
+    print_table,
+    synchronize,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.utils.data import DataLoader
 from transformers import (
@@ -217,10 +228,10 @@ class Clock(TrainerCallback):
         # Only at both ends: waiting for a GPU after each step would take from it what it could do ahead.
         if step == self.effort.warmup:
             synchronize(self.effort.device)
-            self.began = time.perf_counter()
+            self.began = now()
         if step == self.effort.steps:
             synchronize(self.effort.device)
-            self.ended = time.perf_counter()
+            self.ended = now()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """After the gradients were cleared."""
@@ -587,11 +598,14 @@ def parsed(words: Sequence[str] | None) -> tuple[list[Case], Effort]:
     parser.add_argument("--loss-steps", type=int, default=100, help="steps before losses are compared; 0 for none")
     parser.add_argument("--only", default="", help='models whose name begins so: "masked-lm, 4"')
     parser.add_argument("--compiled", action="store_true", help="measure lmtasks' step compiled, too")
+    parser.add_argument("--one-thread", action="store_true", help="processor time of one thread, on a busy machine")
     parser.add_argument("--quick", action="store_true", help="tiny models, a few steps: to see that it works")
     given = parser.parse_args(words)
     if not 0 < given.warmup < given.steps:
         parser.error("--warmup must be at least 1 and less than --steps")
     device = chosen_device(given.device)
+    if given.one_thread:
+        on_one_thread()
     cases = [case for case in CASES if case.name.startswith(given.only)]
     if not cases:
         parser.error(f"--only: the models are {'; '.join(case.name for case in CASES)}")

@@ -1,7 +1,8 @@
-"""Dropout on a CPU, with draws that cost little.
+"""Dropout on a CPU, with draws that cost little, and attention, with dropout or in bfloat16.
 
-torch draws for each number on its own, on one core, which was a tenth of a step; and attention with dropout has no
-kernel there, only a sum of parts, most of them slower than the products. Here four numbers share one draw of 64 bits
+torch draws for each number on its own, on one core, which was a tenth of a step. For attention with dropout it has no
+kernel there, only a sum of parts, most of them slower than the products, and the kernel that it has for training in
+bfloat16 takes twice as long as the products of short rows. Here four numbers share one draw of 64 bits
 from the same generator, so that a seed, or the state in a checkpoint, says the bits as before. Models ask for dropout
 by the functions of torch, which are others while a training lasts; evaluation draws nothing and is as it is.
 """
@@ -22,6 +23,9 @@ DRAWS = 1 << 16
 
 WHOLE = {2: torch.int16, 4: torch.int32}
 """Integers as wide as the numbers that are dropped, in bytes."""
+
+SHORT = 256
+"""Keys up to which attention without dropout is products, too: it keeps weights for each query and key until then."""
 
 plain_dropout, plain_attention = functional.dropout, functional.scaled_dot_product_attention
 
@@ -56,8 +60,9 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attention with dropout, as torch's ``scaled_dot_product_attention``, which does what is without."""
-    if not _cheap(query, dropout_p):
+    """Attention as torch's ``scaled_dot_product_attention``, which does what is no slower there."""
+    draws = _cheap(query, dropout_p)
+    if not draws and (dropout_p or not _short(query, key)):
         return plain_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     if torch.is_autocast_enabled("cpu"):
         kind = torch.get_autocast_dtype("cpu")
@@ -68,9 +73,12 @@ def attention(
     scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(-2, -1)
     if bias is not None:
         scores = scores.add_(bias)
-    mask, larger = _drawn(scores.shape, dropout_p)
-    # The values are fewer numbers than the weights, to scale.
-    seen = _through(scores.softmax(-1), mask, 1.0) @ (value * larger)
+    weights = scores.softmax(-1)
+    if draws:
+        mask, larger = _drawn(scores.shape, dropout_p)
+        # The values are fewer numbers than the weights, to scale.
+        weights, value = _through(weights, mask, 1.0), value * larger
+    seen = weights @ value
     return seen if unseen is None else seen.masked_fill(unseen, 0)
 
 
@@ -92,6 +100,13 @@ def _cheap(input: Tensor, p: float) -> bool:
     """Whether there is something to draw for numbers of a kind that is known here."""
     fits = input.device.type == "cpu" and input.is_floating_point() and input.itemsize in WHOLE
     return fits and not input.is_nested and 0 < round(p * DRAWS) < DRAWS
+
+
+def _short(query: Tensor, key: Tensor) -> bool:
+    """Whether these are rows of a training in bfloat16 for which the products are the faster way."""
+    on_cpu, learns = query.device.type == "cpu" and not query.is_nested, torch.is_grad_enabled() and query.requires_grad
+    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    return on_cpu and learns and kind == torch.bfloat16 and key.shape[-2] <= SHORT
 
 
 def _drawn(shape: torch.Size, p: float) -> tuple[Tensor, float]:

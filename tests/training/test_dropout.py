@@ -180,9 +180,31 @@ def test_attention_computes_in_the_precision_that_torch_would_take() -> None:
     assert torch.allclose(found.float(), whole, atol=0.05)
 
 
-def test_attention_without_dropout_is_torchs() -> None:
-    query, key, value = parts("usual")
-    assert torch.equal(attention(query, key, value), plain_attention(query, key, value))
+@pytest.mark.parametrize("causal", [False, True])
+def test_short_rows_without_dropout_are_products_in_bfloat16(causal: bool) -> None:
+    ours, oracle = parts("usual", torch.bfloat16), parts("usual", torch.bfloat16)
+    bias = torch.zeros(7, 7).masked_fill(~VISIBLE, -math.inf) if causal else None
+    state = torch.get_rng_state()
+    found = attention(*ours, is_causal=causal)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert type(found.grad_fn).__name__ == "UnsafeViewBackward0"
+    expected = by_hand(*oracle, bias, 0.0, 8**-0.5)
+    assert torch.allclose(found.double(), expected, atol=0.02)
+    found.sum().backward()
+    expected.sum().backward()
+    for one, other in zip(ours, oracle, strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=0.05)
+
+
+@pytest.mark.parametrize("why", ["float32", "long", "nothing to learn", "dropout of everything"])
+def test_attention_that_is_no_slower_with_torch_is_torchs(why: str) -> None:
+    dtype = torch.float32 if why == "float32" else torch.bfloat16
+    query, key, value = (some(1, 2, 300 if why == "long" else 8, 8, dtype=dtype, seed=seed) for seed in range(3))
+    with torch.set_grad_enabled(why != "nothing to learn"):
+        more = {"dropout_p": 1.0} if why == "dropout of everything" else {}
+        ours, theirs = (function(query, key, value, **more) for function in (attention, plain_attention))
+    assert torch.equal(ours, theirs)
+    assert type(ours.grad_fn) is type(theirs.grad_fn)
 
 
 # --- while it is open ---
