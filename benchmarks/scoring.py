@@ -1,10 +1,15 @@
-"""Scores of texts, beside those of minicons (masked models) and of lm-evaluation-harness (causal ones).
+"""Scores of texts beside those of minicons (masked models) and lm-evaluation-harness (causal ones), and their speed.
 
-    python benchmarks/scoring.py [--texts 20]
+    python benchmarks/scoring.py [--texts 20] [--only agreement|speed] [--rounds 3] [--quick]
 
 Both libraries get the same models, tokenizers and texts, and each score of theirs is compared with that of
 ``lmtasks.score``: the table has the largest difference of a text, in nats, as it is and for each token. Exit 1 where it
 is more than 1e-5 for a token. Models are tiny, with weights so large that every token of the context matters.
+
+The second table has the pseudo-log-likelihoods of a masked model of six layers of 768 with random weights, beside a
+plain loop that hides one token at a time and gives the model one row. Both read the same texts with the same weights.
+They alternate, and the figures are medians; exit 1 where a token is off by more than 1e-6. ``--quick`` makes the model
+tiny.
 
 The libraries are no dependencies: ``pip install minicons lm-eval``. What is not there is left out and said.
 """
@@ -17,13 +22,14 @@ import importlib.util
 import io
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from measuring import print_table
+from measuring import alternated, medians, print_table
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 import lmtasks
@@ -31,11 +37,18 @@ from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.data.sample import sample_documents
 from lmtasks.models.tokenizer import train_tokenizer
+from lmtasks.progress import quiet
 
 SHAPE = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 POSITIONS, TOKENS = 256, 800
+FASTER = 5.0
+"""Times a plain loop's tokens per second that is wanted."""
+
 MOST = 1e-5
 """Nats that a token may be off by: both add up in float32."""
+
+CLOSE = 1e-6
+"""The same, where both are computed by the same library."""
 
 Row = tuple[str, str, int, list[float], list[lmtasks.Score]]
 """Model, what is compared, number of texts, the scores of the other library, and ours."""
@@ -44,14 +57,25 @@ Row = tuple[str, str, int, list[float], list[lmtasks.Score]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=20)
-    wanted = parser.parse_args().texts
+    parser.add_argument("--only", choices=("agreement", "speed"), help="one of the two tables")
+    parser.add_argument("--rounds", type=int, default=3, help="of the second table")
+    parser.add_argument("--quick", action="store_true", help="a tiny model in the second table")
+    given = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    exact = given.only == "speed" or agree(given.texts)
+    if given.only != "agreement":
+        exact &= compare_speed(given.texts, given.rounds, given.quick)
+    sys.exit(not exact)
+
+
+def agree(wanted: int) -> bool:
+    """Whether the scores are those of the libraries; prints the first table."""
     missing = [name for name, module in (("minicons", "minicons"), ("lm-eval", "lm_eval")) if not _is_there(module)]
     if missing:
         print(f"left out, since it is not installed: pip install {' '.join(missing)}", file=sys.stderr)
     documents = sample_documents("python")
-    sentences = [line for text in documents for line in text.splitlines() if 20 < len(line) < 200][:wanted]
+    sentences = _sentences(documents, wanted)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         if "minicons" not in missing:
@@ -67,7 +91,69 @@ def main() -> None:
         tokens = sum(one.tokens for one in ours)
         cells.append((model, what, str(count), f"{tokens:,}", f"{max(off):.1e}", f"{each:.1e}"))
     print_table("Scores", ("model", "beside", "texts", "tokens", "off by, of a text", "of a token"), cells)
-    sys.exit(worst > MOST)
+    return worst <= MOST
+
+
+def _sentences(documents: Sequence[str], wanted: int) -> list[str]:
+    return [line for text in documents for line in text.splitlines() if 20 < len(line) < 200][:wanted]
+
+
+def compare_speed(wanted: int, rounds: int, quick: bool) -> bool:
+    """Whether the pseudo-log-likelihoods are those of a plain loop; prints the second table."""
+    quiet()
+    # Here, because some of what is installed talks when it is imported, unless it was told not to.
+    from prediction import FULL, QUICK, new_model
+
+    from lmtasks.runs.scoring import Scorer
+
+    documents = sample_documents("python")
+    texts = _sentences(documents, wanted)
+    with tempfile.TemporaryDirectory() as folder:
+        name = new_model(Path(folder), MASKED_LM, "roberta", QUICK if quick else FULL, documents)
+        scorer = Scorer(name)
+        model = AutoModelForMaskedLM.from_pretrained(name).to(scorer.model.device).eval()
+    told: dict[str, list[float]] = {}
+
+    def plain() -> float:
+        began = time.perf_counter()
+        told["plain loop"] = [_one_by_one(model, scorer.tokenizer, text) for text in texts]
+        return time.perf_counter() - began
+
+    def ours() -> float:
+        began = time.perf_counter()
+        with contextlib.redirect_stderr(io.StringIO()):
+            told["lmtasks.score"] = [one.value for one in scorer.score(texts)]
+        return time.perf_counter() - began
+
+    contestants = {"plain loop": plain, "lmtasks.score": ours}
+    alternated(contestants, 1)  # once for the caches
+    seconds = medians(alternated(contestants, rounds))
+    counts = [len(ids) for ids in scorer.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    off = max(abs(one - other) / count for one, other, count in zip(*told.values(), counts, strict=True))
+    tokens = sum(counts)
+    ratio = seconds["plain loop"] / seconds["lmtasks.score"]
+    verdict = "" if ratio >= FASTER else f", {FASTER:g} wanted: missed"
+    print_table(
+        f"Pseudo-log-likelihoods of {len(texts)} texts, {tokens:,} tokens",
+        ("what", f"tokens/s, median of {rounds}", "× the plain loop", "off by, of a token"),
+        [
+            ("plain loop", f"{tokens / seconds['plain loop']:.1f}", "1.00", ""),
+            ("lmtasks.score", f"{tokens / seconds['lmtasks.score']:.1f}", f"{ratio:.2f}{verdict}", f"{off:.1e}"),
+        ],
+    )
+    return off <= CLOSE
+
+
+@torch.inference_mode()
+def _one_by_one(model: Any, tokenizer: Any, text: str) -> float:
+    ids = tokenizer(text, return_tensors="pt", return_special_tokens_mask=True)
+    special, read = ids["special_tokens_mask"][0], ids["input_ids"].to(model.device)
+    total = 0.0
+    for place in (special == 0).nonzero()[:, 0].tolist():
+        hidden = read.clone()
+        hidden[0, place] = tokenizer.mask_token_id
+        total += float(model(input_ids=hidden).logits[0, place].double().log_softmax(-1)[read[0, place]])
+    return total
 
 
 def _is_there(module: str) -> bool:

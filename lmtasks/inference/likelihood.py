@@ -40,6 +40,9 @@ UNLIMITED = 2048
 CORNER = 32
 """Tokens of the text on which the model is measured."""
 
+ROW = 128
+"""Tokens that a row of a batch counts as: shorter rows are as many more. Few tokens keep no processor busy."""
+
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -117,7 +120,8 @@ class Teller:
         """The tokens of each text, in the order of the texts.
 
         Args:
-            batch_size: rows at once: windows of a causal model, tokens of a masked one. It changes the speed alone.
+            batch_size: windows of a causal model at once; of a masked one, as many rows as have the tokens of so many
+                of 128. It changes the speed alone.
 
         Raises:
             InputError: a text has no tokens, or the model fails on one.
@@ -191,8 +195,9 @@ class Teller:
         causal model tells sees the padding after it.
         """
         ordered = sorted(rows, key=lambda row: -len(row.read))
-        for _, alike in groupby(ordered, key=lambda row: 0 if self.causal else len(row.read)):
-            while some := list(islice(alike, batch_size)):
+        for length, alike in groupby(ordered, key=lambda row: 0 if self.causal else len(row.read)):
+            rows = batch_size if self.causal else max(1, batch_size * ROW // length)
+            while some := list(islice(alike, rows)):
                 yield some
 
     def _told(self, rows: Sequence[_Row]) -> tuple[list[Any], list[Any]]:

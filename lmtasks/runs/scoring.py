@@ -84,7 +84,8 @@ def score(
         run_or_model: run folder, model folder or Hub id.
         recipe: name of the recipe; that of the run, or the one that fits the model, when not given.
         revision: branch, tag or commit of a model on the Hub.
-        batch_size: windows of a causal model, or tokens of a masked one, at once; changes the speed alone.
+        batch_size: windows of a causal model at once; of a masked one, as many rows as have the tokens of so many of
+            128. Changes the speed alone.
         max_length: tokens that the model gets at once at most; all that it can take when not given.
         pll_metric: of a masked model: ``original`` hides a token alone, ``within_word_l2r`` also what follows it in
             its word.

@@ -173,6 +173,15 @@ def test_the_peak_rate_is_a_rate(measuring: ModuleType) -> None:
     assert measuring.peak_rate(torch.device("cpu"), torch.float32, (64,)) > 1e6
 
 
+def test_evaluation() -> None:
+    command = [sys.executable, str(FOLDER / "evaluation.py"), "--quick", "--only", "causal-lm", "--blocks", "8"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if "|" in line][2:]
+    assert [row[1] for row in rows] == ["guide", "lmtasks", "bare loop"]
+    assert all(float(row[2].replace(",", "")) > 0 and float(row[3]) > 0 for row in rows)
+
+
 def test_startup() -> None:
     command = [sys.executable, str(FOLDER / "startup.py"), "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True)

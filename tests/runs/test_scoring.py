@@ -138,6 +138,20 @@ def test_neither_company_nor_order_nor_batches_matter(kind: str, sharp: dict[str
     assert api.score(folder, TEXTS, batch_size=3) == together
 
 
+def test_short_rows_of_a_masked_model_fill_a_batch(sharp: dict[str, Path]) -> None:
+    scorer = Scorer(sharp["roberta"])
+    scorer.score(["measured"])  # once for what is measured on the first batch
+    shapes: list[tuple[int, ...]] = []
+    table = scorer.model.get_input_embeddings()
+    table.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    (short, long) = scorer.score(["import", "It must be a string. " * 4], batch_size=1)
+    assert short.tokens < 128 // (short.tokens + 2), "all rows of the short text are less than 128 tokens"
+    assert (short.tokens, short.tokens + 2) in shapes
+    rows = 128 // (long.tokens + 2)
+    assert max(count for count, length in shapes if length == long.tokens + 2) == rows > 1
+    assert sum(count for count, _ in shapes) == short.tokens + long.tokens
+
+
 def test_a_model_whose_head_cannot_run_alone_scores_the_same(
     sharp: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
