@@ -14,7 +14,7 @@ from lmtasks.artifacts.report.reading import write_reading
 from lmtasks.artifacts.run_folder import CURVE, REPORT, digests, sealed
 from lmtasks.artifacts.verdict import verdict_of
 from lmtasks.runs.held_out import read_held_out
-from lmtasks.runs.prepare import Prepared
+from lmtasks.runs.prepared import Prepared
 from lmtasks.runs.record import write_record
 from lmtasks.training.trained import Trained
 
