@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +22,7 @@ class KerasOptions:
         help="optimizer of Keras by name, or module:factory; AdamW as torch has it when not given",
         aliases=("keras_optimizer",),
     )
-    callback: Sequence[str] = option((), help="callbacks of Keras, each as module:factory", aliases=("keras_callback",))
+    callback: list[str] | None = option(None, help="callbacks of Keras, each as module:factory", aliases=("keras_callback",))
 
 
 KERAS = Engine(
