@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -131,23 +132,34 @@ def rehearse(
     from lmtasks_keras.optimizer import optimizer
 
     backend = keras.backend.backend()
-    if backend != "torch":
-        import jax
-
-        # What is computed once is not worth being compiled well.
-        jax.config.update("jax_disable_most_optimizations", True)
     optimizer(options.optimizer, undecayed=[], learning_rate=1e-3)
     callbacks(options.callback or ())
     what = f"{recipe.name} cannot train this {model.config.model_type} model by Keras on {backend}"
     hint = "--engine trainer" if backend == "torch" else "--keras.backend torch, or --engine trainer"
     try:
-        found = compare(model, recipe, batch, shapes, backend, label_smoothing)
+        with compiled_quickly(backend):
+            found = compare(model, recipe, batch, shapes, backend, label_smoothing)
     except DisagreementError as error:
         raise InputError(f"{what}: {error}", hint) from error
     if not found.holds:
         far = f"its loss is off by {found.loss:.1e}, its gradients by {found.gradient:.1e}"
         raise InputError(f"{what}: {far} of torch's", hint)
     steps.send(found)
+
+
+@contextmanager
+def compiled_quickly(backend: str) -> Iterator[None]:
+    """While this is open, JAX spends little time on compiling: what is computed once need not be computed fast."""
+    if backend == "torch":
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def language_model(work: Fit) -> Any:

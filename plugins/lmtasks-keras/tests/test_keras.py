@@ -78,9 +78,21 @@ def test_an_optimizer_of_keras(optimizer, words):
 
 BAD = [
     (["--keras.optimizer", "adm"], "Keras has no optimizer 'adm', did you mean 'adam'?", "one of adadelta"),
-    (["--keras.optimizer", "keras_callbacks:number"], "--keras.optimizer keras_callbacks:number makes no Keras optim", "let"),
-    (["--keras.callback", "keras_callbacks:number"], "--keras.callback keras_callbacks:number makes no Keras callb", "let it"),
-    (["--keras.callback", "nowhere:none"], "--keras.callback nowhere:none: No module named 'nowhere'", "module:factory"),
+    (
+        ["--keras.optimizer", "keras_callbacks:number"],
+        "--keras.optimizer keras_callbacks:number makes no Keras optim",
+        "let",
+    ),
+    (
+        ["--keras.callback", "keras_callbacks:number"],
+        "--keras.callback keras_callbacks:number makes no Keras callb",
+        "let it",
+    ),
+    (
+        ["--keras.callback", "nowhere:none"],
+        "--keras.callback nowhere:none: No module named 'nowhere'",
+        "module:factory",
+    ),
     (["--bf16", "true"], "", ""),
 ]
 

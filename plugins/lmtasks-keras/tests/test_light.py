@@ -19,7 +19,9 @@ from lmtasks.testing import check_engine
 
 
 def test_it_keeps_the_contract_as_far_as_that_goes_without_keras():
-    assert not check_engine(KERAS, only=["engine-comes-in", "engine-import-is-light", "engine-options-are-documented"]).failed
+    assert not check_engine(
+        KERAS, only=["engine-comes-in", "engine-import-is-light", "engine-options-are-documented"]
+    ).failed
 
 
 def test_it_comes_in_by_its_entry_point():
