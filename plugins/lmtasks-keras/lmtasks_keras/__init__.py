@@ -22,9 +22,7 @@ class KerasOptions:
         help="optimizer of Keras by name, or module:factory; AdamW as torch has it when not given",
         aliases=("keras_optimizer",),
     )
-    callback: list[str] | None = option(
-        None, help="callbacks of Keras, each as module:factory", aliases=("keras_callback",)
-    )
+    callback: list[str] | None = option(None, help="callbacks of Keras, as module:factory", aliases=("keras_callback",))
 
 
 KERAS = Engine(

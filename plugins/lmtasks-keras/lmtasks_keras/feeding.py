@@ -88,7 +88,7 @@ def source(connection: Connection, number: int) -> Iterator[tuple[dict[str, Any]
 
 
 def dataset(batches: Iterator[Any], shapes: Shapes, terms: Sequence[str], floating: frozenset[str]) -> Any:
-    """The batches as ``fit`` takes them; for TensorFlow with their shapes, and without asking for more than are needed."""
+    """The batches as ``fit`` takes them; for TensorFlow with their shapes, and none is asked for ahead."""
     if keras.backend.backend() != "tensorflow":
         return batches
     import tensorflow

@@ -141,6 +141,6 @@ def test_a_checkpoint_of_another_backend_is_refused(tmp_path):
     with pytest.raises(InputError, match="the checkpoint is not of Keras"):
         require_backend(tmp_path, "jax")
     (tmp_path / "keras.json").write_text('{"backend": "torch", "optimizer": "AdamW"}')
-    with pytest.raises(InputError, match="the checkpoint is of Keras on torch, not on jax .--keras.backend torch."):
+    with pytest.raises(InputError, match="the checkpoint is of Keras on torch, not on jax"):
         require_backend(tmp_path, "jax")
     require_backend(tmp_path, "torch")
