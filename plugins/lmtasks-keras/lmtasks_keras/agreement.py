@@ -1,7 +1,7 @@
 """Whether loss and gradients come out of Keras' backend as they do of torch, on one batch, before training.
 
-What traces is not yet right: torch's operators are written anew there, and where one is derived wrongly the loss is none
-the less the same.
+What traces is not yet right: operators of torch are written anew there, and where one is derived wrongly the loss is
+none the less the same.
 """
 
 from __future__ import annotations
