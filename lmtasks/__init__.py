@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         BlockOptions,
         Blocks,
         Command,
+        Engine,
         Extension,
         Format,
         Handle,
@@ -56,6 +57,10 @@ if TYPE_CHECKING:
     from lmtasks.runs.runner import run
     from lmtasks.runs.scoring import Score, TokenScore, score
     from lmtasks.runs.standalone_evaluation import evaluate
+    from lmtasks.training.course import Course
+    from lmtasks.training.global_batches import GlobalBatch
+    from lmtasks.training.trained import Trained
+    from lmtasks.training.training import Training
 
 if "RANK" in os.environ:
     # Of several processes each would say once that no parameter was unused; torch asks only when it is imported.
@@ -71,10 +76,13 @@ __all__ = [
     "Catalog",
     "Command",
     "Comparison",
+    "Course",
     "Difference",
+    "Engine",
     "Estimate",
     "Extension",
     "Format",
+    "GlobalBatch",
     "Handle",
     "InputError",
     "Interrupted",
@@ -93,6 +101,8 @@ __all__ = [
     "Starter",
     "TokenScore",
     "TokenizerSpec",
+    "Trained",
+    "Training",
     "WordSegmenter",
     "causal_loss",
     "compare",
@@ -141,6 +151,10 @@ _HOMES = {
     "runs.runner": ["run"],
     "runs.scoring": ["Score", "TokenScore", "score"],
     "runs.standalone_evaluation": ["evaluate"],
+    "training.course": ["Course"],
+    "training.global_batches": ["GlobalBatch"],
+    "training.trained": ["Trained"],
+    "training.training": ["Training"],
 }
 """The module of each public name that is not declared in :mod:`lmtasks.api`."""
 

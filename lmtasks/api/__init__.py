@@ -1,7 +1,8 @@
-"""The declarations of plugins: recipes, architectures, launchers, word segmenters, blocks, media, options, hooks."""
+"""The declarations of plugins: recipes, architectures, engines, launchers, extensions, media, options, hooks."""
 
 from lmtasks.api.architecture import Architecture
 from lmtasks.api.blocks import Blocks, stack, template_tokens
+from lmtasks.api.engine import DEFAULT_ENGINE, Engine
 from lmtasks.api.extension import Command, Extension
 from lmtasks.api.format import Format, Reading
 from lmtasks.api.hookspecs import hookimpl
@@ -42,6 +43,7 @@ from lmtasks.api.word_segmenter import UNICODE, WordSegmenter
 
 __all__ = [
     "API_VERSION",
+    "DEFAULT_ENGINE",
     "EVALUATION_SEED",
     "HEAVY",
     "NAME",
@@ -56,6 +58,7 @@ __all__ = [
     "Collate",
     "Command",
     "Documents",
+    "Engine",
     "Example",
     "Examples",
     "Extension",

@@ -90,11 +90,6 @@ class Extension(UnderItsName):
         if self.options is not None:
             options_of(self.options)
 
-    def changed(self, options: Any) -> dict[str, Any]:
-        """The values that are not the default, under the names that people type."""
-        values = {name: getattr(options, name.partition(".")[2]) for name in self.flags}
-        return {name: value for name, value in values.items() if value != self.flags[name].default}
-
 
 def require_name(kind: str, name: str) -> None:
     """Refuse a name that cannot stand on a command line.

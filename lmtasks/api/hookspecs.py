@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import pluggy
 
 from lmtasks.api.architecture import Architecture
+from lmtasks.api.engine import Engine
 from lmtasks.api.extension import Extension
 from lmtasks.api.format import Format
 from lmtasks.api.launcher import Launcher
@@ -34,6 +35,11 @@ def lmtasks_recipes() -> Sequence[Recipe]:  # type: ignore[empty-body]  # a spec
 @hookspec
 def lmtasks_architectures() -> Sequence[Architecture]:  # type: ignore[empty-body]  # a spec has no body
     """The architectures that this plugin declares."""
+
+
+@hookspec
+def lmtasks_engines() -> Sequence[Engine]:  # type: ignore[empty-body]  # a spec has no body
+    """The engines that this plugin declares."""
 
 
 @hookspec

@@ -166,6 +166,11 @@ class UnderItsName:
             return None
         return self.options(**{name.partition(".")[2]: value for name, value in values.items()})
 
+    def changed(self, options: Any) -> dict[str, Any]:
+        """The values that are not the default, under the names that people type."""
+        values = {name: getattr(options, name.partition(".")[2]) for name in self.flags}
+        return {name: value for name, value in values.items() if value != self.flags[name].default}
+
 
 def convert(option: Option, value: Any) -> Any:
     """The value in the option's own type and range.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from lmtasks.api.blocks import Blocks
+    from lmtasks.api.engine import Engine
     from lmtasks.api.extension import Extension
     from lmtasks.api.medium import Layout, Medium
 
@@ -207,6 +208,8 @@ class Recipe:
     api_version: int = API_VERSION
     extensions: Sequence[Extension] = field(default=(), init=False, repr=False, compare=False)
     """Those that are installed. The catalog sets them; no author does."""
+    engines: Mapping[str, Engine] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """The same of engines, by name; to ask it for another raises the InputError that says so."""
 
     def __repr__(self) -> str:
         return f"Recipe({self.name}: {self.summary})"

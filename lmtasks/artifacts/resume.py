@@ -52,7 +52,8 @@ class Asked:
     def of(cls, request: Request, batch: Mapping[str, int]) -> Asked:
         """What a request asks for, with the global batch that it comes to here."""
         record = json.loads(json.dumps(as_record(request), default=str))
-        every = {**record["options"], **record["settings"], **record["training"], **record.get("extensions", {})}
+        further = {**record.get("extensions", {}), **record.get("engine_options", {})}
+        every = {**record["options"], **record["settings"], **record["training"], **further}
         given = {name: value for name, value in every.items() if name in request.given}
         return cls(request.recipe.name, fingerprint(request), given, batch)
 

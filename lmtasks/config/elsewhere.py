@@ -16,6 +16,9 @@ ELSEWHERE = {
 """Flags of ``run_mlm.py`` and ``run_clm.py`` that are not needed here, and what is instead;
 and what is no option of a recipe's run, but of how it is started."""
 
+ENGINES = {"keras": "lmtasks-keras"}
+"""Packages of known engines, by their names."""
+
 PEERS = {
     "batch_size": "per_device_train_batch_size",
     "micro_batch_size": "per_device_train_batch_size",

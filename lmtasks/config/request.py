@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
@@ -12,9 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lmtasks.api import Option, Recipe, convert, knowing, options_of
+from lmtasks.api import Engine, Option, Recipe, convert, knowing, options_of
 from lmtasks.config.card import faults_of_card
-from lmtasks.config.elsewhere import ELSEWHERE, PEERS
+from lmtasks.config.elsewhere import ELSEWHERE, ENGINES, PEERS
 from lmtasks.config.hooks import NO_HOOKS, Hooks
 from lmtasks.config.mix import read_mix
 from lmtasks.config.problems import (
@@ -30,6 +31,7 @@ from lmtasks.config.settings import (
     AdapterSettings,
     BatchSettings,
     DataSettings,
+    LoopSettings,
     ModelSettings,
     OutputSettings,
     StoppingSettings,
@@ -51,6 +53,7 @@ SETTINGS: dict[str, Any] = {
     "output": OutputSettings,
     "batch": BatchSettings,
     "stopping": StoppingSettings,
+    "loop": LoopSettings,
 }
 """The settings of every recipe, by the field of a :class:`Request`."""
 
@@ -58,6 +61,7 @@ NUMBERS = ("dtype", "load_in_8bit", "load_in_4bit")
 """Settings without which the figures of an evaluation would not be those of the run."""
 
 LATER = {
+    **options_of(LoopSettings),
     **options_of(AdapterSettings),
     **{name: options_of(ModelSettings)[name] for name in (*NUMBERS, "attn_implementation")},
     "prepared_lanes": options_of(DataSettings)["prepared_lanes"],
@@ -80,6 +84,7 @@ class Request:
         given: names that the user set, rather than a default.
         sample: the embedded text to use, when no data was given.
         extensions: options of each extension that has any, by its name.
+        engine_options: those of the engine; None where it has none.
         hooks: what a Python program wants called.
     """
 
@@ -91,10 +96,12 @@ class Request:
     output: OutputSettings
     batch: BatchSettings
     stopping: StoppingSettings
+    loop: LoopSettings
     training: Mapping[str, Any]
     given: frozenset[str]
     sample: str | None
     extensions: Mapping[str, Any]
+    engine_options: Any = None
     hooks: Hooks = NO_HOOKS
 
     @cached_property
@@ -119,7 +126,8 @@ def groups_of(recipe: Recipe) -> dict[str, dict[str, Option]]:
     """Everything that can be set without importing anything heavy, by where it belongs."""
     kinds = {"options": recipe.options, **SETTINGS, "training": TrainingSettings}
     own = {name: options_of(kind) for name, kind in kinds.items()}
-    return own | {f"extension {one.name}": one.flags for one in recipe.extensions if one.options}
+    own |= {f"extension {one.name}": one.flags for one in recipe.extensions if one.options}
+    return own | {f"engine {one.name}": one.flags for one in recipe.engines.values() if one.options}
 
 
 def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Request:
@@ -168,6 +176,9 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     for name in NUMBERS:
         fresh = getattr(settings["model"], name) not in ("float32", False) and "model_name_or_path" not in given
         problems.refuse(fresh, f"--{name} is for checkpoints: a new model learns in float32", f"leave --{name} out")
+    engine = None
+    with problems.collecting():
+        engine = _engine(recipe, settings["loop"].engine, parts)
     problems += faults_of_card(settings["output"])
     require_pinned_code(settings["model"], problems)
     if "revision" in given:
@@ -181,7 +192,27 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
         given=frozenset(given),
         sample=recipe.starter.sample if recipe.starter and not given.keys() & set(DATA_SOURCES) else None,
         extensions={one.name: one.chosen(parts[f"extension {one.name}"]) for one in recipe.extensions if one.options},
+        engine_options=engine.chosen(parts[f"engine {engine.name}"]) if engine and engine.options else None,
     )
+
+
+def _engine(recipe: Recipe, name: str, parts: Mapping[str, Mapping[str, Any]]) -> Engine | None:
+    """The engine of that name; None where the recipe is in no catalog.
+
+    Raises:
+        InputError: there is none, or options are of another.
+    """
+    if not recipe.engines:
+        return None
+    engine = recipe.engines[name]
+    for other in recipe.engines.values():
+        typed = parts.get(f"engine {other.name}", {})
+        if typed and other is not engine:
+            raise InputError(
+                f"--{next(iter(typed))} means nothing without --engine {other.name}",
+                f"add --engine {other.name}, or leave it out",
+            )
+    return engine
 
 
 def _named(groups: Mapping[str, Mapping[str, Option]], values: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
@@ -221,6 +252,11 @@ def _place(groups: Mapping[str, Mapping[str, Option]], name: str) -> tuple[str, 
     training = training_options()
     if name in training:
         return "training", training[name]
+    engine = re.split(r"[._]", name)[0]
+    if engine in ENGINES:
+        raise InputError(
+            f"--{name} is of the engine {engine}, which is not installed", f"pip install {ENGINES[engine]}"
+        )
     known = [*(own for options in groups.values() for own in options), *training]
     if name in PEERS:
         raise InputError(f"unknown option '--{name}'", f"here it is --{PEERS[name]}")
@@ -290,7 +326,7 @@ def _words_of(file: Any) -> str:
 
 def as_record(request: Request) -> dict[str, Any]:
     """The part of a request that ``run.json`` keeps: all that was set and matters, but for what only memory holds."""
-    groups = (request.data, request.model, request.adapter, request.batch, request.stopping)
+    groups = (request.data, request.model, request.adapter, request.batch, request.stopping, request.loop)
     settings = {name: value for group in groups for name, value in vars(group).items()}
     left_out = {name for name, option in options_of(DataSettings).items() if option.python_only} | HOW_TO_TOKENISE
     left_out |= {name for name, option in LATER.items() if settings[name] == option.default}
@@ -303,4 +339,11 @@ def as_record(request: Request) -> dict[str, Any]:
         "settings": {name: value for name, value in settings.items() if value is not None and name not in left_out},
         "training": dict(request.training),
         **({"extensions": extended} if extended else {}),
+        **({"engine_options": engine} if (engine := _changed(request)) else {}),
     }
+
+
+def _changed(request: Request) -> dict[str, Any]:
+    """The options of the engine that are not the default, under the names that people type."""
+    engine, options = request.recipe.engines.get(request.loop.engine), request.engine_options
+    return engine.changed(options) if engine and options is not None else {}

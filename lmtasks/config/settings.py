@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lmtasks.api import option
+from lmtasks.api import DEFAULT_ENGINE, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +183,13 @@ class BatchSettings:
         " --per_device_train_batch_size at once, as often as needed",
         ge=1,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """The loop that trains."""
+
+    engine: str = option(DEFAULT_ENGINE, help="what makes the steps; lmtasks list --engines", training_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,10 +45,10 @@ def target_sums(
     outputs = model(**inputs, **without_cache(model))
     total, count, more = token_sums(outputs.logits, targets, label_smoothing, weights)
     share = count if weights is None else weights[targets != -100].sum()
-    return total + _router_pull(model, outputs) * share, count, more
+    return total + router_pull(model, outputs) * share, count, more
 
 
-def _router_pull(model: torch.nn.Module, outputs: Any) -> torch.Tensor | float:
+def router_pull(model: torch.nn.Module, outputs: Any) -> torch.Tensor | float:
     """Zero, with the gradient of the loss that keeps experts equally busy (Fedus et al. 2022), if the model has one.
 
     A model has it where its configuration says ``output_router_logits``. It is one number for a batch, which

@@ -16,11 +16,31 @@ from typing import Any
 
 import pluggy
 
-from lmtasks.api import UNICODE, Architecture, Command, Extension, Format, Launcher, Recipe, WordSegmenter, hookspecs
+from lmtasks.api import (
+    UNICODE,
+    Architecture,
+    Command,
+    Engine,
+    Extension,
+    Format,
+    Launcher,
+    Recipe,
+    WordSegmenter,
+    hookspecs,
+)
+from lmtasks.config.elsewhere import ENGINES
+from lmtasks.config.request import Request
 from lmtasks.errors import InputError, nearest
 from lmtasks.registry.discovery import installed, location, named
 from lmtasks.registry.enabled_plugins import BUILTIN, current, file_of, is_known, normal, selected, traces, why_skipped
-from lmtasks.registry.faults import unwatched, watched, watched_command, watched_extension, watched_launcher
+from lmtasks.registry.faults import (
+    unwatched,
+    watched,
+    watched_command,
+    watched_engine,
+    watched_extension,
+    watched_launcher,
+)
 from lmtasks.registry.loader import HeavyImportError, load
 from lmtasks.registry.plugin import DECLARED, BrokenPluginError, Plugin
 
@@ -90,7 +110,22 @@ class Catalog:
         own = {one: plugin for plugin in self.plugins for one in plugin.word_segmenters}
         if name in own:
             return own[name].word_segmenters[name], own[name]
-        raise self._unknown("word segmenter", name, [UNICODE, *own], SEGMENTERS)
+        raise self.unknown("word segmenter", name, [UNICODE, *own], SEGMENTERS)
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The engines of all plugins by name, of which faults are told, but for what is built in.
+
+        Asked for another name it raises an InputError that names the nearest, and the package that has it.
+        """
+        return _Engines(
+            {
+                name: one if plugin.distribution == BUILTIN else watched_engine(one, plugin)
+                for plugin in self.plugins
+                for name, one in plugin.engines.items()
+            },
+            self,
+        )
 
     @property
     def launchers(self) -> dict[str, Launcher]:
@@ -111,9 +146,9 @@ class Catalog:
         for spelling in (name, name.replace("_", "-")):
             if spelling in known:
                 return known[spelling]
-        raise self._unknown("launcher", name.replace("_", "-"), list(known), LAUNCHERS)
+        raise self.unknown("launcher", name.replace("_", "-"), list(known), LAUNCHERS)
 
-    def _unknown(self, kind: str, name: str, own: list[str], elsewhere: Mapping[str, str]) -> InputError:
+    def unknown(self, kind: str, name: str, own: list[str], elsewhere: Mapping[str, str]) -> InputError:
         """What to tell of a name that no plugin has: the nearest, and the package that has it."""
         known = [*own, *elsewhere]
         meant = "" if name in known else nearest(name, known)
@@ -138,7 +173,7 @@ class Catalog:
         name = self.name_of(recipe)
         owner = self.owner(name) if name else None
         known = None if owner is None or owner.distribution == BUILTIN else owner
-        return watched(unwatched(recipe), known, self.extensions)
+        return watched(unwatched(recipe), known, self.extensions, self.engines)
 
     @property
     def extensions(self) -> tuple[Extension, ...]:
@@ -209,6 +244,17 @@ class Catalog:
         return f"; not loaded: {', '.join(skipped)}" if skipped else ""
 
 
+class _Engines(dict[str, Engine]):
+    """Engines by name, which know what to tell of a name that is none."""
+
+    def __init__(self, known: Mapping[str, Engine], catalog: Catalog) -> None:
+        super().__init__(known)
+        self._catalog = catalog
+
+    def __missing__(self, name: str) -> Engine:
+        raise self._catalog.unknown("engine", name, list(self), ENGINES)
+
+
 def load_catalog(entry_points: Iterable[metadata.EntryPoint] | None = None, *, light: bool = False) -> Catalog:
     """Load every plugin that counts.
 
@@ -233,6 +279,12 @@ def load_catalog(entry_points: Iterable[metadata.EntryPoint] | None = None, *, l
     architectures = {kind: one for plugin in plugins for kind, one in plugin.architectures.items()}
     formats = {name: one for plugin in plugins for name, one in plugin.formats.items()}
     return Catalog(_named(plugins), architectures, tuple(plugins), formats)
+
+
+def engine_of(request: Request) -> Engine:
+    """The engine of a request, whose recipe may be of no catalog."""
+    name = request.loop.engine
+    return request.recipe.engines[name] if request.recipe.engines else load_catalog().engines[name]
 
 
 def _load(manager: pluggy.PluginManager, plugin: Plugin, others: Iterable[Plugin], light: bool) -> None:

@@ -9,13 +9,13 @@ import copy
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from lmtasks.api import Command, Extension, Launcher, Recipe
+from lmtasks.api import Command, Engine, Extension, Launcher, Recipe
 from lmtasks.api.references import Deferred
 from lmtasks.errors import LmtasksError, PluginError, first_line
 from lmtasks.registry.plugin import Plugin
@@ -37,8 +37,13 @@ STAGES = (
 )
 """The fields of a recipe that are functions."""
 
+NONE: Mapping[str, Engine] = {}
+
 _MODEL = "_call_impl"
 """The function of ``torch.nn.Module`` through which every model is called."""
+
+
+Watchable = TypeVar("Watchable", Launcher, Engine)
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,14 @@ class Watched:
         return Watched(result, self.stage, self.owner) if self.makes else result
 
 
-def watched(recipe: Recipe, plugin: Plugin | None, extensions: Sequence[Extension] = ()) -> Recipe:
-    """The recipe with these extensions, of which faults are told as those of this plugin; None: of nobody's."""
+def watched(
+    recipe: Recipe, plugin: Plugin | None, extensions: Sequence[Extension] = (), engines: Mapping[str, Engine] = NONE
+) -> Recipe:
+    """The recipe with these extensions and engines, whose faults are told as those of this plugin; None: nobody's."""
     seen = copy.copy(recipe)
     object.__setattr__(seen, "_declared", recipe)
     object.__setattr__(seen, "extensions", tuple(extensions))
+    object.__setattr__(seen, "engines", engines)
     if plugin is not None:
         owner = _owner_of(plugin, f"recipe '{recipe.name}'")
         object.__setattr__(seen, "_owner", owner)
@@ -116,10 +124,19 @@ def watched_command(command: Command, extension: Extension, plugin: Plugin) -> C
 
 def watched_launcher(launcher: Launcher, plugin: Plugin) -> Launcher:
     """The launcher, of which faults are told as those of this plugin."""
-    seen, owner = copy.copy(launcher), _owner_of(plugin, f"launcher '{launcher.name}'")
+    return _watched(launcher, plugin, f"launcher '{launcher.name}'", ("check", "submit"))
+
+
+def watched_engine(engine: Engine, plugin: Plugin) -> Engine:
+    """The engine, of which faults are told as those of this plugin."""
+    return _watched(engine, plugin, f"engine '{engine.name}'", ("check", "train"))
+
+
+def _watched(declaration: Watchable, plugin: Plugin, title: str, stages: Sequence[str]) -> Watchable:
+    seen, owner = copy.copy(declaration), _owner_of(plugin, title)
     object.__setattr__(seen, "_owner", owner)
-    for stage in ("check", "submit"):
-        object.__setattr__(seen, stage, Watched(getattr(launcher, stage), stage, owner))
+    for stage in stages:
+        object.__setattr__(seen, stage, Watched(getattr(declaration, stage), stage, owner))
     return seen
 
 
@@ -131,7 +148,7 @@ def _owner_of(plugin: Plugin, what: str) -> Owner:
 
 
 @contextmanager
-def blamed(declaration: Recipe | Extension | Launcher, stage: str, code: Any) -> Iterator[None]:
+def blamed(declaration: Recipe | Engine | Extension | Launcher, stage: str, code: Any) -> Iterator[None]:
     """While this is open, what goes wrong is a fault of the plugin that declared it, if the code is its own.
 
     Args:

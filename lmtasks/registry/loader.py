@@ -18,17 +18,29 @@ from typing import Any, TypeVar
 
 import pluggy
 
-from lmtasks.api import API_VERSION, HEAVY, Architecture, Extension, Format, Launcher, Recipe, WordSegmenter, hookspecs
+from lmtasks.api import (
+    API_VERSION,
+    HEAVY,
+    Architecture,
+    Engine,
+    Extension,
+    Format,
+    Launcher,
+    Recipe,
+    WordSegmenter,
+    hookspecs,
+)
 from lmtasks.config.commands import COMMANDS
 from lmtasks.errors import nearest
 from lmtasks.registry.discovery import reason_of, unmet
 from lmtasks.registry.enabled_plugins import BUILTIN, normal
 from lmtasks.registry.plugin import BrokenPluginError, Plugin
 
-Declaration = TypeVar("Declaration", Recipe, Architecture, Extension, Format, Launcher, WordSegmenter)
+Declaration = TypeVar("Declaration", Recipe, Architecture, Engine, Extension, Format, Launcher, WordSegmenter)
 
 _KEYS: dict[str, tuple[type, str]] = {
     "architectures": (Architecture, "model_type"),
+    "engines": (Engine, "name"),
     "extensions": (Extension, "name"),
     "formats": (Format, "name"),
     "launchers": (Launcher, "name"),
@@ -147,8 +159,8 @@ def _require_names_once(plugin: Plugin) -> None:
                 raise BrokenPluginError(f"the command '{name}' is built in")
             if names.count(name) > 1:
                 raise BrokenPluginError(f"its extensions have the {kind} '{name}' twice")
-    if len(plugin.prefixes) < len(plugin.extensions) + len(plugin.launchers):
-        raise BrokenPluginError("two of its extensions and launchers would have options of one name")
+    if len(plugin.prefixes) < len(plugin.engines) + len(plugin.extensions) + len(plugin.launchers):
+        raise BrokenPluginError("two of its engines, extensions and launchers would have options of one name")
 
 
 class _Refusal(Loader, MetaPathFinder):

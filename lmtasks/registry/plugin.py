@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lmtasks.api import Architecture, Command, Extension, Format, Launcher, Recipe, WordSegmenter
+from lmtasks.api import Architecture, Command, Engine, Extension, Format, Launcher, Recipe, WordSegmenter
 
 DECLARED = {
     "recipes": "recipe",
     "architectures": "architecture",
+    "engines": "engine",
     "extensions": "extension",
     "formats": "format",
     "launchers": "launcher",
@@ -35,8 +36,8 @@ class Plugin:
         module: what is imported.
         get: imports it.
         kind: how it came in: by an installed package, or as a module or file that somebody named.
-        recipes, architectures, extensions, formats, launchers, word_segmenters: what it brings, by name; nothing when
-            it cannot be used.
+        recipes, architectures, engines, extensions, formats, launchers, word_segmenters: what it brings, by name;
+            nothing when it cannot be used.
         broken: why it cannot be used.
         claims: names of recipes, also of those that turned out to be unusable.
         taken: for each recipe that its plain name does not reach, why.
@@ -52,6 +53,7 @@ class Plugin:
     kind: Literal["package", "module", "file"] = "package"
     recipes: dict[str, Recipe] = field(default_factory=dict)
     architectures: dict[str, Architecture] = field(default_factory=dict)
+    engines: dict[str, Engine] = field(default_factory=dict)
     extensions: dict[str, Extension] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
     launchers: dict[str, Launcher] = field(default_factory=dict)
@@ -89,8 +91,10 @@ class Plugin:
 
     @property
     def prefixes(self) -> dict[str, str]:
-        """What stands before the options of its extensions and launchers, each with whose it is."""
-        owners: list[Extension | Launcher] = [*self.extensions.values(), *self.launchers.values()]
+        """What stands before the options of its engines, extensions and launchers, each with whose it is."""
+        owners: list[Engine | Extension | Launcher] = [
+            *self.engines.values(), *self.extensions.values(), *self.launchers.values()
+        ]  # fmt: skip
         return {one.prefix: f"{type(one).__name__.lower()} '{one.name}'" for one in owners}
 
     @property
@@ -124,6 +128,9 @@ class Plugin:
         own = {name: value for name, value in vars(self).items() if name != "get"}
         told = {"name": self.name, "title": self.title, "state": self.state, "problems": self.problems}
         commands = [{"name": one.name, "takes": one.takes, "summary": one.summary} for one in self.commands.values()]
-        launchers = [{"name": one.name, "summary": one.summary} for one in self.launchers.values()]
+        listed = {
+            kind: [{"name": one.name, "summary": one.summary} for one in getattr(self, kind).values()]
+            for kind in ("engines", "launchers")
+        }
         names = {name: [*own[name]] for name in DECLARED}
-        return {**told, **own, **names, "commands": commands, "launchers": launchers}
+        return {**told, **own, **names, "commands": commands, **listed}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel
 
 from lmtasks.api import Batch, Recipe, loss_terms, require_counted, target_counts
 from lmtasks.config.request import Request
@@ -21,6 +20,7 @@ from lmtasks.models.processor import vocabulary
 from lmtasks.runs.excerpts import column_name, first_text
 from lmtasks.runs.load import Loaded
 from lmtasks.training.extensions import arguments_for
+from lmtasks.training.length import examples_per_step, total_steps
 
 HELD = 4
 """Numbers for each weight that is trained: itself, its gradient, and the two moments of Adam."""
@@ -144,7 +144,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
             "lower --per_device_train_batch_size",
         )
     small = ["no --model given: a small one from scratch, to look around with"] if request.starts_small else []
-    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    batch = examples_per_step(arguments)
     epochs = steps * batch / len(train)
     one = one_source(train)
     return Plan(
@@ -173,17 +173,6 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         column=column_name(request, loaded.data.corpus),
         first_text=first_text(train, loaded.data.processor),
     )
-
-
-def total_steps(examples: int, arguments: TrainingArguments) -> int:
-    """Optimiser steps of a run over so many examples, as the Trainer counts them; none where there is no batch."""
-    share = examples / (arguments.train_batch_size * arguments.world_size)
-    batches = math.floor(share) if arguments.dataloader_drop_last else math.ceil(share)
-    if batches and arguments.max_steps > 0:
-        return int(arguments.max_steps)
-    steps_per_epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
-    steps: int = math.ceil(arguments.num_train_epochs * steps_per_epoch)
-    return steps
 
 
 def peak_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_size: int) -> int:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
-from lmtasks.api import EVALUATION_SEED, Collate
+from lmtasks.api import EVALUATION_SEED, Collate, Engine
 from lmtasks.artifacts.publish import check_can_push, require_shared_base
-from lmtasks.artifacts.run_folder import require_space
+from lmtasks.artifacts.run_folder import LOG, require_space
 from lmtasks.config.request import Request
 from lmtasks.data.dataset import ExampleDataset
+from lmtasks.registry.catalog import engine_of
 from lmtasks.runs.arguments import fitted
 from lmtasks.runs.going_on import notes_on, require_same_data, require_steps_left
 from lmtasks.runs.load import Data, load
 from lmtasks.runs.place import Place, place_of
 from lmtasks.runs.plan import Plan, plan_of
 from lmtasks.training.extensions import arguments_for, callbacks_of, trackers_of
-from lmtasks.training.rehearsal import rehearse
+from lmtasks.training.rehearsal import elsewhere
+from lmtasks.training.training import Training
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Prepared:
     model: PreTrainedModel
     plan: Plan
     arguments: TrainingArguments
+    engine: Engine
     callbacks: tuple[TrainerCallback, ...]
 
     @property
@@ -72,6 +76,22 @@ class Prepared:
         collator, options = self.request.recipe.collator, self.request.options
         return collator(self.processor, options, True), collator(self.processor, options, False)
 
+    @property
+    def training(self) -> Training:
+        """The training from its first step on, without what makes checkpoints."""
+        request, before_step = self.request, self.request.recipe.before_step
+        return Training(
+            model=self.model,
+            recipe=request.bound,
+            arguments=self.arguments,
+            train_dataset=self.train_dataset,
+            eval_dataset=self.eval_dataset,
+            collates=self.collators,
+            log=self.folder / LOG,
+            callbacks=self.callbacks,
+            before_step=partial(before_step, self.model, request.options) if before_step else None,
+        )
+
 
 def prepare(request: Request, place: Place | None = None) -> Prepared:
     """Load and check everything that the run needs, in a place that was found for it.
@@ -79,6 +99,7 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
     Raises:
         InputError: something does not fit; nothing was written.
     """
+    engine = engine_of(request)
     place = place or place_of(request)
     folder, start = place.folder, place.start
     if request.output.push_to_hub:
@@ -95,6 +116,7 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
     arguments = arguments_for(request, folder, plan.steps)
     plan = replace(plan, notes=(*plan.notes, *notes_on(request, start, plan, arguments)))
     callbacks = (*callbacks_of(request), *trackers_of(request, arguments))
-    prepared = Prepared(loaded.data, place, model, plan, arguments, callbacks)
-    rehearse(model, request.bound, arguments, prepared.train_dataset, prepared.collators[0], plan.steps)
+    prepared = Prepared(loaded.data, place, model, plan, arguments, engine, callbacks)
+    with elsewhere(prepared.training) as rehearsed:
+        engine.check(rehearsed, request.engine_options)
     return prepared

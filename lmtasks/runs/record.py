@@ -29,6 +29,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         "status": "running",
         "owner": owner.name if owner else "unknown",
         "origin": owner.origin if owner else None,
+        "engine": prepared.engine.name,
         "summary": recipe.summary,
         "pipeline": recipe.pipeline,
         "model_class": recipe.model_class,

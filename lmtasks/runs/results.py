@@ -16,7 +16,7 @@ from lmtasks.artifacts.verdict import verdict_of
 from lmtasks.runs.held_out import read_held_out
 from lmtasks.runs.prepare import Prepared
 from lmtasks.runs.record import write_record
-from lmtasks.training.trainer import Trained
+from lmtasks.training.trained import Trained
 
 
 def save_results(

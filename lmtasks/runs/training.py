@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
+from dataclasses import replace
 
 from transformers import TrainerCallback
 
-from lmtasks.artifacts.run_folder import LOG
 from lmtasks.progress import say
 from lmtasks.runs.prepare import Prepared
 from lmtasks.runs.versions import versions
 from lmtasks.training.checkpoints import CheckpointCallback
 from lmtasks.training.early_stopping import EarlyStop
+from lmtasks.training.engines import carried_out
 from lmtasks.training.trackers import open_until_done
-from lmtasks.training.trainer import Trained, train
+from lmtasks.training.trained import Trained
 
 
 def tracked(prepared: Prepared) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
@@ -27,29 +27,20 @@ def train_prepared(prepared: Prepared) -> Trained:
     """Tell the plan, and train with checkpoints in the run folder, from the one that the run goes on from if it does.
 
     Raises:
-        RunError, Interrupted, Stopped: see :func:`lmtasks.training.trainer.train`.
+        RunError, Interrupted, Stopped: see :func:`lmtasks.training.engines.carried_out`.
     """
     for line in prepared.plan.lines():
         say(line)
-    request, folder, before_step = prepared.request, prepared.folder, prepared.request.recipe.before_step
-    asked = prepared.place.asked
+    request, asked, start = prepared.request, prepared.place.asked, prepared.place.start
     facts = {
-        "request": asked.fingerprint, "batch": dict(asked.batch), "seed": request.seed, "versions": versions()
+        "request": asked.fingerprint, "batch": dict(asked.batch), "seed": request.seed, "versions": versions(),
+        "engine": prepared.engine.name,
     }  # fmt: skip
     limit, patience = request.training.get("save_total_limit"), request.stopping.early_stopping_patience
-    checkpoints = CheckpointCallback(folder, prepared.processor, facts, limit, len(prepared.train_dataset))
+    examples = len(prepared.train_dataset)
+    checkpoints = CheckpointCallback(prepared.folder, prepared.processor, facts, limit, examples)
     callbacks: list[TrainerCallback] = [*prepared.callbacks, checkpoints]
     if patience is not None:
         callbacks.append(EarlyStop(patience, request.stopping.early_stopping_threshold))
-    return train(
-        prepared.model,
-        request.bound,
-        prepared.arguments,
-        prepared.train_dataset,
-        prepared.eval_dataset,
-        prepared.collators,
-        folder / LOG,
-        prepared.place.start.checkpoint,
-        callbacks,
-        *([partial(before_step, prepared.model, request.options)] if before_step else []),
-    )
+    training = replace(prepared.training, checkpoint=start.checkpoint, callbacks=callbacks)
+    return carried_out(prepared.engine, training, request.engine_options)

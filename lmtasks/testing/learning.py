@@ -18,7 +18,7 @@ from lmtasks.testing.case import SEED, Case
 from lmtasks.testing.proof import Fault, Inapplicable, blamed, check
 from lmtasks.testing.sums import apart, padding_does_not_matter, still, vector
 from lmtasks.testing.terms import of_term, same, sums, terms
-from lmtasks.training.trainer import train
+from lmtasks.training.with_trainer import train
 
 STEPS = 150
 """Steps in which a small batch must be learned."""
@@ -29,9 +29,7 @@ def trained(case: Case, texts: Case, model: PreTrainedModel, size: int, **argume
     arguments |= {"per_device_train_batch_size": size, "lr_scheduler_type": "constant", "seed": SEED}
     arguments |= {"use_cpu": True, "logging_steps": 1, "save_strategy": "no", "report_to": "none"}
     settings = training_arguments(arguments, case.folder / "training", 1)
-    datasets = texts.dataset(True), texts.dataset(False)
-    collators = texts.collate(True), texts.collate(False)
-    done = train(model, case.bound, settings, *datasets, collators, case.folder / "log.jsonl", None)
+    done = train(case.training(settings, texts, model))
     return [line for line in done.state.log_history if "loss" in line]
 
 

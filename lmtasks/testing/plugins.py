@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from lmtasks.api import Architecture, Extension, Launcher, Recipe, WordSegmenter
+from lmtasks.api import Architecture, Engine, Extension, Launcher, Recipe, WordSegmenter
 from lmtasks.api.hookspecs import hookimpl
 from lmtasks.registry.catalog import Catalog, load_catalog
 from lmtasks.registry.enabled_plugins import current, selected
@@ -24,6 +24,7 @@ def installed(
     word_segmenters: Iterable[WordSegmenter] = (),
     extensions: Iterable[Extension] = (),
     launchers: Iterable[Launcher] = (),
+    engines: Iterable[Engine] = (),
     *,
     builtins_only: bool = True,
 ) -> Iterator[Catalog]:
@@ -43,7 +44,12 @@ def installed(
     name = f"lmtasks_in_memory_{next(_number)}"
     module = sys.modules[name] = ModuleType(name)
     declared = {"recipes": recipes, "architectures": architectures}
-    declared |= {"word_segmenters": word_segmenters, "extensions": extensions, "launchers": launchers}
+    declared |= {
+        "word_segmenters": word_segmenters,
+        "extensions": extensions,
+        "launchers": launchers,
+        "engines": engines,
+    }
     for kind, given in declared.items():
         vars(module)[f"lmtasks_{kind}"] = hookimpl(_giving(list(given)))
     try:

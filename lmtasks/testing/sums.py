@@ -281,7 +281,7 @@ def label_smoothing_is_heeded_or_refused(case: Case) -> str | None:
     batch, strength = case.batch(), 0.3
     arguments = training_arguments({"label_smoothing_factor": strength, "use_cpu": True}, case.folder / "smooth", 1)
     try:
-        rehearse(case.model(), case.bound, arguments, case.dataset(True), case.collate(), 1)
+        rehearse(case.training(arguments))
     except InputError as refusal:
         return f"refused: {refusal.message}"
     model = case.model()

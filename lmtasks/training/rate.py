@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,12 @@ from transformers import TrainingArguments, get_scheduler
 
 
 def rate_at(arguments: TrainingArguments, step: int, steps: int) -> float | None:
+    """The learning rate in the step after so many, of a run of so many in all; see :func:`rates`."""
+    found = rates(arguments, steps)
+    return None if found is None else found(step)
+
+
+def rates(arguments: TrainingArguments, steps: int) -> Callable[[int], float] | None:
     """The learning rate in the step after so many, as the Trainer would have it.
 
     Args:
@@ -28,7 +35,8 @@ def rate_at(arguments: TrainingArguments, step: int, steps: int) -> float | None
     )
     if not isinstance(schedule, LambdaLR):
         return None
-    return float(arguments.learning_rate * schedule.lr_lambdas[0](step))
+    share = schedule.lr_lambdas[0]
+    return lambda step: float(arguments.learning_rate * share(step))
 
 
 def set_rates(optimizer: Any, schedule: Any) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, send_to_device
 from torch.nn.utils import get_total_norm
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel
 
 from lmtasks.api import Batch, Collate, Recipe, has_targets, weighted_sum
 from lmtasks.config.training_arguments import refused
@@ -18,41 +23,39 @@ from lmtasks.models.adapters import has_adapter
 from lmtasks.models.architectures import with_gradients
 from lmtasks.models.companions import companions
 from lmtasks.training.trainer import RecipeTrainer
+from lmtasks.training.training import Training
 
 
-def rehearse(
-    model: PreTrainedModel,
-    recipe: Recipe,
-    arguments: TrainingArguments,
-    dataset: ExampleDataset,
-    collate: Collate,
-    steps: int,
-) -> None:
-    """Build once, elsewhere, all that the arguments ask for.
+@contextmanager
+def elsewhere(training: Training) -> Iterator[Training]:
+    """The training as it would begin, in a folder that is gone afterwards: nothing of a run is written meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = copy.copy(training.arguments)
+        arguments.output_dir = folder
+        yield replace(training, arguments=arguments, log=Path(folder, "log"), checkpoint=None, callbacks=())
 
-    Args:
-        collate: the recipe's collator for training.
-        steps: optimiser steps of the run.
+
+def rehearse(training: Training, options: Any = None) -> None:
+    """Build once all that the arguments ask of the Trainer.
 
     Raises:
         InputError: a package that an argument needs is missing, a value is out of range, the recipe's
             loss would train without the label smoothing that was asked for, or its batches cannot be
             shared by several processes.
     """
+    model, recipe, arguments = training.model, training.recipe, training.arguments
+    dataset, collate = training.train_dataset, training.collates[0]
     if arguments.world_size > 1 and not arguments.dataloader_drop_last:
         _require_rows(recipe, dataset, collate)
     if arguments.label_smoothing_factor:
         _require_smoothing(model, recipe, dataset, collate)
-    with tempfile.TemporaryDirectory() as elsewhere:
-        there = copy.copy(arguments)
-        there.output_dir = elsewhere
-        try:
-            trainer = RecipeTrainer(model, there, collate, dataset, dataset, recipe=recipe, eval_collate=collate)
-            trainer.create_optimizer_and_scheduler(steps)
-            trainer.get_train_dataloader()
-            _require_shards(trainer)
-        except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-            raise refused(error) from error
+    try:
+        trainer = RecipeTrainer(model, arguments, collate, dataset, dataset, recipe=recipe, eval_collate=collate)
+        trainer.create_optimizer_and_scheduler(training.steps)
+        trainer.get_train_dataloader()
+        _require_shards(trainer)
+    except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        raise refused(error) from error
 
 
 def _require_shards(trainer: RecipeTrainer) -> None:

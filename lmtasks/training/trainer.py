@@ -9,36 +9,24 @@ targets in the whole global batch.
 from __future__ import annotations
 
 import itertools
-import signal
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import (
-    PreTrainedModel,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import Trainer, TrainerControl, set_seed
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lmtasks.api import SOLE, Batch, Collate, Recipe, loss_terms, require_counted, target_counts, weigh
 from lmtasks.artifacts.checkpoints import begin, read_manifest
-from lmtasks.data.dataset import ExampleDataset
-from lmtasks.errors import Interrupted, RunError, Stopped, first_line, nearest
+from lmtasks.errors import RunError, first_line, nearest
 from lmtasks.models.companions import apart, restore, save_companions
-from lmtasks.training.callbacks import BeforeStep, EpochCallback, LogCallback, ResumeCallback, ScheduleCallback
-from lmtasks.training.cpu_memory import kept_memory
+from lmtasks.training.callbacks import ResumeCallback
 from lmtasks.training.evaluation import evaluate_model
-from lmtasks.training.failures import Telling, failures_told
+from lmtasks.training.failures import Telling
 from lmtasks.training.positions import Positions
 from lmtasks.training.signals import SignalCallback, Signals
 from lmtasks.training.totals import Means, TotalsCallback
@@ -252,86 +240,3 @@ class RecipeTrainer(Trainer):
                 f"--metric_for_best_model {wanted} is no figure of the evaluation{nearest(wanted, known)}",
                 f"one of {', '.join(known)}",
             )
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The result of a training.
-
-    Args:
-        model: without the wrappers of several processes and of bfloat16: what is measured is what will be loaded.
-        metrics: ``train_loss``, ``train_runtime`` in seconds, ``train_tokens_per_second``, ...; of all steps, those
-            before a resumption included.
-        state: the Trainer's, with its log.
-    """
-
-    model: PreTrainedModel
-    metrics: dict[str, float]
-    state: TrainerState
-
-
-def train(
-    model: PreTrainedModel,
-    recipe: Recipe,
-    arguments: TrainingArguments,
-    train_dataset: ExampleDataset,
-    eval_dataset: ExampleDataset | dict[str, ExampleDataset],
-    collates: tuple[Collate, Collate],
-    log: Path,
-    checkpoint: Path | None,
-    callbacks: Sequence[TrainerCallback] = (),
-    before_step: BeforeStep = lambda steps: None,
-) -> Trained:
-    """Train the model in place.
-
-    Args:
-        eval_dataset: several by name, of which the first chooses the best model; or the only one.
-        collates: the recipe's collators for training and evaluation.
-        log: file for the log, one JSON object a line.
-        checkpoint: folder of the checkpoint to go on from, whose files are as they were written.
-        callbacks: for checkpoints, and for an early end: one whose ``ended_training`` is true had a right to it.
-        before_step: called before every step with the number of steps done.
-
-    Raises:
-        RunError: diverged, out of memory, or ended before all steps were done.
-        Interrupted: stopped by a signal, after saving a checkpoint.
-        Stopped: by a second signal, at once, or by one that came too late for a checkpoint.
-    """
-    examples = train_dataset.examples
-    examples_per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    per_step = round(examples_per_step * examples.per_example)
-    logged = LogCallback(log, per_step, examples.unit)
-    with Signals(keep=True) as signals:
-        trainer = RecipeTrainer(
-            recipe=recipe,
-            eval_collate=collates[1],
-            signals=signals,
-            model=model,
-            args=arguments,
-            data_collator=collates[0],
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            callbacks=[EpochCallback(train_dataset), ScheduleCallback(before_step), logged, *callbacks],
-        )
-        with failures_told(checkpoint), kept_memory(arguments.device):
-            output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        signals.agree()
-    ended = any(getattr(callback, "ended_training", False) for callback in callbacks)
-    steps, planned = trainer.state.global_step, trainer.state.max_steps
-    if signals.received is not None and trainer.signals.saved != steps:
-        raise Stopped(signals.received)  # too late for a checkpoint: what is safe, the folder tells
-    if signals.received is not None:
-        raise Interrupted(
-            f"stopped by {signal.Signals(signals.received).name} after step {steps}, with a checkpoint",
-            "the same command with --resume_from_checkpoint true goes on from there",
-            signals.received,
-        )
-    if steps < planned and not ended:
-        raise RunError(
-            f"training ended after {steps} of {planned} steps", "lower --per_device_train_batch_size, or give more data"
-        )
-    told_of = trainer.state.global_step - trainer.totals.first
-    speed = round(told_of * per_step / output.metrics["train_runtime"], 1)
-    metrics = {**output.metrics, f"train_{examples.unit.replace(' ', '_')}_per_second": speed}
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    return Trained(model, metrics, trainer.state)

@@ -18,7 +18,8 @@ from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.data.text.packing import cut
 from lmtasks.data.text.tokenize import Stream
-from lmtasks.runs.plan import Plan, peak_memory, total_steps
+from lmtasks.runs.plan import Plan, peak_memory
+from lmtasks.training.length import total_steps
 
 
 @pytest.mark.parametrize("accumulation", [1, 3, 4])

@@ -1,0 +1,103 @@
+"""The loss of a recipe as a Keras layer, whatever backend Keras has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+from lmtasks.api import Recipe
+from lmtasks_keras.batches import Shapes
+from lmtasks_keras.static import RecipeLoss, without_head
+from lmtasks_keras.tracing import traced
+
+
+def loss_layer(
+    model: torch.nn.Module, recipe: Recipe, shapes: Shapes, label_smoothing: float = 0.0
+) -> Any:
+    """A Keras layer with the parameters of a transformers model, which computes the loss of a recipe.
+
+    Called with a batch it gives the sum of each term of the loss and its number of targets, both float32 [terms].
+
+    Args:
+        model: on the CPU, in float32. On the torch backend the layer has its very parameters, elsewhere copies.
+        recipe: with its options.
+        shapes: of what the layer will be called with, see :func:`lmtasks_keras.batches.constant`.
+        label_smoothing: as :func:`lmtasks.token_sums` takes it.
+
+    Raises:
+        ImportError: the backend is JAX or TensorFlow, and torchax or JAX is not installed.
+    """
+    loss = RecipeLoss(without_head(model), recipe, label_smoothing)
+    return (TorchLoss if keras.backend.backend() == "torch" else TracedLoss)(loss, shapes)
+
+
+class _Named:
+    """What both kinds of layer have: weights with the names that they have in the model."""
+
+    named: dict[str, Any]
+    """The trained weights, a Keras variable for each name of ``model.named_parameters()``."""
+
+    def copy_to(self, model: torch.nn.Module) -> None:
+        """Write the trained weights into a model that has parameters of the same names."""
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, variable in self.named.items():
+                # Keras' array may not be writable, and torch has no other.
+                parameters[name].copy_(torch.from_numpy(np.array(keras.ops.convert_to_numpy(variable))))
+
+
+class TracedLoss(_Named, keras.layers.JaxLayer):
+    """The layer on the JAX and TensorFlow backends: torch's operators, traced into JAX."""
+
+    def __init__(self, loss: RecipeLoss, shapes: Shapes) -> None:
+        parameters, function = traced(loss)
+
+        def call(params: Any, inputs: Any, rng: Any, training: Any) -> Any:
+            return function(params, inputs, rng, training)
+
+        super().__init__(call, params=parameters)
+        self.shapes = dict(shapes)
+        self.named = {name.removeprefix(loss.PREFIX): weight for name, weight in self.params.items()}
+        self.build(self.shapes)
+
+    def call(self, inputs: Any, training: Any = False) -> Any:
+        """Sums and counts, both [terms]; the shapes are said again, because TensorFlow forgets them on the way."""
+        known = {name: keras.ops.reshape(inputs[name], shape) for name, shape in self.shapes.items()}
+        return super().call(known, training=training)
+
+    def _get_jax2tf_input_shape(self, input_shape: Any) -> None:
+        """None: no dimension is open, and for dictionaries with open ones Keras 3.15 says what JAX does not take."""
+
+    def _get_call_seed(self) -> Any:
+        """The seed of a call.
+
+        On TensorFlow, Keras 3.15 gives JAX only its first number, which stays: every step would drop the same.
+        """
+        seed = super()._get_call_seed()
+        if keras.backend.backend() == "jax":
+            return seed
+        mixed = keras.ops.bitwise_xor(seed[0], seed[1] * keras.ops.convert_to_tensor(_GOLDEN, seed.dtype))
+        return keras.ops.stack([mixed, seed[1]])
+
+
+_GOLDEN = 0x9E3779B9
+"""2³² over the golden ratio: multiplied by it, numbers that follow one another lie far apart (Knuth, section 6.4)."""
+
+
+class TorchLoss(_Named, keras.layers.TorchModuleWrapper):
+    """The layer on the torch backend: the module itself."""
+
+    def __init__(self, loss: RecipeLoss, shapes: Shapes) -> None:
+        super().__init__(loss)
+        self.shapes = dict(shapes)
+        names = [name.removeprefix(loss.PREFIX) for name, _ in loss.named_parameters()]
+        pairs = zip(names, loss.parameters(), self.weights, strict=True)
+        self.named = {name: weight for name, parameter, weight in pairs if parameter.requires_grad}
+
+    def call(self, inputs: Any, training: Any = False) -> Any:
+        """Sums and counts, both [terms]; ids are int64 here, as torch wants labels."""
+        whole = {name: value.long() if value.dtype == torch.int32 else value for name, value in inputs.items()}
+        return super().call(whole, training=bool(training))
