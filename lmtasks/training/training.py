@@ -57,6 +57,11 @@ class Training:
         return total_steps(len(self.train_dataset), self.arguments)
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
+        return self._trainer.steps_per_epoch
+
+    @property
     def done(self) -> int:
         """Steps that the run has done before, of which the checkpoint is."""
         return step_of(self.checkpoint) if self.checkpoint else 0

@@ -6,8 +6,12 @@ For people who know Keras there are :func:`model`, :func:`dataset`, :func:`save`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from lmtasks import Engine, hookimpl, option
 
 if TYPE_CHECKING:
     from lmtasks_keras.data import dataset
@@ -21,6 +25,40 @@ __all__ = ["PushToHub", "dataset", "from_keras_hub", "model", "save"]
 _HOMES = {
     "PushToHub": "push", "dataset": "data", "from_keras_hub": "kerashub", "model": "model_of", "save": "saving"
 }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class KerasOptions:
+    """How Keras trains."""
+
+    backend: Literal["jax", "tensorflow", "torch"] | None = option(
+        None,
+        help="what Keras computes with; KERAS_BACKEND when not given, or what is installed",
+        aliases=("keras_backend",),
+    )
+    optimizer: str | None = option(
+        None,
+        help="optimizer of Keras by name, or module:factory; AdamW as torch has it when not given",
+        aliases=("keras_optimizer",),
+    )
+    callback: Sequence[str] = option((), help="callbacks of Keras, each as module:factory", aliases=("keras_callback",))
+
+
+KERAS = Engine(
+    name="keras",
+    summary="Keras' fit, on JAX, TensorFlow or torch.",
+    options=KerasOptions,
+    check="lmtasks_keras.engine:check",
+    train="lmtasks_keras.engine:train",
+    arguments=("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "label_smoothing_factor"),
+    resumes=True,
+)
+
+
+@hookimpl
+def lmtasks_engines() -> list[Engine]:
+    """The engine of this package."""
+    return [KERAS]
 
 
 def __getattr__(name: str) -> Any:

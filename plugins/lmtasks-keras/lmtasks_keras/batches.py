@@ -52,9 +52,7 @@ def constant(batch: Batch, shapes: Shapes, padding: int, keep: int | None = None
         if found is None and name == "attention_mask":  # a batch without padding has none
             found = torch.ones_like(batch["input_ids"])
         if found is None or any(size > most for size, most in zip(found.shape, shape, strict=True)):
-            raise InputError(
-                f"'{name}' in a batch is not what it was in others", "train without --engine keras"
-            )
+            raise InputError(f"'{name}' in a batch is not what it was in others", "train without --engine keras")
         filled[name] = _filled(name, found.numpy(), shape, padding, len(found) if keep is None else keep)
     if strangers := batch.keys() - shapes.keys():
         raise InputError(f"'{min(strangers)}' is in some batches only", "train without --engine keras")

@@ -58,6 +58,7 @@ class LanguageModel(keras.Model):
     def __init__(self, layer: Any, terms: Mapping[str, float], batches: int = 1) -> None:
         super().__init__()
         self.layer = layer
+        self.terms = tuple(terms)
         self.weight_of_terms = tuple(float(weight) for weight in terms.values())
         self.mean = Mean("loss", self.weight_of_terms)
         self.step_mean = Mean("step_loss", self.weight_of_terms, batches)
@@ -75,7 +76,9 @@ class LanguageModel(keras.Model):
         return weighted(y_pred[0], counts, self.weight_of_terms)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """The losses: the exact mean of the epoch so far, and that of the optimiser step."""
+        """The losses: the exact mean of the epoch so far, and those of the optimiser step, of each named term as well."""
         for metric in (self.mean, self.step_mean):
             metric.update_state(y, y_pred)
-        return {"loss": self.mean.result(), "step_loss": self.step_mean.result()}
+        means = self.step_mean.sums / ops.maximum(self.step_mean.counts, 1.0)
+        named = {f"step_loss_{name}": means[place] for place, name in enumerate(self.terms) if name}
+        return {"loss": self.mean.result(), "step_loss": self.step_mean.result(), **named}

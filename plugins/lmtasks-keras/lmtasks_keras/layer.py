@@ -14,9 +14,7 @@ from lmtasks_keras.static import RecipeLoss, without_head
 from lmtasks_keras.tracing import traced
 
 
-def loss_layer(
-    model: torch.nn.Module, recipe: Recipe, shapes: Shapes, label_smoothing: float = 0.0
-) -> Any:
+def loss_layer(model: torch.nn.Module, recipe: Recipe, shapes: Shapes, label_smoothing: float = 0.0) -> Any:
     """A Keras layer with the parameters of a transformers model, which computes the loss of a recipe.
 
     Called with a batch it gives the sum of each term of the loss and its number of targets, both float32 [terms].
@@ -58,7 +56,7 @@ class TracedLoss(_Named, keras.layers.JaxLayer):
         def call(params: Any, inputs: Any, rng: Any, training: Any) -> Any:
             return function(params, inputs, rng, training)
 
-        super().__init__(call, params=parameters)
+        super().__init__(call, params=parameters, seed=0)
         self.shapes = dict(shapes)
         self.named = {name.removeprefix(loss.PREFIX): weight for name, weight in self.params.items()}
         self.build(self.shapes)
@@ -67,6 +65,10 @@ class TracedLoss(_Named, keras.layers.JaxLayer):
         """Sums and counts, both [terms]; the shapes are said again, because TensorFlow forgets them on the way."""
         known = {name: keras.ops.reshape(inputs[name], shape) for name, shape in self.shapes.items()}
         return super().call(known, training=training)
+
+    def draw_from(self, seed: int, calls: int) -> None:
+        """Let dropout be drawn from a seed, as after so many calls in training."""
+        self.seed_generator.state.assign(np.asarray([seed % 2**31, calls], dtype=np.uint32))
 
     def _get_jax2tf_input_shape(self, input_shape: Any) -> None:
         """None: no dimension is open, and for dictionaries with open ones Keras 3.15 says what JAX does not take."""
@@ -96,8 +98,18 @@ class TorchLoss(_Named, keras.layers.TorchModuleWrapper):
         names = [name.removeprefix(loss.PREFIX) for name, _ in loss.named_parameters()]
         pairs = zip(names, loss.parameters(), self.weights, strict=True)
         self.named = {name: weight for name, parameter, weight in pairs if parameter.requires_grad}
+        self.draw_from(0, 0)
+
+    def draw_from(self, seed: int, calls: int) -> None:
+        """Let dropout be drawn from a seed, as after so many calls in training."""
+        self.seed, self.calls = seed, calls
 
     def call(self, inputs: Any, training: Any = False) -> Any:
         """Sums and counts, both [terms]; ids are int64 here, as torch wants labels."""
         whole = {name: value.long() if value.dtype == torch.int32 else value for name, value in inputs.items()}
-        return super().call(whole, training=bool(training))
+        if not training:
+            return super().call(whole, training=False)
+        # By the number of the call, as JAX has it: so that a run that goes on draws what it would have drawn.
+        torch.manual_seed((self.seed + self.calls * _GOLDEN) % 2**63)
+        self.calls += 1
+        return super().call(whole, training=True)

@@ -64,7 +64,9 @@ def optimizer(name: str | None, undecayed: Iterable[Any], **settings: Any) -> An
     factory = AdamW if name is None else resolve(name) if ":" in name else _known(name)
     made = factory(**_asked(factory, settings))
     if not isinstance(made, keras.optimizers.Optimizer):
-        raise InputError(f"--keras.optimizer {name} makes no Keras optimizer", "let it return a keras.optimizers.Optimizer")
+        raise InputError(
+            f"--keras.optimizer {name} makes no Keras optimizer", "let it return a keras.optimizers.Optimizer"
+        )
     excluded = list(undecayed)
     if excluded:
         made.exclude_from_weight_decay(var_list=excluded)

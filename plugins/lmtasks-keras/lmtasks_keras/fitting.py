@@ -1,0 +1,181 @@
+"""``fit`` in the process of its own: batches come from the run, and each step is told to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmtasks import InputError
+from lmtasks.api import Batch, Recipe, resolve
+from lmtasks_keras.batches import Shapes
+
+
+@dataclass(frozen=True)
+class Fit:
+    """All that ``fit`` needs, as the run sends it.
+
+    Args:
+        model: on the CPU, in float32.
+        shapes: of every batch.
+        floating: names of what is no whole number in a batch.
+        terms: the weight of each term of the loss by its name.
+        fixed: names of parameters that are not trained beside those that the model says.
+        undecayed: names of parameters that weight decay leaves alone.
+        rates: the learning rate of each step.
+        adam: what the optimiser is made with beside.
+        optimizer, callbacks: as the options have them.
+        seed: of dropout.
+        batches: that make a step.
+        steps, steps_per_epoch, done: of the run, of an epoch, and those that were done before.
+        state: folder of the checkpoint to go on from.
+    """
+
+    model: torch.nn.Module
+    recipe: Recipe
+    shapes: Shapes
+    floating: frozenset[str]
+    terms: Mapping[str, float]
+    fixed: frozenset[str]
+    undecayed: frozenset[str]
+    rates: Sequence[float]
+    adam: Mapping[str, float]
+    label_smoothing: float
+    optimizer: str | None
+    callbacks: Sequence[str]
+    seed: int
+    batches: int
+    steps: int
+    steps_per_epoch: int
+    done: int
+    state: Path | None
+
+
+def fit(steps: Connection, batches: Connection, work: Fit) -> None:
+    """Train by ``keras.Model.fit``.
+
+    Args:
+        steps: to the run, which is told of each, and says how to go on.
+        batches: to the run, which is asked for them.
+    """
+    import keras
+
+    from lmtasks_keras.feeding import Course, WholeTraining, dataset, parts, source
+    from lmtasks_keras.optimizer_state import load
+
+    keras.utils.set_random_seed(work.seed % 2**32)
+    net = language_model(work)
+    own = callbacks(work.callbacks)
+    if work.state is not None:
+        load(net.optimizer, work.state)
+    net.layer.draw_from(work.seed, work.done * work.batches)
+    course = Course(steps, work.batches)
+    all_of_them = WholeTraining(
+        [course, *own], add_history=True, model=net, epochs=-(-work.steps // work.steps_per_epoch)
+    )
+    for epochs, each in parts(work.done, work.steps, work.steps_per_epoch):
+        number = each * work.batches
+        given = dataset(source(batches, number * len(epochs)), work.shapes, [*work.terms], work.floating)
+        net.fit(
+            given,
+            initial_epoch=epochs.start,
+            epochs=epochs.stop,
+            steps_per_epoch=number,
+            verbose=0,
+            callbacks=all_of_them,
+        )
+        if net.stop_training:
+            break
+    all_of_them.end()
+    steps.send(("ended",))
+    course.serve()
+
+
+def rehearse(
+    steps: Connection,
+    batches: Connection,
+    model: torch.nn.Module,
+    recipe: Recipe,
+    batch: Batch,
+    shapes: Shapes,
+    options: Any,
+    label_smoothing: float,
+) -> None:
+    """Tell the run what :func:`lmtasks_keras.agreement.compare` finds, once the options have been tried.
+
+    Raises:
+        InputError: it finds that Keras would not train this, or an option is wrong.
+    """
+    import keras
+
+    from lmtasks_keras.agreement import DisagreementError, compare
+    from lmtasks_keras.optimizer import optimizer
+
+    backend = keras.backend.backend()
+    optimizer(options.optimizer, undecayed=[], learning_rate=1e-3)
+    callbacks(options.callback)
+    what = f"{recipe.name} cannot train this {model.config.model_type} model by Keras on {backend}"
+    hint = "--engine trainer" if backend == "torch" else "--keras.backend torch, or --engine trainer"
+    try:
+        found = compare(model, recipe, batch, shapes, backend, label_smoothing)
+    except DisagreementError as error:
+        raise InputError(f"{what}: {error}", hint) from error
+    if not found.holds:
+        far = f"its loss is off by {found.loss:.1e}, its gradients by {found.gradient:.1e}"
+        raise InputError(f"{what}: {far} of torch's", hint)
+    steps.send(found)
+
+
+def language_model(work: Fit) -> Any:
+    """The compiled Keras model."""
+    import keras
+
+    from lmtasks_keras.language_model import LanguageModel
+    from lmtasks_keras.layer import loss_layer
+    from lmtasks_keras.optimizer import optimizer
+    from lmtasks_keras.schedule import Rates
+
+    for name, parameter in work.model.named_parameters():
+        if name in work.fixed:
+            parameter.requires_grad_(False)
+    layer = loss_layer(work.model, work.recipe, work.shapes, work.label_smoothing)
+    net = LanguageModel(layer, work.terms, work.batches)
+    made = optimizer(
+        work.optimizer,
+        undecayed=[variable for name, variable in layer.named.items() if name in work.undecayed],
+        learning_rate=Rates(work.rates, work.batches),
+        gradient_accumulation_steps=work.batches if work.batches > 1 else None,
+        **work.adam,
+    )
+    # TensorFlow has the step of JAX compiled already; once more takes a minute, and gains nothing.
+    net.compile(optimizer=made, jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
+    made.build(net.trainable_variables)
+    return net
+
+
+def callbacks(references: Sequence[str]) -> list[Any]:
+    """The user's callbacks.
+
+    Raises:
+        InputError: one cannot be imported, or is none.
+    """
+    import keras
+
+    made = []
+    for reference in references:
+        try:
+            one = resolve(reference)()
+        except (ImportError, AttributeError) as error:
+            raise InputError(
+                f"--keras.callback {reference}: {error}", "module:factory, which can be imported"
+            ) from error
+        if not isinstance(one, keras.callbacks.Callback):
+            raise InputError(
+                f"--keras.callback {reference} makes no Keras callback", "let it return a keras.callbacks.Callback"
+            )
+        made.append(one)
+    return made
