@@ -6,12 +6,15 @@ For people who know Keras there are :func:`model`, :func:`dataset`, :func:`save`
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmtasks import Engine, hookimpl, option
+from lmtasks_keras.backends import backend_for
 
 if TYPE_CHECKING:
     from lmtasks_keras.data import dataset
@@ -62,9 +65,15 @@ def lmtasks_engines() -> list[Engine]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use: Keras and its backend take seconds."""
+    """Import a public name on first use: Keras and its backend take seconds.
+
+    Raises:
+        InputError: Keras, or what its backend needs, is not installed.
+    """
     if name not in __all__:
         raise AttributeError(f"module 'lmtasks_keras' has no attribute '{name}'")
+    if "keras" not in sys.modules:  # which would take TensorFlow, whether or not it is there
+        os.environ["KERAS_BACKEND"] = backend_for(None)
     return getattr(import_module(f"lmtasks_keras.{_HOMES[name]}"), name)
 
 

@@ -1,4 +1,4 @@
-"""Texts as batches for Keras: what ``prepare_tf_dataset`` gave, with lmtasks' collator and masks anew in every epoch."""
+"""Texts as batches for Keras, as ``prepare_tf_dataset`` gave them: lmtasks' collator, masks anew in every epoch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def dataset(
     *,
     training: bool = True,
     shuffle: bool | None = None,
-    seed: int = 42,
+    seed: int | None = None,
     batch_size: int | None = None,
     **values: Any,
 ) -> LanguageDataset:
@@ -47,7 +47,7 @@ def dataset(
         training: whether they are trained on: in an order drawn anew for each epoch, with masks drawn anew. Otherwise
             they are in their own order, with the masks that every evaluation has; of a run, the text that it held out.
         shuffle: whether the order is drawn anew, where ``training`` should not say it.
-        seed: of order and masks, as that of a run.
+        seed: of order and masks, as that of a run; that of the model when not given.
         batch_size: as for :func:`lmtasks_keras.model`; that of the model when not given.
         values: what ``lmtasks.run`` takes about data, such as ``text_column``; without a model, about that and the
             recipe as well.
@@ -62,7 +62,8 @@ def dataset(
     else:
         task = recipe.task if batch_size is None else replace(recipe.task, batch_size=batch_size)
     data = _data_of_run(str(run), task) if run else _data_of_texts(run_or_texts, task, values)
-    return LanguageDataset(task, data, training, training if shuffle is None else shuffle, seed)
+    drawn = training if shuffle is None else shuffle
+    return LanguageDataset(task, data, training, drawn, task.request.seed if seed is None else seed)
 
 
 class LanguageDataset(keras.utils.PyDataset):
@@ -113,12 +114,13 @@ class LanguageDataset(keras.utils.PyDataset):
         ours, theirs = self.task, task
         if ours.recipe.name != theirs.recipe.name or ours.request.options != theirs.request.options:
             raise InputError(
-                f"the model is for {theirs.recipe.name} with other options than the data", "lmtasks_keras.dataset(TEXTS, model)"
+                f"the model is for {theirs.recipe.name} with other options than the data",
+                "lmtasks_keras.dataset(TEXTS, model)",
             )
         if ours.batch_size != theirs.batch_size:
             raise InputError(
-                f"the model takes batches of {theirs.batch_size} examples, and the data are in batches of {ours.batch_size}",
-                f"batch_size={ours.batch_size} for the model: it is compiled for one shape",
+                f"the model takes batches of {theirs.batch_size} examples, the data of {ours.batch_size}",
+                f"batch_size={ours.batch_size} for the model, which is compiled for one shape",
             )
 
 
@@ -136,7 +138,9 @@ def _data_of_run(run: str, task: Task) -> Data:
     """The text that a run was trained on, and the one that it held out."""
     record = read_record(run)
     if record is None:
-        raise InputError(f"'{run}' is not the folder of a run: it has no run.json", "give texts, or the folder of a run")
+        raise InputError(
+            f"'{run}' is not the folder of a run: it has no run.json", "give texts, or the folder of a run"
+        )
     request = configure(task.request.recipe, {"model_name_or_path": run}, recorded_values(record, {}))
     sample = (record.get("data") or {}).get("sample")
     data = load_data(replace(request, options=task.request.options, sample=sample), training=True)

@@ -1,7 +1,7 @@
 """Models of KerasHub as models of transformers, where the conversion is exact.
 
-KerasHub writes transformers folders of some of its causal models. Whether what it wrote computes the same is not taken on
-trust: the logits of both are compared, and the tokens. Of what it does not write, or not alike, the reason is told.
+KerasHub writes transformers folders of some of its causal models. Whether what it wrote computes the same is not taken
+on trust: the logits of both are compared, and the tokens. Of what it does not write, or not alike, the reason is told.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ NEAR = 1e-4
 """By what share of the largest logit those of both may differ: sums in another order, in float32."""
 
 LENGTH, LONGEST = 48, 4096
-"""Tokens of the text that both are asked about; more where a model looks back no further than so many, within reason."""
+"""Tokens that both models are asked about; more where a window is longer, within reason."""
 
 TEXT = "The default value is None, or 12 bytes; it doesn't matter."
 """What both tokenizers are asked about."""
 
+_NO_HEAD = "its head of masked language modelling goes into no folder of transformers, nor comes from one"
+
+_POSITIONS = "it has no token-type embeddings, and counts positions from 2 whatever token is padding"
+
 _REASONS = {
-    "RobertaBackbone": "it has no token-type embeddings, and begins to count positions at 2 whatever is padding",
-    "XLMRobertaBackbone": "it has no token-type embeddings, and begins to count positions at 2 whatever is padding",
-    "BertBackbone": "its head of masked language modelling goes into no folder of transformers, nor comes from one",
-    "AlbertBackbone": "its head of masked language modelling goes into no folder of transformers, nor comes from one",
-    "DistilBertBackbone": "its head of masked language modelling goes into no folder of transformers, nor comes from one",
-    "ElectraBackbone": "it has no head of masked language modelling",
-    "Gemma3Backbone": "",
+    "RobertaBackbone": _POSITIONS,
+    "XLMRobertaBackbone": _POSITIONS,
+    "AlbertBackbone": _NO_HEAD,
+    "BertBackbone": _NO_HEAD,
+    "DistilBertBackbone": _NO_HEAD,
 }
 """What is known of backbones that KerasHub does not write as transformers' models."""
 
@@ -50,7 +52,7 @@ def from_keras_hub(preset_or_model: Any, *, batch_size: int | None = None, **val
 
     Args:
         preset_or_model: a ``keras_hub.models.CausalLM`` with its preprocessor, or the name or folder of its preset.
-        batch_size, values: as for :func:`lmtasks_keras.model`. ``tokenizer_name`` takes another tokenizer than KerasHub's.
+        batch_size, values: as for :func:`lmtasks_keras.model`; ``tokenizer_name`` names another tokenizer than its own.
 
     Raises:
         InputError: no model of KerasHub, or one that it does not convert, or not exactly; the reason is in it.
@@ -58,12 +60,11 @@ def from_keras_hub(preset_or_model: Any, *, batch_size: int | None = None, **val
     """
     causal = _causal(preset_or_model)
     with tempfile.TemporaryDirectory() as folder:
-        _export(causal, folder)
-        _require_same_logits(causal, folder)
+        export(causal, folder)
+        require_same_logits(causal, folder)
         if "tokenizer_name" not in values:
             _require_same_tokens(causal, folder)
-        made = model(folder, "causal-lm", batch_size=batch_size, **values)
-    return made
+        return model(folder, "causal-lm", batch_size=batch_size, **values)
 
 
 def _causal(given: Any) -> Any:
@@ -77,7 +78,9 @@ def _causal(given: Any) -> Any:
             raise InputError(f"the {type(given).__name__} has no preprocessor, and so no tokenizer", "give it one")
         return given
     if not isinstance(given, Backbone | Task):
-        raise InputError(f"a {type(given).__name__} is no model of KerasHub", "give a keras_hub.models.CausalLM, or a preset")
+        raise InputError(
+            f"a {type(given).__name__} is no model of KerasHub", "give a keras_hub.models.CausalLM, or a preset"
+        )
     raise _refusal(given if isinstance(given, Backbone) else given.backbone, "it is no causal language model")
 
 
@@ -91,7 +94,9 @@ def _of_preset(preset: str) -> Any:
         try:
             return Backbone.from_preset(preset, load_weights=False)
         except (ValueError, KeyError, OSError):
-            raise InputError(f"KerasHub has no causal model in '{preset}': {first_line(error)}", "name a preset") from error
+            raise InputError(
+                f"KerasHub has no causal model in '{preset}': {first_line(error)}", "name a preset"
+            ) from error
 
 
 def _refusal(backbone: Any, otherwise: str) -> InputError:
@@ -103,7 +108,7 @@ def _refusal(backbone: Any, otherwise: str) -> InputError:
     )
 
 
-def _export(causal: Any, folder: str) -> None:
+def export(causal: Any, folder: str) -> None:
     """Let KerasHub write its model as transformers'."""
     try:
         with warnings.catch_warnings():
@@ -113,7 +118,7 @@ def _export(causal: Any, folder: str) -> None:
         raise _refusal(causal.backbone, first_line(error)) from error
 
 
-def _require_same_logits(causal: Any, folder: str) -> None:
+def require_same_logits(causal: Any, folder: str) -> None:
     """Refuse a conversion that computes something else."""
     backbone = causal.backbone
     window = getattr(backbone, "sliding_window", None) or 0
@@ -126,10 +131,14 @@ def _require_same_logits(causal: Any, folder: str) -> None:
     )
     with torch.no_grad():
         theirs = converted.eval()(input_ids=torch.from_numpy(ids).long()).logits.numpy()
-    lost = sorted([*report["missing_keys"], *report["unexpected_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    lost = sorted(
+        [*report["missing_keys"], *report["unexpected_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    )
     apart = float(np.abs(ours - theirs).max() / np.abs(ours).max())
     if lost or not apart <= NEAR:
-        said = f"its conversion has no {lost[0]} that fits" if lost else f"the logits differ by {apart:.2g} of the largest"
+        said = (
+            f"its conversion has no {lost[0]} that fits" if lost else f"the logits differ by {apart:.2g} of the largest"
+        )
         raise _refusal(backbone, said)
 
 

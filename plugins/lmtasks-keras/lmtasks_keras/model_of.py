@@ -1,28 +1,28 @@
 """A transformers model as a Keras model: compiled, with the loss of its recipe, so that ``fit`` needs none.
 
-    model = lmtasks_keras.model("distilbert/distilroberta-base", batch_size=16)
-    model.compile(optimizer=keras.optimizers.AdamW(2e-5, weight_decay=0.01))
-    model.fit(lmtasks_keras.dataset(texts, model), epochs=3)
-    lmtasks_keras.save(model, "my-model")
+model = lmtasks_keras.model("distilbert/distilroberta-base", batch_size=16)
+model.compile(optimizer=keras.optimizers.AdamW(2e-5, weight_decay=0.01))
+model.fit(lmtasks_keras.dataset(texts, model), epochs=3)
+lmtasks_keras.save(model, "my-model")
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
-import torch
 from transformers import PreTrainedModel, Trainer
 
 from lmtasks import InputError
-from lmtasks.api import loss_terms
 from lmtasks.models.checkpoint import load_model
 from lmtasks.models.companions import accompany
-from lmtasks.models.forward import in_mode
-from lmtasks_keras.batches import Constant
+from lmtasks_keras.agreement import Agreement, DisagreementError, compare
+from lmtasks_keras.backends import backend_for
+from lmtasks_keras.batches import Constant, shapes_of
 from lmtasks_keras.data import LanguageDataset
 from lmtasks_keras.language_model import LanguageModel
 from lmtasks_keras.layer import loss_layer
@@ -33,30 +33,33 @@ LEARNING_RATE = 5e-5
 """Of a model that nobody has compiled; transformers' own default."""
 
 
-
 def model(
     folder_or_run: str | Path | None = None, recipe: str | None = None, *, batch_size: int | None = None, **values: Any
 ) -> TransformersModel:
     """A compiled ``keras.Model`` of a model's folder, a run or a Hub id.
 
-    It is compiled with AdamW and a constant learning rate; ``compile`` takes any other optimizer, and no loss.
+    It is compiled with AdamW and a constant learning rate; ``compile`` takes any other optimizer, and no loss. First of
+    all, its loss and gradients on one batch are compared with torch's.
 
     Args:
         folder_or_run: None for a new model: ``recipe``, ``model_type`` and ``tokenizer_name`` say which.
         recipe: name of the recipe; that of the run, or the one that fits the model, when not given.
         batch_size: examples of every batch; that of the run, or 8, when not given.
         values: what :func:`lmtasks.run` takes about model and recipe, such as ``block_size``; a run's own when not
-            given.
+            given. ``seed`` is that of a new model's weights, of order and masks, and of dropout.
 
     Raises:
-        InputError: no such model, or one that Keras cannot train.
-        ImportError: the backend is JAX or TensorFlow, and torchax or JAX is not installed.
+        InputError: no such model, one that Keras cannot train or not as torch does, or the backend is not installed.
     """
+    backend_for(keras.config.backend())
     task = task_of(folder_or_run, recipe, batch_size, values)
     request = task.request
     loaded = load_model(request.model, request.recipe, task.config, task.processor, request.seed, task.added)
     accompany(loaded.model, request, training=True)
-    made = TransformersModel(task, loaded.model)
+    found = _agreement(task, loaded.model)
+    for name in found.idle:  # which torch's optimizers leave as they are, and Keras' would let decay
+        loaded.model.get_parameter(name).requires_grad_(False)
+    made = TransformersModel(task, loaded.model, found.terms)
     made.compile(optimizer=AdamW(LEARNING_RATE, weight_decay=0.0, epsilon=1e-8))
     return made
 
@@ -68,11 +71,12 @@ class TransformersModel(LanguageModel):
 
     Args:
         pretrained: on the CPU, in float32; the weights that training begins with.
+        terms: the weight of each term of the loss by its name.
     """
 
-    def __init__(self, task: Task, pretrained: PreTrainedModel) -> None:
-        weights = _weights(task, pretrained)
-        super().__init__(loss_layer(pretrained, task.recipe, task.shapes), weights)
+    def __init__(self, task: Task, pretrained: PreTrainedModel, terms: Mapping[str, float]) -> None:
+        super().__init__(loss_layer(pretrained, task.recipe, task.shapes), terms)
+        self.layer.draw_from(task.request.seed, 0)
         self.apart = Apart(task, pretrained)
 
     @property
@@ -110,6 +114,8 @@ class TransformersModel(LanguageModel):
         for name, value in (("loss", loss), ("metrics", metrics), ("weighted_metrics", named.get("weighted_metrics"))):
             if value is not None:
                 raise InputError(f"compile takes no {name} here: the recipe has its own", f"leave {name}= out")
+        if keras.config.backend() == "tensorflow":  # it has JAX's compiled step; to compile that again takes a minute
+            named.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **named)
 
     def fit(self, x: Any = None, *arguments: Any, callbacks: Any = None, shuffle: bool = False, **named: Any) -> Any:
@@ -140,7 +146,9 @@ class TransformersModel(LanguageModel):
         Raises:
             InputError: always; says what gives predictions.
         """
-        hint = "model.pretrained() gives logits; or lmtasks_keras.save(model, FOLDER), and lmtasks.predict(FOLDER, TEXTS)"
+        hint = (
+            "model.pretrained() gives logits; or lmtasks_keras.save(model, FOLDER), and lmtasks.predict(FOLDER, TEXTS)"
+        )
         raise InputError("a model under Keras gives its loss, and no predictions", hint)
 
     def save(self, *arguments: Any, **named: Any) -> None:
@@ -212,10 +220,20 @@ class Epochs(keras.callbacks.Callback):
                 apart.log.append({**at, name: float(logs[figure])})
 
 
-def _weights(task: Task, model: PreTrainedModel) -> dict[str, float]:
-    """The weight of each term of the loss, by its name."""
-    batch = {name: torch.from_numpy(value) for name, value in task.example.items()}
-    batch = {name: value if value.is_floating_point() else value.long() for name, value in batch.items()}
-    with in_mode(model), torch.no_grad():
-        terms, _ = loss_terms(task.recipe.loss(model, batch))
-    return {name: float(term.weight) for name, term in terms.items()}
+def _agreement(task: Task, model: PreTrainedModel) -> Agreement:
+    """What came of the comparison of loss and gradients with torch's.
+
+    Raises:
+        InputError: it cannot be traced, or they differ.
+    """
+    backend, rows = keras.config.backend(), len(task.sample["input_ids"]) + 1
+    what = f"Keras on {backend} cannot train this {model.config.model_type} model for {task.recipe.name}"
+    hint = "lmtasks run trains it" if backend == "torch" else "KERAS_BACKEND=torch, or lmtasks run"
+    try:
+        found = compare(model, task.recipe, task.sample, shapes_of(task.sample, rows), backend)
+    except DisagreementError as error:
+        raise InputError(f"{what}: {error}", hint) from error
+    if not found.holds:
+        far = f"its loss is off by {found.loss:.1e}, its gradients by {found.gradient:.1e}"
+        raise InputError(f"{what}: {far} of torch's", hint)
+    return found

@@ -21,15 +21,7 @@ from lmtasks.api import weighted_mean
 from lmtasks.artifacts.durable import write_text
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.artifacts.lock import reserved
-from lmtasks.artifacts.run_folder import (
-    LOG,
-    clear,
-    is_bare,
-    read_record,
-    require_space,
-    require_writable,
-    save_into,
-)
+from lmtasks.artifacts.run_folder import LOG, clear, is_bare, read_record, require_space, require_writable, save_into
 from lmtasks.config.request import as_record
 from lmtasks.models.companions import Whole
 from lmtasks.models.forward import in_mode
@@ -59,7 +51,7 @@ def save(model: TransformersModel, folder: str | Path, *, measure: bool = True) 
 
     Args:
         model: from :func:`lmtasks_keras.model`.
-        measure: whether to measure these figures; otherwise the loss is that of the last epoch, and there are no others.
+        measure: whether to measure these figures; otherwise there is the loss of the last epoch, and no other.
 
     Raises:
         InputError: no such model, or a folder that holds something else.
@@ -119,8 +111,8 @@ def _measured(model: TransformersModel, pretrained: PreTrainedModel) -> dict[str
 
 
 def _last_evaluation(model: TransformersModel) -> dict[str, float]:
-    """The loss that the last epoch ended with, if any was measured."""
-    losses = [line["eval_loss"] for line in model.apart.log if "eval_loss" in line]
+    """The loss on the text held out that the last epoch ended with; nothing where there was none."""
+    losses = [line["eval_loss"] for line in model.apart.log if "eval_loss" in line] if model.apart.held_out else []
     return {"eval_loss": losses[-1]} if losses else {}
 
 

@@ -58,11 +58,16 @@ class Task:
         return self.recipe.collator(self.processor, self.request.options, training)
 
     @cached_property
-    def shapes(self) -> Shapes:
-        """The names and the shapes that every batch has."""
+    def sample(self) -> Batch:
+        """A batch of a whole block and a shorter one, as the recipe collates it for training."""
         longest, other = self._drawn(2)
         shortest = {**other, **{name: other[name][: self.length // 2] for name in other if name != "seed"}}
-        return shapes_of(self.collate(False)([longest, shortest]), self.batch_size)
+        return self.collate(True)([longest, shortest])
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        """The names and the shapes that every batch has."""
+        return shapes_of(self.sample, self.batch_size)
 
     def constant(self, batch: Batch) -> Constant:
         """A batch in these shapes."""
@@ -121,4 +126,7 @@ def _require_plain(request: Request) -> None:
     if request.adapter.use_peft or (name and base_of(name, request.model.revision)):
         raise InputError("Keras trains whole models, and no adapters", "lmtasks merge RUN OUT makes one of both")
     if recipe.before_step:
-        raise InputError(f"{recipe.name} changes its model at every step, which Keras compiles", f"lmtasks run {recipe.name}")
+        hint = f"lmtasks run {recipe.name}"
+        raise InputError(f"{recipe.name} changes its model before each step, which Keras would not see", hint)
+    if request.model.dtype != "float32" or request.model.bits:
+        raise InputError("Keras trains in float32", "leave dtype= and load_in_8bit= or load_in_4bit= out")

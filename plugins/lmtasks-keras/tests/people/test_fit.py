@@ -1,5 +1,7 @@
 """``model``, ``dataset`` and ``fit``, against lmtasks' own evaluation and the Trainer's own training."""
 
+import os
+
 import keras
 import lmtasks_keras
 import numpy as np
@@ -32,7 +34,7 @@ def test_fit_ends_where_the_trainer_ends(kind, folders, texts, tmp_path):
         block_size=32,
         num_train_epochs=2,
         optim="sgd",
-        learning_rate=0.5,
+        learning_rate=0.1,
         lr_scheduler_type="constant",
         max_grad_norm=0.0,
         output_dir=tmp_path / "run",
@@ -42,10 +44,10 @@ def test_fit_ends_where_the_trainer_ends(kind, folders, texts, tmp_path):
     assert len(data.examples) % 8, "the last batch is short"
     before = lmtasks.evaluate(folders[kind], eval_dataset=held_out, block_size=32)["eval_loss"]
     assert model.evaluate(evaluation, verbose=0) == pytest.approx(before, abs=1e-5)
-    model.compile(optimizer=keras.optimizers.SGD(0.5))
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
     history = model.fit(data, validation_data=evaluation, epochs=2, verbose=0).history
     assert history["val_loss"][-1] == pytest.approx(run.metrics["eval_loss"], abs=1e-4)
-    assert history["val_loss"][-1] < before - 0.3
+    assert history["val_loss"][-1] < before - 0.1
 
 
 def test_batches_have_one_shape_and_what_fills_the_last_has_no_target(masked):
@@ -99,7 +101,8 @@ def test_callbacks_optimizers_and_schedules_are_those_of_keras(masked, tmp_path)
     assert len(history["loss"]) < 9, "nothing gets better by a whole nat twice"
     kept = lmtasks_keras.model(model.task.request.model.model_name_or_path, batch_size=8, block_size=32)
     assert kept.evaluate(held_out, verbose=0) > min(history["val_loss"]) + 0.1
-    kept.load_weights(best)
+    with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):  # it is another one
+        kept.load_weights(best)
     assert kept.evaluate(held_out, verbose=0) == pytest.approx(min(history["val_loss"]), abs=1e-5)
     assert model.undecayed
     names = {name for name, one in model.layer.named.items() if any(one is kept for kept in model.undecayed)}
@@ -107,7 +110,7 @@ def test_callbacks_optimizers_and_schedules_are_those_of_keras(masked, tmp_path)
 
 
 def test_tensorboard_writes_its_events(masked, tmp_path):
-    pytest.importorskip("tensorflow")
+    pytest.importorskip("tensorboard")
     model, train, _ = masked
     model.compile(optimizer="sgd")
     model.fit(train, epochs=1, steps_per_epoch=2, callbacks=keras.callbacks.TensorBoard(tmp_path), verbose=0)
@@ -127,10 +130,17 @@ def test_the_transformers_model_has_the_weights_of_now(masked):
     assert {"roberta.embeddings.word_embeddings.weight", "lm_head.dense.bias"} <= set(moved)
 
 
-def test_a_run_is_trained_on_with_its_own_text_and_options(lmtasks_run):
-    from lmtasks.builtin.masked_lm import MASKED_LM
+@pytest.fixture
+def run(folders, texts, tmp_path):
+    """A run on the text of a file, which is ``text.txt``."""
+    file = tmp_path / "text.txt"
+    file.write_text("\n\n".join(texts[0]))
+    how = {"block_size": 32, "max_steps": 2, "per_device_train_batch_size": 4}
+    folder = str(folders["roberta"])
+    return lmtasks.run("masked-lm", model=folder, train_file=str(file), output_dir=tmp_path / "run", **how)
 
-    run = lmtasks_run(MASKED_LM, max_steps=3, per_device_train_batch_size=4)
+
+def test_a_run_is_trained_on_with_its_own_text_and_options(run):
     model = lmtasks_keras.model(run.output_dir)
     held_out = lmtasks_keras.dataset(run.output_dir, training=False)
     assert model.task.batch_size == held_out.task.batch_size == 4
@@ -142,14 +152,18 @@ def test_a_run_is_trained_on_with_its_own_text_and_options(lmtasks_run):
 def test_a_new_model_needs_no_folder(folders):
     shape = "n_embd=16,n_layer=1,n_head=2,n_positions=64"
     model = lmtasks_keras.model(
-        recipe="causal-lm", model_type="gpt2", tokenizer_name=str(folders["gpt2"]), config_overrides=shape, block_size=16
+        recipe="causal-lm",
+        model_type="gpt2",
+        tokenizer_name=str(folders["gpt2"]),
+        config_overrides=shape,
+        block_size=16,
     )
     data = lmtasks_keras.dataset(["one text " * 40], model, training=False)
     assert model.evaluate(data, verbose=0) == pytest.approx(np.log(len(model.task.processor)), abs=0.2)
 
 
 def test_texts_may_be_for_the_name_of_a_recipe_and_have_columns(folders, masked):
-    model, _, held_out = masked
+    model, _, _ = masked
     rows = [{"body": "one text " * 40}] * 3
     import datasets
 
@@ -178,7 +192,7 @@ def test_what_cannot_become_a_keras_model_is_refused(folders, tmp_path):
     assert "neither a model nor a recipe is named" in _refusal(lmtasks_keras.model)
     assert "only a run trains a tokenizer" in _refusal(lmtasks_keras.model, recipe="masked-lm")
     assert "no adapters" in _refusal(lmtasks_keras.model, folder, use_peft=True)
-    assert "no such" in _refusal(lmtasks_keras.model, str(tmp_path / "nothing"), "masked-lm")
+    assert "no model folder" in _refusal(lmtasks_keras.model, str(tmp_path / "nothing"), "masked-lm")
 
 
 def test_a_recipe_that_changes_its_model_at_every_step_is_refused(folders, lmtasks_catalog):
@@ -187,7 +201,9 @@ def test_a_recipe_that_changes_its_model_at_every_step_is_refused(folders, lmtas
     from lmtasks.builtin.masked_lm import MASKED_LM
 
     lmtasks_catalog(recipes=[replace(MASKED_LM, name="other-lm", before_step=lambda model, options, step: None)])
-    assert "other-lm changes its model at every step" in _refusal(lmtasks_keras.model, folders["roberta"], "other-lm")
+    assert "other-lm changes its model before each step" in _refusal(
+        lmtasks_keras.model, folders["roberta"], "other-lm"
+    )
 
 
 def test_a_recipe_that_is_not_about_text_is_refused(folders, lmtasks_catalog):
@@ -217,15 +233,32 @@ def test_losses_metrics_and_other_data_are_refused(masked, folders, texts):
     assert "no run.json" in _refusal(lmtasks_keras.dataset, str(folders["roberta"]), model)
 
 
-def test_text_of_a_run_that_has_changed_is_refused(folders, texts, tmp_path):
-    file = tmp_path / "text.txt"
-    file.write_text("\n\n".join(texts[0]))
-    run = lmtasks.run(
-        "masked-lm", model=str(folders["roberta"]), train_file=str(file), block_size=32, max_steps=1,
-        output_dir=tmp_path / "run",
-    )  # fmt: skip
-    file.write_text("\n\n".join(texts[0][::-1]))
+def test_text_of_a_run_that_has_changed_is_refused(run):
+    file = run.output_dir.parent / "text.txt"
+    file.write_text(file.read_text()[::-1])
     assert "no longer there as it was" in _refusal(lmtasks_keras.dataset, run.output_dir)
+
+
+@pytest.mark.parametrize("package", ["keras", "torchax"])
+def test_what_is_not_installed_is_named_with_what_to_type(package):
+    import subprocess
+    import sys
+
+    code = f"""
+import sys, importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == {package!r} else found(name, *rest)
+import lmtasks_keras
+try:
+    lmtasks_keras.model
+except lmtasks_keras.backends.InputError as error:
+    print(error.message, error.hint)
+"""
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == (
+        f"Keras on jax needs {package}, which cannot be imported here pip install 'lmtasks-keras[jax]'"
+    ), done.stderr
 
 
 def test_the_package_imports_no_keras_before_it_is_used():

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.keras
 def fitted(folders, texts):
     """A model after two epochs."""
     model = lmtasks_keras.model(folders["gpt2"], batch_size=8, block_size=32)
-    train, held_out = (lmtasks_keras.dataset(part, model, training=one) for part, one in zip(texts, (True, False)))
+    train, held_out = (
+        lmtasks_keras.dataset(part, model, training=one) for part, one in zip(texts, (True, False), strict=True)
+    )
     model.compile(optimizer=keras.optimizers.SGD(0.5))
     model.fit(train, validation_data=held_out, epochs=2, verbose=0)
     return model
@@ -58,7 +60,7 @@ def test_evaluate_predict_report_and_load_run_take_it_as_any_run(saved, texts, c
     assert run.verdict is not None
     capsys.readouterr()
     assert main(["evaluate", str(saved)]) == 2, "the text was in memory"
-    assert "--validation_file" in capsys.readouterr().err
+    assert "no data given" in capsys.readouterr().err
 
 
 def test_record_and_card_say_how_it_was_trained(fitted, saved):
