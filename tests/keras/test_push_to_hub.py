@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import transformers
 from hub_server import HubServer
@@ -61,7 +62,7 @@ def test_every_epoch_is_published_and_at_the_end_the_figures(
         assert PUBLISHED
         hub.assert_no_secret_travelled(thesis, str(tmp_path))
         record = json.loads(files["run.json"])
-        assert f"{record['metrics']['perplexity']:.2f}" in files["README.md"].decode()
+        assert str(record["metrics"]["perplexity"]) in files["README.md"].decode()
         loaded = transformers.AutoModelForCausalLM.from_pretrained("someone/my-model")
     ours = model.pretrained().state_dict()
     assert all(ours[name].equal(value) for name, value in loaded.state_dict().items())
@@ -104,6 +105,6 @@ def test_what_would_fail_in_hours_fails_at_once(fitting: Any, tmp_path: Path, mo
     stranger = keras.Sequential([keras.layers.Dense(1)])
     stranger.compile(optimizer="sgd", loss="mse")
     with pytest.raises(InputError, match="publishes models of lmtasks_keras"):
-        stranger.fit([[1.0]], [[1.0]], callbacks=[lmtasks_keras.PushToHub(tmp_path / "my-model")], verbose=0)
+        stranger.fit(np.ones((1, 1)), np.ones(1), callbacks=[lmtasks_keras.PushToHub(tmp_path / "my-model")], verbose=0)
     assert model.apart.epochs == before
     assert not (tmp_path / "my-model").exists()
