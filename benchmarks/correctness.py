@@ -65,7 +65,8 @@ from lmtasks.data.corpus import Split
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.encode import encode
 from lmtasks.models.lm_head import separate_head
-from lmtasks.training.trainer import train
+from lmtasks.training.training import Training
+from lmtasks.training.with_trainer import train
 
 PAGE = Path(__file__).parents[1] / "docs" / "correctness.md"
 BEGIN, END = "<!-- correctness: begin -->", "<!-- correctness: end -->"
@@ -510,7 +511,7 @@ def ours_in_parts(kind: str, folder: Path, place: Path) -> tuple[list[Finished],
         examples = ExampleDataset(packed, 42), ExampleDataset(packed, lmtasks.EVALUATION_SEED)
         separate_head(model, {"input_ids": collates[1]([examples[1][0]])["input_ids"]})
         log = where / "log.jsonl"
-        train(model, watched.recipe, tokenizer, arguments, *examples, (collates[0], collates[1]), log, None)
+        train(Training(model, watched.recipe, arguments, *examples, (collates[0], collates[1]), log))
         runs.append(Finished({}, losses_in(log), weights_of(model), watched.batches[-5 * parts :], model, where))
     return runs, weights_of(load(folder, kind))
 

@@ -199,7 +199,13 @@ def _example(record: Mapping[str, Any]) -> str:
 
 def _hyperparameters(record: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """Group, name and value of all that was set."""
-    groups = {"Recipe": "options", "Training": "training", "Data and model": "settings", "Seeds": "seeds"}
+    groups = {
+        "Recipe": "options",
+        "Training": "training",
+        "Engine": "engine_options",
+        "Data and model": "settings",
+        "Seeds": "seeds",
+    }
     for group, key in groups.items():
         for name, value in (record.get(key) or {}).items():
             if name not in _NOT_HYPERPARAMETERS and (_is_number(value) or value) and value != REDACTED:

@@ -76,7 +76,7 @@ def fitting(run_or_model: str, typed: str | None, revision: str) -> tuple[Catalo
     """The catalog, and its recipe that was typed, that a run was made with, or that takes the model."""
     from lmtasks.artifacts.run_folder import read_record
     from lmtasks.inference.predictor import recipe_of
-    from lmtasks.registry.catalog import recorded
+    from lmtasks.registry.recorded import recorded
 
     wanted = typed
     if typed:

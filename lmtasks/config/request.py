@@ -16,6 +16,7 @@ from typing import Any
 from lmtasks.api import Engine, Option, Recipe, convert, knowing, options_of
 from lmtasks.config.card import faults_of_card
 from lmtasks.config.elsewhere import ELSEWHERE, ENGINES, PEERS
+from lmtasks.config.engines import chosen_engine, fitted_to, misfits, require_processes
 from lmtasks.config.hooks import NO_HOOKS, Hooks
 from lmtasks.config.mix import read_mix
 from lmtasks.config.problems import (
@@ -37,6 +38,7 @@ from lmtasks.config.settings import (
     StoppingSettings,
     TrainingSettings,
 )
+from lmtasks.config.world import World
 from lmtasks.config.yaml_file import read_mapping
 from lmtasks.errors import InputError, nearest
 
@@ -84,6 +86,7 @@ class Request:
         given: names that the user set, rather than a default.
         sample: the embedded text to use, when no data was given.
         extensions: options of each extension that has any, by its name.
+        engine: what trains; None where the recipe is of no catalog.
         engine_options: those of the engine; None where it has none.
         hooks: what a Python program wants called.
     """
@@ -101,6 +104,7 @@ class Request:
     given: frozenset[str]
     sample: str | None
     extensions: Mapping[str, Any]
+    engine: Engine | None = None
     engine_options: Any = None
     hooks: Hooks = NO_HOOKS
 
@@ -178,7 +182,12 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
         problems.refuse(fresh, f"--{name} is for checkpoints: a new model learns in float32", f"leave --{name} out")
     engine = None
     with problems.collecting():
-        engine = _engine(recipe, settings["loop"].engine, parts)
+        engine = chosen_engine(recipe, settings["loop"].engine, parts)
+    if engine is not None:
+        with problems.collecting():
+            require_processes(engine, World.current().size)
+        problems += misfits(engine, training, given, settings["output"].resume_from_checkpoint)
+        training = fitted_to(engine, training)
     problems += faults_of_card(settings["output"])
     require_pinned_code(settings["model"], problems)
     if "revision" in given:
@@ -192,27 +201,9 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
         given=frozenset(given),
         sample=recipe.starter.sample if recipe.starter and not given.keys() & set(DATA_SOURCES) else None,
         extensions={one.name: one.chosen(parts[f"extension {one.name}"]) for one in recipe.extensions if one.options},
+        engine=engine,
         engine_options=engine.chosen(parts[f"engine {engine.name}"]) if engine and engine.options else None,
     )
-
-
-def _engine(recipe: Recipe, name: str, parts: Mapping[str, Mapping[str, Any]]) -> Engine | None:
-    """The engine of that name; None where the recipe is in no catalog.
-
-    Raises:
-        InputError: there is none, or options are of another.
-    """
-    if not recipe.engines:
-        return None
-    engine = recipe.engines[name]
-    for other in recipe.engines.values():
-        typed = parts.get(f"engine {other.name}", {})
-        if typed and other is not engine:
-            raise InputError(
-                f"--{next(iter(typed))} means nothing without --engine {other.name}",
-                f"add --engine {other.name}, or leave it out",
-            )
-    return engine
 
 
 def _named(groups: Mapping[str, Mapping[str, Option]], values: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
@@ -255,7 +246,8 @@ def _place(groups: Mapping[str, Mapping[str, Option]], name: str) -> tuple[str, 
     engine = re.split(r"[._]", name)[0]
     if engine in ENGINES:
         raise InputError(
-            f"--{name} is of the engine {engine}, which is not installed", f"pip install {ENGINES[engine]}"
+            f"--{name} is of the engine {engine}, which is not there",
+            f"pip install '{ENGINES[engine]}'; lmtasks plugins tells whether it is broken",
         )
     known = [*(own for options in groups.values() for own in options), *training]
     if name in PEERS:
@@ -345,5 +337,5 @@ def as_record(request: Request) -> dict[str, Any]:
 
 def _changed(request: Request) -> dict[str, Any]:
     """The options of the engine that are not the default, under the names that people type."""
-    engine, options = request.recipe.engines.get(request.loop.engine), request.engine_options
-    return engine.changed(options) if engine and options is not None else {}
+    options = request.engine_options
+    return request.engine.changed(options) if request.engine and options is not None else {}

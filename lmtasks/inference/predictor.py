@@ -28,7 +28,8 @@ from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_fi
 from lmtasks.models.architectures import adapted, register_architectures, takes
 from lmtasks.models.config import most_positions, saved_config
 from lmtasks.progress import quietly, say, stage
-from lmtasks.registry.catalog import Catalog, load_catalog, recorded_recipe
+from lmtasks.registry.catalog import Catalog, load_catalog
+from lmtasks.registry.recorded import recorded_recipe
 
 
 @machine_failures()

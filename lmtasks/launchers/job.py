@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import Job
+from lmtasks.config.engines import require_processes
 from lmtasks.config.request import Request
 from lmtasks.registry.enabled_plugins import current, file_of
 from lmtasks.runs.apart import what_is_read
@@ -45,7 +46,12 @@ def job_of(
         restarts: whether another attempt goes on with what an earlier one left.
         values: what was given, by name.
         config: the file in which more of it was given.
+
+    Raises:
+        InputError: the engine that it asks for trains in one process only.
     """
+    if request.engine:
+        require_processes(request.engine, processes * nodes)
     names = sorted(name for name in os.environ if _MEANT.fullmatch(name) and not _LOCAL.fullmatch(name))
     folder = request.output.output_dir
     return Job(

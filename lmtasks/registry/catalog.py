@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any
 
 import pluggy
 
@@ -31,8 +30,8 @@ from lmtasks.api import (
 from lmtasks.config.elsewhere import ENGINES
 from lmtasks.config.request import Request
 from lmtasks.errors import InputError, nearest
-from lmtasks.registry.discovery import installed, location, named
-from lmtasks.registry.enabled_plugins import BUILTIN, current, file_of, is_known, normal, selected, traces, why_skipped
+from lmtasks.registry.discovery import installed, named
+from lmtasks.registry.enabled_plugins import BUILTIN, current, file_of, normal, traces, why_skipped
 from lmtasks.registry.faults import (
     unwatched,
     watched,
@@ -283,8 +282,7 @@ def load_catalog(entry_points: Iterable[metadata.EntryPoint] | None = None, *, l
 
 def engine_of(request: Request) -> Engine:
     """The engine of a request, whose recipe may be of no catalog."""
-    name = request.loop.engine
-    return request.recipe.engines[name] if request.recipe.engines else load_catalog().engines[name]
+    return request.engine or load_catalog().engines[request.loop.engine]
 
 
 def _load(manager: pluggy.PluginManager, plugin: Plugin, others: Iterable[Plugin], light: bool) -> None:
@@ -360,49 +358,6 @@ def _named(plugins: Sequence[Plugin]) -> dict[str, Recipe]:
 def _within(recipes: Mapping[str, Recipe], plugin: Plugin, recipe: str) -> str:
     full = f"{plugin.distribution}:{recipe}"
     return full if full in recipes else recipe
-
-
-def recorded(record: Mapping[str, Any]) -> tuple[str, str]:
-    """The file or module that the recipe of a run came from, if any, and the name that finds the recipe again.
-
-    Raises:
-        InputError: it is code that this person never named: a record, which may come from anywhere, must not
-            say what is run.
-    """
-    name, said = str(record["recipe"]), record.get("origin")
-    origin = said if isinstance(said, Mapping) else {}
-    source = str(origin.get("file") or origin.get("module") or "")
-    if not source:
-        return "", f"{origin['package']}:{name}" if "package" in origin else name
-    if source in current().named:
-        return source, f"{source}:{name}"
-    place = "" if "file" in origin else location(source)
-    where = hint = ""
-    if "file" in origin and file_of(source) is None:  # what is published has no paths
-        where, hint = "a file of its author's", "name yours: --recipe FILE.py"
-    elif "file" not in origin and not place:
-        where = f"the module '{source}', which is not found here"
-        hint = "start lmtasks where it can be imported, or set PYTHONPATH"
-    elif not is_known(source, place):
-        at, flag = (f" ({place})", "--plugin") if place else ("", "--recipe")
-        where, hint = f"'{source}'{at}, which was not used here before", f"if you trust it, name it: {flag} {source}"
-    if where:
-        raise InputError(f"the recipe '{name}' of this run is in {where}", hint)
-    return source, f"{source}:{name}"
-
-
-def recorded_recipe(record: Mapping[str, Any], catalog: Catalog) -> Recipe:
-    """The recipe that a run was made with.
-
-    Raises:
-        InputError: it is no longer there.
-    """
-    source, name = recorded(record)
-    if not source:
-        return catalog.recipe(name)
-    said = current()
-    with selected([*said.named, source], builtins_only=said.builtins_only):
-        return load_catalog().recipe(name)
 
 
 def _trace(text: str) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from lmtasks.api import EVALUATION_SEED
+from lmtasks.config.engines import honours
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.examples import one_example
 from lmtasks.errors import InputError, nearest
 from lmtasks.runs.load import Data, Loaded
 from lmtasks.training.evaluation import figures_to_come
-from lmtasks.training.from_scratch import learning_from_scratch
+from lmtasks.training.from_scratch import CHOSEN, learning_from_scratch
 from lmtasks.training.precision import with_precision
 
 WATCHING = ("reduce_lr_on_plateau", "greedy")
@@ -32,7 +33,8 @@ def fitted(loaded: Loaded) -> Loaded:
     data, model, request = loaded.data, loaded.model, loaded.data.request
     notes: list[str] = []
     if not request.starts_small and not request.model.model_name_or_path:
-        training, notes = learning_from_scratch(request.training, request.given, model)
+        settled = {*request.given, *(name for name in CHOSEN if not honours(request.engine, name))}
+        training, notes = learning_from_scratch(request.training, settled, model)
         data = replace(data, request=replace(request, training=training))
     request = replace(request, training=fitted_arguments(data, model))
     return replace(loaded, data=replace(data, request=request), notes=(*loaded.notes, *notes))

@@ -7,7 +7,7 @@ from lmtasks.registry.catalog import Catalog
 from lmtasks.runs.ending import Ending
 from lmtasks.runs.figures import figures_of
 from lmtasks.runs.held_folder import held
-from lmtasks.runs.prepare import Prepared
+from lmtasks.runs.prepared import Prepared
 from lmtasks.runs.publishing import publish
 from lmtasks.runs.record import new_record, write_record
 from lmtasks.runs.result import Run

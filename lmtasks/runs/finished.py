@@ -10,7 +10,8 @@ from lmtasks.config.world import World
 from lmtasks.errors import InputError
 from lmtasks.models.architectures import register_architectures
 from lmtasks.progress import say
-from lmtasks.registry.catalog import load_catalog, recorded_recipe
+from lmtasks.registry.catalog import load_catalog
+from lmtasks.registry.recorded import recorded_recipe
 from lmtasks.runs.place import Place
 from lmtasks.runs.publishing import publish
 from lmtasks.runs.result import Run

@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from lmtasks.artifacts.checkpoints import read_manifest
 from lmtasks.artifacts.resume import Start
 from lmtasks.artifacts.run_folder import read_record
+from lmtasks.config.engines import notes_on_engine
 from lmtasks.config.request import Request
 from lmtasks.errors import InputError
 from lmtasks.runs.load import Data
@@ -49,6 +50,7 @@ def require_steps_left(start: Start, plan: Plan) -> None:
 
 def notes_on(request: Request, start: Start, plan: Plan, arguments: TrainingArguments) -> Iterator[str]:
     """Notes on how the run begins, and when it may end."""
+    yield from notes_on_engine(request.engine) if request.engine else ()
     yield from start.notes
     if start.checkpoint is not None:
         yield f"goes on after step {start.steps:,} of {plan.steps:,}, from {start.checkpoint.name}"

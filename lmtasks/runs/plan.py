@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from lmtasks.api import Batch, Recipe, loss_terms, require_counted, target_counts
+from lmtasks.api import DEFAULT_ENGINE, Batch, Recipe, loss_terms, require_counted, target_counts
 from lmtasks.config.request import Request
 from lmtasks.data.mixed import Mixed, one_source
 from lmtasks.data.text.packing import Packed
@@ -53,6 +53,7 @@ class Plan:
         first_text: the beginning of the first document as it is trained, in one line; None where it is no text.
         evaluations: sizes of each evaluation set that has a name.
         sources: of a mix, sizes, weight and share of an epoch of each source, and how often its examples are seen.
+        engine: what makes the steps.
     """
 
     recipe: str
@@ -79,6 +80,7 @@ class Plan:
     first_text: str | None = None
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    engine: str = DEFAULT_ENGINE
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -105,6 +107,7 @@ class Plan:
             f"model      {self.model}, {self.parameters:,} parameters{trained}{vocabulary}",
             f"training   {self.steps:,} steps of {self.batch} {each}"
             f" ({self.epochs:g} epochs), learning rate {self.learning_rate:g}",
+            *([] if self.engine == DEFAULT_ENGINE else [f"engine     {self.engine}"]),
             f"compute    {self.precision}, about {_memory(self.peak_memory)} of memory",
             *(f"writes     {target}" for target in self.writes),
             *(f"note       {note}" for note in self.notes),
@@ -171,6 +174,7 @@ def plan_of(request: Request, folder: Path, loaded: Loaded) -> Plan:
         notes=(*loaded.notes, *small),
         writes=(str(folder), *([request.output.hub_model_id or folder.name] if request.output.push_to_hub else ())),
         column=column_name(request, loaded.data.corpus),
+        engine=request.loop.engine,
         first_text=first_text(train, loaded.data.processor),
     )
 

@@ -15,8 +15,9 @@ from lmtasks.config.request import Request, as_record
 from lmtasks.data.text.packing import Packed
 from lmtasks.data.text.segmenters import versions_of
 from lmtasks.registry.catalog import Catalog
+from lmtasks.registry.enabled_plugins import BUILTIN
 from lmtasks.runs.excerpts import example_prompt
-from lmtasks.runs.prepare import Prepared
+from lmtasks.runs.prepared import Prepared
 from lmtasks.runs.versions import versions
 
 
@@ -47,7 +48,11 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         **({"earlier": list(prepared.place.start.earlier)} if prepared.place.start.earlier else {}),
         **({"job": mark} if (mark := job_mark()) else {}),
         "seeds": {"seed": request.seed, "split": request.data.split_seed, "evaluation": EVALUATION_SEED},
-        "versions": {**versions(), **_segmenter_versions(prepared.data.encoded.evaluation)},
+        "versions": {
+            **versions(),
+            **_engine_version(prepared, catalog),
+            **_segmenter_versions(prepared.data.encoded.evaluation),
+        },
         **{name: said for name in ("language", "license") if (said := getattr(request.output, name))},
         "example": example_prompt(prepared.data) or request.recipe.example,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -67,6 +72,12 @@ def facts_of_recipe(request: Request, catalog: Catalog) -> dict[str, Any]:
         "model_class": recipe.model_class,
         "perplexity_label": recipe.perplexity_name(request.options),
     }
+
+
+def _engine_version(prepared: Prepared, catalog: Catalog) -> dict[str, str]:
+    """The version of the package that has the engine, where that is not this one."""
+    owners = (plugin for plugin in catalog.plugins if prepared.engine.name in plugin.engines)
+    return {one.distribution: one.version for one in owners if one.kind == "package" and one.distribution != BUILTIN}
 
 
 def _segmenter_versions(examples: Examples) -> dict[str, str]:

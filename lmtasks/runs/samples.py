@@ -22,7 +22,8 @@ from lmtasks.inference.sampler import Sample, Sampler
 from lmtasks.progress import say
 from lmtasks.runs.excerpts import held_out_prompts
 from lmtasks.runs.place import Place
-from lmtasks.runs.prepare import Prepared, prepare
+from lmtasks.runs.prepare import prepare
+from lmtasks.runs.prepared import Prepared
 
 PROMPTS = 3
 
@@ -72,10 +73,14 @@ class Samples(TrainerCallback):
         if not state.global_step:
             self._tell(0, self.sampler.before)
 
+    def looks(self, state: TrainerState) -> bool:
+        """Whether it looks at the model at the end of this step: the engine has to write its weights there before."""
+        return bool(state.global_step % self.every == 0 or state.global_step == state.max_steps)
+
     def on_step_end(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         """Answer, where it is time."""
         step = state.global_step
-        if step % self.every and step != state.max_steps:
+        if not self.looks(state):
             return
         try:
             found = self.sampler.samples()

@@ -8,7 +8,7 @@ from lmtasks.artifacts.run_folder import save_into
 from lmtasks.config.world import ALONE, World
 from lmtasks.models.companions import Whole
 from lmtasks.models.shards import whole_weights
-from lmtasks.runs.prepare import Prepared
+from lmtasks.runs.prepared import Prepared
 from lmtasks.runs.verify import verify
 
 

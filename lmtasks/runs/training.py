@@ -9,7 +9,7 @@ from dataclasses import replace
 from transformers import TrainerCallback
 
 from lmtasks.progress import say
-from lmtasks.runs.prepare import Prepared
+from lmtasks.runs.prepared import Prepared
 from lmtasks.runs.versions import versions
 from lmtasks.training.checkpoints import CheckpointCallback
 from lmtasks.training.early_stopping import EarlyStop
@@ -31,7 +31,7 @@ def train_prepared(prepared: Prepared) -> Trained:
     """
     for line in prepared.plan.lines():
         say(line)
-    request, asked, start = prepared.request, prepared.place.asked, prepared.place.start
+    request, asked = prepared.request, prepared.place.asked
     facts = {
         "request": asked.fingerprint, "batch": dict(asked.batch), "seed": request.seed, "versions": versions(),
         "engine": prepared.engine.name,
@@ -42,5 +42,6 @@ def train_prepared(prepared: Prepared) -> Trained:
     callbacks: list[TrainerCallback] = [*prepared.callbacks, checkpoints]
     if patience is not None:
         callbacks.append(EarlyStop(patience, request.stopping.early_stopping_threshold))
-    training = replace(prepared.training, checkpoint=start.checkpoint, callbacks=callbacks)
-    return carried_out(prepared.engine, training, request.engine_options)
+    engine, checkpoint = prepared.engine, prepared.place.start.checkpoint
+    training = replace(prepared.training, checkpoint=checkpoint, callbacks=callbacks, saves=engine.resumes)
+    return carried_out(engine, training, request.engine_options)

@@ -19,7 +19,7 @@ from lmtasks.models.companions import prepare, require_companions
 from lmtasks.models.document_mask import isolate
 from lmtasks.models.forward import in_mode, moved
 from lmtasks.models.shards import is_sharded
-from lmtasks.runs.prepare import Prepared
+from lmtasks.runs.prepared import Prepared
 from lmtasks.training.evaluation import fixed_chance
 
 

@@ -19,6 +19,7 @@ from lmtasks.testing.proof import Check, CheckFailed, Outcome, Proof
 
 if TYPE_CHECKING:
     from lmtasks.testing.battery import check_architecture, check_recipe, prove
+    from lmtasks.testing.engines import check_engine
     from lmtasks.testing.extending import check_extension
     from lmtasks.testing.launching import check_launcher
     from lmtasks.testing.order import checks
@@ -31,6 +32,7 @@ __all__ = [
     "Outcome",
     "Proof",
     "check_architecture",
+    "check_engine",
     "check_extension",
     "check_launcher",
     "check_recipe",
@@ -42,6 +44,7 @@ __all__ = [
 
 
 _HOMES = {
+    "check_engine": "engines",
     "check_extension": "extending",
     "check_launcher": "launching",
     "check_word_segmenter": "segmenting",

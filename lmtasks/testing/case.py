@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import lmtasks
 from lmtasks.api import EVALUATION_SEED, Architecture, Batch, BlockOptions, Collate, Example, Recipe, options_of
@@ -25,7 +25,6 @@ from lmtasks.models.architectures import architecture_of
 from lmtasks.runs.runner import Run
 from lmtasks.testing.proof import Inapplicable, Oracle, once
 from lmtasks.testing.specimens import corpus
-from lmtasks.training.training import Training
 
 BLOCK = 32
 """Tokens of a block in all checks, where the recipe has blocks."""
@@ -155,21 +154,6 @@ class Case:
             yield self.ragged()
 
     # --- model ---
-
-    def training(
-        self, arguments: TrainingArguments, texts: Case | None = None, model: PreTrainedModel | None = None
-    ) -> Training:
-        """A training of a copy of the model, or of another; perhaps on the texts of another case."""
-        texts = texts or self
-        return Training(
-            model=model or self.model(),
-            recipe=self.bound,
-            arguments=arguments,
-            train_dataset=texts.dataset(True),
-            eval_dataset=texts.dataset(False),
-            collates=(texts.collate(True), texts.collate(False)),
-            log=self.folder / "log.jsonl",
-        )
 
     def model(self) -> PreTrainedModel:
         """A copy of the model with its first weights, in evaluation mode if it has gradients there."""

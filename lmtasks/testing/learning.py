@@ -18,6 +18,7 @@ from lmtasks.testing.case import SEED, Case
 from lmtasks.testing.proof import Fault, Inapplicable, blamed, check
 from lmtasks.testing.sums import apart, padding_does_not_matter, still, vector
 from lmtasks.testing.terms import of_term, same, sums, terms
+from lmtasks.testing.training import training_of
 from lmtasks.training.with_trainer import train
 
 STEPS = 150
@@ -29,7 +30,7 @@ def trained(case: Case, texts: Case, model: PreTrainedModel, size: int, **argume
     arguments |= {"per_device_train_batch_size": size, "lr_scheduler_type": "constant", "seed": SEED}
     arguments |= {"use_cpu": True, "logging_steps": 1, "save_strategy": "no", "report_to": "none"}
     settings = training_arguments(arguments, case.folder / "training", 1)
-    done = train(case.training(settings, texts, model))
+    done = train(training_of(case, settings, texts, model))
     return [line for line in done.state.log_history if "loss" in line]
 
 

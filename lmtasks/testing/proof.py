@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from lmtasks.errors import InputError, Interrupted, LmtasksError, first_line, nearest
 
-Subject = Literal["recipe", "architecture", "extension", "launcher"]
+Subject = Literal["recipe", "architecture", "extension", "launcher", "engine"]
 State = Literal["ok", "failed", "skipped"]
 Run = Callable[[Any], str | None]
 Right = tuple[Any, int]
@@ -77,7 +77,7 @@ class Check:
     Args:
         name: the claim, ``loss-is-a-sum``.
         run: raises :class:`Fault` or :class:`Inapplicable`; may return what is worth knowing.
-        subjects: what it judges: recipes, architectures, both of these, extensions, or launchers.
+        subjects: what it judges: recipes, architectures, both of these, extensions, launchers, or engines.
         gate: whether nothing after it can be answered once it has failed.
         of: the function of the recipe that it is about; empty where it is about none alone.
         advice: what to do when it fails, where that is always the same.

@@ -18,6 +18,7 @@ from lmtasks.models.lm_head import EVERYWHERE, separate_head
 from lmtasks.testing.case import Case, inputs_of
 from lmtasks.testing.proof import Fault, Inapplicable, check
 from lmtasks.testing.terms import added, of_term, same, sums, terms
+from lmtasks.testing.training import training_of
 from lmtasks.training.rehearsal import rehearse
 
 # --- of any batch ---
@@ -281,7 +282,7 @@ def label_smoothing_is_heeded_or_refused(case: Case) -> str | None:
     batch, strength = case.batch(), 0.3
     arguments = training_arguments({"label_smoothing_factor": strength, "use_cpu": True}, case.folder / "smooth", 1)
     try:
-        rehearse(case.training(arguments))
+        rehearse(training_of(case, arguments))
     except InputError as refusal:
         return f"refused: {refusal.message}"
     model = case.model()

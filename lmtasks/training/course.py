@@ -32,12 +32,16 @@ class CourseTrainer(RecipeTrainer):
         rate: the learning rate in the step after so many.
         steps: of the whole run.
         checkpoint: to go on from.
+        saves: whether checkpoints are made.
     """
 
-    def __init__(self, *, rate: Callable[[int], float], steps: int, checkpoint: Path | None, **named: Any) -> None:
+    def __init__(
+        self, *, rate: Callable[[int], float], steps: int, checkpoint: Path | None, saves: bool, **named: Any
+    ) -> None:
         callbacks = named["callbacks"]
         super().__init__(**named)
         self.rate, self.steps, self.checkpoint, self.own = rate, steps, checkpoint, tuple(callbacks)
+        self.saves = saves
         self.first = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         self.sync: Callable[[], None] = _nothing
         self.save_engine: Callable[[Path], None] = _nothing
@@ -128,6 +132,8 @@ class CourseTrainer(RecipeTrainer):
         self.state.global_step += 1
         batches = min((within + 1) * self.args.gradient_accumulation_steps, in_epoch)
         self.state.epoch = epoch + batches / in_epoch
+        if any(callback.looks(self.state) for callback in self.own if hasattr(callback, "looks")):
+            self.synced()
         self.control = self.callback_handler.on_step_end(self.args, self.state, self.control)
         self._tell(epoch, grad_norm, count)
         if batches == in_epoch or self.control.should_training_stop:
@@ -136,6 +142,7 @@ class CourseTrainer(RecipeTrainer):
             self._tell(epoch, grad_norm, count)
 
     def _tell(self, epoch: int, grad_norm: Any, count: Callable[[], None]) -> None:
+        self.control.should_save &= self.saves
         if not (self.control.should_log or self.control.should_evaluate or self.control.should_save):
             return
         count()
@@ -213,6 +220,8 @@ class Course:
         Raises:
             RunError: a figure is not finite.
         """
+        if self._trainer.is_over:
+            raise RuntimeError("a step after the last one: training ends where `step` says so")
         self._waiting.append((loss, dict(terms or {})))
         if len(self._waiting) >= WAITING:
             self._count()

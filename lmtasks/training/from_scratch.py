@@ -24,6 +24,9 @@ WARMUP = 0.1
 BETA2 = 0.95
 """Of Adam: short runs have no use for a memory of a thousand steps."""
 
+CHOSEN = ("learning_rate", "warmup_steps", "adam_beta2")
+"""Training arguments that are chosen here."""
+
 
 def rate_of_width(width: int) -> float:
     """The peak learning rate of Adam for a new model, to two digits."""

@@ -38,6 +38,7 @@ class Training:
         callbacks: for checkpoints, and for an early end: one whose ``ended_training`` is true had a right to it.
         before_step: changes the model before each step, with the number of steps done. The course calls it; who has
             read the weights of the model before has to read them again.
+        saves: whether checkpoints are made: not where the engine could not go on from them.
     """
 
     model: PreTrainedModel
@@ -50,6 +51,7 @@ class Training:
     checkpoint: Path | None = None
     callbacks: Sequence[TrainerCallback] = ()
     before_step: BeforeStep | None = None
+    saves: bool = True
 
     @property
     def steps(self) -> int:
@@ -133,5 +135,9 @@ class Training:
     def _trainer(self) -> CourseTrainer:
         """The Trainer without its loop; made when first needed, for it sets the seed."""
         return CourseTrainer(
-            rate=self.rate, steps=self.steps, checkpoint=self.checkpoint, **self.wiring(Signals(keep=True))
+            rate=self.rate,
+            steps=self.steps,
+            checkpoint=self.checkpoint,
+            saves=self.saves,
+            **self.wiring(Signals(keep=True)),
         )

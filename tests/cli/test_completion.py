@@ -64,7 +64,7 @@ def test_flags_of_the_recipe_that_stands_there(tab: Any) -> None:
 
 def test_flags_of_commands_without_a_recipe(tab: Any) -> None:
     assert tab("lmtasks push runs/mine --pri") == ["--private"]
-    assert tab("lmtasks list --") == ["--all", "--launchers", "--json"]
+    assert tab("lmtasks list --") == ["--all", "--engines", "--launchers", "--json"]
 
 
 def test_values(tab: Any) -> None:

@@ -40,11 +40,13 @@ from lmtasks.builtin.launchers import TORCHRUN
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.cli.app import COMMANDS
 from lmtasks.cli.launching import DEFAULT, FLAGS
+from lmtasks.config.elsewhere import ENGINES
 from lmtasks.config.request import ALWAYS
 from lmtasks.config.settings import (
     AdapterSettings,
     BatchSettings,
     DataSettings,
+    LoopSettings,
     ModelSettings,
     OutputSettings,
     StoppingSettings,
@@ -53,7 +55,7 @@ from lmtasks.config.settings import (
 from lmtasks.config.training_arguments import REFUSED, training_options
 from lmtasks.errors import InputError, Interrupted, LmtasksError, RunError
 from lmtasks.registry.catalog import LAUNCHERS
-from lmtasks.testing import check_architecture, check_recipe, checks, fixtures
+from lmtasks.testing import check_architecture, check_engine, check_recipe, checks, fixtures
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -68,6 +70,7 @@ SETTINGS = (
     OutputSettings,
     BatchSettings,
     StoppingSettings,
+    LoopSettings,
     TrainingSettings,
 )
 SETUP = (
@@ -317,6 +320,14 @@ def test_everything_on_the_page_works(name: str, place: Path, lmtasks: Any, monk
             check_architecture(declared, CAUSAL_LM if "AutoModelForCausalLM" in declared.models else MASKED_LM)
 
 
+def test_the_engine_on_the_page_trains_as_the_trainer() -> None:
+    (block,) = (block for block in _blocks(DOCS / "extending.md") if block.title == "my_engine.py")
+    module: dict[str, Any] = {}
+    exec(compile(block.text, "my_engine.py", "exec", dont_inherit=True), module)
+    (engine,) = module["lmtasks_engines"]()
+    check_engine(engine, only=["training-is-the-trainers", "resumed-engine-is-uninterrupted"])
+
+
 def test_readme_sets_up_a_fresh_machine_with_two_commands() -> None:
     commands = [command for block in _blocks(ROOT / "README.md")[:2] for command in _commands(block)]
     assert tuple(commands) == SETUP
@@ -361,7 +372,7 @@ def known_flags() -> set[str]:
     ours = [option for options in declared for option in options.values()]
     generation = set(transformers.GenerationConfig().to_dict())
     commands = {"help", "help_all", "json", "config", "version", *FLAGS}
-    commands |= {name.replace("-", "_") for name in (DEFAULT, *LAUNCHERS)}  # their options come after a dot
+    commands |= {name.replace("-", "_") for name in (DEFAULT, *LAUNCHERS, *ENGINES)}  # their options come after a dot
     always = {*ALWAYS, *REFUSED, *training_options(), *generation, *commands}
     return always.union(*({option.name, *option.aliases} for option in ours))
 
@@ -373,7 +384,7 @@ def test_flags_that_are_named_exist(page: Path, known_flags: set[str], lmtasks: 
     typed = {flag.replace("-", "_") for flag in re.findall(r"(?<![\w-])--([a-z][\w-]*)", text)}
     told = {flag for command in COMMANDS for flag in re.findall(r"--(\w+)", lmtasks(command, "--help").out)}
     own = set(re.findall(r"^    (\w+): \w+ = option", text, re.MULTILINE))
-    own |= set(re.findall(r'(?:Extension|Launcher)\(\s*name="(\w+)"', text))  # their options come after a dot
+    own |= set(re.findall(r'(?:Engine|Extension|Launcher)\(\s*name="(\w+)"', text))  # their options come after a dot
     gone = _rows(_section(page, "Coming from run_mlm.py and run_clm.py")) if page.name == "recipes.md" else {}
     gone = {name.split()[0] for name in gone}
     assert typed - known_flags - told - own - gone == set()
@@ -486,6 +497,7 @@ DECLARATIONS = (
     package.TokenizerSpec,
     package.WordSegmenter,
     package.Launcher,
+    package.Engine,
     package.Job,
     package.BlockOptions,
     package.Extension,

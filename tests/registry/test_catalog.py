@@ -14,10 +14,11 @@ import pytest
 import lmtasks
 from lmtasks import __version__
 from lmtasks.errors import InputError
-from lmtasks.registry.catalog import Catalog, load_catalog, recorded, recorded_recipe
+from lmtasks.registry.catalog import Catalog, load_catalog
 from lmtasks.registry.discovery import GROUP, location
 from lmtasks.registry.enabled_plugins import is_known, remember, selected
 from lmtasks.registry.plugin import Plugin
+from lmtasks.registry.recorded import recorded, recorded_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -170,7 +171,7 @@ def test_builtin_recipes_come_in_by_the_entry_points_of_pyproject() -> None:
     files = {f"lmtasks.builtin.{path.stem}" for path in (ROOT / "lmtasks" / "builtin").glob("[a-z]*.py")}
     assert installed == declared
     assert set(declared.values()) == files
-    recipes = declared.keys() - {"architectures", "formats", "launchers"}
+    recipes = declared.keys() - {"architectures", "engines", "formats", "launchers"}
     assert {name: load_catalog(builtin()).owner(name).name for name in recipes} == {
         name: f"lmtasks:{name}" for name in recipes
     }
@@ -603,7 +604,7 @@ def test_a_module_is_a_plugin_when_it_is_named(here: Path) -> None:
 def test_a_module_that_is_installed_as_a_plugin_is_one_plugin() -> None:
     with selected(["lmtasks.builtin.masked_lm"]):
         catalog = load_catalog(builtin())
-    names = ["architectures", "causal-lm", "formats", "launchers", "masked-lm"]
+    names = ["architectures", "causal-lm", "engines", "formats", "launchers", "masked-lm"]
     assert [known.name for known in catalog.plugins] == [f"lmtasks:{name}" for name in names]
 
 

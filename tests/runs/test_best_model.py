@@ -18,7 +18,8 @@ from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.config.request import configure
 from lmtasks.errors import InputError
 from lmtasks.runs.arguments import fitted_arguments
-from lmtasks.runs.prepare import Prepared, prepare
+from lmtasks.runs.prepare import prepare
+from lmtasks.runs.prepared import Prepared
 from lmtasks.runs.result import Run
 
 WATCHED: dict[str, Any] = {"block_size": 16, "max_steps": 2, "eval_strategy": "steps", "eval_steps": 1}

@@ -24,6 +24,7 @@ from two_terms import TWO_TERMS, TwoTermsOptions
 from lmtasks import InputError, LossTerm, Recipe, evaluate, run
 from lmtasks.api import EVALUATION_SEED, knowing
 from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions
+from lmtasks.builtin.engines import TRAINER
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
 from lmtasks.cli.answers import figure_lines
 from lmtasks.config.training_arguments import training_arguments
@@ -32,10 +33,12 @@ from lmtasks.data.text.packing import Packed
 from lmtasks.errors import Interrupted, RunError
 from lmtasks.testing import installed
 from lmtasks.training.checkpoints import CheckpointCallback
+from lmtasks.training.engines import carried_out
 from lmtasks.training.evaluation import Collate, evaluate_model
-from lmtasks.training.rehearsal import rehearse
+from lmtasks.training.rehearsal import elsewhere
 from lmtasks.training.signals import NUMBERS, Signals
-from lmtasks.training.trainer import Trained, train
+from lmtasks.training.trained import Trained
+from lmtasks.training.training import Training
 
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "modernbert", "bart")
 DECODERS = ("gpt2", "llama", "xlnet")
@@ -114,7 +117,8 @@ class School:
         torch.manual_seed(seed)
         model = model or self.model(kind, dropout=dropout)
         examples = len(packed or blocks_of(8))
-        done = train(
+        tokenizer = AutoTokenizer.from_pretrained(self.folders[kind])
+        training = Training(
             model,
             recipe or recipe_for(kind)[0],
             arguments,
@@ -123,9 +127,17 @@ class School:
             (wrap(self.collate(kind)), self.collate(kind, training=False)),
             folder / "log.jsonl",
             resume,
-            [CheckpointCallback(folder, AutoTokenizer.from_pretrained(self.folders[kind]), {}, None, examples)],
+            [CheckpointCallback(folder, tokenizer, {}, None, examples)],
         )
-        return Result(done, model, folder)
+        return Result(carried_out(TRAINER, training, None), model, folder)
+
+    def rehearse(
+        self, model: PreTrainedModel, recipe: Recipe, arguments: Any, examples: ExampleDataset, collate: Collate
+    ) -> None:
+        """The Trainer's check of a training."""
+        log = self.root / "none.jsonl"
+        with elsewhere(Training(model, recipe, arguments, examples, examples, (collate, collate), log)) as training:
+            TRAINER.check(training, None)
 
 
 @pytest.fixture
@@ -503,7 +515,7 @@ def test_making_sure_of_smoothing_leaves_no_trace(kind: str, training: bool, sch
     for factor in (0.0, 0.1):
         arguments = training_arguments({"label_smoothing_factor": factor, "report_to": "none"}, school.root, 1)
         model = school.model(kind, dropout=True).train(training)
-        rehearse(model, recipe_for(kind)[0], arguments, ExampleDataset(RAGGED, 42), school.collate(kind), 1)
+        school.rehearse(model, recipe_for(kind)[0], arguments, ExampleDataset(RAGGED, 42), school.collate(kind))
         assert model.training is training
         assert all(parameter.grad is None for parameter in model.parameters())
         left.append((model, torch.get_rng_state()))
@@ -516,14 +528,14 @@ def test_smoothing_is_looked_for_in_an_example_that_has_targets(kind: str, schoo
     recipe, _ = recipe_for(kind)
     arguments = training_arguments({"label_smoothing_factor": 1e-6, "report_to": "none"}, school.root, 1)
     examples = ExampleDataset(ragged([1, 1, 9]), 42)  # a single token has none before it
-    rehearse(school.model(kind), recipe, arguments, examples, school.collate(kind), 1)
+    school.rehearse(school.model(kind), recipe, arguments, examples, school.collate(kind))
 
     def plain(model: torch.nn.Module, batch: dict[str, Any]) -> Any:
         return recipe.loss(model, {name: value for name, value in batch.items() if name != "label_smoothing"})
 
     deaf_one = dataclasses.replace(recipe, loss=plain)
     with pytest.raises(InputError, match="takes no notice"):
-        rehearse(school.model(kind), deaf_one, arguments, examples, school.collate(kind), 1)
+        school.rehearse(school.model(kind), deaf_one, arguments, examples, school.collate(kind))
 
 
 # --- repeatability ---

@@ -26,6 +26,7 @@ BEGINNING = "<!doctype html>\n<!-- lmtasks report -->\n"
 GROUPS = {
     "options": "recipe",
     "training": "training",
+    "engine_options": "engine",
     "settings": "data and model",
     "seeds": "seeds",
     "versions": "versions",

@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
+
+from lmtasks_keras.derivatives import own_derivatives
+from lmtasks_keras.lowerings import complete
 
 
 class _Dropped:
@@ -52,7 +56,19 @@ def environment() -> Any:
         made = torchax.default_env()
     torchax.device_module.is_available = lambda: False
     torchax.device_module.device_count = lambda: 0
+    complete(made)
     return made
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """While this is open, transformers does not look for padding in ids, to warn of it: a tracer has none to show."""
+    warn = PreTrainedModel.warn_if_padding_and_no_attention_mask
+    PreTrainedModel.warn_if_padding_and_no_attention_mask = lambda *_: None
+    try:
+        yield
+    finally:
+        PreTrainedModel.warn_if_padding_and_no_attention_mask = warn
 
 
 def traced(module: torch.nn.Module) -> tuple[dict[str, Any], Callable[..., Any]]:
@@ -76,7 +92,7 @@ def traced(module: torch.nn.Module) -> tuple[dict[str, Any], Callable[..., Any]]
         module.train(bool(training))
         drawn = env.override_property(prng=jax.random.key(0) if key is None else key)
         # With gradients as far as torch knows: a recipe's loss is told by that from its figures.
-        with env, drawn, torch.enable_grad():
+        with env, drawn, own_derivatives(env), _unwarned(), torch.enable_grad():
             weights, given = env.j2t_iso(({**fixed, **parameters}, inputs))
             return env.t2j_iso(torch.func.functional_call(module, weights, (given,)))
 

@@ -1,0 +1,40 @@
+"""What torchax 0.0.13 lacks, and models need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def complete(environment: Any) -> None:
+    """Teach torchax's environment the operators that it does not know, or not as torch calls them."""
+    from torchax.ops.ops_registry import Operator
+    from torchax.tensor import Tensor
+    from torchax.view import View
+
+    for operator, function in ((torch.ops.aten._grouped_mm, _grouped_mm), (torch.nn.functional.linear, _linear)):
+        environment._ops[operator] = Operator(
+            operator, function, is_jax_function=True, is_user_defined=True, needs_env=False, is_view_op=False
+        )
+    # A view is read like any other tensor; torchax asks only tensors that own what they show.
+    View._elem = property(View.jax)
+    # torchax changes the tensor itself, which others still use.
+    Tensor.type_as = View.type_as = lambda self, other: self.to(other.dtype)
+
+
+def _grouped_mm(rows: Any, weights: Any, offs: Any, bias: Any = None, out_dtype: Any = None) -> Any:
+    """Rows [rows, in] times the weights [experts, in, out] of their expert; ``offs`` [experts] is where each one's end."""
+    import jax
+
+    sizes = jax.numpy.diff(offs, prepend=0)
+    product = jax.lax.ragged_dot(rows, weights, sizes.astype("int32"))
+    return product if bias is None else product + bias
+
+
+def _linear(input: Any, weight: Any, bias: Any = None) -> Any:
+    """A linear layer; torchax's own knows its arguments by other names than torch."""
+    import jax
+
+    product = jax.numpy.einsum("...a,ba->...b", input, weight)
+    return product if bias is None else product + bias
