@@ -40,7 +40,7 @@ class Asked:
     Args:
         fingerprint: see :func:`lmtasks.config.request.fingerprint`.
         options: the values that were given, by name, as JSON has them.
-        batch: the global batch; see :meth:`lmtasks.config.global_batch.GlobalBatch.as_record`.
+        batch: the global batch; see :meth:`lmtasks.config.global_batch.Division.as_record`.
     """
 
     recipe: str

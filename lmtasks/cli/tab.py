@@ -71,6 +71,8 @@ def _completer(action: argparse.Action) -> Callable[..., Iterable[str]] | None:
     """What gives the values of a flag, or the words that are no flags; None where these are files, as by default."""
     if listed := re.fullmatch(r"\{(.*)\}", str(action.metavar)):
         return lambda **_: listed[1].split(",")
+    if action.dest in ("engine", "launcher"):
+        return lambda **_: _names(f"{action.dest}s")
     if action.metavar == "BOOL":
         return lambda **_: ("true", "false")
     is_run = not action.option_strings or action.dest == "model_name_or_path"
@@ -90,6 +92,13 @@ def _recipes() -> Mapping[str, str]:
     from lmtasks.cli.catalog_cache import told
 
     return {row["name"]: row["summary"] for row in told().recipes}
+
+
+def _names(kind: str) -> Mapping[str, str]:
+    """The engines or launchers by name, the same."""
+    from lmtasks.cli.catalog_cache import told
+
+    return {one["name"]: one["summary"] for plugin in told().plugins for one in plugin[kind]}
 
 
 def _runs_and_files(prefix: str, **_: object) -> list[str]:

@@ -31,6 +31,10 @@ IDLE: Mapping[str, Any] = {"max_grad_norm": 0.0, "bf16": False}
 """Training arguments that do something where nobody sets them, with what does nothing."""
 
 
+WATCHING = ("reduce_lr_on_plateau", "greedy")
+"""Schedules of the learning rate that go by a figure of the evaluation, so that no step alone tells their rate."""
+
+
 def honours(engine: Engine | None, argument: str) -> bool:
     """Whether a training argument is carried out where this engine trains; None: the Trainer."""
     if engine is None or engine.honours(argument) or argument in EVERYWHERE:
@@ -74,6 +78,10 @@ def misfits(
             continue
         why = "makes no checkpoints" if name in SAVING else "knows nothing of it"
         yield InputError(f"--{name}: the engine {engine.name} {why}", f"leave --{name} out, or {other}")
+    schedule = training.get("lr_scheduler_type")
+    if schedule in WATCHING and engine.arguments is not None:
+        told = f"--lr_scheduler_type {schedule} goes by evaluations, and the engine {engine.name} by steps"
+        yield InputError(told, f"another schedule; {other}")
     # Where there is nothing to go on from, `auto` begins.
     if resume and resume != "auto" and not engine.resumes:
         told = f"--resume_from_checkpoint: the engine {engine.name} cannot go on from a checkpoint"

@@ -22,8 +22,8 @@ BOUND: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class GlobalBatch:
-    """The examples of one optimiser step.
+class Division:
+    """The global batch, divided among processes, devices and batches.
 
     Args:
         shares: processes, or devices of the one process, that take a part of it.
@@ -53,7 +53,7 @@ class GlobalBatch:
         return {"processes": self.shares, "at once": self.per_device, "times": self.accumulation}
 
 
-def global_batch(request: Request, shares: int) -> GlobalBatch:
+def global_batch(request: Request, shares: int) -> Division:
     """The global batch of a request, divided among so many processes, or devices of the only one.
 
     Raises:
@@ -63,7 +63,7 @@ def global_batch(request: Request, shares: int) -> GlobalBatch:
     bound = next((name for name, values in BOUND.items() if training.get(name) in values), None)
     largest = int(training["per_device_train_batch_size"])
     if wanted is None:
-        return GlobalBatch(shares, largest, int(training["gradient_accumulation_steps"]), bound)
+        return Division(shares, largest, int(training["gradient_accumulation_steps"]), bound)
     if bound:
         raise InputError(
             f"--train_batch_size cannot be divided alike with --{bound}: it takes examples by what a process takes at"
@@ -77,4 +77,4 @@ def global_batch(request: Request, shares: int) -> GlobalBatch:
             f"--train_batch_size {(share + 1) * shares}, or a number of processes that divides {wanted}",
         )
     at_once = max(part for part in range(1, min(share, largest) + 1) if share % part == 0)
-    return GlobalBatch(shares, at_once, share // at_once)
+    return Division(shares, at_once, share // at_once)

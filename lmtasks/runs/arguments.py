@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from lmtasks.api import EVALUATION_SEED
-from lmtasks.config.engines import honours
+from lmtasks.config.engines import WATCHING, honours
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.examples import one_example
 from lmtasks.errors import InputError, nearest
@@ -19,9 +19,6 @@ from lmtasks.runs.load import Data, Loaded
 from lmtasks.training.evaluation import figures_to_come
 from lmtasks.training.from_scratch import CHOSEN, learning_from_scratch
 from lmtasks.training.precision import with_precision
-
-WATCHING = ("reduce_lr_on_plateau", "greedy")
-"""Schedules of the learning rate that go by a figure of the evaluation."""
 
 
 def fitted(loaded: Loaded) -> Loaded:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lmtasks.artifacts.lock import require_free
 from lmtasks.artifacts.resume import AUTO, Asked, Start, is_of, start_in
 from lmtasks.artifacts.run_folder import choose_folder, is_bare, read_record
-from lmtasks.config.global_batch import GlobalBatch, global_batch
+from lmtasks.config.global_batch import Division, global_batch
 from lmtasks.config.launched import is_attempt
 from lmtasks.config.request import Request
 from lmtasks.config.training_arguments import devices
@@ -32,7 +32,7 @@ class Place:
     folder: Path
     asked: Asked
     start: Start
-    batch: GlobalBatch
+    batch: Division
 
 
 def place_of(request: Request, world: World = ALONE) -> Place:

@@ -77,7 +77,7 @@ def test_version(lmtasks: Any) -> None:
 RECIPES = pytest.mark.parametrize("recipe", ["masked-lm", "causal-lm"])
 GROUPS = (
     *("processes", "torchrun", "recipe", "data", "model", "adapter"),
-    *("output", "batch", "stopping", "training", "other"),
+    *("output", "batch", "stopping", "loop", "training", "other"),
 )
 
 

@@ -71,6 +71,8 @@ def test_values(tab: Any) -> None:
     assert tab("lmtasks run masked-lm --mask_unit ") == ["token", "word"]
     assert tab("lmtasks run masked-lm --line_by_line ") == ["true", "false"]
     assert tab("lmtasks completion z") == ["zsh"]
+    assert tab("lmtasks run masked-lm --engine ") == ["trainer"]
+    assert tab("lmtasks run masked-lm --launcher ") == ["torchrun"]
 
 
 def test_runs_and_files(tab: Any) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from lmtasks.builtin.masked_lm import MASKED_LM
-from lmtasks.config.global_batch import GlobalBatch, global_batch
+from lmtasks.config.global_batch import Division, global_batch
 from lmtasks.config.request import configure
 from lmtasks.errors import InputError
 
 
-def divided(processes: int, **values: Any) -> GlobalBatch:
+def divided(processes: int, **values: Any) -> Division:
     request = configure(MASKED_LM, {"model": "m", "use_cpu": True, **values})
     return global_batch(request, processes)
 
@@ -34,14 +34,14 @@ def test_each_process_takes_as_much_at_once_as_it_may(
     processes: int, wanted: int, largest: int | None, at_once: int, times: int
 ) -> None:
     batch = divided(processes, train_batch_size=wanted, per_device_train_batch_size=largest)
-    assert batch == GlobalBatch(processes, at_once, times)
+    assert batch == Division(processes, at_once, times)
     assert batch.size == wanted
     assert batch.as_record() == {"examples": wanted}
     assert batch.as_training() == {"per_device_train_batch_size": at_once, "gradient_accumulation_steps": times}
 
 
 def test_without_it_the_parts_make_the_whole() -> None:
-    assert divided(2) == GlobalBatch(2, 8, 1)
+    assert divided(2) == Division(2, 8, 1)
     assert divided(2, per_device_train_batch_size=4, gradient_accumulation_steps=3).as_record() == {"examples": 24}
 
 

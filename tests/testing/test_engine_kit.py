@@ -99,19 +99,17 @@ class Unsynced(Loop):
 
 class Trace(Loop):
     def train(self) -> Any:
-        torch.set_default_dtype(torch.float64)
-        try:
-            return super().train()
-        finally:
-            torch.set_default_dtype(torch.float64)
+        trained = super().train()
+        torch.set_grad_enabled(False)
+        return trained
 
 
 @pytest.mark.parametrize(
     ("loop", "check", "told"),
     [
-        (MeanOfMeans, "targets-are-the-divisor", "the loss of step 1 is"),
+        (MeanOfMeans, "targets-are-the-divisor", "the loss of step "),
         (WrongGradient, "targets-are-the-divisor", "with its parts divided, its weights end"),
-        (Backwards, "examples-come-in-order", "the loss of step 1 is"),
+        (Backwards, "examples-come-in-order", "the loss of step "),
         (Early, "rates-are-those-of-the-schedule", "in the first step, whose rate is 0, '"),
         (Late, "rates-are-those-of-the-schedule", "with rates that rise, its weights end"),
         (DecayedNorms, "decay-is-of-the-right-weights", "norm.weight', and the Trainer's"),
@@ -119,7 +117,7 @@ class Trace(Loop):
         (ClippedToNothing, "gradients-are-clipped", "with --max_grad_norm 0, which is no limit, its weights end"),
         (SameDropout, "chance-differs-by-step", "the losses of one example in 6 steps, with dropout, are"),
         (OwnChance, "chance-differs-by-step", "with one seed, the losses are"),
-        (MeanOfMeans, "training-is-the-trainers", "the loss of step 1 is"),
+        (MeanOfMeans, "training-is-the-trainers", "the loss of step "),
         (Forgetful, "resumed-engine-is-uninterrupted", "resumed in its middle, a run ends with another"),
         (Unsynced, "engine-comes-to-its-end", "after two steps no weight has moved"),
         (Trace, "torch-is-left-alone", "after a run, torch has other defaults"),
@@ -130,7 +128,7 @@ def test_a_mistake_is_found(loop: type[Loop], check: str, told: str) -> None:
         with pytest.raises(CheckFailed) as failure:
             check_engine(engine(loop), only=[check])
     finally:
-        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
     assert failure.value.failed == (check,)
     assert told in str(failure.value)
 

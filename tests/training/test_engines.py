@@ -7,6 +7,7 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ class Place:
         recipes = [recipe] if not isinstance(recipe, str) else []
         extensions = values.pop("extensions", ())
         engines = [] if isinstance(asked, str) else [asked]
-        with installed(recipes, engines=engines, extensions=extensions):
+        brought = recipes or engines or extensions
+        with installed(recipes, engines=engines, extensions=extensions) if brought else nullcontext():
             chosen = asked if isinstance(asked, str) else asked.name
             named = recipe if isinstance(recipe, str) else recipe.name
             lmtasks.run(named, output_dir=self.root / name, engine=chosen, **{**usual, **values})
@@ -76,6 +78,8 @@ def record(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "run.json").read_text()))
 
 
+BOTH = (("plain", PLAIN), ("trainer", "trainer"))
+
 WHOLE = {
     "max_steps": 12,
     "gradient_accumulation_steps": 2,
@@ -92,14 +96,14 @@ WHOLE = {
 # --- the same training ---
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert", "gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "gpt2", "llama"])
 def test_a_plain_loop_trains_as_the_trainer(kind: str, place: Place) -> None:
     """With dropout, too: both draw from torch's generator alike. What differs is the rounding of a sum of squares."""
-    one, other = (place.run(name, asked, kind, **WHOLE) for name, asked in (("plain", PLAIN), ("trainer", "trainer")))
+    one, other = (place.run(name, asked, kind, **WHOLE) for name, asked in BOTH)
     ours, theirs = log(one), log(other)
     assert [(line["step"], line.keys()) for line in ours] == [(line["step"], line.keys()) for line in theirs]
     assert sum("loss" in line for line in ours) == 12
-    assert sum("eval_loss" in line for line in ours) == 2
+    assert sum("eval_loss" in line for line in ours) == 3
     for mine, their in zip(ours, theirs, strict=True):
         assert mine == pytest.approx(their, rel=1e-6), mine
     final, wanted = (json.loads((folder / "all_results.json").read_text()) for folder in (one, other))
@@ -110,10 +114,7 @@ def test_a_plain_loop_trains_as_the_trainer(kind: str, place: Place) -> None:
 
 
 def test_each_term_of_a_loss_is_told(place: Place) -> None:
-    one, other = (
-        place.run(name, asked, recipe=TWO_TERMS, gradient_accumulation_steps=2)
-        for name, asked in (("plain", PLAIN), ("trainer", "trainer"))
-    )
+    one, other = (place.run(name, asked, recipe=TWO_TERMS, gradient_accumulation_steps=2) for name, asked in BOTH)
     for mine, their in zip(log(one), log(other), strict=True):
         assert mine.keys() == their.keys()
         assert mine == pytest.approx(their, rel=1e-5)
@@ -122,8 +123,8 @@ def test_each_term_of_a_loss_is_told(place: Place) -> None:
 
 def test_what_stands_beside_a_model_is_trained_and_goes_on(place: Place) -> None:
     how = {"recipe": ACCOMPANIED, "save_steps": 3}
-    whole = place.run("whole", PLAIN, **how)
-    assert same(whole, place.run("trainer", **how))
+    for mine, theirs in zip(*(log(place.run(name, asked, **how)) for name, asked in BOTH), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5)
     place.run("halves", PLAIN, **how, max_steps=3, lr_scheduler_type="constant")
     constant = place.run("constant", PLAIN, **how, lr_scheduler_type="constant")
     halves = place.run("halves", PLAIN, **how, lr_scheduler_type="constant", resume_from_checkpoint=True)
@@ -228,7 +229,7 @@ def test_examples_come_as_to_the_trainer_however_they_are_loaded(how: str, place
         "drop last": {"dataloader_drop_last": True, "gradient_accumulation_steps": 3},
         "epochs": {"max_steps": -1, "num_train_epochs": 1.5, "data_seed": 3},
     }[how]
-    one, other = (place.run(name, asked, **values) for name, asked in (("plain", PLAIN), ("trainer", "trainer")))
+    one, other = (place.run(name, asked, **values) for name, asked in BOTH)
     assert [line.get("loss") for line in log(one)] == pytest.approx([line.get("loss") for line in log(other)], rel=1e-6)
     assert log(one)[-1]["step"] == log(other)[-1]["step"]
 
@@ -300,7 +301,7 @@ for _name in dir(TrainerCallback):
 )
 def test_callbacks_hear_what_the_trainers_hear(how: dict[str, Any], place: Place) -> None:
     heard = []
-    for name, asked in (("plain", PLAIN), ("trainer", "trainer")):
+    for name, asked in BOTH:
         events = Events()
         place.run(name, asked, callbacks=[events], **how)
         heard.append(events.seen)
@@ -314,7 +315,7 @@ def test_callbacks_hear_what_the_trainers_hear(how: dict[str, Any], place: Place
 def test_the_best_model_is_kept_as_by_the_trainer(save_total_limit: int, place: Place) -> None:
     how = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "load_best_model_at_end": True}
     how |= {"learning_rate": 0.3, "lr_scheduler_type": "constant", "save_total_limit": save_total_limit}
-    one, other = (place.run(name, asked, **how) for name, asked in (("plain", PLAIN), ("trainer", "trainer")))
+    one, other = (place.run(name, asked, **how) for name, asked in BOTH)
     states = [json.loads((folder / "trainer_state.json").read_text()) for folder in (one, other)]
     assert states[0]["best_global_step"] == states[1]["best_global_step"] == 2
     kept = [sorted(path.name for path in (folder / "checkpoints").iterdir()) for folder in (one, other)]
@@ -326,7 +327,7 @@ def test_the_best_model_is_kept_as_by_the_trainer(save_total_limit: int, place: 
 def test_training_ends_early_at_the_same_step(place: Place) -> None:
     how = {"eval_strategy": "steps", "eval_steps": 1, "early_stopping_patience": 2, "learning_rate": 0.3}
     how |= {"lr_scheduler_type": "constant", "max_steps": 12, "save_steps": 1}
-    one, other = (place.run(name, asked, **how) for name, asked in (("plain", PLAIN), ("trainer", "trainer")))
+    one, other = (place.run(name, asked, **how) for name, asked in BOTH)
     assert record(one)["stopped_early"] == record(other)["stopped_early"] == 3
 
 
@@ -375,21 +376,21 @@ def test_a_finished_run_that_lost_a_file_is_saved_again_without_a_step(place: Pl
 
 
 class Kills(Loop):
-    """One to which Ctrl-C comes in its third step."""
+    """One to which a signal comes in its third step."""
 
     def step(self, step: int, *others: Any) -> None:
         if step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
         super().step(step, *others)
 
 
-def test_ctrl_c_saves_a_checkpoint_from_which_the_run_goes_on(place: Place) -> None:
-    whole = place.run("whole", PLAIN)
-    with pytest.raises(Interrupted, match="stopped by SIGINT after step 3, with a checkpoint") as stop:
+def test_a_signal_saves_a_checkpoint_from_which_the_run_goes_on(place: Place) -> None:
+    whole, before = place.run("whole", PLAIN), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM after step 3, with a checkpoint") as stop:
         place.run("killed", engine(Kills))
-    assert stop.value.exit_code == 130
+    assert stop.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
     assert same(whole, place.run("killed", PLAIN, resume_from_checkpoint=True))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_engine_that_cannot_go_on_makes_no_checkpoint(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -404,7 +405,7 @@ def test_an_engine_that_cannot_go_on_makes_no_checkpoint(place: Place, capsys: p
     assert record(folder)["training"]["max_grad_norm"] == 0
     with pytest.raises(InputError, match="--resume_from_checkpoint: the engine modest cannot go on from a checkpoint"):
         place.run("here", modest, resume_from_checkpoint=True, max_steps=9)
-    with pytest.raises(Interrupted, match="stopped by SIGINT, before the first checkpoint"):
+    with pytest.raises(Interrupted, match="stopped by SIGTERM, before the first checkpoint"):
         place.run("killed", engine(Kills, name="modest", resumes=False))
     again = place.run("killed", engine(name="modest", resumes=False), resume_from_checkpoint="auto")
     assert record(again)["status"] == "done"
@@ -437,7 +438,7 @@ def failing(error: Exception | type[BaseException]) -> Engine:
 def test_failures_are_told_as_those_of_the_engine(place: Place) -> None:
     with pytest.raises(PluginError, match=r"engine 'plain' of .* failed in its train: ZeroDivisionError: by nothing"):
         place.run("fault", failing(ZeroDivisionError("by nothing")))
-    with pytest.raises(RunError, match="out of memory while training"):
+    with pytest.raises(RunError, match="out of memory"):
         place.run("memory", failing(MemoryError()))
     with pytest.raises(PluginError, match="engine 'plain' gives a NoneType, not what its course gave"):
         place.run("nothing", Engine(name="plain", summary="Nothing.", train=lambda training, options: None))
@@ -495,7 +496,7 @@ def test_a_check_leaves_no_trace(place: Place) -> None:
 
 def test_a_schedule_that_goes_by_figures_needs_the_trainer(place: Place) -> None:
     how = {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps", "eval_steps": 2}
-    with pytest.raises(InputError, match="--lr_scheduler_type reduce_lr_on_plateau goes by figures of the evaluation"):
+    with pytest.raises(InputError, match="reduce_lr_on_plateau goes by evaluations, and the engine plain by steps"):
         place.run("here", PLAIN, **how)
     assert not (place.root / "here").exists()
 
@@ -514,7 +515,11 @@ def test_an_argument_that_the_engine_does_not_know_is_refused(values: dict[str, 
         place.run("here", PLAIN, **values)
     assert "or --engine trainer does" in refusal.value.hint
     assert not (place.root / "here").exists()
-    place.run("off", PLAIN, **dict.fromkeys(values, False) if "optim" not in values else {}, max_steps=1)
+
+
+def test_what_is_switched_off_needs_nobody_who_knows_it(place: Place) -> None:
+    off = {"bf16": False, "torch_compile": False, "fp16": "false", "save_strategy": "no", "max_grad_norm": 0}
+    place.run("here", engine(resumes=False, arguments=()), **off, max_steps=1)
 
 
 @pytest.mark.parametrize("name", ["save_steps", "save_total_limit", "load_best_model_at_end"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,9 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PushToHub", "dataset", "from_keras_hub", "model", "save"]
 
-_HOMES = {
-    "PushToHub": "push", "dataset": "data", "from_keras_hub": "kerashub", "model": "model_of", "save": "saving"
-}  # fmt: skip
+_HOMES = {"PushToHub": "push", "dataset": "data", "from_keras_hub": "kerashub", "model": "model_of", "save": "saving"}
+"""The module of each public name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,7 @@ class KerasOptions:
         help="optimizer of Keras by name, or module:factory; AdamW as torch has it when not given",
         aliases=("keras_optimizer",),
     )
-    callback: Sequence[str] = option((), help="callbacks of Keras, each as module:factory", aliases=("keras_callback",))
+    callback: list[str] | None = option(None, help="callbacks of Keras, as module:factory", aliases=("keras_callback",))
 
 
 KERAS = Engine(
@@ -72,7 +70,7 @@ def __getattr__(name: str) -> Any:
     """
     if name not in __all__:
         raise AttributeError(f"module 'lmtasks_keras' has no attribute '{name}'")
-    if "keras" not in sys.modules:  # which would take TensorFlow, whether or not it is there
+    if "keras" not in sys.modules:  # which by itself takes TensorFlow, whether or not that is there
         os.environ["KERAS_BACKEND"] = backend_for(None)
     return getattr(import_module(f"lmtasks_keras.{_HOMES[name]}"), name)
 

@@ -1,7 +1,7 @@
-"""Whether the loss and its gradients come out of Keras' backend as they do of torch, on one batch, before training.
+"""Whether loss and gradients come out of Keras' backend as they do of torch, on one batch, before training.
 
-What traces is not yet right: an ``autograd.Function`` has a derivative of its own, which no tracer sees, and the loss is
-the same with a wrong one.
+What traces is not yet right: operators of torch are written anew there, and where one is derived wrongly the loss is
+none the less the same.
 """
 
 from __future__ import annotations

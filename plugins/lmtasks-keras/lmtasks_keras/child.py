@@ -11,19 +11,19 @@ from lmtasks.errors import LmtasksError
 
 
 def main() -> None:
-    """Call the function that the run sends, with both connections; what is for users goes back by the first."""
+    """Call the functions that the run sends, with both connections; what is for users goes back by the first."""
     from lmtasks import register_architectures
 
     steps, batches = (Connection(int(descriptor)) for descriptor in sys.argv[1:])
-    try:
-        message = steps.recv_bytes()
-        register_architectures()
-        function, arguments = cloudpickle.loads(message)
-        function(steps, batches, *arguments)
-    except LmtasksError as error:
-        steps.send(error)
-    except (EOFError, BrokenPipeError):
-        sys.exit(1)  # the run has ended before: nobody is there to be told
+    register_architectures()
+    while True:
+        try:
+            function, arguments = cloudpickle.loads(steps.recv_bytes())
+            function(steps, batches, *arguments)
+        except LmtasksError as error:
+            steps.send(error)
+        except (EOFError, BrokenPipeError):
+            return  # the run has ended, or has no more to ask
 
 
 if __name__ == "__main__":

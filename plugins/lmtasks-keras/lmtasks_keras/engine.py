@@ -24,8 +24,8 @@ from lmtasks_keras.fitting import Fit, fit, rehearse
 from lmtasks_keras.optimizer_state import require_backend
 from lmtasks_keras.process import KerasProcess
 
-_agreements: WeakKeyDictionary[torch.nn.Module, Agreement] = WeakKeyDictionary()
-"""What came of comparisons, from the check of a training until it begins."""
+_rehearsed: WeakKeyDictionary[torch.nn.Module, tuple[KerasProcess, Agreement]] = WeakKeyDictionary()
+"""Processes in which models were compared, from the check of a training until it begins, and what came of that."""
 
 
 def check(training: Training, options: Any) -> None:
@@ -38,7 +38,7 @@ def check(training: Training, options: Any) -> None:
     _require_plain(training)
     if training.checkpoint is not None:
         require_backend(training.checkpoint, backend)
-    _agreements[training.model] = _agreement(training, options, backend)
+    _rehearsed[training.model] = _rehearse(training, options, backend)
 
 
 def train(training: Training, options: Any) -> Trained:
@@ -50,13 +50,14 @@ def train(training: Training, options: Any) -> Trained:
     backend = backend_for(options.backend)
     if training.checkpoint is not None:
         require_backend(training.checkpoint, backend)
-    agreement = _agreements.pop(training.model, None) or _agreement(training, options, backend)
+    process, agreement = _rehearsed.pop(training.model, None) or _rehearse(training, options, backend)
     sample = _sample(training)
     shapes = shapes_of(sample, training.arguments.train_batch_size)
     work = _work(training, options, agreement, sample, shapes)
     ending = _Ending()
     training = replace(training, callbacks=[*training.callbacks, ending])
-    with KerasProcess(backend, fit, work) as process:
+    with process:
+        process.call(fit, work)
         return _carried_out(training, process, work, ending)
 
 
@@ -100,16 +101,15 @@ class _Ending(TrainerCallback):  # type: ignore[misc]
     ended_training = False
 
 
-def _agreement(training: Training, options: Any, backend: str) -> Agreement:
-    """What came of the comparison of Keras with torch on the longest example and the shortest."""
+def _rehearse(training: Training, options: Any, backend: str) -> tuple[KerasProcess, Agreement]:
+    """A process of Keras, and what came there of a comparison with torch on the longest example and the shortest."""
     batch = _sample(training)
     shapes = shapes_of(batch, len(next(iter(batch.values()))) + 1)
     smoothing = training.arguments.label_smoothing_factor
-    with KerasProcess(
-        backend, rehearse, _on_cpu(training.model), training.recipe, batch, shapes, options, smoothing
-    ) as process:
-        found: Agreement = process.receive()
-    return found
+    process = KerasProcess(backend)
+    process.call(rehearse, _on_cpu(training.model), training.recipe, batch, shapes, options, smoothing)
+    found: Agreement = process.receive()
+    return process, found
 
 
 def _require_plain(training: Training) -> None:
@@ -154,7 +154,7 @@ def _work(training: Training, options: Any, agreement: Agreement, sample: Batch,
         },
         label_smoothing=arguments.label_smoothing_factor,
         optimizer=options.optimizer,
-        callbacks=tuple(options.callback),
+        callbacks=tuple(options.callback or ()),
         seed=arguments.seed,
         batches=arguments.gradient_accumulation_steps,
         steps=training.steps,

@@ -77,21 +77,6 @@ class WholeTraining(keras.callbacks.CallbackList):
         super().on_train_end(self.logs)
 
 
-def parts(done: int, steps: int, per_epoch: int) -> Iterator[tuple[range, int]]:
-    """The epochs of a training, and the steps of each: whole ones together, and apart those begun before or not ended.
-
-    Args:
-        done: steps that were done before.
-        steps: at which training ends.
-    """
-    while done < steps:
-        epoch, within = divmod(done, per_epoch)
-        whole = (steps - done) // per_epoch if not within else 0
-        epochs, each = (whole, per_epoch) if whole else (1, min(per_epoch - within, steps - done))
-        yield range(epoch, epoch + epochs), each
-        done += epochs * each
-
-
 def source(connection: Connection, number: int) -> Iterator[tuple[dict[str, Any], Any]]:
     """So many batches with what their sums are divided by, float32 [terms], asked of the run when they are needed."""
     given = 0
@@ -103,7 +88,7 @@ def source(connection: Connection, number: int) -> Iterator[tuple[dict[str, Any]
 
 
 def dataset(batches: Iterator[Any], shapes: Shapes, terms: Sequence[str], floating: frozenset[str]) -> Any:
-    """The batches as ``fit`` takes them; for TensorFlow with their shapes, and without asking for more than are needed."""
+    """The batches as ``fit`` takes them; for TensorFlow with their shapes, and none is asked for ahead."""
     if keras.backend.backend() != "tensorflow":
         return batches
     import tensorflow

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -64,7 +65,7 @@ def fit(steps: Connection, batches: Connection, work: Fit) -> None:
     """
     import keras
 
-    from lmtasks_keras.feeding import Course, WholeTraining, dataset, parts, source
+    from lmtasks_keras.feeding import Course, WholeTraining, dataset, source
     from lmtasks_keras.optimizer_state import load
 
     keras.utils.set_random_seed(work.seed % 2**32)
@@ -95,6 +96,21 @@ def fit(steps: Connection, batches: Connection, work: Fit) -> None:
     course.serve()
 
 
+def parts(done: int, steps: int, per_epoch: int) -> Iterator[tuple[range, int]]:
+    """The epochs of a training, and the steps of each: whole ones together, and apart those begun before or not ended.
+
+    Args:
+        done: steps that were done before.
+        steps: at which training ends.
+    """
+    while done < steps:
+        epoch, within = divmod(done, per_epoch)
+        whole = (steps - done) // per_epoch if not within else 0
+        epochs, each = (whole, per_epoch) if whole else (1, min(per_epoch - within, steps - done))
+        yield range(epoch, epoch + epochs), each
+        done += epochs * each
+
+
 def rehearse(
     steps: Connection,
     batches: Connection,
@@ -117,17 +133,33 @@ def rehearse(
 
     backend = keras.backend.backend()
     optimizer(options.optimizer, undecayed=[], learning_rate=1e-3)
-    callbacks(options.callback)
+    callbacks(options.callback or ())
     what = f"{recipe.name} cannot train this {model.config.model_type} model by Keras on {backend}"
     hint = "--engine trainer" if backend == "torch" else "--keras.backend torch, or --engine trainer"
     try:
-        found = compare(model, recipe, batch, shapes, backend, label_smoothing)
+        with compiled_quickly(backend):
+            found = compare(model, recipe, batch, shapes, backend, label_smoothing)
     except DisagreementError as error:
         raise InputError(f"{what}: {error}", hint) from error
     if not found.holds:
         far = f"its loss is off by {found.loss:.1e}, its gradients by {found.gradient:.1e}"
         raise InputError(f"{what}: {far} of torch's", hint)
     steps.send(found)
+
+
+@contextmanager
+def compiled_quickly(backend: str) -> Iterator[None]:
+    """While this is open, JAX spends little time on compiling: what is computed once need not be computed fast."""
+    if backend == "torch":
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def language_model(work: Fit) -> Any:

@@ -14,7 +14,7 @@ class Mean(keras.metrics.Metric):
 
     Args:
         weights: of each term.
-        batches: the mean is of the last so many batches, those of an optimiser step; None: of all since the epoch began.
+        batches: the mean is of the last step, which so many batches make; None: of all since the epoch began.
     """
 
     def __init__(self, name: str, weights: tuple[float, ...], batches: int | None = None) -> None:
@@ -76,7 +76,7 @@ class LanguageModel(keras.Model):
         return weighted(y_pred[0], counts, self.weight_of_terms)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """The losses: the exact mean of the epoch so far, and those of the optimiser step, of each named term as well."""
+        """The losses: the exact mean of the epoch so far, and that of the step, as a whole and of each named term."""
         for metric in (self.mean, self.step_mean):
             metric.update_state(y, y_pred)
         means = self.step_mean.sums / ops.maximum(self.step_mean.counts, 1.0)

@@ -24,7 +24,7 @@ def complete(environment: Any) -> None:
 
 
 def _grouped_mm(rows: Any, weights: Any, offs: Any, bias: Any = None, out_dtype: Any = None) -> Any:
-    """Rows [rows, in] times the weights [experts, in, out] of their expert; ``offs`` [experts] is where each one's end."""
+    """Rows [rows, in] times the weights [experts, in, out] of their expert; those of each end at ``offs`` [experts]."""
     import jax
 
     sizes = jax.numpy.diff(offs, prepend=0)

@@ -17,8 +17,8 @@ from lmtasks.errors import nearest
 class AdamW(keras.optimizers.AdamW):
     """AdamW as torch has it (Loshchilov & Hutter 2019, algorithm 2).
 
-    Keras adds epsilon before the second moment is corrected, so that in the first steps it counts for more: the losses of
-    a run came out different in the fifth digit. Keras clips by the norm alone; torch adds a millionth to it.
+    Keras adds epsilon before the second moment is corrected, so that in the first steps it counts for more: the losses
+    of a run came out different in the fifth digit. Keras clips by the norm alone; torch adds a millionth to it.
     """
 
     def build(self, variables: Any) -> None:
@@ -55,8 +55,8 @@ def optimizer(name: str | None, undecayed: Iterable[Any], **settings: Any) -> An
     Args:
         name: of one that Keras has, or ``module:factory`` that makes one of the settings it asks for; None: AdamW.
         undecayed: variables that weight decay leaves alone.
-        settings: ``learning_rate``, ``weight_decay``, ``global_clipnorm``, ``gradient_accumulation_steps`` and those of Adam,
-            of which each optimiser gets what it knows.
+        settings: ``learning_rate``, ``weight_decay``, ``global_clipnorm``, ``gradient_accumulation_steps`` and those of
+            Adam, of which each optimiser gets what it knows.
 
     Raises:
         InputError: Keras has no such optimiser, or the factory is none.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -24,32 +25,24 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 class KerasProcess:
-    """A Python process with a backend of Keras, in which one function is called; to be entered.
+    """A Python process with a backend of Keras, in which functions are called; to be entered, and ended by that.
 
     It has the place to import from that this process has, and a session of its own: a Ctrl-C is for the run, which lets
     a step end and saves. When the run ends, however, so does it.
 
     Args:
         backend: of Keras.
-        function: called there with two connections to here, those of :attr:`steps` and :attr:`batches`, and the arguments.
     """
 
-    def __init__(self, backend: str, function: Callable[..., None], *arguments: Any) -> None:
-        self.backend, self._task = backend, (function, arguments)
-
-    def __enter__(self) -> KerasProcess:
+    def __init__(self, backend: str) -> None:
         pairs = [socket.socketpair() for _ in range(2)]
         far = [there for _, there in pairs]
         # What it says to stderr is mostly noise of libraries, and its last line the reason where it fails.
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
+        path = os.pathsep.join(filter(None, sys.path))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lmtasks_keras.child", *(str(there.fileno()) for there in far)],
-            env={
-                **QUIET,
-                **os.environ,
-                "KERAS_BACKEND": self.backend,
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            },
+            env={**QUIET, **os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path},
             pass_fds=[there.fileno() for there in far],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
@@ -60,23 +53,26 @@ class KerasProcess:
             there.close()
         self.steps, self.batches = (Connection(here.detach()) for here, _ in pairs)
         # What callbacks print is for people to see, and not for who reads the run's stdout.
-        self._telling = threading.Thread(target=self._tell, daemon=True)
-        self._telling.start()
-        self.send_bytes(cloudpickle.dumps(self._task))
+        telling = threading.Thread(target=_tell, args=(self._process.stdout,), daemon=True)
+        telling.start()
+        # Also where nobody enters it, because the run was only planned.
+        self._end = weakref.finalize(self, _end, self._process, self.steps, self.batches, telling, self._errors)
+
+    def __enter__(self) -> KerasProcess:
         return self
 
-    def __exit__(self, *problem: Any) -> None:
-        self.steps.close()
-        self.batches.close()
-        try:
-            self._process.wait(0 if problem[0] else PATIENCE)
-        except subprocess.TimeoutExpired:
+    def __exit__(self, kind: Any, *problem: Any) -> None:
+        if kind is not None:
             self._process.kill()
-            self._process.wait()
-        self._telling.join()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._errors.close()
+        self._end()
+
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Let it call a function with both its connections to here, those of :attr:`steps` and :attr:`batches`.
+
+        Args:
+            arguments: further ones, which cloudpickle can send.
+        """
+        self._attempt(self.steps.send_bytes, cloudpickle.dumps((function, arguments)))
 
     def send(self, *message: Any) -> None:
         """Tell it something about the steps.
@@ -85,10 +81,6 @@ class KerasProcess:
             RunError: it has died.
         """
         self._attempt(self.steps.send, message)
-
-    def send_bytes(self, message: bytes) -> None:
-        """The same of what is pickled already."""
-        self._attempt(self.steps.send_bytes, message)
 
     def receive(self) -> Any:
         """What it has to tell next of the steps; an error that it raised is raised here.
@@ -128,7 +120,23 @@ class KerasProcess:
             "see whether memory was short; --engine trainer needs less",
         )
 
-    def _tell(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            sys.stderr.write(line.decode(errors="replace"))
+
+def _tell(lines: Any) -> None:
+    for line in lines:
+        sys.stderr.write(line.decode(errors="replace"))
+
+
+def _end(process: subprocess.Popen[bytes], *open_files: Any) -> None:
+    """Let a process end, which it does when nobody listens, and close what was open to it."""
+    steps, batches, telling, errors = open_files
+    steps.close()
+    batches.close()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    telling.join()
+    assert process.stdout is not None
+    process.stdout.close()
+    errors.close()

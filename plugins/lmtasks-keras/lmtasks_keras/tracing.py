@@ -20,7 +20,7 @@ class _Dropped:
 
 @contextmanager
 def _dropped_overloads() -> Iterator[None]:
-    """While this is open, asking torch for an overload that it dropped is no error: torchax lists some when imported."""
+    """While this is open, asking torch for an overload that it dropped is no error: torchax's modules list some."""
     packet = torch._ops.OpOverloadPacket
     found = packet.__getattr__
 

@@ -2,7 +2,6 @@
 
 import os
 
-import keras
 import lmtasks_keras
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import lmtasks
 from lmtasks import InputError
 
 pytestmark = pytest.mark.keras
+keras = pytest.importorskip("keras", reason="tox run -e keras")
 
 
 @pytest.fixture(scope="module")

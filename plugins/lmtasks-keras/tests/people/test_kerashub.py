@@ -3,19 +3,18 @@
 import json
 from tempfile import TemporaryDirectory
 
-import keras
 import lmtasks_keras
 import numpy as np
 import pytest
 import torch
 import transformers
-from lmtasks_keras.kerashub import export, require_same_logits
 
 from lmtasks import InputError
 from lmtasks.testing.specimens import corpus
 
 pytestmark = pytest.mark.keras
-hub = pytest.importorskip("keras_hub").models
+keras = pytest.importorskip("keras", reason="tox run -e keras")
+hub = pytest.importorskip("keras_hub", reason="tox run -e keras").models
 
 SHAPE = {"num_layers": 2, "hidden_dim": 32, "intermediate_dim": 128}
 GROUPED = {**SHAPE, "num_query_heads": 4, "num_key_value_heads": 2}
@@ -99,6 +98,8 @@ def test_a_preset_is_named_by_its_folder(gpt2, tmp_path):
 
 
 def test_mistral_is_the_same_beyond_its_window():
+    from lmtasks_keras.kerashub import require_same_logits
+
     backbone = hub.MistralBackbone(vocabulary_size=300, **GROUPED, sliding_window=8)
     causal = _sharp(hub.MistralCausalLM(backbone))
     with TemporaryDirectory() as folder:
@@ -145,6 +146,8 @@ def test_roberta_really_computes_something_else(folders):
 
 
 def test_what_kerashub_converts_wrongly_or_not_at_all_is_refused():
+    from lmtasks_keras.kerashub import export, require_same_logits
+
     many = {"vocabulary_size": 300, **SHAPE, "num_query_heads": 4, "num_key_value_heads": 1, "head_dim": 8}
     second = {"use_post_ffw_norm": True, "use_post_attention_norm": True, "attention_logit_soft_cap": 50.0}
     gemma = [_sharp(hub.GemmaCausalLM(hub.GemmaBackbone(**many, **more))) for more in ({}, second)]

@@ -3,7 +3,6 @@
 import json
 import math
 
-import keras
 import lmtasks_keras
 import pytest
 import torch
@@ -16,6 +15,7 @@ from lmtasks.artifacts.run_folder import require_intact
 from lmtasks.cli.app import main
 
 pytestmark = pytest.mark.keras
+keras = pytest.importorskip("keras", reason="tox run -e keras")
 
 
 @pytest.fixture(scope="module")

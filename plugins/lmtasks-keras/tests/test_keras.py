@@ -1,0 +1,138 @@
+"""Keras itself, in processes of its own: ``tox run -e keras``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from lmtasks_keras import KERAS
+
+from lmtasks.cli.app import main
+from lmtasks.testing import check_engine
+
+pytestmark = pytest.mark.keras
+
+BACKENDS = ("jax", "tensorflow", "torch")
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch, tmp_path):
+    """Callbacks of the tests can be imported, and tell into a file."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setenv("LMTASKS_KERAS_TOLD", str(tmp_path / "told.txt"))
+    monkeypatch.chdir(tmp_path)
+
+
+def told():
+    return Path("told.txt").read_text().splitlines()
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_its_steps_are_the_trainers(backend):
+    proof = check_engine(KERAS, options={"backend": backend})
+    assert {name for name, outcome in proof.checks.items() if outcome.state == "skipped"} == set()
+
+
+def test_callbacks_see_one_training_and_its_epochs(words, capsys):
+    many = [*words, "--max_train_samples", "20", "--max_steps", "7", "--save_steps", "3", "--keras_backend", "torch"]
+    many += ["--engine", "keras", "--output_dir", "out", "--keras.callback", "keras_callbacks:Telling"]
+    assert main(many) == 0
+    epochs = ["epoch 0 ['loss', 'step_loss']", "epoch 1 ['loss', 'step_loss']"]
+    assert told() == ["begin", *epochs, "end"]
+    stdout, stderr = capsys.readouterr()
+    assert "an epoch has ended" in stderr
+    assert "an epoch has ended" not in stdout
+
+
+def test_nothing_is_compiled_after_the_first_step(words):
+    long = [*words, "--max_train_samples", "9", "--gradient_accumulation_steps", "2", "--max_steps", "5"]
+    long += ["--engine", "keras", "--keras.backend", "jax", "--output_dir", "out"]
+    assert main([*long, "--keras.callback", "keras_callbacks:Compiling"]) == 0
+    first, *others = [line.split()[1] for line in told()]
+    assert first == "True"
+    # What Keras does once for a batch, such as reading a number, it may compile; a step it may not.
+    assert others[2:] == ["False"] * len(others[2:])
+
+
+def test_a_callback_may_end_training_early(words):
+    short = [*words, "--max_train_samples", "8", "--max_steps", "20", "--engine", "keras", "--keras.backend", "torch"]
+    assert main([*short, "--output_dir", "out", "--keras.callback", "keras_callbacks:stopping"]) == 0
+    assert 2 <= len(losses("out")) < 20
+    assert json.loads(Path("out/run.json").read_text())["status"] == "done"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "keras_callbacks:sgd"])
+def test_an_optimizer_of_keras(optimizer, words):
+    how = ["--learning_rate", "0.01", "--lr_scheduler_type", "constant", "--max_grad_norm", "0"]
+    assert main([*words, *how, "--output_dir", "plain", "--optim", "sgd"]) == 0
+    keras = ["--engine", "keras", "--keras.backend", "torch", "--keras_optimizer", optimizer]
+    assert main([*words, *how, "--output_dir", "keras", *keras]) == 0
+    assert losses("keras") == pytest.approx(losses("plain"), abs=1e-4)
+
+
+BAD = [
+    (["--keras.optimizer", "adm"], "Keras has no optimizer 'adm', did you mean 'adam'?", "one of adadelta"),
+    (
+        ["--keras.optimizer", "keras_callbacks:number"],
+        "--keras.optimizer keras_callbacks:number makes no Keras optim",
+        "let",
+    ),
+    (
+        ["--keras.callback", "keras_callbacks:number"],
+        "--keras.callback keras_callbacks:number makes no Keras callb",
+        "let it",
+    ),
+    (
+        ["--keras.callback", "nowhere:none"],
+        "--keras.callback nowhere:none: No module named 'nowhere'",
+        "module:factory",
+    ),
+    (["--bf16", "true"], "", ""),
+]
+
+
+@pytest.mark.parametrize(("more", "error", "hint"), BAD)
+def test_a_bad_request_is_refused_before_anything_is_written(more, error, hint, words, capsys):
+    assert main([*words, "--engine", "keras", "--keras.backend", "torch", "--output_dir", "out", *more]) == 2
+    said, what_to_type = capsys.readouterr().err.splitlines()[-2:]
+    assert said.startswith(f"error: {error}")
+    assert what_to_type.startswith(f"hint: {hint}")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("callback", "last"), [("Dying", "killed by signal 9"), ("Failing", "ZeroDivisionError: nothing to divide by")]
+)
+def test_a_process_that_dies_ends_the_run(callback, last, words, capsys):
+    bad = [*words, "--engine", "keras", "--keras.backend", "torch", "--output_dir", "out"]
+    assert main([*bad, "--keras.callback", f"keras_callbacks:{callback}"]) == 3
+    error, hint = capsys.readouterr().err.splitlines()[-2:]
+    assert error == f"error: the process in which Keras ran has ended: {last}"
+    assert hint.startswith("hint: ")
+    assert json.loads(Path("out/run.json").read_text())["status"] == "failed"
+
+
+def test_a_model_that_asks_for_values_is_refused_with_another_backend(words, capsys):
+    flaubert = [*words, "--model_type", "flaubert", "--config_overrides", "n_layers=2,emb_dim=32,n_heads=2"]
+    flaubert += ["--engine", "keras", "--output_dir", "out"]
+    assert main([*flaubert, "--keras.backend", "jax"]) == 2
+    error, hint = capsys.readouterr().err.splitlines()[-2:]
+    assert error.startswith("error: masked-lm cannot train this flaubert model by Keras on jax: it cannot be traced")
+    assert hint == "hint: --keras.backend torch, or --engine trainer"
+    assert not Path("out").exists()
+    assert main([*flaubert, "--keras.backend", "torch"]) == 0
+
+
+def test_a_run_goes_on_with_its_own_backend_only(words, capsys):
+    words = [*words, "--engine", "keras", "--output_dir", "out", "--save_steps", "2"]
+    assert main([*words, "--max_steps", "2", "--keras.backend", "torch"]) == 0
+    assert main([*words, "--resume_from_checkpoint", "true", "--keras.backend", "jax"]) == 2
+    error, hint = capsys.readouterr().err.splitlines()[-2:]
+    assert error == "error: the checkpoint is of Keras on torch, not on jax"
+    assert hint == "hint: --keras.backend torch"
