@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("*.md", "docs/**/*.md", "docs/notebooks/*.ipynb", "docs/pictures/*.png", "plugins/*/README.md")
 
 CONTENTS = {
-    "Use": ("tutorial", "recipes", "data", "adapters", "reports", "scoring", "serving", "python", "cli"),
+    "Use": ("tutorial", "recipes", "data", "adapters", "reports", "scoring", "serving", "python", "keras", "cli"),
     "Extend": ("extending", "testing", "api", "architectures"),
     "Know": ("design", "scale", "correctness", "reliability", "benchmarks"),
     "In other languages": ("ja/tutorial", "zh/tutorial", "ko/tutorial", "ar/tutorial"),

@@ -39,7 +39,7 @@ def _execute(prepared: Prepared, catalog: Catalog, world: World) -> Run:
         tell(figures)
     record["files"] = save_verified(trained.model, prepared, world)
     if world.is_main:
-        save_results(prepared, record, trained, figures)
+        save_results(folder, prepared.data, record, trained, figures)
     world.barrier()
     url = publish(request, folder) if world.is_main else None
     metrics = {**trained.metrics, **figures}

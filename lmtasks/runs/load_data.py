@@ -64,7 +64,7 @@ def load_data(
     if processor is None and corpus.training:
         splits = corpus.training.values()
         processor = train_processor(request, lambda: chain.from_iterable(split.running_texts() for split in splits))
-    request, config, added, notes = _fitted(request, config, processor, check_config)
+    request, config, added, notes = fit_together(request, config, processor, check_config)
     encoded = encode_corpus(request, corpus if training else replace(corpus, training={}), processor, config)
     return Data(request, config, processor, corpus, encoded, added, (*notes, *encoded.notes()))
 
@@ -80,16 +80,20 @@ def _load_prepared(
             processor = load_processor(replace(request, model=own), config)
     else:
         processor = load_processor(request, config)
-    request, config, added, notes = _fitted(request, config, processor, check_config)
+    request, config, added, notes = fit_together(request, config, processor, check_config)
     encoded = prepared_examples(prepared, request, processor, training=training)
     corpus = Corpus({}, {}, prepared.source)
     return Data(request, config, processor, corpus, encoded, added, (*notes, *encoded.notes()))
 
 
-def _fitted(
+def fit_together(
     request: Request, config: PretrainedConfig, processor: Any, check_config: Callable[[PretrainedConfig], None]
 ) -> tuple[Request, PretrainedConfig, AddedTokens, list[str]]:
-    """Request, configuration and processing class made to fit each other, and notes on how."""
+    """Request, configuration and processing class made to fit each other, the tokens that were added, notes on how.
+
+    Raises:
+        InputError: a block that is longer than the model can take, or tokens that cannot be added.
+    """
     fresh = not request.model.model_name_or_path
     added = add_to(processor, request.model.add_tokens, fresh)
     if fresh:

@@ -11,7 +11,7 @@ from lmtasks.api import EVALUATION_SEED, Examples
 from lmtasks.artifacts.durable import write_json
 from lmtasks.artifacts.run_folder import RECORD
 from lmtasks.config.launched import job_mark
-from lmtasks.config.request import as_record
+from lmtasks.config.request import Request, as_record
 from lmtasks.data.text.packing import Packed
 from lmtasks.data.text.segmenters import versions_of
 from lmtasks.registry.catalog import Catalog
@@ -24,17 +24,9 @@ from lmtasks.runs.versions import versions
 def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
     """``run.json`` as it stands before training."""
     request, plan = prepared.request, prepared.plan
-    recipe = request.recipe
-    owner = catalog.owner(known) if (known := catalog.name_of(recipe)) else None
     return {
-        "status": "running",
-        "owner": owner.name if owner else "unknown",
-        "origin": owner.origin if owner else None,
+        **facts_of_recipe(request, catalog),
         "engine": prepared.engine.name,
-        "summary": recipe.summary,
-        "pipeline": recipe.pipeline,
-        "model_class": recipe.model_class,
-        "perplexity_label": recipe.perplexity_name(request.options),
         "base_model": plan.base_model,
         **({"adapter": plan.adapter} if plan.adapter else {}),
         "model_type": prepared.model.config.model_type,
@@ -62,8 +54,23 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
             **_segmenter_versions(prepared.data.encoded.evaluation),
         },
         **{name: said for name in ("language", "license") if (said := getattr(request.output, name))},
-        "example": example_prompt(prepared.data) or recipe.example,
+        "example": example_prompt(prepared.data) or request.recipe.example,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def facts_of_recipe(request: Request, catalog: Catalog) -> dict[str, Any]:
+    """What the record of a run that has begun says of its recipe."""
+    recipe = request.recipe
+    owner = catalog.owner(known) if (known := catalog.name_of(recipe)) else None
+    return {
+        "status": "running",
+        "owner": owner.name if owner else "unknown",
+        "origin": owner.origin if owner else None,
+        "summary": recipe.summary,
+        "pipeline": recipe.pipeline,
+        "model_class": recipe.model_class,
+        "perplexity_label": recipe.perplexity_name(request.options),
     }
 
 

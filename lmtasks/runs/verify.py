@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from accelerate.utils import send_to_device
 from transformers import PreTrainedModel
 
 from lmtasks.api import Batch, resolve, weighted_sum
+from lmtasks.config.request import Request
 from lmtasks.config.world import ALONE, World
 from lmtasks.data.examples import one_example
 from lmtasks.errors import RunError
@@ -42,14 +45,23 @@ def verify(model: PreTrainedModel, prepared: Prepared, world: World = ALONE) -> 
 
 def _saved(model: PreTrainedModel, prepared: Prepared) -> PreTrainedModel:
     """The model as it was saved, on the device of the one that was trained."""
-    request = prepared.request
-    saved = loaded_like(model, request.model, resolve(request.recipe.model_class), str(prepared.folder))
-    saved = adapted(saved, request.recipe)
-    prepare(saved, request.recipe, request.options, request.seed)
-    require_companions(saved, request.recipe, str(prepared.folder), "let its save write what its load reads")
+    saved = saved_model(model, prepared.request, prepared.folder)
     if "document_ids" in _batch(prepared):
-        isolate(saved, request.recipe)
+        isolate(saved, prepared.request.recipe)
     return moved(saved, next(model.parameters()).device)
+
+
+def saved_model(model: PreTrainedModel, request: Request, folder: Path) -> PreTrainedModel:
+    """The model as it was saved in a folder, with what the recipe puts beside it, in the numbers that it is in.
+
+    Raises:
+        InputError: what belongs beside it was not saved.
+    """
+    recipe = request.recipe
+    saved = adapted(loaded_like(model, request.model, resolve(recipe.model_class), str(folder)), recipe)
+    prepare(saved, recipe, request.options, request.seed)
+    require_companions(saved, recipe, str(folder), "let its save write what its load reads")
+    return saved
 
 
 def _loss(model: PreTrainedModel, prepared: Prepared) -> torch.Tensor:

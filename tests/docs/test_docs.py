@@ -293,6 +293,14 @@ def place(
         "docs/scale.md",
         "docs/serving.md",
         "docs/scoring.md",
+        pytest.param(
+            "docs/keras.md",
+            marks=[
+                pytest.mark.skipif(importlib.util.find_spec("lmtasks_keras") is None, reason="tox run -e keras"),
+                pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras, to NumPy 2
+                pytest.mark.filterwarnings("ignore:Explicitly requested dtype:UserWarning"),  # JAX, of torch's int64
+            ],
+        ),
         *(f"docs/{language}/tutorial.md" for language in LANGUAGES),
     ],
 )
