@@ -47,7 +47,7 @@ STEP_ROWS = ("guide", "guide, bf16", "lmtasks, float32", "lmtasks, bf16", "lmtas
 STEP_HEADER = ("tokens/s", "ms per step", "peak memory, GiB", "of the bf16 peak", "evaluation loss")
 ATTENTION_ROWS = ("the mask of a run", "no mask, all see all", "flex_attention", "varlen_attn")
 
-# The largest models last but one: what time does not suffice for should be what is wanted least.
+# In this order: what no time is left for should be what is wanted least.
 PARTS = (
     Part("steps, masked-lm 82 M", STEP_HEADER, STEP_ROWS),
     Part("steps, causal-lm 82 M", STEP_HEADER, STEP_ROWS),
