@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerState
 
 from lmtasks.api import Batch
+from lmtasks.artifacts.checkpoints import step_of
 from lmtasks.training.totals import WAITING
 from lmtasks.training.trained import Trained, trained_by
 from lmtasks.training.trainer import RecipeTrainer
@@ -42,7 +43,7 @@ class CourseTrainer(RecipeTrainer):
         super().__init__(**named)
         self.rate, self.steps, self.checkpoint, self.own = rate, steps, checkpoint, tuple(callbacks)
         self.saves = saves
-        self.first = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+        self.first = step_of(checkpoint) if checkpoint else 0
         self.sync: Callable[[], None] = _nothing
         self.save_engine: Callable[[Path], None] = _nothing
         self._synced = -1
