@@ -196,8 +196,8 @@ class Teller:
         """
         ordered = sorted(rows, key=lambda row: -len(row.read))
         for length, alike in groupby(ordered, key=lambda row: 0 if self.causal else len(row.read)):
-            rows = batch_size if self.causal else max(1, batch_size * ROW // length)
-            while some := list(islice(alike, rows)):
+            most = batch_size if self.causal else max(1, batch_size * ROW // length)
+            while some := list(islice(alike, most)):
                 yield some
 
     def _told(self, rows: Sequence[_Row]) -> tuple[list[Any], list[Any]]:
