@@ -103,9 +103,20 @@ def _too_slow(*_: Any) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """What was measured, the exceptions by name."""
-    latest = {(row["recipe"], row["type"]): row for row in rows}.values()
-    return "\n".join(f"{row['recipe']} {row['type']} {row}" for row in latest if not row["equal"])
+    """What was measured: how many of each recipe are equal, and the others with the reason."""
+    latest = {(row["recipe"], row["type"]): row for row in rows}
+    lines = ["| Recipe | Types measured | Equal | Off |", "|---|---|---|---|"]
+    for recipe in dict.fromkeys(recipe for recipe, _ in latest):
+        of_it = [row for (name, _), row in latest.items() if name == recipe]
+        equal = [row for row in of_it if row["equal"]]
+        most = max((max(row["loss"], row["gradient"]) for row in equal), default=0.0)
+        lines.append(f"| {recipe} | {len(of_it)} | {len(equal)} | at most {most:.1e} |")
+    lines += ["", "| Recipe | Type | Why not |", "|---|---|---|"]
+    for (recipe, kind), row in sorted(latest.items()):
+        if not row["equal"]:
+            why = row.get("reason") or f"loss off by {row['loss']:.1e}, gradients by {row['gradient']:.1e}"
+            lines.append(f"| {recipe} | `{kind}` | {why} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
