@@ -65,6 +65,8 @@ def lmtasks_engines() -> list[Engine]:
 def __getattr__(name: str) -> Any:
     """Import a public name on first use: Keras and its backend take seconds.
 
+    There is no ``__dir__`` to go with it: pluggy looks at every name in it for hooks, and would import them all.
+
     Raises:
         InputError: Keras, or what its backend needs, is not installed.
     """
@@ -73,8 +75,3 @@ def __getattr__(name: str) -> Any:
     if "keras" not in sys.modules:  # which by itself takes TensorFlow, whether or not that is there
         os.environ["KERAS_BACKEND"] = backend_for(None)
     return getattr(import_module(f"lmtasks_keras.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """The public names, imported or not."""
-    return __all__

@@ -267,6 +267,7 @@ def test_the_package_imports_no_keras_before_it_is_used():
 
     code = "import sys, lmtasks_keras; sys.exit(any(name in sys.modules for name in ('keras', 'torch', 'jax')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    assert set(dir(lmtasks_keras)) >= {"model", "dataset", "save", "PushToHub", "from_keras_hub"}
+    code = "import sys, lmtasks; sys.exit('keras' not in lmtasks.load_catalog().engines or 'keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0, "as the plugin that it is, too"
     with pytest.raises(AttributeError, match="no attribute 'modle'"):
         lmtasks_keras.modle  # noqa: B018
