@@ -42,6 +42,9 @@ from lmtasks.models.tokenizer import train_tokenizer
 POSITIONS = 512
 """Tokens that the models take; room for the new ones included."""
 
+LONGEST = 3
+"""Times as many new tokens as usual that a text may get until it ends."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -115,7 +118,7 @@ def new_texts(tokenizer: Any, size: Size, documents: list[str], masks: bool) -> 
         text = words[start : start + length]
         for place in draw.sample(range(length), 1 + (len(texts) % 5 == 0)) if masks else ():
             text[place] = tokenizer.mask_token
-        if len(tokenizer(" ".join(text))["input_ids"]) + size.new_tokens <= POSITIONS:
+        if len(tokenizer(" ".join(text))["input_ids"]) + LONGEST * size.new_tokens <= POSITIONS:
             texts.append(" ".join(text))
     return texts
 
@@ -179,7 +182,7 @@ def continue_texts(name: str, size: Size, documents: list[str]) -> None:
     ways["bare model, packed"] = lambda: steps(guide.model, packed, size.batch_size, size.new_tokens)
     report(f"Continuing texts by {size.new_tokens} tokens", ways, texts, guide, size.rounds, same)
     # So many tokens end a text that few answers are of one length.
-    most, ends = 3 * size.new_tokens, list(range(0, guide.model.config.vocab_size, size.new_tokens))
+    most, ends = LONGEST * size.new_tokens, list(range(0, guide.model.config.vocab_size, size.new_tokens))
     asked = {"max_new_tokens": most, "eos_token_id": ends, "do_sample": False}
     title = f"Continuing texts until they end, by {most} tokens at most"
     report(title, continuing(predictor, guide, texts, size, asked), texts, guide, size.rounds, same)
