@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from accelerate.utils import send_to_device
 from transformers import PreTrainedModel
 
-from lmtasks.api import Batch, resolve, weighted_sum
-from lmtasks.config.request import Request
+from lmtasks.api import Batch, weighted_sum
 from lmtasks.config.world import ALONE, World
 from lmtasks.data.examples import one_example
 from lmtasks.errors import RunError
-from lmtasks.models.architectures import adapted
-from lmtasks.models.checkpoint import loaded_like
-from lmtasks.models.companions import prepare, require_companions
 from lmtasks.models.document_mask import isolate
 from lmtasks.models.forward import in_mode, moved
+from lmtasks.models.saved import saved_model
 from lmtasks.models.shards import is_sharded
 from lmtasks.runs.prepared import Prepared
 from lmtasks.training.evaluation import fixed_chance
@@ -49,19 +44,6 @@ def _saved(model: PreTrainedModel, prepared: Prepared) -> PreTrainedModel:
     if "document_ids" in _batch(prepared):
         isolate(saved, prepared.request.recipe)
     return moved(saved, next(model.parameters()).device)
-
-
-def saved_model(model: PreTrainedModel, request: Request, folder: Path) -> PreTrainedModel:
-    """The model as it was saved in a folder, with what the recipe puts beside it, in the numbers that it is in.
-
-    Raises:
-        InputError: what belongs beside it was not saved.
-    """
-    recipe = request.recipe
-    saved = adapted(loaded_like(model, request.model, resolve(recipe.model_class), str(folder)), recipe)
-    prepare(saved, recipe, request.options, request.seed)
-    require_companions(saved, recipe, str(folder), "let its save write what its load reads")
-    return saved
 
 
 def _loss(model: PreTrainedModel, prepared: Prepared) -> torch.Tensor:

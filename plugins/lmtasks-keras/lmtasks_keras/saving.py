@@ -25,12 +25,12 @@ from lmtasks.artifacts.run_folder import LOG, clear, is_bare, read_record, requi
 from lmtasks.config.request import as_record
 from lmtasks.models.companions import Whole
 from lmtasks.models.forward import in_mode
+from lmtasks.models.saved import saved_model
 from lmtasks.progress import quietly
 from lmtasks.runs.excerpts import example_prompt
 from lmtasks.runs.figures import figures_of
 from lmtasks.runs.record import facts_of_recipe, write_record
 from lmtasks.runs.results import save_results
-from lmtasks.runs.verify import saved_model
 from lmtasks.runs.versions import versions
 from lmtasks_keras.model_of import TransformersModel
 
