@@ -56,6 +56,9 @@ head on its own gives the same, evaluation does not depend on the batch, the mod
 the pipeline answers. **limited** is the same, but for what the note says. **refused** says why: lmtasks tells it before
 a run begins.
 
+This is about the Trainer. Which types Keras trains on JAX, and why not some others, says the README of
+[lmtasks-keras](../plugins/lmtasks-keras/README.md#measured).
+
 This page is written by `python benchmarks/architectures.py --write`; `tox run -e architectures` measures it again.
 """
 
