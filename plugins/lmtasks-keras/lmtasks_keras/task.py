@@ -15,7 +15,7 @@ from lmtasks.api import EVALUATION_SEED, Batch, Collate, Example
 from lmtasks.artifacts.run_folder import read_record
 from lmtasks.config.request import Request, configure, recorded_values
 from lmtasks.data.examples import layout_of
-from lmtasks.inference.predictor import recipe_of
+from lmtasks.inference.fitting_recipe import recipe_of
 from lmtasks.models.adapters import base_of
 from lmtasks.models.added_tokens import AddedTokens
 from lmtasks.models.config import load_config
