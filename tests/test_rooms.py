@@ -101,7 +101,7 @@ def test_the_table_of_places_names_files_that_exist() -> None:
     rows = [line for line in table.splitlines() if line.startswith("| ") and "`" in line]
     assert len(rows) >= 14
     for row in rows:
-        places = re.findall(r"`(lmtasks/[\w/.]+)`", row)
+        places = re.findall(r"`((?:lmtasks|plugins)/[\w/.-]+)`", row)
         assert places, row
         assert all((ROOT / place).exists() for place in places), row
 

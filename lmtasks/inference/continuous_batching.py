@@ -56,7 +56,7 @@ ODD = 0x9E3779B97F4A7C15
 
 
 class _Unsuitable(Exception):  # noqa: N818  (it is no error)
-    """This model, or these arguments, need transformers' own loop; nothing has been computed."""
+    """This model, or these arguments, need transformers' own loop; nothing has been answered."""
 
 
 def continuously_answered(
@@ -231,9 +231,15 @@ class _Batch:
         self.mask = torch.ones(0)
 
     def admit(self, rows: Sequence[_Row], inputs: Batch) -> torch.Tensor:
-        """The scores of the next tokens of new rows, [rows, vocabulary]."""
+        """The scores of the next tokens of new rows, [rows, vocabulary].
+
+        Raises:
+            _Unsuitable: the model does not keep what it has read.
+        """
         cache, mask = copy.deepcopy(self.empty), inputs["attention_mask"]
         scores = self._scores(inputs["input_ids"], mask, cache, first=True)
+        if cache.get_seq_length() != mask.shape[1]:
+            raise _Unsuitable  # it has left the cache aside, and would be asked about newest tokens alone
         if self.cache is None:
             self.cache, self.mask = cache, mask
         else:

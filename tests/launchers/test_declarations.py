@@ -193,7 +193,7 @@ def test_a_name_belongs_to_one_package() -> None:
 def test_an_extension_and_a_launcher_cannot_have_one_name() -> None:
     extension = Extension(name="one-name", summary="None.")
     with (
-        pytest.raises(InputError, match="two of its extensions and launchers would have options of one name"),
+        pytest.raises(InputError, match="two of its engines, extensions and launchers would have options of one name"),
         installed(launchers=[launcher("one-name")], extensions=[extension]),
     ):
         pass
