@@ -233,10 +233,11 @@ def test_every_mask_is_filled_and_the_prompt_kept(run: Path, typed) -> None:
 
 def test_a_seed_draws_the_same_again_and_another_draws_otherwise(run: Path, typed) -> None:
     for drawing in (("--temperature", 1.5), ("--order", "random", "--temperature", 1.0)):
-        one, same, other = (
-            typed("predict", run, "the", "--length", 20, *drawing, "--seed", seed).out for seed in (1, 1, 2)
+        one, same, *others = (
+            typed("predict", run, "the", "--length", 20, *drawing, "--seed", seed).out for seed in (1, 1, 2, 3, 4)
         )
-        assert one == same != other
+        assert one == same
+        assert set(others) - {one}  # a model that is certain may say the same by some of them
     refused = typed("predict", run, "the", "--seed", 1)
     assert refused.code == 2 and "--seed 1 changes nothing" in refused.err
 

@@ -458,8 +458,8 @@ def test_an_interrupted_run_goes_on_to_the_last_bit(batches: int, tmp_path: Path
     calls = iter(range(1000))
 
     def interrupting_loss(model: torch.nn.Module, batch: dict[str, Any]) -> Any:
-        # The first call measures memory, before training.
-        if model.training and torch.is_grad_enabled() and next(calls) == 4:
+        # The first two calls measure memory, before training.
+        if model.training and torch.is_grad_enabled() and next(calls) == 5:
             os.kill(os.getpid(), signal.SIGTERM)
         return MASKED_LM.loss(model, batch)
 
