@@ -319,7 +319,7 @@ def test_callbacks_hear_what_the_trainers_hear(how: dict[str, Any], place: Place
 @pytest.mark.parametrize("save_total_limit", [1, 2])
 def test_the_best_model_is_kept_as_by_the_trainer(save_total_limit: int, place: Place) -> None:
     how = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "load_best_model_at_end": True}
-    how |= {"learning_rate": 0.3, "lr_scheduler_type": "constant", "save_total_limit": save_total_limit}
+    how |= {"learning_rate": 0.1, "lr_scheduler_type": "constant", "save_total_limit": save_total_limit}
     one, other = (place.run(name, asked, **how) for name, asked in BOTH)
     states = [json.loads((folder / "trainer_state.json").read_text()) for folder in (one, other)]
     step = states[0]["best_global_step"]
