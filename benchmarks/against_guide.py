@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from contest import Contest, Judge, Outcome, contest_place, rows_for, with_guide, with_lmtasks
-from measuring import alternated, print_table
+from contest import Contest, Judge, Outcome, rows_for, with_guide, with_lmtasks
+from measuring import alternated, print_table, quiet_place
 
 RECIPES = ("masked-lm", "causal-lm")
 
@@ -100,7 +100,7 @@ def main(words: Sequence[str] | None = None) -> None:
         given.rows, given.vocabulary, given.steps, given.layers, given.hidden, given.block = 10, 400, 2, 1, 32, 32
     recipes = [given.only] if given.only else RECIPES
     rows = []
-    with contest_place() as place:
+    with quiet_place() as place:
         files = rows_for(given.data, given.rows, given.tokenizer, given.vocabulary, place)
         shared = {"max_steps": given.steps, "learning_rate": given.learning_rate, "weight_decay": 0.01, "use_cpu": True}
         for recipe in recipes:

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +17,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import datasets
 import torch
-import transformers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -184,16 +183,6 @@ class Judge:
                 total, count = total + losses.item(), count + int(wanted.sum())
         model.train(was_training)
         return total / count
-
-
-@contextlib.contextmanager
-def contest_place() -> Iterator[Path]:
-    """A folder for files and caches, and nothing on the screen but what a benchmark prints."""
-    transformers.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder
-        yield Path(folder)
 
 
 def rows_for(data: str | None, most: int, tokenizer: str | None, vocabulary: int, folder: Path) -> tuple[str, str, str]:

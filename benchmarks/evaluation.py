@@ -22,8 +22,8 @@ from pathlib import Path
 
 import datasets
 import torch
-from measuring import alternated, chosen_device, described, medians, peak_rate, print_table, synchronize
-from training_step import CASES, Case, Effort, Text, model_of, our_collator, quickened, quiet_place, text_of, tiny
+from measuring import alternated, chosen_device, described, medians, peak_rate, print_table, quiet_place, synchronize
+from training_step import CASES, Case, Effort, Text, model_of, our_collator, quickened, text_of, tiny
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 

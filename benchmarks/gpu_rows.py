@@ -17,7 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import training_step
-from measuring import Shape, peak_rate, synchronize
+from measuring import Shape, peak_rate, quiet_place, synchronize
 from training_step import (
     EVALUATION_SEED,
     Case,
@@ -34,7 +34,6 @@ from training_step import (
     our_collator,
     our_trainer,
     quickened,
-    quiet_place,
     text_of,
 )
 from transformers import DataCollatorForLanguageModeling, PreTrainedModel, Trainer, TrainingArguments

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -56,6 +60,19 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]
     print("|" + "---|" * len(header))
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)
+
+
+@contextlib.contextmanager
+def quiet_place() -> Iterator[Path]:
+    """A folder for all that is written, tokens included, and nothing on the screen but what a benchmark prints."""
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        yield Path(folder)
 
 
 def chosen_device(name: str) -> torch.device:

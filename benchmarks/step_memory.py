@@ -16,8 +16,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from measuring import described, print_table
-from training_step import Case, Effort, Text, parsed, quiet_place, text_of, with_guide, with_lmtasks
+from measuring import described, print_table, quiet_place
+from training_step import Case, Effort, Text, parsed, text_of, with_guide, with_lmtasks
 
 CONTESTANTS: dict[str, Callable[[Case, Text, Effort, Path], float]] = {
     "guide": partial(with_guide, bf16=False),

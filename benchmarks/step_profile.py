@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from measuring import described, print_table
+from measuring import described, print_table, quiet_place
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
-from training_step import Case, Effort, our_arguments, our_trainer, parsed, quickened, quiet_place, text_of
+from training_step import Case, Effort, our_arguments, our_trainer, parsed, quickened, text_of
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lmtasks.training.speed import eased

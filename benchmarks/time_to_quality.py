@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contest import Contest, Judge, Outcome, contest_place, rows_for, with_guide, with_lmtasks
-from measuring import print_table
+from contest import Contest, Judge, Outcome, rows_for, with_guide, with_lmtasks
+from measuring import print_table, quiet_place
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 CHECKS = 20
@@ -139,7 +139,7 @@ def main(words: Sequence[str] | None = None) -> None:
     given = parser.parse_args(words)
     if given.quick:
         given.rows, given.vocabulary, given.steps, given.layers, given.hidden, given.block = 10, 400, 8, 1, 32, 32
-    with contest_place() as place:
+    with quiet_place() as place:
         files = rows_for(given.data, given.rows, given.tokenizer, given.vocabulary, place)
         shared = {"learning_rate": given.learning_rate, "weight_decay": 0.01, "use_cpu": True}
         contest = Contest(given.recipe, *files, given.layers, given.hidden, given.block, shared)

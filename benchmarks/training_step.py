@@ -27,7 +27,6 @@ import itertools
 import os
 import re
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +38,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import datasets
 import torch
-import transformers
 from measuring import (
     SIZES,
     Shape,
@@ -51,6 +49,7 @@ from measuring import (
     on_one_thread,
     peak_rate,
     print_table,
+    quiet_place,
     synchronize,
 )
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -618,16 +617,6 @@ def parsed(words: Sequence[str] | None) -> tuple[list[Case], Effort]:
 
 def tiny(shape: Shape) -> Shape:
     return replace(shape, layers=shape.layers // 3, hidden=32, vocabulary=500)
-
-
-@contextlib.contextmanager
-def quiet_place() -> Iterator[Path]:
-    """A folder for everything that is written, tokens included."""
-    transformers.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder
-        yield Path(folder)
 
 
 def main(words: Sequence[str] | None = None) -> None:

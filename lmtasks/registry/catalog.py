@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from typing import Any
 
 import pluggy
 
@@ -117,22 +118,19 @@ class Catalog:
 
         Asked for another name it raises an InputError that names the nearest, and the package that has it.
         """
-        return _Engines(
-            {
-                name: one if plugin.distribution == BUILTIN else watched_engine(one, plugin)
-                for plugin in self.plugins
-                for name, one in plugin.engines.items()
-            },
-            self,
-        )
+        return _Engines(self._seen("engines", watched_engine), self)
 
     @property
     def launchers(self) -> dict[str, Launcher]:
         """The launchers of all plugins by name, of which faults are told, but for what is built in."""
+        return self._seen("launchers", watched_launcher)
+
+    def _seen(self, brought: str, watch: Callable[[Any, Plugin], Any]) -> dict[str, Any]:
+        """What all plugins bring of a kind, by name, watched but for what is built in."""
         return {
-            name: one if plugin.distribution == BUILTIN else watched_launcher(one, plugin)
+            name: one if plugin.distribution == BUILTIN else watch(one, plugin)
             for plugin in self.plugins
-            for name, one in plugin.launchers.items()
+            for name, one in getattr(plugin, brought).items()
         }
 
     def launcher(self, name: str) -> Launcher:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lmtasks.api import HEAVY, BlockOptions, Option, convert, options_of
@@ -54,6 +54,24 @@ def require_light(module: str) -> None:
         )
 
 
+def require_light_declaration(kind: str, name: str, module: str) -> None:
+    """The same of the module that declares an engine, an extension or a launcher.
+
+    Args:
+        kind: which of them.
+        module: where it is declared; empty: where an installed plugin has one of this name.
+
+    Raises:
+        Fault: see :func:`require_light`.
+        Inapplicable: nobody says where.
+    """
+    owners = [plugin for plugin in load_catalog().plugins if name in getattr(plugin, f"{kind}s")]
+    module = module or next((plugin.module for plugin in owners if plugin.kind != "file"), "")
+    if not module:
+        raise Inapplicable(f"no installed plugin has this {kind}; module='...' says where it is declared")
+    require_light(module)
+
+
 def _module(case: Case) -> str:
     """Where an installed plugin declares the recipe."""
     catalog = load_catalog()
@@ -73,6 +91,17 @@ def options_are_documented(case: Case) -> None:
         if clashes := [spelling for spelling in (name, *option.aliases) if spelling in taken]:
             told = f"--{clashes[0]} is already {taken[clashes[0]]}"
             raise Fault(told, "call the option, or its alias, something else")
+        require_own_default(option)
+
+
+def require_good_options(options: Mapping[str, Option]) -> None:
+    """See that each option says what it does, and has a default that it would accept.
+
+    Raises:
+        Fault: one does not.
+    """
+    for option in options.values():
+        require_documented(option)
         require_own_default(option)
 
 

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 from lmtasks.api import Engine, Recipe
 from lmtasks.errors import InputError
 from lmtasks.registry.catalog import load_catalog
-from lmtasks.testing.declaration import require_documented, require_light, require_own_default
+from lmtasks.testing.declaration import require_good_options, require_light_declaration
 from lmtasks.testing.engaged import EVALUATION, LOSS, MOVED, STEPS, Engaged, Tried, still
 from lmtasks.testing.plugins import installed
 from lmtasks.testing.proof import CHECKS, Fault, Inapplicable, Proof, blamed, check, examine
@@ -73,19 +73,13 @@ def engine_comes_in(subject: Engaged) -> None:
 @check("engine")
 def engine_import_is_light(subject: Engaged) -> None:
     """Importing the module that declares it imports neither torch nor anything else that takes a second."""
-    owners = [plugin for plugin in load_catalog().plugins if subject.engine.name in plugin.engines]
-    module = subject.module or next((plugin.module for plugin in owners if plugin.kind != "file"), "")
-    if not module:
-        raise Inapplicable("no installed plugin has this engine; module='...' says where it is declared")
-    require_light(module)
+    require_light_declaration("engine", subject.engine.name, subject.module)
 
 
 @check("engine")
 def engine_options_are_documented(subject: Engaged) -> None:
     """Every option says what it does in one line, and has a default that it would accept."""
-    for option in subject.engine.flags.values():
-        require_documented(option)
-        require_own_default(option)
+    require_good_options(subject.engine.flags)
 
 
 @check("engine", gate=True, advice="tell each step to the course, until training.global_batches() ends")

@@ -20,7 +20,7 @@ from lmtasks.errors import InputError
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.registry.enabled_plugins import selected
 from lmtasks.testing.case import Case
-from lmtasks.testing.declaration import require_documented, require_light, require_own_default
+from lmtasks.testing.declaration import require_good_options, require_light_declaration
 from lmtasks.testing.plugins import installed
 from lmtasks.testing.proof import CHECKS, Fault, Inapplicable, Proof, blamed, check, examine
 from lmtasks.testing.set_up import case_of
@@ -122,19 +122,13 @@ class _NoOptions:
 @check("extension")
 def extension_import_is_light(subject: Extended) -> None:
     """Importing the module that declares it imports neither torch nor anything else that takes a second."""
-    owners = [plugin for plugin in load_catalog().plugins if subject.extension.name in plugin.extensions]
-    module = subject.module or next((plugin.module for plugin in owners if plugin.kind != "file"), "")
-    if not module:
-        raise Inapplicable("no installed plugin has this extension; module='...' says where it is declared")
-    require_light(module)
+    require_light_declaration("extension", subject.extension.name, subject.module)
 
 
 @check("extension")
 def extension_options_are_documented(subject: Extended) -> None:
     """Every option says what it does in one line, and has a default that it would accept."""
-    for option in subject.extension.flags.values():
-        require_documented(option)
-        require_own_default(option)
+    require_good_options(subject.extension.flags)
 
 
 @check("extension")

@@ -19,7 +19,7 @@ from lmtasks.errors import InputError
 from lmtasks.launchers.job import job_of
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.testing.case import Case
-from lmtasks.testing.declaration import require_documented, require_light, require_own_default
+from lmtasks.testing.declaration import require_good_options, require_light_declaration
 from lmtasks.testing.plugins import installed
 from lmtasks.testing.proof import CHECKS, Fault, Inapplicable, Proof, blamed, check, examine, once
 from lmtasks.testing.set_up import case_of
@@ -180,19 +180,13 @@ def launcher_comes_in(subject: Launched) -> None:
 @check("launcher")
 def launcher_import_is_light(subject: Launched) -> None:
     """Importing the module that declares it imports neither torch nor anything else that takes a second."""
-    owners = [plugin for plugin in load_catalog().plugins if subject.launcher.name in plugin.launchers]
-    module = subject.module or next((plugin.module for plugin in owners if plugin.kind != "file"), "")
-    if not module:
-        raise Inapplicable("no installed plugin has this launcher; module='...' says where it is declared")
-    require_light(module)
+    require_light_declaration("launcher", subject.launcher.name, subject.module)
 
 
 @check("launcher")
 def launcher_options_are_documented(subject: Launched) -> None:
     """Every option says what it does in one line, and has a default that it would accept."""
-    for option in subject.launcher.flags.values():
-        require_documented(option)
-        require_own_default(option)
+    require_good_options(subject.launcher.flags)
 
 
 @check("launcher", advice="start as many processes as are asked for, each with its RANK, and give them the job's words")

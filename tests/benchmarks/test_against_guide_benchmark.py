@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -17,11 +17,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture(scope="module")
 def against_guide() -> ModuleType:
     sys.path.insert(0, str(FOLDER))
-    spec = importlib.util.spec_from_file_location("against_guide", FOLDER / "against_guide.py")
-    assert spec and spec.loader
-    sys.modules["against_guide"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("against_guide")
 
 
 def test_both_train_and_are_judged_alike() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -18,11 +18,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture(scope="module")
 def gpu() -> ModuleType:
     sys.path.insert(0, str(FOLDER))
-    spec = importlib.util.spec_from_file_location("gpu", FOLDER / "gpu.py")
-    assert spec and spec.loader
-    sys.modules["gpu"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("gpu")
 
 
 def rows_of(part: str) -> dict[str, list[str]]:
