@@ -27,7 +27,6 @@ from training_step import (
     Text,
     evaluate_model,
     guides_rows,
-    kept_memory,
     mean_targets,
     model_of,
     our_arguments,
@@ -41,6 +40,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
+from lmtasks.training.speed import eased
 
 Row = Callable[[], Sequence[str]]
 
@@ -157,7 +157,7 @@ def our_steps(
     """
     model, clock = quickened(case, text, effort) if apart else model_of(case, text.tokenizer), Clock(effort)
     values = our_arguments(case, model, effort, effort.steps, bf16=bf16, **more)
-    with kept_memory(effort.device):
+    with eased(effort.device, compiled=more.get("torch_compile", False)):
         trainer = our_trainer(case, text, effort, folder, model, values, clock)
         trainer.train()
     return clock.seconds, trainer.accelerator.unwrap_model(
