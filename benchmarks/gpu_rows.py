@@ -148,14 +148,10 @@ def guides_steps(case: Case, text: Text, effort: Effort, folder: Path, *, bf16: 
 
 
 def our_steps(
-    case: Case, text: Text, effort: Effort, folder: Path, *, bf16: bool, apart: bool = True, **more: Any
+    case: Case, text: Text, effort: Effort, folder: Path, *, bf16: bool, **more: Any
 ) -> tuple[float, PreTrainedModel]:
-    """Seconds of lmtasks' step, and the model.
-
-    Args:
-        apart: whether the head runs on targets only, as it does unless the model is compiled.
-    """
-    model, clock = quickened(case, text, effort) if apart else model_of(case, text.tokenizer), Clock(effort)
+    """Seconds of lmtasks' step, and the model."""
+    model, clock = quickened(case, text, effort), Clock(effort)
     values = our_arguments(case, model, effort, effort.steps, bf16=bf16, **more)
     with eased(effort.device, compiled=more.get("torch_compile", False)):
         trainer = our_trainer(case, text, effort, folder, model, values, clock)
@@ -168,7 +164,7 @@ def our_steps(
 def compiled_steps(*where: Any) -> tuple[float, PreTrainedModel]:
     if where[2].device.type == "cpu":
         raise NotHereError("compiled for GPUs only")
-    return our_steps(*where, bf16=True, apart=False, torch_compile=True)
+    return our_steps(*where, bf16=True, torch_compile=True)
 
 
 def liger_steps(case: Case, *where: Any) -> tuple[float, PreTrainedModel]:
