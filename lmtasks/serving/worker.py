@@ -136,9 +136,11 @@ class Worker:
         Who came while the others were measured is not among them yet.
         """
         self._waiting = deque(job for job in self._waiting if job.wanted and not job.done.cancelled())
-        if not self._waiting or self._waiting[0].length is None:
+        if not self._waiting:
             return []
         first, *others = self._waiting
+        if first.length is None:
+            return []
         chosen, room = {first}, self.batch_size - len(first.texts)
         shortest = longest = first.length
         for length, job in self._near(first, others):
