@@ -11,7 +11,7 @@ follow each other, and each is seen alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, Literal
@@ -23,8 +23,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lmtasks.api import Batch, Recipe, stack, template_tokens
 from lmtasks.errors import InputError, first_line
 from lmtasks.models.config import usable_length
+from lmtasks.models.cross_entropy import plain_likelihoods
 from lmtasks.models.forward import MODEL_FAILURES, in_mode, sparse, without_cache
-from lmtasks.models.lm_head import PIECE, Head, separate_head
+from lmtasks.models.lm_head import Head, separate_head
 from lmtasks.models.probes import probe
 from lmtasks.progress import stage
 
@@ -42,6 +43,9 @@ CORNER = 32
 
 ROW = 128
 """Tokens that a row of a batch counts as: shorter rows are as many more. Few tokens keep no processor busy."""
+
+TOGETHER = 128
+"""Targets for which the head is run at once, at least: it reads its weights, the largest there are, for each run."""
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -132,8 +136,9 @@ class Teller:
         right = [np.zeros(len(one), bool) for one in ids]
         with stage("scoring", len(rows), "windows" if self.causal else "tokens") as progress:
             done = 0
-            for some in self._batches(rows, batch_size):
-                for row, told, best in zip(some, *self._told(some), strict=True):
+            for group in self._groups(self._batches(rows, batch_size)):
+                some = [row for batch in group for row in batch]
+                for row, told, best in zip(some, *self._told(group), strict=True):
                     where = slice(row.first, row.first + len(told))
                     likelihoods[row.text][where], right[row.text][where] = told, best
                 done += len(some)
@@ -200,30 +205,47 @@ class Teller:
             while some := list(islice(alike, most)):
                 yield some
 
-    def _told(self, rows: Sequence[_Row]) -> tuple[list[Any], list[Any]]:
-        """Log p of the targets of each row, and whether each was the best guess."""
-        batch = stack([{"input_ids": self._seen(row)} for row in rows], self.tokenizer)
-        self._measure(batch)
+    def _groups(self, batches: Iterable[list[_Row]]) -> Iterator[list[list[_Row]]]:
+        """Batches whose targets are enough together for a run of the head."""
+        group: list[list[_Row]] = []
+        for rows in batches:
+            group.append(rows)
+            if sum(len(row.targets) for rows in group for row in rows) >= TOGETHER:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _told(self, group: Sequence[list[_Row]]) -> tuple[list[Any], list[Any]]:
+        """Log p of the targets of each row of some batches, and whether each was the best guess.
+
+        Raises:
+            InputError: the model fails on them.
+        """
         device = next(self.model.parameters()).device
-        counts = [len(row.targets) for row in rows]
-        examples = torch.from_numpy(np.repeat(np.arange(len(rows)), counts)).to(device)
-        places, targets = (
-            torch.from_numpy(np.concatenate(parts)).to(device)
-            for parts in ([row.logits for row in rows], [row.targets for row in rows])
-        )
-        inputs = {name: value.to(device) for name, value in batch.items()} | without_cache(self.model)
+        batches = [stack([{"input_ids": self._seen(row)} for row in rows], self.tokenizer) for rows in group]
+        self._measure(batches[0])
+        asked = [row.targets for rows in group for row in rows]
+        targets = torch.from_numpy(np.concatenate(asked)).to(device)
+        head: Head | None = getattr(self.model, "lmtasks_head", None)
+        inputs: Batch = {}
+        outputs = []
         try:
             with in_mode(self.model), sparse(self.model), torch.inference_mode():
-                parts = [_chances(*piece) for piece in self._logits(inputs, examples, places, targets)]
+                for rows, batch in zip(group, batches, strict=True):
+                    inputs = {name: value.to(device) for name, value in batch.items()} | without_cache(self.model)
+                    found = head.hidden(inputs) if head else self.model(**inputs).logits
+                    outputs.append(found[_wanted(rows, device)])
+                both = torch.cat(outputs), targets
+                told, right = head.likelihoods(*both, inputs) if head else plain_likelihoods(*both)
         except torch.OutOfMemoryError:
             raise
         except MODEL_FAILURES as error:
-            length = batch["input_ids"].shape[1]
+            length = inputs["input_ids"].shape[1]
             reason = f"the model fails on a text of {length} tokens: {first_line(error)}"
             raise InputError(reason, "try a smaller --max_length") from error
-        cuts = np.cumsum(counts)[:-1]
-        told, right = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return np.split(told, cuts), np.split(right, cuts)
+        cuts = np.cumsum([len(one) for one in asked])[:-1]
+        return np.split(told.cpu().double().numpy(), cuts), np.split(right.cpu().numpy(), cuts)
 
     def _seen(self, row: _Row) -> Integers:
         """What the model gets in a row."""
@@ -242,24 +264,12 @@ class Teller:
         self.model.requires_grad_(False)
         separate_head(self.model, {"input_ids": batch["input_ids"][:2, :CORNER].to(device)})
 
-    def _logits(
-        self, inputs: Batch, examples: torch.Tensor, places: torch.Tensor, targets: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The logits [targets, vocabulary] of the targets, and these, in pieces, where the head can run alone."""
-        head: Head | None = getattr(self.model, "lmtasks_head", None)
-        if head is None:
-            yield self.model(**inputs).logits[examples, places], targets
-            return
-        states = head.hidden(inputs)[examples, places]
-        rows = max(1, PIECE // head.vocabulary)
-        for some, asked in zip(torch.split(states, rows), torch.split(targets, rows), strict=True):
-            yield head.logits(some, inputs), asked
 
-
-def _chances(logits: torch.Tensor, targets: torch.Tensor) -> tuple[Any, Any]:
-    """Log p of each target in nats, float64, and whether no other token was likelier."""
-    told = logits.float().log_softmax(-1).gather(-1, targets[:, None])[:, 0]
-    return told.cpu().double().numpy(), (logits.argmax(-1) == targets).cpu().numpy()
+def _wanted(rows: Sequence[_Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which of the rows, and which place in it, tells each target."""
+    examples = np.repeat(np.arange(len(rows)), [len(row.targets) for row in rows])
+    places = np.concatenate([row.logits for row in rows])
+    return torch.from_numpy(examples).to(device), torch.from_numpy(places).to(device)
 
 
 def _with_rest_of_word(place: int, words: Sequence[int | None] | None) -> list[int]:

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from lmtasks.api import Batch, Sums, token_sums, unwrapped
 from lmtasks.errors import first_line
 from lmtasks.models.agreement import agree
-from lmtasks.models.cross_entropy import ProjectedTotal
+from lmtasks.models.cross_entropy import ProjectedTotal, likelihoods, plain_likelihoods
 from lmtasks.models.forward import MODEL_FAILURES, in_mode, without_cache
 
 EVERYWHERE = "the head runs on every position"
@@ -135,18 +135,43 @@ class Head:
                 features, labels, self.last.weight, self.last.bias, label_smoothing, weights
             )
             return total, wanted.sum(), {}
+        if not torch.is_grad_enabled():
+            told, right = self.likelihoods(states, labels, inputs, output)
+            exact = -told.cpu().double()  # see token_sums
+            return (exact if weights is None else exact * weights.cpu()).sum(), wanted.sum(), {"correct": right.sum()}
 
-        def of_piece(states: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> Sums:
-            return token_sums(self.logits(states, inputs, output), labels, label_smoothing, weights)
+        def of_piece(piece: slice) -> torch.Tensor:
+            scales = None if weights is None else weights[piece]
+            return token_sums(self.logits(states[piece], inputs, output), labels[piece], label_smoothing, scales)[0]
 
         # On the way back the logits of a piece are made once more: no piece's logits outlive it.
-        run = functools.partial(checkpoint, of_piece, use_reentrant=False) if torch.is_grad_enabled() else of_piece
+        totals = [checkpoint(of_piece, piece, use_reentrant=False) for piece in self._pieces(len(labels))]
+        return torch.stack(totals).sum(), wanted.sum(), {}
+
+    @torch.no_grad()
+    def likelihoods(
+        self, states: torch.Tensor, labels: torch.Tensor, inputs: Batch, output: Any = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log p of labels [tokens] in nats, float32, and whether each is the best guess, without gradients.
+
+        Args:
+            states: hidden states [tokens, size] that tell them.
+            output: as for :meth:`logits`.
+        """
+        if self.last is not None:
+            features = self._features(self.last, states, inputs, output)
+            return likelihoods(features, labels, self.last.weight, self.last.bias)
+        parts = [
+            plain_likelihoods(self.logits(states[one], inputs, output), labels[one])
+            for one in self._pieces(len(labels))
+        ]
+        told, right = (torch.cat(part) for part in zip(*parts, strict=True))
+        return told, right
+
+    def _pieces(self, count: int) -> list[slice]:
+        """Parts of so many tokens whose logits may exist at once; one at least."""
         rows = max(1, PIECE // self.vocabulary)
-        pieces = [slice(start, start + rows) for start in range(0, max(len(labels), 1), rows)]
-        parts = [run(states[one], labels[one], None if weights is None else weights[one]) for one in pieces]
-        totals, _, more = zip(*parts, strict=True)
-        right = {name: torch.stack([sums[name] for sums in more]).sum() for name in more[0]}
-        return torch.stack(totals).sum(), wanted.sum(), right
+        return [slice(start, start + rows) for start in range(0, max(count, 1), rows)]
 
     def hidden(self, inputs: Batch) -> torch.Tensor:
         """The hidden states of a batch, [examples, length, size]."""

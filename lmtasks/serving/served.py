@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
@@ -20,6 +21,15 @@ Kind = Literal["masks", "continuations", "other"]
 
 SIDEWAYS = 16
 """Beams, or answers to one text, that a pipeline of a recipe's own may be asked for."""
+
+SPREAD = 8
+"""Tokens by which the texts of a batch may differ where padding costs as much as text: a core is busy with few texts.
+
+More of them would wait for less padding; on a GPU, and where answers grow token by token, company is worth more.
+"""
+
+BEGINNING = 4096
+"""Characters of a text that are looked at to tell how long it is."""
 
 
 class Served:
@@ -42,7 +52,14 @@ class Served:
             "masks" if isinstance(pipeline, FillMaskPipeline) else "continuations" if continues(pipeline) else "other"
         )
         answer: Callable[[list[Job]], list[Any]] = self._continue if self.kind == "continuations" else self._predict
-        self.worker = Worker(answer, batch_size=limits.batch_size, queue=limits.queue)
+        padded = self.kind != "continuations" and predictor.pipeline.device.type == "cpu"
+        self.worker = Worker(
+            answer,
+            batch_size=limits.batch_size,
+            queue=limits.queue,
+            lengths=self._lengths,
+            spread=SPREAD if padded else math.inf,
+        )
 
     def job(self, texts: list[str], arguments: Mapping[str, Any], listener: Listener | None = None) -> Job:
         """A job that is within the limits; it is not in line yet.
@@ -77,6 +94,14 @@ class Served:
         targets = arguments.get("targets")
         if isinstance(targets, list) and len(targets) > limits.guesses:
             raise invalid(f"{len(targets)} targets: {limits.guesses} is the most here")
+
+    def _lengths(self, texts: list[str]) -> list[int]:
+        """Tokens of each text, of which a batch is made; of a long one, those of its beginning."""
+        beginnings = [text[:BEGINNING] for text in texts]
+        try:
+            return [len(ids) for ids in self.predictor.tokenizer(beginnings, verbose=False)["input_ids"]]
+        except Exception:  # what is wrong with one of them is told where it is answered
+            return [*map(len, beginnings)]
 
     def _predict(self, jobs: list[Job]) -> list[Any]:
         texts = [text for job in jobs for text in job.texts]

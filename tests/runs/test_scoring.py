@@ -152,6 +152,19 @@ def test_short_rows_of_a_masked_model_fill_a_batch(sharp: dict[str, Path]) -> No
     assert sum(count for count, _ in shapes) == short.tokens + long.tokens
 
 
+def test_the_head_is_run_for_batches_of_several_lengths_at_once(sharp: dict[str, Path]) -> None:
+    scorer = Scorer(sharp["roberta"])
+    scorer.score(["measured"])  # once for what is measured on the first batch
+    lengths: set[int] = set()
+    runs: list[int] = []
+    table, dense = scorer.model.get_input_embeddings(), scorer.model.lm_head.dense
+    table.register_forward_pre_hook(lambda module, inputs: lengths.add(inputs[0].shape[1]))
+    dense.register_forward_pre_hook(lambda module, inputs: runs.append(inputs[0].flatten(0, -2).shape[0]))
+    scores = scorer.score(["import", TEXTS[2], TEXTS[0]])
+    assert len(lengths) == 3
+    assert runs == [sum(score.tokens for score in scores)]
+
+
 def test_a_model_whose_head_cannot_run_alone_scores_the_same(
     sharp: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +178,7 @@ def test_a_model_whose_head_cannot_run_alone_scores_the_same(
 
 def test_logits_come_in_pieces(sharp: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = api.score(sharp["llama"], TEXTS)
-    monkeypatch.setattr("lmtasks.inference.likelihood.PIECE", 3 * 400)
+    monkeypatch.setattr("lmtasks.models.cross_entropy.AT_ONCE", {"cpu": 3 * 400})
     pieces = api.score(sharp["llama"], TEXTS)
     assert [score.value for score in pieces] == pytest.approx([score.value for score in whole], abs=1e-5)
 

@@ -23,7 +23,7 @@ MASKS = [f"the {'very ' * (number % 7)}<mask> is number {number}" for number in 
 class Held:
     """A worker whose first batch waits until it is let go; ``seen`` are the texts of each batch."""
 
-    def __init__(self, answer: Callable[[str], Any] = str.upper, **limits: int) -> None:
+    def __init__(self, answer: Callable[[str], Any] = str.upper, **limits: Any) -> None:
         self.go, self.begun, self.seen = threading.Event(), threading.Event(), []
         self.one = answer
         self.worker = Worker(self.answer, **{"batch_size": 4, "queue": 100, **limits})
@@ -67,6 +67,35 @@ def test_those_of_like_length_go_together(held: Held) -> None:
         held.submit("a" * length)
     held.let_go()
     assert [[len(text) for text in batch] for batch in held.seen[1:]] == [[9, 10, 8, 7], [1, 2, 3, 11]]
+
+
+def test_those_that_would_be_mostly_padding_wait() -> None:
+    held = Held(spread=2)
+    held.submit("first")
+    assert held.begun.wait(30)
+    for length in (9, 1, 10, 2, 8, 7, 3):
+        held.submit("a" * length)
+    held.let_go()
+    # 7 is as near to 9 as 11 would be, but three away from the longest.
+    assert [[len(text) for text in batch] for batch in held.seen[1:]] == [[9, 10, 8], [1, 2, 3], [7]]
+
+
+def test_texts_are_measured_in_the_thread_of_the_model_and_once_each() -> None:
+    measured: list[tuple[str, list[str]]] = []
+
+    def lengths(texts: list[str]) -> list[int]:
+        measured.append((threading.current_thread().name, texts))
+        return [int(text) for text in texts]
+
+    held = Held(lengths=lengths, spread=5)
+    held.submit("1")
+    assert held.begun.wait(30)
+    for texts in (["30"], ["2", "34"], ["3"], ["4"]):
+        held.submit(*texts)
+    held.let_go()
+    assert held.seen == [["1"], ["30", "2", "34"], ["3", "4"]], "a job is as long as its longest text"
+    assert {name for name, _ in measured} == {"lmtasks-worker"}
+    assert sorted(text for _, texts in measured for text in texts) == ["1", "2", "3", "30", "34", "4"]
 
 
 def test_a_job_larger_than_a_batch_has_one_to_itself(held: Held) -> None:
@@ -140,6 +169,24 @@ def test_masks_of_many_clients_are_filled_as_alone(model_folders: dict[str, Path
             alone = server.predictor.predict(text, top_k=2 + number % 2)
             assert [guess["sequence"] for guess in answer] == [guess["sequence"] for guess in alone]
             assert [guess["score"] for guess in answer] == pytest.approx([one["score"] for one in alone], rel=1e-5)
+
+
+def test_a_text_that_cannot_be_measured_stops_nobody(filler: Any) -> None:
+    served = filler.served
+    jobs = [served.job([text], {}) for text in ("a <mask> \ud800", "a <mask>")]  # HTTP lets no such text through
+    for job in jobs:
+        served.worker.submit(job)
+    assert jobs[0].done.exception(30) is not None
+    assert jobs[1].done.result(30)[0][0]["sequence"] == filler.predictor.predict("a <mask>")[0]["sequence"]
+
+
+def test_texts_are_as_long_as_their_tokens(filler: Any, teller: Any) -> None:
+    texts = ["a <mask>", "a <mask> " + "naïve " * 9, "many " * 10_000]
+    counted = [len(ids) for ids in filler.predictor.tokenizer(texts, verbose=False)["input_ids"]]
+    measured = filler.served.worker.lengths(texts)
+    assert measured[:2] == counted[:2]
+    assert measured[1] < measured[2] < counted[2], "of a long one the beginning is enough"
+    assert filler.served.worker.spread < teller.served.worker.spread, "continuations wait for nobody of their length"
 
 
 def test_continuations_of_many_clients_are_as_alone(teller: Any) -> None:
