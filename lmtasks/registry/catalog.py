@@ -7,7 +7,6 @@ down or hide it.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from lmtasks.api import (
 from lmtasks.config.elsewhere import ENGINES
 from lmtasks.config.request import Request
 from lmtasks.errors import InputError, nearest
+from lmtasks.progress import complain
 from lmtasks.registry.discovery import installed, named
 from lmtasks.registry.enabled_plugins import BUILTIN, current, file_of, normal, traces, why_skipped
 from lmtasks.registry.faults import (
@@ -360,7 +360,7 @@ def _within(recipes: Mapping[str, Recipe], plugin: Plugin, recipe: str) -> str:
 
 def _trace(text: str) -> None:
     if traces():
-        print(f"plugins: {text}", file=sys.stderr)
+        complain(f"plugins: {text}")
 
 
 def _milliseconds(began: float) -> str:
