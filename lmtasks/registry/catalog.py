@@ -151,7 +151,11 @@ class Catalog:
         meant = "" if name in known else nearest(name, known)
         packages = [elsewhere[one] for one in elsewhere.keys() - {*own} if one == name or f"'{one}'" in meant]
         broken = [f"; broken: {plugin.title}: {plugin.broken}" for plugin in self.plugins if plugin.broken]
-        told = f"pip install '{packages[0]}'" if packages else f"there are {', '.join(own)}"
+        # Where there is nothing of a kind, lmtasks itself is installed as an earlier version (in place, say).
+        there = (
+            f"there are {', '.join(own)}" if own else "install lmtasks anew: what this version has is not registered"
+        )
+        told = f"pip install '{packages[0]}'" if packages else there
         return InputError(f"unknown {kind} '{name}'{meant}", f"{told}{''.join(broken)}{self._not_counted()}")
 
     def owner(self, name: str) -> Plugin:
