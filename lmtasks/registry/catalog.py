@@ -152,9 +152,7 @@ class Catalog:
         packages = [elsewhere[one] for one in elsewhere.keys() - {*own} if one == name or f"'{one}'" in meant]
         broken = [f"; broken: {plugin.title}: {plugin.broken}" for plugin in self.plugins if plugin.broken]
         # Where there is nothing of a kind, lmtasks itself is installed as an earlier version (in place, say).
-        there = (
-            f"there are {', '.join(own)}" if own else "install lmtasks anew: what this version has is not registered"
-        )
+        there = f"there are {', '.join(own)}" if own else "install lmtasks anew: what it has is not registered"
         told = f"pip install '{packages[0]}'" if packages else there
         return InputError(f"unknown {kind} '{name}'{meant}", f"{told}{''.join(broken)}{self._not_counted()}")
 
