@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from lmtasks import InputError
 from lmtasks.config.settings import DataSettings
 from lmtasks.data.corpus import Corpus, find, load_corpus
+from lmtasks.data.corpus.dataset_folder import load_splits
 from lmtasks.registry.enabled_plugins import selected
 
 
@@ -356,8 +357,9 @@ def test_the_script_that_once_loaded_a_dataset_is_none_of_its_texts(capfd: pytes
     write("wiki/wiki.py", "import datasets\n")
     write("wiki/a.txt", "a text\n")
     write("wiki/other.py", "print()\n")
-    corpus = load(dataset_name="wiki", validation_split="train")
-    assert [text for batch in corpus.evaluation.running_texts() for text in batch] == ["a text\n", "print()\n"]
+    splits, _ = load_splits(Path("wiki"), None, DataSettings())
+    told = "".join(str(row) for row in splits["train"])
+    assert ("a text" in told, "print()" in told, "import datasets" in told) == (True, True, False)
     assert "wiki: 1 file left out, of no known kind: wiki.py" in capfd.readouterr().err
 
 
