@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib import import_module
 from types import ModuleType
 from typing import Any, TextIO
@@ -86,12 +86,31 @@ def _imported(libraries: Iterable[str]) -> list[ModuleType]:
 def say(text: str) -> None:
     """One line for the person who waits, above a bar where there is one."""
     if _speaking:
-        told = "\n".join(fitted([text], sys.stderr))
+        complain("\n".join(fitted([text], sys.stderr)))
+
+
+def complain(text: str) -> None:
+    """The same of what has to be said in any case, as it stands."""
+    with _unheard():
         if bars := sys.modules.get("tqdm"):
-            bars.tqdm.write(told, file=sys.stderr)  # which takes a bar away meanwhile
+            bars.tqdm.write(text, file=sys.stderr)  # which takes a bar away meanwhile
         else:
-            print(told, file=sys.stderr)
+            print(text, file=sys.stderr)
         sys.stderr.flush()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """While this is open, only stderr is written; once nobody can read it, it is let go, and the work goes on.
+
+    The reader of a pipe may have heard enough, a terminal be closed, a disk with the log be full. None of these is a
+    reason to lose a run.
+    """
+    try:
+        yield
+    except OSError:
+        with suppress(OSError):  # a stream of a program that has no number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def fitted(lines: Iterable[str], stream: TextIO) -> Iterator[str]:
@@ -134,8 +153,10 @@ class Progress:
         from tqdm import tqdm
 
         how: dict[str, Any] = {"desc": stage, "unit": f" {unit}"} if line is None else {"bar_format": "{desc}"}
-        shown = _speaking and sys.stderr.isatty()
-        self.bar = tqdm(total=total, leave=False, dynamic_ncols=True, **how) if shown else None
+        self.bar = None
+        with _unheard():
+            if _speaking and sys.stderr.isatty():
+                self.bar = tqdm(total=total, leave=False, dynamic_ncols=True, **how)
 
     def update(self, done: int, note: str = "") -> None:
         """So many units are done; ``note`` is shown beside."""
@@ -146,7 +167,8 @@ class Progress:
                 # One column is left free, or some terminals begin a new line.
                 columns = min(WIDEST, shutil.get_terminal_size().columns) - 1
                 self.bar.set_description_str(self.line(columns, not self.bar.ascii), refresh=False)
-            self.bar.update(done - self.bar.n)
+            with _unheard():
+                self.bar.update(done - self.bar.n)
             return
         now = time.monotonic()
         whole = (now - self.began) * self.total / max(done, 1)
@@ -158,7 +180,8 @@ class Progress:
     def close(self) -> None:
         """Take the bar off the screen."""
         if self.bar is not None:
-            self.bar.close()
+            with _unheard():
+                self.bar.close()
 
 
 @contextmanager

@@ -37,6 +37,9 @@ _FAILURES = {
 }
 """What a number of the system comes to, and what to do before the command is given again."""
 
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
+"""What the system says of a folder that cannot be made where it is to be."""
+
 _IN_RUST = re.compile(r"\(os error (\d+)\)")
 
 _STREAM_OF_TORCH = re.compile(r"PytorchStreamWriter failed|iostream error|unexpected pos \d+|file write failed")
@@ -92,6 +95,12 @@ def _told(error: BaseException, folder: Path | None, then: str) -> LmtasksError 
         return InputError(f"'{name[:40]}…' is too long for the name of a file or folder", "choose a shorter one")
     if number == errno.ENOMEM:
         return _told(MemoryError(), folder, then)
+    if number in _NO_PLACE and isinstance(error, OSError):
+        if not _is_anywhere():
+            return InputError("the folder in which this was typed was removed", "cd into one that is there")
+        if (cache := _lost_cache(error.filename)) is not None:
+            hint = "set HF_HOME to a folder that can be written"
+            return InputError(f"the cache '{cache}' cannot be made: {os.strerror(number)}", hint)
     if folder is not None and number in (errno.ENOENT, errno.ENOTDIR) and not folder.is_dir():
         return RunError(f"the folder '{folder}' was removed meanwhile", "start again")
     if number not in _FAILURES:
@@ -103,6 +112,26 @@ def _told(error: BaseException, folder: Path | None, then: str) -> LmtasksError 
         problem, advice = "the disk has no room for more files (inodes)", "remove some files"
     where = f"'{place}': " if place else ""
     return RunError(f"{problem}: {where}{os.strerror(number)}", f"{advice}, {then}")
+
+
+def _is_anywhere() -> bool:
+    """Whether the current folder is still there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _lost_cache(path: object) -> str | None:
+    """The folder of the libraries' caches, where it is not there and a path that was to be made is about it."""
+    home = os.environ.get("HF_HOME") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "huggingface"
+    )
+    home, place = os.path.abspath(home), os.path.abspath(os.fsdecode(path)) if isinstance(path, str | bytes) else ""
+    if not place or os.path.isdir(home):
+        return None
+    return home if os.path.commonpath([place, home]) in (place, home) else None
 
 
 def _says(error: BaseException, pattern: re.Pattern[str]) -> bool:

@@ -44,12 +44,29 @@ def choose_folder(recipe: str, wanted: str | None, mine: Callable[[Path], bool] 
     Raises:
         InputError: the wanted one cannot be a folder.
     """
-    if wanted and "\0" in wanted:
-        raise InputError(f"output_dir {wanted!r} holds a NUL, which no path can", "choose another --output_dir")
     if wanted:
-        return Path(wanted)
+        return new_folder(wanted)
     names = itertools.chain([recipe], (f"{recipe}-{number}" for number in itertools.count(2)))
     return next(folder for folder in map(Path("runs").joinpath, names) if not folder.exists() or mine(folder))
+
+
+def new_folder(name: str) -> Path:
+    """The folder that somebody has named to be written, with a user's own in place of a tilde before it.
+
+    Raises:
+        InputError: no folder can be called that, or be made there.
+    """
+    if "\0" in name:
+        raise InputError(f"output_dir {name!r} holds a NUL, which no path can", "choose another --output_dir")
+    # What no shell has taken for a folder of its own: --output_dir=~/run, or a line of YAML.
+    folder = Path(name if os.path.lexists(name) else os.path.expanduser(name))
+    lost = next((path for path in (folder, *folder.parents) if os.path.islink(path) and not os.path.exists(path)), None)
+    if lost is not None:
+        raise InputError(
+            f"output_dir '{folder}' cannot be made: '{lost}' is a link that leads nowhere",
+            "choose another, or remove the link",
+        )
+    return folder
 
 
 def is_bare(folder: Path) -> bool:

@@ -14,9 +14,15 @@ from lmtasks.progress import fitted
 
 def tell(content: Any, lines: Iterable[str], *, as_json: bool) -> int:
     """The exit code of a command whose answer is told: as the one document of ``--json``, or line by line."""
-    for line in [json.dumps(content, indent=2, ensure_ascii=False, default=str)] if as_json else lines:
+    for line in [json_text(content, indent=2)] if as_json else lines:
         print(line)
     return 0
+
+
+def json_text(content: Any, indent: int | None = None) -> str:
+    """JSON as stdout takes it: with letters as they are, where its encoding has them all."""
+    letters = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    return json.dumps(content, indent=indent, ensure_ascii=not letters, default=str)
 
 
 def tell_rows(content: Any, rows: Iterable[str], *, as_json: bool) -> int:

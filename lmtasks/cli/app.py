@@ -6,6 +6,7 @@ stderr; ``--json`` prints one JSON document. Each command is a module of this ro
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from lmtasks.cli.usage import tell_usage
 from lmtasks.config.commands import COMMANDS
 from lmtasks.config.world import ALONE, World
 from lmtasks.errors import EndedElsewhere, LmtasksError, Stopped, in_one_line
+from lmtasks.progress import complain
 from lmtasks.registry.enabled_plugins import file_of, selected
 
 ANOTHER = 10.0
@@ -43,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if tab.asked():
         tab.complete()
+    _make_writable()
     words = underscored(sys.argv[1:] if arguments is None else arguments)
     return told(lambda: selecting(words))
 
@@ -61,17 +64,30 @@ def told(work: Callable[[], int]) -> int:
         _let_another_tell()
         if _traced.get():
             traceback.print_exception(error)
-        print(f"error: {in_one_line(error.message)}", file=sys.stderr)
+        complain(f"error: {in_one_line(error.message)}")
         if error.hint:
-            print(f"hint: {in_one_line(error.hint)}", file=sys.stderr)
+            complain(f"hint: {in_one_line(error.hint)}")
         return error.exit_code
     except KeyboardInterrupt as stop:
         if _speaks():
-            print("error: interrupted", file=sys.stderr)
+            complain("error: interrupted")
         return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     except BrokenPipeError:
         # Whoever read our output has heard enough (lmtasks list | head -1).
         return 0
+
+
+def _make_writable() -> None:
+    """Make streams that take whatever is told.
+
+    No closed one (``>&-``), and no letter that an encoding lacks, ends a command; such a letter is told by its number,
+    as on stderr anyway.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (for all that follows)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _speaks() -> bool:

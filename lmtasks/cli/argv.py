@@ -11,6 +11,7 @@ from typing import Any
 
 from lmtasks.cli import tab
 from lmtasks.errors import InputError
+from lmtasks.progress import fitted, say
 
 
 def underscored(arguments: Sequence[str]) -> list[str]:
@@ -80,7 +81,7 @@ def every(arguments: Sequence[str], switches: Sequence[str] = ()) -> tuple[dict[
 def tell_overridden(name: str, before: Any, now: Any) -> None:
     """Say that a flag came again, and that its last value counts."""
     if before != now:
-        print(f"--{name} {before} gives way to --{name} {now}, which comes after it", file=sys.stderr)
+        say(f"--{name} {before} gives way to --{name} {now}, which comes after it")
 
 
 def refuse_stray(words: Sequence[str], hint: str) -> None:
@@ -106,7 +107,7 @@ def told_of(
     if asks_help(arguments):
         if tab.asked():
             tab.offer_switches(switches)
-        print(usage)
+        print(*fitted([usage], sys.stdout), sep="\n")
         raise SystemExit(0)
     flags, given = loose(arguments, switches)
     unknown = [f"--{flag}" for flag in flags if flag not in switches]

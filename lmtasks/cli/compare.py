@@ -30,7 +30,7 @@ def command(words: list[str]) -> int:
     """Score documents with each model, and print the table."""
     parser = Parser(
         prog="lmtasks compare",
-        usage="lmtasks compare RUN_OR_MODEL RUN_OR_MODEL... --validation_file FILE [flags]",
+        usage="lmtasks compare RUN_OR_MODEL... --validation_file FILE [flags]",
         description="Bits per byte, perplexity and accuracy of several models on the same documents, with 95 %"
         " intervals by document, and a test of each difference from the first.",
     )

@@ -34,7 +34,9 @@ def screen(
         own: flags of the command itself, which come first, by their group; of those in none it has no name.
         groups: every option by its group.
     """
-    lines = [f"usage: {parser.usage or parser.prog}", *textwrap.wrap(str(parser.description), COLUMNS[2]), ""]
+    usage = f"usage: {parser.usage or parser.prog}"
+    lines = textwrap.wrap(usage, COLUMNS[2], subsequent_indent="  ", break_on_hyphens=False)
+    lines += [*textwrap.wrap(str(parser.description), COLUMNS[2]), ""]
     for title, actions in own.items():
         most = [action for action in actions if not title or action.dest in COMMON.get(title, ())]
         lines += [_line(title, _shown(one.option_strings, one.metavar), str(one.help)) for one in most]

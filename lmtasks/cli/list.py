@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 from lmtasks.cli.answers import tell_rows
 from lmtasks.cli.argv import told_of
 from lmtasks.cli.catalog_cache import told
+from lmtasks.progress import complain
 
 KINDS = ("engines", "launchers")
 """What else there is to be listed than recipes."""
@@ -18,7 +17,7 @@ def command(words: list[str]) -> int:
     kind = next((kind for kind in KINDS if kind in said), None)
     rows, notes = _rows_of(kind) if kind else recipe_rows(everything="all" in said)
     for line in notes:
-        print(f"warning: {line}", file=sys.stderr)
+        complain(f"warning: {line}")
     width = max((len(row["name"]) for row in rows), default=0)
     return tell_rows(rows, [f"{row['name']:<{width}}  {row['summary']}" for row in rows], as_json="json" in said)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lmtasks.cli.argv import asks_help, loose
 from lmtasks.errors import InputError
+from lmtasks.progress import fitted
 from lmtasks.registry.enabled_plugins import also, file_of
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def asked(words: list[str], command: str, usage: str) -> tuple[Catalog, str] | N
         return found(words[0], light=asks_help(words))
     if not asks_help(words):
         raise InputError(f"{command} needs a recipe", f"one of: {', '.join(installed(light=True).recipes)}")
-    print(f"usage: lmtasks {command} RECIPE {usage}\n")
+    print(*fitted([f"usage: lmtasks {command} RECIPE {usage}"], sys.stdout), "", sep="\n")
     print(f"lmtasks list shows the recipes; lmtasks {command} RECIPE --help its flags")
     return None
 

@@ -15,6 +15,9 @@ from lmtasks.errors import InputError, nearest_path
 FIGURES = ("eval_loss", "perplexity", "bits_per_byte", "accuracy")
 """Those that are told of each run, where it has them."""
 
+WIDEST = 40
+"""Characters of a folder's name beside which the figures of all runs stand in columns."""
+
 
 def command(words: list[str]) -> int:
     """Print a line for each run below a folder."""
@@ -49,7 +52,8 @@ def records(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _told(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     """What is told of a run."""
-    figures = {name: record.get("metrics", {}).get(name) for name in FIGURES}
+    metrics = record.get("metrics")
+    figures = {name: _figure(metrics.get(name)) if isinstance(metrics, dict) else None for name in FIGURES}
     about = {name: record.get(name) for name in ("recipe", "status", "started", "base_model", "model_type")}
     return {"folder": str(folder), **about, **figures}
 
@@ -62,9 +66,16 @@ def _lines(found: list[dict[str, Any]]) -> Iterator[str]:
         figures = numbers if done else (str(one["status"]), "", "")
         rows.append((one["folder"], str(one["recipe"]), *figures, str(one["started"] or "")[:10]))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    # One long path makes its own row wide, not all of them.
+    widths[0] = max((len(row[0]) for row in rows if len(row[0]) <= WIDEST), default=0)
     for name, recipe, *others in rows:
         cells = [text.rjust(width) for text, width in zip(others, widths[2:], strict=True)]
         yield "  ".join([name.ljust(widths[0]), recipe.ljust(widths[1]), *cells]).rstrip()
+
+
+def _figure(value: Any) -> float | None:
+    """A figure of a record, which anybody may have written; None for what is none."""
+    return value if isinstance(value, int | float) else None
 
 
 def _number(value: float | None, digits: int) -> str:

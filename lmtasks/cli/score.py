@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
-from lmtasks.cli.answers import tell
+from lmtasks.cli.answers import json_text, tell
 from lmtasks.cli.lookup import fitting
 from lmtasks.cli.parser import Parser
 from lmtasks.cli.texts import texts_of
@@ -73,7 +72,7 @@ def command(words: list[str]) -> int:
         per_token=typed.get("per_token", False),
     )
     told = [replace(one, number=number).as_json() for number, one in zip(texts, scores, strict=True)]
-    lines = [json.dumps(one, ensure_ascii=False) for one in told]
+    lines = [json_text(one) for one in told]
     if output is None:
         return tell(told, lines, as_json="json" in typed)
     write_text(output, "".join(f"{line}\n" for line in lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +24,13 @@ def texts_of(command: str, typed: Sequence[str], file: str | None) -> dict[int, 
         raise InputError(f"texts come from '{file}' and from the command line", "give one of the two")
     if typed:
         return dict(enumerate(typed, 1))
-    if file is None and sys.stdin.isatty():
+    if file is None and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError(f"{command} needs a text", "put it in quotes after the model, or name a --file")
     source = "standard input" if file in (None, "-") else f"'{file}'"
     try:
-        content = sys.stdin.buffer.read() if file in (None, "-") else Path(str(file)).read_bytes()
-        lines = content.decode("utf-8").splitlines()
+        content = _standard_input() if file in (None, "-") else Path(str(file)).read_bytes()
+        # Not splitlines(): a line of text may hold what separates lines or pages elsewhere, such as U+2028.
+        lines = re.split("\r\n|\r|\n", content.decode("utf-8-sig"))
     except OSError as error:
         told = f"cannot read '{file}': {error.strerror}{nearest_path(str(file))}"
         raise InputError(told, "give an existing file") from error
@@ -38,3 +40,7 @@ def texts_of(command: str, typed: Sequence[str], file: str | None) -> dict[int, 
     if not texts:
         raise InputError(f"no text in {source}", "one text a line")
     return texts
+
+
+def _standard_input() -> bytes:
+    return b"" if sys.stdin is None else sys.stdin.buffer.read()

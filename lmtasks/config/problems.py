@@ -97,9 +97,8 @@ def refuse_no_names(settings: Sequence[Mapping[str, Any]], problems: Problems) -
         for one in value if isinstance(value, list) else [value]:
             parts = Path(one).parts if isinstance(one, str) else ()
             wrong = any(len(os.fsencode(part)) > _LONGEST_NAME or "\0" in part for part in parts)
-            problems.refuse(
-                wrong, f"--{name} {str(one)[:40]!r}… is no name of a file or folder", "choose a shorter one"
-            )
+            hint = f"choose another: at most {_LONGEST_NAME} bytes between slashes, and no NUL"
+            problems.refuse(wrong, f"--{name} {str(one)[:40]!r}… is no name of a file or folder", hint)
 
 
 def require_pinned_code(model: ModelSettings, problems: Problems) -> None:

@@ -27,7 +27,7 @@ class World:
             return cls(group.get_rank(), group.get_world_size())
         if talking:  # without a group the others cannot be heard, and each does the whole work
             return ALONE
-        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+        return cls(_number("RANK", 0), _number("WORLD_SIZE", 1))
 
     @property
     def is_main(self) -> bool:
@@ -76,6 +76,15 @@ class World:
 
 ALONE = World()
 """The world of a single process."""
+
+
+def _number(variable: str, alone: int) -> int:
+    """What a launcher has told in a variable; as it is for a single process where it has told nothing."""
+    told = os.environ.get(variable, "")
+    try:
+        return int(told or alone)
+    except ValueError as error:
+        raise InputError(f"the variable {variable} is {told!r}, which is no number", f"unset {variable}") from error
 
 
 def _group(*, required: bool = False) -> Any:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.api import Batch, Recipe, stack, template_tokens
 from lmtasks.errors import InputError, first_line
-from lmtasks.models.config import usable_length
+from lmtasks.models.config import unknown_tokens, usable_length
 from lmtasks.models.cross_entropy import plain_likelihoods
 from lmtasks.models.forward import MODEL_FAILURES, in_mode, sparse, without_cache
 from lmtasks.models.lm_head import Head, separate_head
@@ -241,6 +241,8 @@ class Teller:
         except torch.OutOfMemoryError:
             raise
         except MODEL_FAILURES as error:
+            if (foreign := unknown_tokens(self.model, self.tokenizer, error)) is not None:
+                raise foreign from error
             length = inputs["input_ids"].shape[1]
             reason = f"the model fails on a text of {length} tokens: {first_line(error)}"
             raise InputError(reason, "try a smaller --max_length") from error

@@ -29,7 +29,7 @@ from lmtasks.inference.fitting_recipe import installed_recipe
 from lmtasks.inference.load import load_pipeline, own_pipeline
 from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
 from lmtasks.models.architectures import adapted
-from lmtasks.models.config import most_positions
+from lmtasks.models.config import most_positions, unknown_tokens
 from lmtasks.progress import quietly, say, stage
 
 
@@ -248,6 +248,8 @@ class Predictor:
     def _explained(self, error: Exception, given: dict[str, Any]) -> InputError:
         """What the pipeline tripped over, in two lines."""
         task = self.recipe.pipeline
+        if (foreign := unknown_tokens(self.pipeline.model, self.tokenizer, error)) is not None:
+            return foreign
         # Beyond its last position a model of learned positions looks up what is not there.
         if isinstance(error, IndexError) and self.tokenizer is not None and not given:
             return InputError(f"{task}: longer than the model can take", "shorten the text")
@@ -267,6 +269,10 @@ def _require_texts(texts: Any) -> None:
     for number, text in enumerate(texts, start=1):
         if not isinstance(text, str):
             raise InputError(f"text {number} is no text but {type(text).__name__}", "give strings")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"text {number} is no Unicode text: {error.reason}", "convert it to UTF-8") from error
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from lmtasks.errors import InputError
 from lmtasks.models.adapters import add_adapter, base_of, has_adapter, load_adapter
 from lmtasks.models.added_tokens import AddedTokens, make_room, start_rows
 from lmtasks.models.architectures import adapted
-from lmtasks.models.config import _fresh, fit_to_tokenizer, require_attention
+from lmtasks.models.config import _fresh, fit_to_tokenizer, require_attention, rows_of
 from lmtasks.models.load_errors import found_or_explained, require_sound_generation
 from lmtasks.models.numbers import is_quantised, keep_gradients, loading
 from lmtasks.models.weight_files import require_safetensors
@@ -108,6 +108,16 @@ def require_one_truth(model: PreTrainedModel, name: str) -> None:
             )
 
 
+def require_numbers(model: PreTrainedModel, name: str) -> None:
+    """Refuse weights that are NaN, as a run that diverged leaves them: all that they are asked is NaN as well."""
+    lost = next((key for key, weight in model.named_parameters() if weight.detach().sum().isnan()), None)
+    if lost is not None:
+        raise InputError(
+            f"the weights in '{name}' hold NaN in place of numbers, such as {lost}",
+            "take an earlier checkpoint of it, or the model that it was trained from",
+        )
+
+
 def pretrained(model_class: Any, name: str, **how: Any) -> tuple[PreTrainedModel, tuple[str, ...], tuple[str, ...]]:
     """The model of a checkpoint, the names of the weights that it lacks, and of those that the model has no place for.
 
@@ -141,6 +151,7 @@ def pretrained(model_class: Any, name: str, **how: Any) -> tuple[PreTrainedModel
             "take weights and configuration from the same model",
         )
     require_one_truth(model, name)
+    require_numbers(model, name)
     keep_gradients(model)
     missing, unused = (tuple(sorted(report[kind])) for kind in ("missing_keys", "unexpected_keys"))
     return model, missing, unused
@@ -227,12 +238,10 @@ def _grow(model: PreTrainedModel, tokenizer: Any, added: AddedTokens) -> int:
     """Make room for the tokenizer's tokens; never shrinks, as checkpoints pad their vocabulary."""
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         return 0
-    # Not every model has its table where others have (Perceiver).
-    rows = getattr(model.get_input_embeddings(), "weight", None)
-    rows = model.config.get_text_config().vocab_size if rows is None else rows.shape[0]
+    rows = rows_of(model)
     if (known := len(tokenizer) - len(added.pieces)) > rows:
         make_room(model, known)
     if added.pieces and len(tokenizer) > rows:
         make_room(model, len(tokenizer), mean_resizing=False)
     start_rows(model, added)
-    return max(0, len(tokenizer) - int(rows))
+    return max(0, len(tokenizer) - rows)

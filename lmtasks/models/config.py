@@ -252,6 +252,25 @@ def usable_length(config: PretrainedConfig, recipe: Recipe, tokenizer: PreTraine
     return min((limit for limit in (most, own) if limit is not None), default=None)
 
 
+def rows_of(model: PreTrainedModel) -> int:
+    """The number of tokens that a model has a row of embeddings for."""
+    # Not every model has its table where others have (Perceiver).
+    rows = getattr(model.get_input_embeddings(), "weight", None)
+    return int(model.config.get_text_config().vocab_size if rows is None else rows.shape[0])
+
+
+def unknown_tokens(model: PreTrainedModel, tokenizer: Any, error: Exception) -> InputError | None:
+    """Why a model failed on a text, where its tokenizer has tokens that the model does not know; else None.
+
+    Not refused beforehand: many a checkpoint has such tokens, for padding say, and never meets them in a text.
+    """
+    if not isinstance(error, IndexError | RuntimeError) or not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return None
+    told = f"the tokenizer has {len(tokenizer):,} tokens, and the model knows {rows_of(model):,}"
+    hint = "take the tokenizer that the model was trained with, or train the model with this one"
+    return InputError(told, hint) if len(tokenizer) > rows_of(model) else None
+
+
 def most_positions(config: PretrainedConfig, model: PreTrainedModel) -> int | None:
     """Most tokens that the model itself has places for, or None when nothing says.
 

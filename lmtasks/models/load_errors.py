@@ -16,6 +16,8 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from lmtasks.errors import InputError, LmtasksError, first_line, nearest_path
 
+_POINTER = b"version https://git-lfs"
+
 
 def require_sound_generation(name: str) -> None:
     """Refuse a folder whose generation_config.json says what cannot be, before its model is loaded.
@@ -53,7 +55,7 @@ def found_or_explained(thing: str, name: str) -> Iterator[None]:
         yield
     except SafetensorError as error:
         damage = f"the weights in '{name}' are damaged: {first_line(error)}"
-        raise InputError(damage, "download or copy them again") from error
+        raise InputError(damage, _fetching(name)) from error
     except (LmtasksError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # what a damaged file makes the libraries trip over is anything
@@ -71,7 +73,18 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {told}" if bare and type(error) is not Exception else told
 
 
+def _fetching(name: str) -> str:
+    """How to come by weights that are damaged: git without git-lfs leaves a note about each file in its place."""
+    for file in Path(name).glob("*.safetensors"):
+        with file.open("rb") as stream:
+            if stream.read(len(_POINTER)) == _POINTER:
+                return "git lfs pull, in that folder: its files only say where the weights are"
+    return "download or copy them again"
+
+
 def _hint(thing: str, name: str, error: BaseException) -> str:
+    if "custom code" in str(error):
+        return "read that code; run and evaluate run it with --trust_remote_code, and nothing else does"
     if is_local(name) and thing == "tokenizer":
         return f"'{name}' must hold tokenizer.json, or a tokenizer_config.json with its tokenizer_class and files"
     if is_local(name):

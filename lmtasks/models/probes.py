@@ -47,9 +47,19 @@ def probe(model: PreTrainedModel, recipe: Recipe, batch: Batch, *, training: boo
     advice = "try a smaller --block_size; check that tokenizer and model belong together"
     with _explained(f"a block of {length} tokens", advice), with_gradients(model), _nothing_zero(model):
         logits, embedded = embedded_forward(model, inputs)
+        # Of these a gradient would tell that everything sees everything.
+        _require_numbers(logits, model)
         looks_ahead = length > 1 and reaches(logits[:, : length - 1], embedded, slice(length - 1, length))
     if length > 1 and (training or looks_ahead):
         _check_attention(recipe, model, looks_ahead)
+
+
+def _require_numbers(logits: torch.Tensor, model: PreTrainedModel) -> None:
+    if bool(logits.isnan().any()):
+        raise InputError(
+            f"what this {model.config.model_type} model computes is NaN and no number",
+            "look for a value in its config.json that is none, or is far too large",
+        )
 
 
 @contextmanager

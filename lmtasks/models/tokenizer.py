@@ -37,6 +37,11 @@ def saved_tokenizer(name: str, settings: ModelSettings, recipe: Recipe) -> PreTr
     tokenizer: PreTrainedTokenizerBase = from_pretrained("tokenizer", TOKENIZER, name, settings)
     with found_or_explained("tokenizer", name):  # an unknown token that is unknown has no end
         special = set(tokenizer.all_special_ids)
+    if not isinstance(longest := tokenizer.model_max_length, int | float):
+        raise InputError(
+            f"the tokenizer of '{name}' takes {longest!r} tokens at most, which is no number",
+            "mend model_max_length in its tokenizer_config.json",
+        )
     if len(tokenizer) <= len(special):
         # transformers makes an empty tokenizer, without a word, where the files are missing.
         empty = f"'{name}' has no tokenizer: only special tokens, no vocabulary"

@@ -7,7 +7,6 @@ down or hide it.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from lmtasks.api import (
 from lmtasks.config.elsewhere import ENGINES
 from lmtasks.config.request import Request
 from lmtasks.errors import InputError, nearest
+from lmtasks.progress import complain
 from lmtasks.registry.discovery import installed, named
 from lmtasks.registry.enabled_plugins import BUILTIN, current, file_of, normal, traces, why_skipped
 from lmtasks.registry.faults import (
@@ -151,7 +151,9 @@ class Catalog:
         meant = "" if name in known else nearest(name, known)
         packages = [elsewhere[one] for one in elsewhere.keys() - {*own} if one == name or f"'{one}'" in meant]
         broken = [f"; broken: {plugin.title}: {plugin.broken}" for plugin in self.plugins if plugin.broken]
-        told = f"pip install '{packages[0]}'" if packages else f"there are {', '.join(own)}"
+        # Where there is nothing of a kind, lmtasks itself is installed as an earlier version (in place, say).
+        there = f"there are {', '.join(own)}" if own else "install lmtasks anew: what it has is not registered"
+        told = f"pip install '{packages[0]}'" if packages else there
         return InputError(f"unknown {kind} '{name}'{meant}", f"{told}{''.join(broken)}{self._not_counted()}")
 
     def owner(self, name: str) -> Plugin:
@@ -360,7 +362,7 @@ def _within(recipes: Mapping[str, Recipe], plugin: Plugin, recipe: str) -> str:
 
 def _trace(text: str) -> None:
     if traces():
-        print(f"plugins: {text}", file=sys.stderr)
+        complain(f"plugins: {text}")
 
 
 def _milliseconds(began: float) -> str:

@@ -12,6 +12,7 @@ from lmtasks.config.request import Request
 from lmtasks.models.checkpoint import load_model
 from lmtasks.models.companions import accompany
 from lmtasks.models.memory import copies_of, require_memory
+from lmtasks.progress import say
 from lmtasks.runs.checks import check_first_loss, check_model, first_example, run_head_alone
 from lmtasks.runs.load_data import Data, load_data
 
@@ -55,4 +56,6 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
     if training and not request.model.model_name_or_path:
         notes.append(check_first_loss(loaded.model, request.bound, example))
     notes += run_head_alone(request, loaded.model, evaluation, example)
+    for note in notes if not training else ():  # of a run the plan tells them
+        say(f"note       {note}")
     return Loaded(data, loaded.model, example, tuple(notes))

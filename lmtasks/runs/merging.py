@@ -15,6 +15,7 @@ from lmtasks.artifacts.model_card import write_card
 from lmtasks.artifacts.run_folder import (
     digests,
     is_bare,
+    new_folder,
     read_record,
     read_whole,
     require_space,
@@ -48,9 +49,9 @@ def merge(adapter: str | Path, output_dir: str | Path, *, recipe: str | None = N
         InputError: no adapter, one that cannot be merged, or a folder that holds something.
         RunError: what was saved is not what the adapter makes.
     """
-    if not isinstance(output_dir, str | Path) or not str(output_dir).strip() or "\0" in str(output_dir):
+    if not isinstance(output_dir, str | Path) or not str(output_dir).strip():
         raise InputError(f"{output_dir!r} is no name of a folder", "name a new folder")
-    name, folder = str(adapter), Path(output_dir)
+    name, folder = str(adapter), new_folder(str(output_dir))
     if not is_bare(folder):
         raise InputError(f"'{folder}' holds something already", "choose a new folder")
     require_writable(folder)

@@ -110,8 +110,8 @@ class LogCallback(TrainerCallback):
     def _keep(self, steps: int) -> None:
         """Keep the log of so many steps; what tells of the end, and half a line of a killed run, goes."""
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
-            with suppress(ValueError):
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else ():
+            with suppress(ValueError, TypeError, KeyError):  # whatever else stands there, no line of ours
                 entry = json.loads(line)
                 if entry["step"] <= steps and "train_runtime" not in entry:
                     kept.append(f"{line}\n")

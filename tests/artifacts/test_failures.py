@@ -192,3 +192,33 @@ def test_every_command_tells_of_it(unbuffered: str) -> None:
     assert done.stderr.splitlines() == [
         f"error: the disk is full: {os.strerror(errno.ENOSPC)}", "hint: free some space, then try again"
     ]  # fmt: skip
+
+
+def test_a_current_folder_that_was_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InputError, match="the folder in which this was typed was removed"), machine_failures():
+        Path("out").resolve()
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "XDG_CACHE_HOME", "HOME"])
+def test_a_cache_that_cannot_be_made_is_told_with_the_variable_that_says_where(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for one in ("HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(one, raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "file"))
+    below = {"HF_HOME": "datasets", "XDG_CACHE_HOME": "huggingface/datasets", "HOME": ".cache/huggingface/datasets"}
+    with pytest.raises(InputError, match="cannot be made") as caught, machine_failures():
+        (tmp_path / "file" / below[variable]).mkdir(parents=True)
+    assert "HF_HOME" in caught.value.hint
+
+
+def test_a_file_that_is_not_there_is_a_bug_and_no_failure_of_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError), machine_failures():
+        (tmp_path / "gone").read_bytes()

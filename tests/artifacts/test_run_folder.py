@@ -406,6 +406,28 @@ def test_a_path_that_cannot_be_is_refused() -> None:
         choose_folder("masked-lm", "a\0b")
 
 
+@pytest.mark.parametrize("target", ["nowhere", "out"])
+@pytest.mark.parametrize("name", ["out", "out/below/it"])
+def test_a_link_that_leads_nowhere_is_no_place_for_a_folder(
+    target: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("out").symlink_to(target)
+    with pytest.raises(InputError, match="'out' is a link that leads nowhere"):
+        choose_folder("masked-lm", name)
+
+
+def test_a_tilde_that_no_shell_has_seen_is_the_users_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert choose_folder("masked-lm", "~/run") == Path("/home/somebody/run")
+    assert choose_folder("masked-lm", "a/~/run") == Path("a/~/run")
+    Path("~").mkdir()
+    assert choose_folder("masked-lm", "~") == Path("~"), "what is there is meant"
+
+
 # --- locks of the dead ---
 
 

@@ -23,6 +23,7 @@ import transformers
 from lmtasks import __version__
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.cli.answers import run_lines
+from lmtasks.config.commands import COMMANDS
 from lmtasks.config.request import groups_of
 from lmtasks.config.training_arguments import OURS, REFUSED
 from lmtasks.errors import in_one_line
@@ -140,6 +141,13 @@ def test_every_command_has_help(command: str, lmtasks: Any) -> None:
     outcome = lmtasks(command, "--help")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith(f"usage: lmtasks {command}")
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_usage_fits_a_terminal_of_80_columns(command: str, lmtasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    told = lmtasks(command, "--help").out
+    assert max(map(len, told.partition("\n\n")[0].splitlines())) <= 80
 
 
 def test_help_of_evaluate_has_the_flags_of_a_recipe(lmtasks: Any) -> None:

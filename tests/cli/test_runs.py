@@ -47,6 +47,18 @@ def test_runs_below_a_folder(here: Path, lmtasks: Callable[..., Any]) -> None:
     ]
 
 
+def test_figures_of_any_kind_and_a_long_path_leave_the_others_readable(here: Path, lmtasks: Callable[..., Any]) -> None:
+    about = {"recipe": "masked-lm", "status": "done", "started": "2026-11-29"}
+    for name, metrics in {"c": [1], "d": {"eval_loss": "low", "perplexity": None}, "e" * 99: FIGURES}.items():
+        (here / name).mkdir()
+        (here / name / "run.json").write_text(json.dumps({**about, "metrics": metrics}))
+    told = lmtasks("runs")
+    assert told.code == 0, told.err
+    assert {len(line) for line in told.out.splitlines() if not line.startswith("e")} <= set(range(80))
+    rows = json.loads(lmtasks("runs", "--json").out)
+    assert [row["eval_loss"] for row in rows if row["folder"] in ("b", "c", "d")] == [2.5, None, None]
+
+
 def test_no_run_there(here: Path, lmtasks: Callable[..., Any]) -> None:
     assert lmtasks("runs", "other").out == "no run below 'other'\n"
     assert lmtasks("runs", "other", "--json").out == "[]\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmtasks.config.world import ALONE, World
+from lmtasks.errors import InputError
 
 
 def test_a_process_that_nobody_launched_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +27,16 @@ def test_a_launcher_tells_rank_and_size(monkeypatch: pytest.MonkeyPatch) -> None
     assert World.current() == World(1, 3)
     assert not World.current().is_main
     assert World.current(talking=True) == ALONE, "told of others, but without a group to hear them"
+
+
+@pytest.mark.parametrize("variable", ["RANK", "WORLD_SIZE"])
+def test_a_variable_that_is_no_number_is_named(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert World.current() == ALONE
+    monkeypatch.setenv(variable, "two")
+    with pytest.raises(InputError, match=f"the variable {variable} is 'two', which is no number"):
+        World.current()
 
 
 @pytest.mark.parametrize("tell", [lambda world: world.broadcast(1), lambda world: world.gather(1)])

@@ -691,3 +691,9 @@ def test_a_memory_that_cannot_be_written_or_read_knows_nothing(here: Path, monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(here / "file"))
     remember("x")
     assert not is_known("x")
+
+
+def test_an_installation_of_an_earlier_version_is_told_as_that() -> None:
+    """After ``git pull`` in a checkout that is installed in place: the code is new, its entry points are not."""
+    refusal = load_catalog().unknown("engine", "trainer", [], {})
+    assert (refusal.message, refusal.hint.partition(":")[0]) == ("unknown engine 'trainer'", "install lmtasks anew")

@@ -68,10 +68,14 @@ def test_the_same_command_ends_a_run_whatever_is_there(gpt2: Path, lmtasks: Any)
     record = contents("whole/run.json")
     Path("begun/run.json").write_text(json.dumps({**record, "status": "running", "files": [], "sha256": {}}))
     Path("begun/log.jsonl").write_text('{"step": 1, "lo')
+    # A disk that failed: neither UTF-8, nor JSON, nor what a line of the log is.
+    Path("torn").mkdir()
+    shutil.copy("begun/run.json", "torn")
+    Path("torn/log.jsonl").write_bytes(b'\xff\x00{\n[1]\n{"loss": 1}\n')
     # Nothing but the trace of a process that was killed before it wrote a word.
     Path("bare").mkdir()
     Path("bare/.lock").write_text("1")
-    for folder in ("begun", "bare", "whole"):
+    for folder in ("begun", "torn", "bare", "whole"):
         outcome = lmtasks(*words, "--output_dir", folder)
         assert outcome.code == 0, outcome.err
         assert Path(folder, "model.safetensors").read_bytes() == before

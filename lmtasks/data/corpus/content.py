@@ -17,6 +17,7 @@ import numpy as np
 
 from lmtasks.data.corpus.compression import decompressed
 from lmtasks.errors import InputError, first_line
+from lmtasks.progress import say
 
 _BLOCK = 1 << 16
 """Bytes that are read at once. Decoded a MiB at a time, a file of a GB leaves holes of 200 MiB in the heap."""
@@ -56,13 +57,25 @@ def plain(file: Path, *, characters: bool, encoding: str | None) -> Path:
     path = file if blocks is None else _kept(file, "unpacked", blocks)
     if not path.stat().st_size:
         raise InputError(f"{file} is empty", "leave it out, or give a file with text")
+    if not _is_unicode(str(path)):
+        path = _kept(file, "named", _blocks(path))
     if not characters:
         return path
     encoding = _codec(encoding) or _told(path)
     if encoding is not None:
+        _tell_other(file, path, encoding)
         return _kept(path, encoding, _transcoded(file, path, encoding))
     _require_text(file, path)
     return path
+
+
+def _is_unicode(name: str) -> bool:
+    """Whether a name is text; one of other bytes is no name to pyarrow."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def digest(file: Path) -> str:
@@ -111,6 +124,14 @@ def _codec(encoding: str | None) -> str | None:
     except (LookupError, ValueError) as error:
         raise InputError(f"--encoding cannot be '{encoding}': {error}", "such as --encoding cp1252") from error
     return None if known is None or known.name in ("utf-8", "utf-8-sig", "ascii") else known.name
+
+
+def _tell_other(file: Path, path: Path, encoding: str) -> None:
+    """Say that a file is UTF-8 by all appearances, where another encoding was named, perhaps for a file beside it."""
+    with path.open("rb") as stream:
+        text = _beginning(stream.read(_BLOCK), "utf-8")
+    if not text.isascii() and "\0" not in text:
+        say(f"{file} is read as {encoding}, as was asked for; its bytes are UTF-8 as well")
 
 
 def _told(path: Path) -> str | None:

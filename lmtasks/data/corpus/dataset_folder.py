@@ -56,7 +56,11 @@ def _found(folder: Path) -> Mapping[str, list[str]]:
     except FileNotFoundError as error:
         raise _without_files(folder) from error
     ends = suffixes()
-    files = {split: [path for path in paths if path.lower().endswith(ends)] for split, paths in found.items()}
+    script = f"{folder.resolve().name}.py"  # which once loaded the dataset, and is none of its texts
+    files = {
+        split: [path for path in paths if path.lower().endswith(ends) and Path(path).name != script]
+        for split, paths in found.items()
+    }
     left = [Path(path).name for split, paths in found.items() for path in paths if path not in files[split]]
     if not any(files.values()):
         raise _without_files(folder)

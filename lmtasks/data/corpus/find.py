@@ -21,6 +21,9 @@ from lmtasks.progress import say
 from lmtasks.registry.catalog import load_catalog
 from lmtasks.registry.enabled_plugins import BUILTIN, Selection, current
 
+_PACKED = frozenset({".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar", ".lz4", ".lzma", ".lz", ".br", ".z"})
+"""Ends of the names of archives, and of compressed files that nothing here opens: no format reads them."""
+
 
 def formats() -> Mapping[str, Format]:
     """The formats that are known, by name: those that are built in first."""
@@ -61,9 +64,8 @@ def format_of(file: Path, name: str | None = None) -> Format:
         names = [one.name for one in found]
         raise InputError(f"{_short(file)} may be {' or '.join(names)}", f"--format {names[0]}, or another of these")
     if not found and suffix:
-        raise InputError(
-            f"unknown kind of data file: {_short(file)}", f"--format NAME reads it: one of {', '.join(known)}"
-        )
+        hint = "unpack it first" if suffix in _PACKED else f"--format NAME reads it: one of {', '.join(known)}"
+        raise InputError(f"unknown kind of data file: {_short(file)}", hint)
     return found[0] if found else known["text"]
 
 
@@ -173,7 +175,8 @@ def _files_in(folder: Path, flag: str, ends: Sequence[str]) -> list[Path]:
 def tell_left_out(folder: Path, names: Sequence[str]) -> None:
     """Say which files of a folder are not read, if there are any."""
     if names:
-        say(f"{folder}: {len(names)} files left out, of no known kind: {', '.join(names[:3])}")
+        files = "1 file" if len(names) == 1 else f"{len(names)} files"
+        say(f"{folder}: {files} left out, of no known kind: {', '.join(names[:3])}")
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -67,6 +67,9 @@ class Selection:
         columns = [self._column(rows, path, seen) for path in self._paths]
         if self.settings.text_template is None:
             return columns[0]
+        for path, column in zip(self._paths, columns, strict=True):
+            if column.null_count:  # told by the column that has none, not by the text that is made of several
+                raise bad_row(path, self.name, seen + pc.index(column.is_null(), True).as_py() + 1, "no text (null)")
         return _filled(self.settings.text_template, columns)
 
     def _names(self, schema: pa.Schema) -> list[str | None]:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from lmtasks import InputError
 from lmtasks.config.settings import DataSettings
 from lmtasks.data.corpus import Corpus, find, load_corpus
+from lmtasks.data.corpus.dataset_folder import load_splits
 from lmtasks.registry.enabled_plugins import selected
 
 
@@ -343,6 +344,42 @@ def test_a_folder_follows_links_and_says_what_it_leaves_out(capfd: pytest.Captur
     assert texts("d") == ["here\n", "linked\n"]
     assert "d: 2 files left out, of no known kind: dangling.txt, picture.png" in capfd.readouterr().err
     assert "a link that leads nowhere" in refused("d/dangling.txt")
+
+
+def test_one_file_that_is_left_out_is_one_file(capfd: pytest.CaptureFixture[str]) -> None:
+    write("d/a.txt", "here\n")
+    write("d/picture.png", b"\x89PNG")
+    texts("d")
+    assert "d: 1 file left out, of no known kind: picture.png" in capfd.readouterr().err
+
+
+def test_the_script_that_once_loaded_a_dataset_is_none_of_its_texts(capfd: pytest.CaptureFixture[str]) -> None:
+    write("wiki/wiki.py", "import datasets\n")
+    write("wiki/a.txt", "a text\n")
+    write("wiki/other.py", "print()\n")
+    splits, _ = load_splits(Path("wiki"), None, DataSettings())
+    told = "".join(str(row) for row in splits["train"])
+    assert ("a text" in told, "print()" in told, "import datasets" in told) == (True, True, False)
+    assert "wiki: 1 file left out, of no known kind: wiki.py" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tgz", "a.txt.lz4", "a.txt.Z"])
+def test_what_no_format_reads_is_to_be_unpacked(name: str) -> None:
+    assert "(unpack it first)" in refused(write(name, "text\n"))
+
+
+def test_a_template_names_the_column_that_has_no_text() -> None:
+    write("a.jsonl", '{"title": "a", "body": "b"}\n{"title": "c", "body": null}\n')
+    assert "row 2 of a.jsonl has no text (null) in column 'body'" in refused("a.jsonl", text_template="{title}: {body}")
+
+
+def test_utf_8_that_is_read_as_something_else_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    write("a.txt", "une f\u00eate\n")
+    write("b.txt", "une f\u00eate\n".encode("cp1252"))
+    write("c.txt", "no accents\n")
+    assert texts("a.txt", "b.txt", "c.txt", encoding="cp1252")[1:] == ["une f\u00eate\n", "no accents\n"]
+    told = [line for line in capfd.readouterr().err.splitlines() if "cp1252" in line]
+    assert told == ["a.txt is read as cp1252, as was asked for; its bytes are UTF-8 as well"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
