@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from lmtasks import InputError
-from lmtasks.api import Batch, Recipe, resolve
+from lmtasks.api import Batch, Recipe
 from lmtasks_keras.batches import Shapes
+from lmtasks_keras.own_parts import factory_named, made_by
 
 
 @dataclass(frozen=True)
@@ -193,21 +194,9 @@ def callbacks(references: Sequence[str]) -> list[Any]:
     """The user's callbacks.
 
     Raises:
-        InputError: one cannot be imported, or is none.
+        InputError: one cannot be imported or made, or is none.
     """
     import keras
 
-    made = []
-    for reference in references:
-        try:
-            one = resolve(reference)()
-        except (ImportError, AttributeError) as error:
-            raise InputError(
-                f"--keras.callback {reference}: {error}", "module:factory, which can be imported"
-            ) from error
-        if not isinstance(one, keras.callbacks.Callback):
-            raise InputError(
-                f"--keras.callback {reference} makes no Keras callback", "let it return a keras.callbacks.Callback"
-            )
-        made.append(one)
-    return made
+    flag = "--keras.callback"
+    return [made_by(flag, one, factory_named(flag, one), keras.callbacks.Callback, {}) for one in references]

@@ -56,7 +56,7 @@ class TracedLoss(_Named, keras.layers.JaxLayer):
         def call(params: Any, inputs: Any, rng: Any, training: Any) -> Any:
             return function(params, inputs, rng, training)
 
-        super().__init__(call, params=parameters, seed=0)
+        super().__init__(call, params=parameters, seed=0, dtype="float32")
         self.shapes = dict(shapes)
         self.named = {name.removeprefix(loss.PREFIX): weight for name, weight in self.params.items()}
         self.build(self.shapes)
@@ -93,7 +93,7 @@ class TorchLoss(_Named, keras.layers.TorchModuleWrapper):
     """The layer on the torch backend: the module itself."""
 
     def __init__(self, loss: RecipeLoss, shapes: Shapes) -> None:
-        super().__init__(loss)
+        super().__init__(loss, dtype="float32")
         self.shapes = dict(shapes)
         names = [name.removeprefix(loss.PREFIX) for name, _ in loss.named_parameters()]
         pairs = zip(names, loss.parameters(), self.weights, strict=True)

@@ -93,6 +93,27 @@ BAD = [
         "--keras.callback nowhere:none: No module named 'nowhere'",
         "module:factory",
     ),
+    (["--keras.callback", "nowhere"], "--keras.callback nowhere names no function", "module:factory"),
+    (
+        ["--keras.callback", "keras_callbacks:failing"],
+        "--keras.callback keras_callbacks:failing: ZeroDivisionError: nothing to divide by",
+        "let it make a keras.callbacks.Callback without arguments",
+    ),
+    (
+        ["--keras.callback", "keras_callbacks:Lost"],
+        "--keras.callback keras_callbacks:Lost: 'keras_callbacks:Lost' does not exist",
+        "module:factory",
+    ),
+    (
+        ["--keras.optimizer", "nowhere:none"],
+        "--keras.optimizer nowhere:none: No module named 'nowhere'",
+        "module:factory",
+    ),
+    (
+        ["--keras.optimizer", "keras_callbacks:failing"],
+        "--keras.optimizer keras_callbacks:failing: ZeroDivisionError: nothing to divide by",
+        "let it make a keras.optimizers.Optimizer",
+    ),
     (["--bf16", "true"], "", ""),
 ]
 
