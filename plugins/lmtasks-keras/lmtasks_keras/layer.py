@@ -95,9 +95,10 @@ class TorchLoss(_Named, keras.layers.TorchModuleWrapper):
     def __init__(self, loss: RecipeLoss, shapes: Shapes) -> None:
         super().__init__(loss, dtype="float32")
         self.shapes = dict(shapes)
-        names = [name.removeprefix(loss.PREFIX) for name, _ in loss.named_parameters()]
-        pairs = zip(names, loss.parameters(), self.weights, strict=True)
-        self.named = {name: weight for name, parameter, weight in pairs if parameter.requires_grad}
+        # By identity: Keras has those that are trained first, whatever their place in the module.
+        of = {id(weight.value): weight for weight in self.weights}
+        trained = {name: one for name, one in loss.named_parameters() if one.requires_grad}
+        self.named = {name.removeprefix(loss.PREFIX): of[id(one)] for name, one in trained.items()}
         self.draw_from(0, 0)
 
     def draw_from(self, seed: int, calls: int) -> None:
