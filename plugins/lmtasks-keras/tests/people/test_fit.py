@@ -111,6 +111,22 @@ def test_fit_that_was_interrupted_and_restored_ends_as_one_in_one_go(folders, te
     assert len(set(whole)) == 3
 
 
+def test_weights_keep_their_names_where_some_are_not_trained(masked, folders):
+    import torch
+    import transformers
+    from lmtasks_keras.layer import loss_layer
+
+    model, _, _ = masked
+    pretrained = transformers.AutoModelForMaskedLM.from_pretrained(folders["roberta"])
+    wanted = dict(pretrained.named_parameters())
+    first = next(iter(wanted))
+    wanted.pop(first).requires_grad_(False)
+    named = loss_layer(pretrained, model.task.recipe, model.task.shapes).named
+    assert named.keys() == wanted.keys()
+    for name, variable in named.items():
+        assert torch.equal(torch.from_numpy(np.array(keras.ops.convert_to_numpy(variable))), wanted[name].detach())
+
+
 def test_what_is_frozen_stays_and_the_rest_moves(masked):
     model, train, _ = masked
     frozen = {name: one for name, one in model.layer.named.items() if "embeddings" in name}
