@@ -244,7 +244,7 @@ def _place(groups: Mapping[str, Mapping[str, Option]], name: str) -> tuple[str, 
     if name in training:
         return "training", training[name]
     engine = re.split(r"[._]", name)[0]
-    if engine in ENGINES:
+    if engine in ENGINES and f"engine {engine}" not in groups:
         raise InputError(
             f"--{name} is of the engine {engine}, which is not there",
             f"pip install '{ENGINES[engine]}'; lmtasks plugins tells whether it is broken",

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmtasks import Engine, hookimpl, option
-from lmtasks_keras.backends import backend_for
+from lmtasks_keras.backends import backend_for, require_begun_with
 
 if TYPE_CHECKING:
     from lmtasks_keras.data import dataset
@@ -68,10 +68,12 @@ def __getattr__(name: str) -> Any:
     There is no ``__dir__`` to go with it: pluggy looks at every name in it for hooks, and would import them all.
 
     Raises:
-        InputError: Keras, or what its backend needs, is not installed.
+        InputError: Keras, or what its backend needs, is not installed; or Keras has begun with another backend than
+            KERAS_BACKEND says now.
     """
     if name not in __all__:
         raise AttributeError(f"module 'lmtasks_keras' has no attribute '{name}'")
     if "keras" not in sys.modules:  # which by itself takes TensorFlow, whether or not that is there
         os.environ["KERAS_BACKEND"] = backend_for(None)
+    require_begun_with(os.environ.get("KERAS_BACKEND"))
     return getattr(import_module(f"lmtasks_keras.{_HOMES[name]}"), name)

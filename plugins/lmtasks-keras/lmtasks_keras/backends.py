@@ -34,6 +34,22 @@ def backend_for(asked: str | None) -> str:
     return name
 
 
+def require_begun_with(said: str | None) -> None:
+    """Refuse to go on where Keras computes with something else than was said after it was imported.
+
+    Raises:
+        InputError: so it is.
+    """
+    import keras
+
+    begun = keras.config.backend()
+    if said not in (None, begun):
+        raise InputError(
+            f"Keras computes with {begun} already, and KERAS_BACKEND is '{said}'",
+            "start anew, and set KERAS_BACKEND before anything imports Keras",
+        )
+
+
 def missing(backend: str) -> list[str]:
     """The packages of a backend that are not installed."""
     return [package for package in NEEDS[backend] if find_spec(package) is None]

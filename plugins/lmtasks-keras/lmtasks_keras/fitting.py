@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import set_seed
 
 from lmtasks import InputError
-from lmtasks.api import Batch, Recipe, resolve
+from lmtasks.api import Batch, Recipe
 from lmtasks_keras.batches import Shapes
+from lmtasks_keras.own_parts import factory_named, made_by
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,10 @@ def fit(steps: Connection, batches: Connection, work: Fit) -> None:
         steps: to the run, which is told of each, and says how to go on.
         batches: to the run, which is asked for them.
     """
-    import keras
-
     from lmtasks_keras.feeding import Course, WholeTraining, dataset, source
     from lmtasks_keras.optimizer_state import load
 
-    keras.utils.set_random_seed(work.seed % 2**32)
+    _seed(work.seed)
     net = language_model(work)
     own = callbacks(work.callbacks)
     if work.state is not None:
@@ -94,6 +94,15 @@ def fit(steps: Connection, batches: Connection, work: Fit) -> None:
     all_of_them.end()
     steps.send(("ended",))
     course.serve()
+
+
+def _seed(seed: int) -> None:
+    """Seed what factories and callbacks may draw from; Keras' own function imports TensorFlow wherever that is."""
+    import keras
+
+    set_seed(seed % 2**32)
+    if keras.backend.backend() == "tensorflow":
+        keras.utils.set_random_seed(seed % 2**32)
 
 
 def parts(done: int, steps: int, per_epoch: int) -> Iterator[tuple[range, int]]:
@@ -193,21 +202,9 @@ def callbacks(references: Sequence[str]) -> list[Any]:
     """The user's callbacks.
 
     Raises:
-        InputError: one cannot be imported, or is none.
+        InputError: one cannot be imported or made, or is none.
     """
     import keras
 
-    made = []
-    for reference in references:
-        try:
-            one = resolve(reference)()
-        except (ImportError, AttributeError) as error:
-            raise InputError(
-                f"--keras.callback {reference}: {error}", "module:factory, which can be imported"
-            ) from error
-        if not isinstance(one, keras.callbacks.Callback):
-            raise InputError(
-                f"--keras.callback {reference} makes no Keras callback", "let it return a keras.callbacks.Callback"
-            )
-        made.append(one)
-    return made
+    flag = "--keras.callback"
+    return [made_by(flag, one, factory_named(flag, one), keras.callbacks.Callback, {}) for one in references]

@@ -56,7 +56,7 @@ class LanguageModel(keras.Model):
     """
 
     def __init__(self, layer: Any, terms: Mapping[str, float], batches: int = 1) -> None:
-        super().__init__()
+        super().__init__(dtype="float32")
         self.layer = layer
         self.terms = tuple(terms)
         self.weight_of_terms = tuple(float(weight) for weight in terms.values())

@@ -56,7 +56,7 @@ class TracedLoss(_Named, keras.layers.JaxLayer):
         def call(params: Any, inputs: Any, rng: Any, training: Any) -> Any:
             return function(params, inputs, rng, training)
 
-        super().__init__(call, params=parameters, seed=0)
+        super().__init__(call, params=parameters, seed=0, dtype="float32")
         self.shapes = dict(shapes)
         self.named = {name.removeprefix(loss.PREFIX): weight for name, weight in self.params.items()}
         self.build(self.shapes)
@@ -93,11 +93,12 @@ class TorchLoss(_Named, keras.layers.TorchModuleWrapper):
     """The layer on the torch backend: the module itself."""
 
     def __init__(self, loss: RecipeLoss, shapes: Shapes) -> None:
-        super().__init__(loss)
+        super().__init__(loss, dtype="float32")
         self.shapes = dict(shapes)
-        names = [name.removeprefix(loss.PREFIX) for name, _ in loss.named_parameters()]
-        pairs = zip(names, loss.parameters(), self.weights, strict=True)
-        self.named = {name: weight for name, parameter, weight in pairs if parameter.requires_grad}
+        # By identity: Keras has those that are trained first, whatever their place in the module.
+        of = {id(weight.value): weight for weight in self.weights}
+        trained = {name: one for name, one in loss.named_parameters() if one.requires_grad}
+        self.named = {name.removeprefix(loss.PREFIX): of[id(one)] for name, one in trained.items()}
         self.draw_from(0, 0)
 
     def draw_from(self, seed: int, calls: int) -> None:

@@ -8,8 +8,9 @@ lmtasks_keras.save(model, "my-model")
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def model(
         InputError: no such model, one that Keras cannot train or not as torch does, or the backend is not installed.
     """
     backend_for(keras.config.backend())
+    _require_float32()
     task = task_of(folder_or_run, recipe, batch_size, values)
     request = task.request
     loaded = load_model(request.model, request.recipe, task.config, task.processor, request.seed, task.added)
@@ -62,6 +64,15 @@ def model(
     made = TransformersModel(task, loaded.model, found.terms)
     made.compile(optimizer=AdamW(LEARNING_RATE, weight_decay=0.0, epsilon=1e-8))
     return made
+
+
+SAVE = "lmtasks_keras.save(model, FOLDER); or model.save_weights(FILE)"
+
+_SIZE = "batch_size=N of lmtasks_keras.model, which is compiled for one shape"
+_WEIGHTS = "leave it out; a recipe may give tokens weights"
+
+MEANINGLESS = {"batch_size": _SIZE, "validation_batch_size": _SIZE, "class_weight": _WEIGHTS, "sample_weight": _WEIGHTS}
+"""Arguments of Keras' methods that would change nothing here, with what to do instead."""
 
 
 class TransformersModel(LanguageModel):
@@ -111,7 +122,8 @@ class TransformersModel(LanguageModel):
         Raises:
             InputError: a loss or metrics are given, which would have to be of logits.
         """
-        for name, value in (("loss", loss), ("metrics", metrics), ("weighted_metrics", named.get("weighted_metrics"))):
+        others = {name: named.get(name) for name in ("weighted_metrics", "loss_weights")}
+        for name, value in {"loss": loss, "metrics": metrics, **others}.items():
             if value is not None:
                 raise InputError(f"compile takes no {name} here: the recipe has its own", f"leave {name}= out")
         if keras.config.backend() == "tensorflow":  # it has JAX's compiled step; to compile that again takes a minute
@@ -122,21 +134,26 @@ class TransformersModel(LanguageModel):
         """As Keras' own; the data have an order of their own in each epoch, so nothing else is shuffled.
 
         Raises:
-            InputError: data of another task than the model's.
+            InputError: data of another task than the model's, or something that means nothing here.
         """
+        _require_meant(keras.Model.fit, self, x, *arguments, **named)
         held_out = named.get("validation_data")
         for data in [x, held_out] if held_out is not None else [x]:
             self._require_own(data)
         self.apart.fitted_on, self.apart.held_out = x, held_out
         own = callbacks if isinstance(callbacks, list | tuple) else [callbacks] if callbacks else []
+        for one in own:
+            if isinstance(one, keras.callbacks.ModelCheckpoint) and not one.save_weights_only:
+                raise _no_format("save_weights_only=True for the ModelCheckpoint, with a path that ends in .weights.h5")
         return super().fit(x, *arguments, callbacks=[Epochs(x), *own], shuffle=shuffle, **named)
 
     def evaluate(self, x: Any = None, *arguments: Any, **named: Any) -> Any:
         """As Keras' own: the loss over all targets of the data, in nats.
 
         Raises:
-            InputError: data of another task than the model's.
+            InputError: data of another task than the model's, or something that means nothing here.
         """
+        _require_meant(keras.Model.evaluate, self, x, *arguments, **named)
         self._require_own(x)
         return super().evaluate(x, *arguments, **named)
 
@@ -151,14 +168,37 @@ class TransformersModel(LanguageModel):
         )
         raise InputError("a model under Keras gives its loss, and no predictions", hint)
 
+    predict_on_batch = predict
+
     def save(self, *arguments: Any, **named: Any) -> None:
         """Not there: Keras' own format holds no transformers model.
 
         Raises:
             InputError: always; says what saves one.
         """
-        hint = "lmtasks_keras.save(model, FOLDER); for a callback save_weights_only=True"
-        raise InputError("Keras' own format holds no transformers model", hint)
+        raise _no_format(SAVE)
+
+    export = save
+
+    def get_config(self) -> dict[str, Any]:
+        """Not there either; what clones, pickles or writes a model asks for it.
+
+        Raises:
+            InputError: always; says what saves one.
+        """
+        raise _no_format(f"{SAVE}; lmtasks_keras.model(FOLDER) once more makes another")
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: Any = True
+    ) -> Any:
+        """The loss of a batch over its targets, a scalar.
+
+        Raises:
+            InputError: examples are weighted, which no recipe does so.
+        """
+        if sample_weight is not None:
+            raise InputError("sample_weight means nothing here: the recipe weighs", MEANINGLESS["sample_weight"])
+        return super().compute_loss(x, y, y_pred, None, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """The loss over all targets since the epoch began."""
@@ -198,15 +238,19 @@ class Apart:
 
 
 class Epochs(keras.callbacks.Callback):
-    """The epochs of ``fit``: order and masks by their number, and a log of them."""
+    """The epochs of ``fit``: order, masks and dropout by their number, and a log of them."""
 
     def __init__(self, data: LanguageDataset) -> None:
         super().__init__()
         self.data = data
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Draw order and masks anew; by the number of the epoch, so that ``initial_epoch`` goes on with the next."""
+        """Draw order, masks and dropout anew, by the epoch's number: ``initial_epoch`` goes on with the next.
+
+        Weights that Keras saves do not hold how far dropout has come.
+        """
         self.data.start_epoch(epoch)
+        self.model.layer.draw_from(self.model.task.request.seed, epoch * len(self.data))
         self.began = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -218,6 +262,26 @@ class Epochs(keras.callbacks.Callback):
         for name, figure in (("loss", "loss"), ("eval_loss", "val_loss")):
             if figure in (logs or {}):
                 apart.log.append({**at, name: float(logs[figure])})
+
+
+def _require_meant(method: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+    """Refuse arguments of a method of Keras that mean nothing here."""
+    for name, value in inspect.signature(method).bind(*arguments, **named).arguments.items():
+        if name in MEANINGLESS and value is not None:
+            raise InputError(f"{name} means nothing to this model", MEANINGLESS[name])
+
+
+def _no_format(hint: str) -> InputError:
+    return InputError("Keras' own format holds no transformers model", hint)
+
+
+def _require_float32() -> None:
+    """See that Keras is not asked for another precision, which the model would not have."""
+    policy = keras.config.dtype_policy()
+    for kind in (keras.config.floatx(), policy.compute_dtype, policy.variable_dtype):
+        if kind != "float32":
+            hint = 'keras.config.set_dtype_policy("float32"), and the same of keras.config.set_floatx'
+            raise InputError(f"Keras is set to {kind}, and these models train in float32", hint)
 
 
 def _agreement(task: Task, model: PreTrainedModel) -> Agreement:

@@ -10,8 +10,10 @@ import keras
 from keras import ops
 
 from lmtasks import InputError
-from lmtasks.api import resolve
 from lmtasks.errors import nearest
+from lmtasks_keras.own_parts import factory_named, made_by
+
+FLAG = "--keras.optimizer"
 
 
 class AdamW(keras.optimizers.AdamW):
@@ -59,14 +61,10 @@ def optimizer(name: str | None, undecayed: Iterable[Any], **settings: Any) -> An
             Adam, of which each optimiser gets what it knows.
 
     Raises:
-        InputError: Keras has no such optimiser, or the factory is none.
+        InputError: Keras has no such optimiser, or the factory fails or is none.
     """
-    factory = AdamW if name is None else resolve(name) if ":" in name else _known(name)
-    made = factory(**_asked(factory, settings))
-    if not isinstance(made, keras.optimizers.Optimizer):
-        raise InputError(
-            f"--keras.optimizer {name} makes no Keras optimizer", "let it return a keras.optimizers.Optimizer"
-        )
+    factory = AdamW if name is None else factory_named(FLAG, name) if ":" in name else _known(name)
+    made = made_by(FLAG, name or "", factory, keras.optimizers.Optimizer, _asked(factory, settings))
     excluded = list(undecayed)
     if excluded:
         made.exclude_from_weight_decay(var_list=excluded)

@@ -23,6 +23,9 @@ PATIENCE = 60
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 """Variables without which TensorFlow tells at length what it is."""
 
+SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+"""Variables without which JAX and TensorFlow take a GPU's memory at once: the run evaluates there, too."""
+
 
 class KerasProcess:
     """A Python process with a backend of Keras, in which functions are called; to be entered, and ended by that.
@@ -42,7 +45,7 @@ class KerasProcess:
         path = os.pathsep.join(filter(None, sys.path))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lmtasks_keras.child", *(str(there.fileno()) for there in far)],
-            env={**QUIET, **os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path},
+            env={**QUIET, **SHARING, **os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path},
             pass_fds=[there.fileno() for there in far],
             start_new_session=True,
             stdin=subprocess.DEVNULL,

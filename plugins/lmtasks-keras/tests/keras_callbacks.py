@@ -77,3 +77,7 @@ def sgd(learning_rate):
 
 def number():
     return 1
+
+
+def failing():
+    raise ZeroDivisionError("nothing to divide by")

@@ -60,6 +60,23 @@ def test_nothing_is_compiled_after_the_first_step(words):
     assert others[2:] == ["False"] * len(others[2:])
 
 
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_an_adapter_is_trained_as_by_the_trainer(backend, words):
+    """Most parameters stay as they are there, and those that learn stand between them."""
+    still = ",hidden_dropout_prob=0,attention_probs_dropout_prob=0"
+    words[words.index("--config_overrides") + 1] += still
+    assert main([*words, "--max_steps", "1", "--output_dir", "first"]) == 0
+    text = words[words.index("--train_file") + 1]
+    how = ["run", "masked-lm", "--model", "first", "--train_file", text, "--sample_by", "paragraph"]
+    how += ["--block_size", "32", "--use_peft", "true", "--lora_r", "2", "--lora_dropout", "0"]
+    how += ["--learning_rate", "0.05", "--max_steps", "4", "--per_device_train_batch_size", "4", "--logging_steps", "1"]
+    how += ["--report_to", "none"]
+    assert main([*how, "--output_dir", "plain"]) == 0
+    assert main([*how, "--output_dir", "keras", "--engine", "keras", "--keras.backend", backend]) == 0
+    assert losses("keras") == pytest.approx(losses("plain"), abs=1e-4)
+    assert len({round(loss, 3) for loss in losses("keras")}) > 1
+
+
 def test_a_callback_may_end_training_early(words):
     short = [*words, "--max_train_samples", "8", "--max_steps", "20", "--engine", "keras", "--keras.backend", "torch"]
     assert main([*short, "--output_dir", "out", "--keras.callback", "keras_callbacks:stopping"]) == 0
@@ -92,6 +109,27 @@ BAD = [
         ["--keras.callback", "nowhere:none"],
         "--keras.callback nowhere:none: No module named 'nowhere'",
         "module:factory",
+    ),
+    (["--keras.callback", "nowhere"], "--keras.callback nowhere names no function", "module:factory"),
+    (
+        ["--keras.callback", "keras_callbacks:failing"],
+        "--keras.callback keras_callbacks:failing: ZeroDivisionError: nothing to divide by",
+        "let it make a keras.callbacks.Callback without arguments",
+    ),
+    (
+        ["--keras.callback", "keras_callbacks:Lost"],
+        "--keras.callback keras_callbacks:Lost: 'keras_callbacks:Lost' does not exist",
+        "module:factory",
+    ),
+    (
+        ["--keras.optimizer", "nowhere:none"],
+        "--keras.optimizer nowhere:none: No module named 'nowhere'",
+        "module:factory",
+    ),
+    (
+        ["--keras.optimizer", "keras_callbacks:failing"],
+        "--keras.optimizer keras_callbacks:failing: ZeroDivisionError: nothing to divide by",
+        "let it make a keras.optimizers.Optimizer",
     ),
     (["--bf16", "true"], "", ""),
 ]

@@ -38,6 +38,12 @@ def test_what_is_missing_is_told_with_what_to_install(backend, lacking, monkeypa
     assert hint == f"hint: pip install 'lmtasks-keras[{backend}]'"
 
 
+def test_a_mistyped_option_is_told_from_a_missing_package(words, capsys):
+    assert main([*words, "--engine", "keras", "--keras.optimizr", "sgd"]) == 2
+    error = capsys.readouterr().err.splitlines()[-2]
+    assert error == "error: unknown option '--keras.optimizr', did you mean 'keras.optimizer'?"
+
+
 def test_the_backend_is_the_one_that_was_said_or_the_first_that_is_there(monkeypatch):
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     monkeypatch.setattr(backends, "find_spec", lambda name: None if name == "torchax" else object())

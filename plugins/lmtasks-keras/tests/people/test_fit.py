@@ -88,6 +88,62 @@ def test_fit_that_goes_on_has_the_masks_of_the_next_epoch(masked):
     assert (now["labels"] != first["labels"]).any()
 
 
+def test_fit_that_was_interrupted_and_restored_ends_as_one_in_one_go(folders, texts, tmp_path):
+    """With dropout: it goes on with that of the third epoch, and not with that of the first."""
+    shape = "n_embd=16,n_layer=1,n_head=2,n_positions=32,resid_pdrop=0.3"
+    new = {"recipe": "causal-lm", "model_type": "gpt2", "tokenizer_name": str(folders["gpt2"])}
+
+    def losses(*more):
+        model = lmtasks_keras.model(**new, config_overrides=shape, block_size=16, seed=3)
+        data = lmtasks_keras.dataset(texts[0][:20], model)
+        model.compile(optimizer=keras.optimizers.SGD(0.5))
+        return model.fit(data, epochs=3, callbacks=[*more], verbose=0).history["loss"]
+
+    class Interrupting(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    whole = losses()
+    with pytest.raises(KeyboardInterrupt):
+        losses(keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False), Interrupting())
+    assert losses(keras.callbacks.BackupAndRestore(tmp_path / "backup")) == whole[2:]
+    assert len(set(whole)) == 3
+
+
+def test_weights_keep_their_names_where_some_are_not_trained(masked, folders):
+    import torch
+    import transformers
+    from lmtasks_keras.layer import loss_layer
+
+    model, _, _ = masked
+    pretrained = transformers.AutoModelForMaskedLM.from_pretrained(folders["roberta"])
+    wanted = dict(pretrained.named_parameters())
+    first = next(iter(wanted))
+    wanted.pop(first).requires_grad_(False)
+    named = loss_layer(pretrained, model.task.recipe, model.task.shapes).named
+    assert named.keys() == wanted.keys()
+    for name, variable in named.items():
+        assert torch.equal(torch.from_numpy(np.array(keras.ops.convert_to_numpy(variable))), wanted[name].detach())
+
+
+def test_what_is_frozen_stays_and_the_rest_moves(masked):
+    model, train, _ = masked
+    frozen = {name: one for name, one in model.layer.named.items() if "embeddings" in name}
+    before = {name: keras.ops.convert_to_numpy(one).copy() for name, one in model.layer.named.items()}
+    for variable in frozen.values():
+        variable.trainable = False
+    try:
+        model.compile(optimizer=keras.optimizers.SGD(0.1))
+        model.fit(train, steps_per_epoch=2, verbose=0)
+    finally:
+        for variable in frozen.values():
+            variable.trainable = True
+    moved = {name for name, one in model.layer.named.items() if (keras.ops.convert_to_numpy(one) != before[name]).any()}
+    assert moved
+    assert not moved & frozen.keys()
+
+
 def test_callbacks_optimizers_and_schedules_are_those_of_keras(masked, tmp_path):
     model, train, held_out = masked
     best = tmp_path / "best.weights.h5"
@@ -231,6 +287,56 @@ def test_losses_metrics_and_other_data_are_refused(masked, folders, texts):
     assert "model.pretrained()" in _refusal(model.predict, held_out)
     assert "lmtasks_keras.save(model, FOLDER)" in _refusal(model.save, "model.keras")
     assert "no run.json" in _refusal(lmtasks_keras.dataset, str(folders["roberta"]), model)
+
+
+def test_arguments_that_would_change_nothing_are_refused(masked):
+    model, train, held_out = masked
+    model.compile(optimizer="sgd")
+    assert "class_weight means nothing" in _refusal(model.fit, train, class_weight={0: 2.0})
+    assert "batch_size=N of lmtasks_keras.model" in _refusal(model.fit, train, None, 4)
+    assert "validation_batch_size means" in _refusal(
+        model.fit, train, validation_data=held_out, validation_batch_size=4
+    )
+    assert "batch_size means nothing" in _refusal(model.evaluate, held_out, batch_size=4)
+    weights = np.ones(8, dtype="float32")
+    assert "the recipe weighs" in _refusal(model.train_on_batch, train[0][0], sample_weight=weights)
+    assert "leave loss_weights= out" in _refusal(model.compile, "sgd", loss_weights=[2.0])
+    assert "model.pretrained()" in _refusal(model.predict_on_batch, train[0][0])
+
+
+def test_what_keras_own_format_would_hold_is_refused_before_anything_is_trained(masked, tmp_path):
+    import copy
+
+    model, train, _ = masked
+    model.compile(optimizer="sgd")
+    whole = keras.callbacks.ModelCheckpoint(tmp_path / "model.keras")
+    assert "save_weights_only=True for the ModelCheckpoint" in _refusal(model.fit, train, callbacks=[whole])
+    assert model.steps == 0
+    assert "lmtasks_keras.model(FOLDER) once more makes another" in _refusal(keras.models.clone_model, model)
+    assert "lmtasks_keras.save" in _refusal(copy.deepcopy, model)
+    assert "lmtasks_keras.save" in _refusal(model.export, str(tmp_path / "model"))
+    assert "lmtasks_keras.save" in _refusal(keras.saving.save_model, model, tmp_path / "model.keras")
+
+
+def test_another_precision_of_keras_is_refused(folders):
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        assert "Keras is set to bfloat16" in _refusal(lmtasks_keras.model, folders["roberta"])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    try:
+        keras.config.set_floatx("float64")
+        assert "Keras is set to float64" in _refusal(lmtasks_keras.model, folders["roberta"])
+    finally:
+        keras.config.set_floatx("float32")
+
+
+def test_a_backend_that_is_said_too_late_is_refused(monkeypatch):
+    other = "torch" if keras.config.backend() != "torch" else "jax"
+    monkeypatch.setenv("KERAS_BACKEND", other)
+    refusal = _refusal(getattr, lmtasks_keras, "model")
+    assert refusal.startswith(f"Keras computes with {keras.config.backend()} already, and KERAS_BACKEND is '{other}'")
+    assert "set KERAS_BACKEND before anything imports Keras" in refusal
 
 
 def test_text_of_a_run_that_has_changed_is_refused(run):
