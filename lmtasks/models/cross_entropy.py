@@ -27,10 +27,12 @@ TOKENS = 1 << 11
 """Tokens whose logits exist at once, at most: more would leave too few words for each."""
 
 KEPT = 48 << 20
-"""Bytes of probabilities that the forward pass leaves to the backward pass, at most."""
+"""Bytes of probabilities, and of weights where there is room beside all of these, that the forward pass leaves to the
+backward pass, at most."""
 
-Piece = tuple[Tensor, Tensor]
-"""Probabilities [tokens, words] but of labels, and the logarithm of their sum before they were such, [tokens, 1]."""
+Piece = tuple[Tensor, Tensor, Tensor | None]
+"""Probabilities [tokens, words] but of labels, the logarithm of their sum before they were such, [tokens, 1], and the
+weights [words, size] that they come from, in their precision, if these are kept."""
 
 
 class ProjectedTotal(torch.autograd.Function):
@@ -59,9 +61,11 @@ class ProjectedTotal(torch.autograd.Function):
         right = torch.zeros_like(normaliser)
         kept: list[Piece] = []
         left = KEPT if any(ctx.needs_input_grad) else 0
+        spare = left - len(labels) * len(weight) * kind.itemsize
         with torch.autocast(device, enabled=False):
             for words, tokens in _pieces(len(weight), len(labels)):
-                logits = _logits(features[tokens], weight, bias, words, kind)
+                rows = weight[words].to(kind)
+                logits = _logits(features[tokens], rows, bias, words)
                 places, inside = _places(labels[tokens], words)
                 right[tokens] += torch.where(inside, logits.gather(1, places), 0.0)
                 chances = logits.softmax(1)
@@ -69,8 +73,9 @@ class ProjectedTotal(torch.autograd.Function):
                 own = logits.amax(1, keepdim=True) - chances.amax(1, keepdim=True).log()
                 normaliser[tokens] = torch.logaddexp(normaliser[tokens], own)
                 left -= chances.numel() * kind.itemsize
+                spare -= rows.nbytes if kind != weight.dtype else 0
                 if left >= 0:
-                    kept.append((_without_labels(chances, places, inside).to(kind), own))
+                    kept.append((_without_labels(chances, places, inside).to(kind), own, rows if spare >= 0 else None))
         ctx.save_for_backward(features, labels, weight, bias, normaliser, right, scales)
         ctx.kind, ctx.label_smoothing, ctx.kept = kind, label_smoothing, kept
         losses = (normaliser - right)[:, 0]
@@ -88,13 +93,14 @@ class ProjectedTotal(torch.autograd.Function):
         pull = torch.ones_like(normaliser) * upstream if scales is None else scales[:, None] * upstream
         with torch.autocast(features.device.type, enabled=False):
             for words, tokens in _pieces(len(weight), len(labels)):
-                chances, own = next(kept, None) or _again(
+                chances, own, rows = next(kept, None) or _again(
                     features[tokens], labels[tokens], weight, bias, words, normaliser[tokens], kind
                 )
+                rows = weight[words].to(kind) if rows is None else rows
                 share = pull[tokens] * (own - normaliser[tokens]).exp()
                 add = Tensor.add_ if tokens.start else Tensor.copy_
                 if of_features is not None:
-                    of_features[tokens] += (chances @ weight[words].to(kind)) * share
+                    of_features[tokens] += (chances @ rows) * share
                 if of_weight is not None:
                     add(of_weight[words], chances.t() @ (features[tokens] * share).to(kind))
                 if of_bias is not None:
@@ -118,8 +124,9 @@ def _again(
     kind: torch.dtype,
 ) -> Piece:
     """A piece that was not kept, of the whole vocabulary's probabilities."""
-    chances = _logits(features, weight, bias, words, kind).sub_(normaliser).exp_()
-    return _without_labels(chances, *_places(labels, words)).to(kind), normaliser
+    rows = weight[words].to(kind)
+    chances = _logits(features, rows, bias, words).sub_(normaliser).exp_()
+    return _without_labels(chances, *_places(labels, words)).to(kind), normaliser, rows
 
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -157,10 +164,10 @@ def _pieces(vocabulary: int, count: int) -> Iterator[tuple[slice, slice]]:
             yield slice(first, min(first + words, vocabulary)), slice(start, start + tokens)
 
 
-def _logits(features: Tensor, weight: Tensor, bias: Tensor | None, words: slice, kind: torch.dtype) -> Tensor:
-    """The logits of some tokens for some words of the vocabulary, float32 [tokens, words]."""
-    part = None if bias is None else bias[words].to(kind)
-    return torch.nn.functional.linear(features.to(kind), weight[words].to(kind), part).float()
+def _logits(features: Tensor, rows: Tensor, bias: Tensor | None, words: slice) -> Tensor:
+    """The logits of some tokens for some words of the vocabulary, whose rows of the weight these are, float32."""
+    part = None if bias is None else bias[words].to(rows.dtype)
+    return torch.nn.functional.linear(features.to(rows.dtype), rows, part).float()
 
 
 def _places(labels: Tensor, words: slice) -> tuple[Tensor, Tensor]:
