@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -193,7 +194,7 @@ def rows_for(data: str | None, most: int, tokenizer: str | None, vocabulary: int
         most: rows, a tenth of which are held out.
         tokenizer: folder; when not given, one of so many tokens is trained.
     """
-    texts = [text for text in Path(data).read_text("utf-8").split("\n\n") if text.strip()] if data else None
+    texts = [text for text in re.split(r"\n\s*\n", Path(data).read_text("utf-8")) if text.strip()] if data else None
     train, held_out = divided((texts or sample_documents("python"))[:most], folder)
     return train, held_out, tokenizer or trained_tokenizer(train, vocabulary, folder)
 

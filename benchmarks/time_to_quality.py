@@ -7,19 +7,25 @@
 - script: the same Trainer with the defaults of ``run_mlm.py`` and ``run_clm.py``: a rate of 5e-5 and no weight decay.
 - lmtasks: the guide's hyperparameters.
 - lmtasks, its own choice: the rate left out, so that it goes by the model's width, with a warm-up; and ``--set``.
+- lmtasks, preset fast: the same with ``--preset fast``.
 
-A schedule belongs to a number of steps. So the last one is tried with shares of the guide's steps, and the fewest steps
-that reach the goal count. Every so many steps the loop judges the model while the clock stands still; who has reached
-the goal stops. Seconds are those of the training loop alone, without imports, preparation and judging: on a busy
-machine, steps are what to compare.
+A schedule belongs to a number of steps. So the last two are tried with shares of the guide's steps, and the fewest
+steps that reach the goal count. With the guide's hyperparameters lmtasks has other masks and another order, so that it
+may end a little above the goal or below; ``--longer 1.2`` lets it take a fifth more steps. Every so many steps the loop
+judges the model while the clock stands still; who has reached the goal stops. With ``--guide`` the guide's finish is
+kept in a file, since it takes longest. Seconds are those of the training loop alone, without imports, preparation and
+judging: on a busy machine, steps are what to compare.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from contest import Contest, Judge, Outcome, rows_for, with_guide, with_lmtasks
@@ -70,27 +76,29 @@ class Race:
 
     Args:
         steps: those of the guide.
+        longer: times as many are lmtasks' with the guide's hyperparameters.
         chosen: settings of lmtasks in place of the guide's rate.
     """
 
     contest: Contest
     judge: Judge
     steps: int
+    longer: float
     shares: Sequence[float]
     chosen: Mapping[str, Any]
 
     def run(self, train: Callable[..., Outcome], goal: float | None, steps: int, **how: Any) -> Watch:
         """One training of so many steps at most, watched."""
-        watch = Watch(self.judge, goal, max(1, steps // CHECKS))
+        watch = Watch(self.judge, goal, max(1, steps // CHECKS) if goal is not None else steps)
         train(self.contest, 0, [watch], max_steps=steps, **how)
         return watch
 
-    def fewest(self, goal: float) -> Watch:
-        """The shortest of the trainings with lmtasks' own choice that reach the goal, or the longest one."""
-        plain = {"learning_rate": None, **self.chosen}
+    def fewest(self, goal: float, **settings: Any) -> Watch:
+        """The shortest of the trainings without the guide's rate that reach the goal, or the longest one."""
         best = None
         for share in sorted(self.shares, reverse=True):
-            watch = self.run(with_lmtasks, goal, max(1, round(share * self.steps)), **plain)
+            steps = max(1, round(share * self.steps))
+            watch = self.run(with_lmtasks, goal, steps, learning_rate=None, **settings)
             if best is not None and not watch.reached:
                 break
             best = watch
@@ -98,21 +106,52 @@ class Race:
         return best
 
 
-def watched(race: Race) -> dict[str, Watch]:
-    guide = race.run(with_guide, None, race.steps)
-    goal = guide.loss
-    return {
-        "guide": guide,
-        "script": race.run(with_guide, goal, race.steps, learning_rate=5e-5, weight_decay=0.0),
-        "lmtasks": race.run(with_lmtasks, goal, race.steps),
-        "lmtasks, its own choice": race.fewest(goal),
+@dataclass(frozen=True)
+class Finish:
+    """Where a training ended.
+
+    Args:
+        reached: whether at the goal.
+    """
+
+    seconds: float
+    steps: int
+    loss: float
+    reached: bool = True
+
+
+def guides_finish(race: Race, kept: Path | None) -> Finish:
+    """The guide's, out of a file where that is there; else it is written there."""
+    if kept is not None and kept.exists():
+        finish = Finish(**json.loads(kept.read_text("utf-8")))
+        if finish.steps != race.steps:
+            raise SystemExit(f"{kept} is of {finish.steps} steps, not of {race.steps}")
+        return finish
+    watch = race.run(with_guide, None, race.steps)
+    finish = Finish(watch.seconds, watch.steps, watch.loss)
+    if kept is not None:
+        kept.write_text(json.dumps(asdict(finish)), encoding="utf-8")
+    return finish
+
+
+def watched(race: Race, kept: Path | None, only: Sequence[str]) -> dict[str, Finish]:
+    """The finish of each contestant, or of those whose names are asked for beside the guide."""
+    guide = guides_finish(race, kept)
+    contestants: dict[str, Callable[[], Watch]] = {
+        "script": partial(race.run, with_guide, guide.loss, race.steps, learning_rate=5e-5, weight_decay=0.0),
+        "lmtasks": partial(race.run, with_lmtasks, guide.loss, round(race.longer * race.steps)),
+        "lmtasks, its own choice": partial(race.fewest, guide.loss, **race.chosen),
+        "lmtasks, preset fast": partial(race.fewest, guide.loss, preset="fast", **race.chosen),
     }
+    watches = {name: run() for name, run in contestants.items() if not only or name in only}
+    ours = {name: Finish(one.seconds, one.steps, one.loss, one.reached) for name, one in watches.items()}
+    return {"guide": guide, **ours}
 
 
-def rows(found: Mapping[str, Watch]) -> Iterator[list[str]]:
+def rows(found: Mapping[str, Finish]) -> Iterator[list[str]]:
     guide = found["guide"]
     for name, watch in found.items():
-        got_there = watch is guide or watch.reached
+        got_there = watch.reached
         times = [f"{guide.steps / watch.steps:.2f}", f"{guide.seconds / watch.seconds:.2f}"] if got_there else ["–"] * 2
         each = f"{1000 * watch.seconds / watch.steps:.1f}"
         yield [name, f"{watch.loss:.4f}", str(watch.steps), each, f"{watch.seconds:.1f}", *times]
@@ -129,11 +168,16 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--shares", type=float, nargs="+", default=[1.0, 0.5, 0.25], help="of them, for lmtasks' choice"
     )
+    parser.add_argument("--longer", type=float, default=1.0, help="times as many, for the guide's hyperparameters")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--block", type=int, default=128, help="tokens per block")
     parser.add_argument("--judged", type=int, default=64, help="blocks that the judge looks at")
     parser.add_argument("--learning-rate", type=float, default=5e-4, help="of the guide")
+    parser.add_argument("--guide", type=Path, help="file in which the guide's finish is kept")
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="names of contestants beside the guide; all when not given"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of lmtasks' choice")
     parser.add_argument("--quick", action="store_true", help="tiny models, a few steps: to see that it works")
     given = parser.parse_args(words)
@@ -144,8 +188,8 @@ def main(words: Sequence[str] | None = None) -> None:
         shared = {"learning_rate": given.learning_rate, "weight_decay": 0.01, "use_cpu": True}
         contest = Contest(given.recipe, *files, given.layers, given.hidden, given.block, shared)
         chosen = dict(pair.split("=", 1) for pair in given.set)
-        race = Race(contest, Judge(contest, given.judged), given.steps, given.shares, chosen)
-        found = watched(race)
+        race = Race(contest, Judge(contest, given.judged), given.steps, given.longer, given.shares, chosen)
+        found = watched(race, given.guide, given.only)
     print_table(
         f"Until the guide's final loss: {given.recipe}, {given.layers} × {given.hidden}, blocks of {given.block}",
         ("who", "loss, nats", "steps", "ms per step", "seconds", "guide's steps ÷", "guide's seconds ÷"),

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from lmtasks.api import Engine, Recipe
+from lmtasks.config.world import World
 from lmtasks.errors import InputError
 
 EVERYWHERE = frozenset({
@@ -88,12 +89,16 @@ def misfits(
         yield InputError(told, f"--overwrite_output_dir starts again; {other}")
 
 
-def require_processes(engine: Engine, processes: int) -> None:
+def require_processes(engine: Engine, processes: int | None = None) -> None:
     """Refuse to let several processes share a run, where the engine knows of one only.
+
+    Args:
+        processes: how many they are to be; those that there are when not given.
 
     Raises:
         InputError: so it is.
     """
+    processes = World.current().size if processes is None else processes
     if processes > 1 and not engine.processes:
         told = f"the engine {engine.name} trains in one process, and here are {processes}"
         raise InputError(told, "start one, or --engine trainer divides the work")

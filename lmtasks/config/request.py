@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lmtasks.config.elsewhere import ELSEWHERE, ENGINES, PEERS
 from lmtasks.config.engines import chosen_engine, fitted_to, misfits, require_processes
 from lmtasks.config.hooks import NO_HOOKS, Hooks
 from lmtasks.config.mix import read_mix
+from lmtasks.config.presets import Preset, chosen_by
 from lmtasks.config.problems import (
     Problems,
     refuse_contradictions,
@@ -38,7 +39,6 @@ from lmtasks.config.settings import (
     StoppingSettings,
     TrainingSettings,
 )
-from lmtasks.config.world import World
 from lmtasks.config.yaml_file import read_mapping
 from lmtasks.errors import InputError, nearest
 
@@ -65,7 +65,7 @@ NUMBERS = ("dtype", "load_in_8bit", "load_in_4bit")
 LATER = {
     **options_of(LoopSettings),
     **options_of(AdapterSettings),
-    **{name: options_of(ModelSettings)[name] for name in (*NUMBERS, "attn_implementation")},
+    **{name: options_of(ModelSettings)[name] for name in (*NUMBERS, "attn_implementation", "unigram_bias")},
     "prepared_lanes": options_of(DataSettings)["prepared_lanes"],
 }
 """Settings that the records of earlier versions do not have: only where somebody set them do others have them."""
@@ -88,6 +88,7 @@ class Request:
         extensions: options of each extension that has any, by its name.
         engine: what trains; None where the recipe is of no catalog.
         engine_options: those of the engine; None where it has none.
+        preset: what the preset chose, if there is one.
         hooks: what a Python program wants called.
     """
 
@@ -106,6 +107,7 @@ class Request:
     extensions: Mapping[str, Any]
     engine: Engine | None = None
     engine_options: Any = None
+    preset: Preset = field(default_factory=dict)
     hooks: Hooks = NO_HOOKS
 
     @cached_property
@@ -156,6 +158,9 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     defaults: dict[str, Any] = {}
     with problems.collecting():
         defaults = _starter(recipe, given)
+    known = {name for group in groups.values() for name in group}
+    preset = chosen_by(given.get("preset"), known, given, new="model_name_or_path" not in given)
+    defaults |= {name: choice.value for name, choice in preset.items()}
     parts: dict[str, dict[str, Any]] = {name: {} for name in groups}
     for name, value in {**defaults, **given}.items():
         with problems.collecting():
@@ -180,12 +185,14 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     for name in NUMBERS:
         fresh = getattr(settings["model"], name) not in ("float32", False) and "model_name_or_path" not in given
         problems.refuse(fresh, f"--{name} is for checkpoints: a new model learns in float32", f"leave --{name} out")
+    learned = settings["model"].unigram_bias and "model_name_or_path" in given
+    problems.refuse(learned, "--unigram_bias is for new models: a checkpoint knows it", "leave --unigram_bias out")
     engine = None
     with problems.collecting():
         engine = chosen_engine(recipe, settings["loop"].engine, parts)
     if engine is not None:
         with problems.collecting():
-            require_processes(engine, World.current().size)
+            require_processes(engine)
         problems += misfits(engine, training, given, settings["output"].resume_from_checkpoint)
         training = fitted_to(engine, training)
     problems += faults_of_card(settings["output"])
@@ -201,6 +208,7 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
         given=frozenset(given),
         sample=recipe.starter.sample if recipe.starter and not given.keys() & set(DATA_SOURCES) else None,
         extensions={one.name: one.chosen(parts[f"extension {one.name}"]) for one in recipe.extensions if one.options},
+        preset=preset,
         engine=engine,
         engine_options=engine.chosen(parts[f"engine {engine.name}"]) if engine and engine.options else None,
     )

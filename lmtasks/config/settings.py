@@ -120,6 +120,11 @@ class ModelSettings:
     allow_new_weights: bool = option(
         False, help="accept a checkpoint that lacks some of the model's weights, or has some that find no place in it"
     )
+    unigram_bias: bool = option(
+        False,
+        help="from scratch: the output layer begins with the frequencies of its targets, as its bias",
+        training_only=True,
+    )
     trust_remote_code: bool = option(False, help="run code from the model's repository (needs a pinned --revision)")
 
     @property
@@ -190,6 +195,9 @@ class LoopSettings:
     """The loop that trains."""
 
     engine: str = option(DEFAULT_ENGINE, help="what makes the steps; lmtasks list --engines", training_only=True)
+    preset: Literal["fast"] | None = option(
+        None, help="what is not set goes by it: fast, to be as good sooner", training_only=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,17 @@ The gradient of the loss by the logits is their softmax, less one at the label. 
 a piece; what makes it that over the vocabulary is one number for each token, which the few features are multiplied by
 and not the many logits. The labels are left out of it and counted exactly: of a token that is nearly certain, the
 difference from one would be nothing but rounding.
+
+A projection that does not learn, as under an adapter, is gone through once: the gradient of the features is made along
+with the loss, scaled piece by piece to what the sum over the vocabulary has come to (as in Dao et al. 2022,
+"FlashAttention"), and nothing is kept but that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -27,7 +33,8 @@ TOKENS = 1 << 11
 """Tokens whose logits exist at once, at most: more would leave too few words for each."""
 
 KEPT = 48 << 20
-"""Bytes of probabilities that the forward pass leaves to the backward pass, at most."""
+"""Bytes of probabilities, and of weights where there is room beside all of these, that the forward pass leaves to the
+backward pass, at most."""
 
 AT_ONCE = {"cpu": 1 << 19}
 """Logits that exist at once where nothing is learned, by the kind of device; on others as many as ``MANY``.
@@ -38,8 +45,44 @@ Few enough for the cache next to a core; a GPU would wait for the next product t
 MANY = 1 << 23
 """32 MiB of logits in float32."""
 
-Piece = tuple[Tensor, Tensor]
-"""Probabilities [tokens, words] but of labels, and the logarithm of their sum before they were such, [tokens, 1]."""
+_share = ContextVar("share", default=1.0)
+
+Piece = tuple[Tensor, Tensor, Tensor | None]
+"""Probabilities [tokens, words], the logarithm of their sum before they were such, [tokens, 1], and the weights
+[words, size] that they come from, in the kind of the products, if these are kept."""
+
+
+@contextmanager
+def keeping(share: float) -> Iterator[None]:
+    """While this is open so much of what may be kept is, by which a part of a batch keeps its part."""
+    before = _share.set(share)
+    try:
+        yield
+    finally:
+        _share.reset(before)
+
+
+def projected_total(
+    features: Tensor,
+    labels: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    label_smoothing: float = 0.0,
+    scales: Tensor | None = None,
+) -> Tensor:
+    """Sum of the cross-entropies of features that a linear layer projects to the vocabulary, in float32.
+
+    Only the gradient is smoothed, see :func:`lmtasks.token_sums`.
+
+    Args:
+        features, labels: [tokens, size] and int64 [tokens], every one of them a target.
+        weight, bias: of the layer, [vocabulary, size] and [vocabulary].
+        scales: what the loss of each token is multiplied by, [tokens]; 1 when not given.
+    """
+    learns = weight.requires_grad or (bias is not None and bias.requires_grad)
+    kind = FrozenTotal if features.requires_grad and torch.is_grad_enabled() and not learns else ProjectedTotal
+    total: Tensor = kind.apply(features, labels, weight, bias, label_smoothing, scales)  # type: ignore[no-untyped-call]
+    return total
 
 
 class ProjectedTotal(torch.autograd.Function):
@@ -55,31 +98,22 @@ class ProjectedTotal(torch.autograd.Function):
         label_smoothing: float,
         scales: Tensor | None = None,
     ) -> Tensor:
-        """The sum in float32; only the gradient is smoothed, see :func:`lmtasks.token_sums`.
-
-        Args:
-            features, labels: [tokens, size] and int64 [tokens], every one of them a target.
-            weight, bias: of the layer, [vocabulary, size] and [vocabulary].
-            scales: what the loss of each token is multiplied by, [tokens]; 1 when not given.
-        """
-        device = features.device.type
-        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
-        normaliser = torch.full((len(labels), 1), -torch.inf, device=features.device)
-        right = torch.zeros_like(normaliser)
+        """As :func:`projected_total`."""
+        kind, share = _kind(features), _share.get()
+        normaliser, right = _at_first(features)
         kept: list[Piece] = []
-        left = KEPT if any(ctx.needs_input_grad) else 0
-        with torch.autocast(device, enabled=False):
+        left = KEPT * share if any(ctx.needs_input_grad) else 0
+        spare = left - len(labels) * len(weight) * kind.itemsize
+        with torch.autocast(features.device.type, enabled=False):
             for words, tokens in _pieces(len(weight), len(labels)):
-                logits = _logits(features[tokens], weight, bias, words, kind)
-                places, inside = _places(labels[tokens], words)
-                right[tokens] += torch.where(inside, logits.gather(1, places), 0.0)
-                chances = logits.softmax(1)
-                # What softmax has subtracted; by itself it would cost as much once more.
-                own = logits.amax(1, keepdim=True) - chances.amax(1, keepdim=True).log()
+                rows = weight[words].to(kind)
+                chances, own = _piece(features, labels, rows, bias, words, tokens, right)
                 normaliser[tokens] = torch.logaddexp(normaliser[tokens], own)
                 left -= chances.numel() * kind.itemsize
+                spare -= rows.nbytes * share if kind != weight.dtype else 0
                 if left >= 0:
-                    kept.append((_without_labels(chances, places, inside).to(kind), own))
+                    chances = _without_labels(chances, *_places(labels[tokens], words)).to(kind)
+                    kept.append((chances, own, rows if spare >= 0 else None))
         ctx.save_for_backward(features, labels, weight, bias, normaliser, right, scales)
         ctx.kind, ctx.label_smoothing, ctx.kept = kind, label_smoothing, kept
         losses = (normaliser - right)[:, 0]
@@ -97,13 +131,14 @@ class ProjectedTotal(torch.autograd.Function):
         pull = torch.ones_like(normaliser) * upstream if scales is None else scales[:, None] * upstream
         with torch.autocast(features.device.type, enabled=False):
             for words, tokens in _pieces(len(weight), len(labels)):
-                chances, own = next(kept, None) or _again(
+                chances, own, rows = next(kept, None) or _again(
                     features[tokens], labels[tokens], weight, bias, words, normaliser[tokens], kind
                 )
+                rows = weight[words].to(kind) if rows is None else rows
                 share = pull[tokens] * (own - normaliser[tokens]).exp()
                 add = Tensor.add_ if tokens.start else Tensor.copy_
                 if of_features is not None:
-                    of_features[tokens] += (chances @ weight[words].to(kind)) * share
+                    of_features[tokens] += (chances @ rows) * share
                 if of_weight is not None:
                     add(of_weight[words], chances.t() @ (features[tokens] * share).to(kind))
                 if of_bias is not None:
@@ -117,6 +152,51 @@ class ProjectedTotal(torch.autograd.Function):
         return of_features, None, of_weight, of_bias, None, None
 
 
+class FrozenTotal(torch.autograd.Function):
+    """The same of a layer that does not learn."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        labels: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        label_smoothing: float,
+        scales: Tensor | None = None,
+    ) -> Tensor:
+        """As :func:`projected_total`."""
+        kind = _kind(features)
+        normaliser, right = _at_first(features)
+        of_features = torch.zeros_like(features, dtype=torch.float32)
+        with torch.autocast(features.device.type, enabled=False):
+            for words, tokens in _pieces(len(weight), len(labels)):
+                rows = weight[words].to(kind)
+                chances, own = _piece(features, labels, rows, bias, words, tokens, right)
+                whole = torch.logaddexp(normaliser[tokens], own)
+                pull = _without_labels(chances, *_places(labels[tokens], words)).to(kind) @ rows
+                of_features[tokens] *= (normaliser[tokens] - whole).exp()
+                of_features[tokens] += pull * (own - whole).exp()
+                normaliser[tokens] = whole
+            gradients = (of_features, None, None)
+            _add_labels(gradients, features, labels, weight, (right - normaliser).exp() - 1 + label_smoothing)
+            if label_smoothing:
+                _smooth(gradients, features, weight, torch.full_like(normaliser, label_smoothing / len(weight)))
+        losses = (normaliser - right)[:, 0]
+        if scales is not None:
+            losses, of_features = losses * scales, of_features * scales[:, None]
+        ctx.save_for_backward(of_features)
+        ctx.dtype = features.dtype
+        return losses.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the features."""
+        (of_features,) = ctx.saved_tensors
+        return (of_features * upstream).to(ctx.dtype), None, None, None, None, None
+
+
 @torch.no_grad()
 def likelihoods(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """Log p of each label in nats, float32 [tokens], and whether it is the best guess, bool [tokens].
@@ -124,8 +204,7 @@ def likelihoods(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor |
     Without gradients, otherwise as in :class:`ProjectedTotal`. Words are the rows of the products here: torch
     multiplies many rows by few columns up to twice as fast as the other way round.
     """
-    device = features.device.type
-    kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+    device, kind = features.device.type, _kind(features)
     right, total = torch.zeros(2, len(labels), device=features.device)
     best, guesses = torch.full_like(right, torch.finfo(right.dtype).min), torch.zeros_like(labels)
     words = max(1, AT_ONCE.get(device, MANY) // max(1, len(labels)))
@@ -152,6 +231,35 @@ def plain_likelihoods(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return told, logits.argmax(-1) == labels
 
 
+def _kind(features: Tensor) -> torch.dtype:
+    """What products are computed in."""
+    device = features.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+
+
+def _at_first(features: Tensor) -> tuple[Tensor, Tensor]:
+    """The logarithm of the sum over the vocabulary, and the logits of the labels, [tokens, 1], before any is known."""
+    normaliser = torch.full((len(features), 1), -torch.inf, device=features.device)
+    return normaliser, torch.zeros_like(normaliser)
+
+
+def _piece(
+    features: Tensor, labels: Tensor, rows: Tensor, bias: Tensor | None, words: slice, tokens: slice, right: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Probabilities among some words, and the logarithm of their sum before they were such.
+
+    Args:
+        rows: of the weight, those of these words.
+        right: the logits of labels among the words are written into it.
+    """
+    logits = _logits(features[tokens], rows, bias, words)
+    places, inside = _places(labels[tokens], words)
+    right[tokens] += torch.where(inside, logits.gather(1, places), 0.0)
+    chances = logits.softmax(1)
+    # What softmax has subtracted; by itself it would cost as much once more.
+    return chances, logits.amax(1, keepdim=True) - chances.amax(1, keepdim=True).log()
+
+
 def _again(
     features: Tensor,
     labels: Tensor,
@@ -162,8 +270,9 @@ def _again(
     kind: torch.dtype,
 ) -> Piece:
     """A piece that was not kept, of the whole vocabulary's probabilities."""
-    chances = _logits(features, weight, bias, words, kind).sub_(normaliser).exp_()
-    return _without_labels(chances, *_places(labels, words)).to(kind), normaliser
+    rows = weight[words].to(kind)
+    chances = _logits(features, rows, bias, words).sub_(normaliser).exp_()
+    return _without_labels(chances, *_places(labels, words)).to(kind), normaliser, rows
 
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -201,10 +310,10 @@ def _pieces(vocabulary: int, count: int) -> Iterator[tuple[slice, slice]]:
             yield slice(first, min(first + words, vocabulary)), slice(start, start + tokens)
 
 
-def _logits(features: Tensor, weight: Tensor, bias: Tensor | None, words: slice, kind: torch.dtype) -> Tensor:
-    """The logits of some tokens for some words of the vocabulary, float32 [tokens, words]."""
-    part = None if bias is None else bias[words].to(kind)
-    return torch.nn.functional.linear(features.to(kind), weight[words].to(kind), part).float()
+def _logits(features: Tensor, rows: Tensor, bias: Tensor | None, words: slice) -> Tensor:
+    """The logits of some tokens for some words of the vocabulary, whose rows of the weight these are, float32."""
+    part = None if bias is None else bias[words].to(rows.dtype)
+    return torch.nn.functional.linear(features.to(rows.dtype), rows, part).float()
 
 
 def _places(labels: Tensor, words: slice) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from lmtasks.errors import first_line
 from lmtasks.models.agreement import agree
 from lmtasks.models.cross_entropy import ProjectedTotal, likelihoods, plain_likelihoods
 from lmtasks.models.forward import MODEL_FAILURES, in_mode, without_cache
+from lmtasks.models.tied_weight import one_gradient, tied_embedding
 
 EVERYWHERE = "the head runs on every position"
 """Note where it cannot be separated, before the reason."""
@@ -123,8 +124,9 @@ class Head:
 
         The arguments are those of :func:`lmtasks.target_sums`.
         """
-        # A model that fills up its inputs has states of what it added.
-        hidden = self.hidden({**inputs, **self._extra})[:, : targets.shape[1]]
+        with self._weight() as weight:
+            # A model that fills up its inputs has states of what it added.
+            hidden = self.hidden({**inputs, **self._extra})[:, : targets.shape[1]]
         output, self._output = self._output, None
         wanted = targets != -100
         states, labels = hidden[wanted], targets[wanted]
@@ -132,7 +134,7 @@ class Head:
         if torch.is_grad_enabled() and self.last is not None:
             features = self._features(self.last, states, inputs, output)
             total: torch.Tensor = ProjectedTotal.apply(  # type: ignore[no-untyped-call]
-                features, labels, self.last.weight, self.last.bias, label_smoothing, weights
+                features, labels, weight, self.last.bias, label_smoothing, weights
             )
             return total, wanted.sum(), {}
         if not torch.is_grad_enabled():
@@ -198,6 +200,16 @@ class Head:
         given = type(output)(**{**output, "last_hidden_state": states[None]})
         logits: torch.Tensor = self._with_body(lambda *arguments, **inputs: given, inputs).logits[0]
         return logits
+
+    def _weight(self) -> AbstractContextManager[torch.Tensor | None]:
+        """The weight of the last layer, for as long as the body runs; in training it may be the embedding's, too."""
+        weight = None if self.last is None else self.last.weight
+        if weight is None or not (torch.is_grad_enabled() and weight.requires_grad):
+            return nullcontext(weight)
+        # On a GPU rows that are added to at once come in any order, and a compiled body has an embedding of its own.
+        plain = weight.device.type == "cpu" and self._trained_body is None
+        embedding = tied_embedding(self.model, weight) if plain else None
+        return nullcontext(weight) if embedding is None else one_gradient(embedding)
 
     def _with_body(self, run: Callable[..., Any], inputs: Batch) -> Any:
         """The model's outputs with something else in place of its body."""

@@ -30,7 +30,7 @@ def fitted(loaded: Loaded) -> Loaded:
     data, model, request = loaded.data, loaded.model, loaded.data.request
     notes: list[str] = []
     if not request.starts_small and not request.model.model_name_or_path:
-        settled = {*request.given, *(name for name in CHOSEN if not honours(request.engine, name))}
+        settled = {*request.given, *request.preset, *(name for name in CHOSEN if not honours(request.engine, name))}
         training, notes = learning_from_scratch(request.training, settled, model)
         data = replace(data, request=replace(request, training=training))
     request = replace(request, training=fitted_arguments(data, model))

@@ -15,6 +15,7 @@ from lmtasks.models.memory import copies_of, require_memory
 from lmtasks.progress import say
 from lmtasks.runs.checks import check_first_loss, check_model, first_example, run_head_alone
 from lmtasks.runs.load_data import Data, load_data
+from lmtasks.runs.unigram_bias import set_unigram_bias
 
 __all__ = ["Data", "Loaded", "load", "load_data"]
 
@@ -55,6 +56,8 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
     notes = [*data.notes, *loaded.notes(), *accompanied]
     if training and not request.model.model_name_or_path:
         notes.append(check_first_loss(loaded.model, request.bound, example))
+        assert data.encoded.train is not None  # a training has training data
+        notes += set_unigram_bias(request, loaded.model, data.processor, data.encoded.train)
     notes += run_head_alone(request, loaded.model, evaluation, example)
     for note in notes if not training else ():  # of a run the plan tells them
         say(f"note       {note}")

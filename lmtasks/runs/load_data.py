@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from lmtasks.api import BlockOptions
+from lmtasks.config.presets import notes_on_preset
 from lmtasks.config.request import Request
 from lmtasks.data.corpus import TEXT, Corpus, load_sources
 from lmtasks.data.examples import EncodedCorpus, chat_renderer, encode_corpus
@@ -100,7 +101,7 @@ def fit_together(
         config = fit_to_tokenizer(config, processor)
     check_config(config)
     request, notes = _fit_length(request, config, processor)
-    return request, config, added, [*notes, *added.notes]
+    return request, config, added, [*notes_on_preset(request.loop.preset, request.preset), *notes, *added.notes]
 
 
 def _fit_length(request: Request, config: PretrainedConfig, processor: Any) -> tuple[Request, list[str]]:
