@@ -9,11 +9,17 @@ The gradient of the loss by the logits is their softmax, less one at the label. 
 a piece; what makes it that over the vocabulary is one number for each token, which the few features are multiplied by
 and not the many logits. The labels are left out of it and counted exactly: of a token that is nearly certain, the
 difference from one would be nothing but rounding.
+
+A projection that does not learn, as under an adapter, is gone through once: the gradient of the features is made along
+with the loss, scaled piece by piece to what the sum over the vocabulary has come to (as in Dao et al. 2022,
+"FlashAttention"), and nothing is kept but that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -29,8 +35,43 @@ TOKENS = 1 << 11
 KEPT = 48 << 20
 """Bytes of probabilities that the forward pass leaves to the backward pass, at most."""
 
+_share = ContextVar("share", default=1.0)
+
 Piece = tuple[Tensor, Tensor]
-"""Probabilities [tokens, words] but of labels, and the logarithm of their sum before they were such, [tokens, 1]."""
+"""Probabilities [tokens, words], and the logarithm of their sum before they were such, [tokens, 1]."""
+
+
+@contextmanager
+def keeping(share: float) -> Iterator[None]:
+    """While this is open so much of what may be kept is, by which a part of a batch keeps its part."""
+    before = _share.set(share)
+    try:
+        yield
+    finally:
+        _share.reset(before)
+
+
+def projected_total(
+    features: Tensor,
+    labels: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    label_smoothing: float = 0.0,
+    scales: Tensor | None = None,
+) -> Tensor:
+    """Sum of the cross-entropies of features that a linear layer projects to the vocabulary, in float32.
+
+    Only the gradient is smoothed, see :func:`lmtasks.token_sums`.
+
+    Args:
+        features, labels: [tokens, size] and int64 [tokens], every one of them a target.
+        weight, bias: of the layer, [vocabulary, size] and [vocabulary].
+        scales: what the loss of each token is multiplied by, [tokens]; 1 when not given.
+    """
+    learns = weight.requires_grad or (bias is not None and bias.requires_grad)
+    kind = FrozenTotal if features.requires_grad and torch.is_grad_enabled() and not learns else ProjectedTotal
+    total: Tensor = kind.apply(features, labels, weight, bias, label_smoothing, scales)  # type: ignore[no-untyped-call]
+    return total
 
 
 class ProjectedTotal(torch.autograd.Function):
@@ -46,31 +87,18 @@ class ProjectedTotal(torch.autograd.Function):
         label_smoothing: float,
         scales: Tensor | None = None,
     ) -> Tensor:
-        """The sum in float32; only the gradient is smoothed, see :func:`lmtasks.token_sums`.
-
-        Args:
-            features, labels: [tokens, size] and int64 [tokens], every one of them a target.
-            weight, bias: of the layer, [vocabulary, size] and [vocabulary].
-            scales: what the loss of each token is multiplied by, [tokens]; 1 when not given.
-        """
-        device = features.device.type
-        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
-        normaliser = torch.full((len(labels), 1), -torch.inf, device=features.device)
-        right = torch.zeros_like(normaliser)
+        """As :func:`projected_total`."""
+        kind = _kind(features)
+        normaliser, right = _at_first(features)
         kept: list[Piece] = []
-        left = KEPT if any(ctx.needs_input_grad) else 0
-        with torch.autocast(device, enabled=False):
+        left = KEPT * _share.get() if any(ctx.needs_input_grad) else 0
+        with torch.autocast(features.device.type, enabled=False):
             for words, tokens in _pieces(len(weight), len(labels)):
-                logits = _logits(features[tokens], weight, bias, words, kind)
-                places, inside = _places(labels[tokens], words)
-                right[tokens] += torch.where(inside, logits.gather(1, places), 0.0)
-                chances = logits.softmax(1)
-                # What softmax has subtracted; by itself it would cost as much once more.
-                own = logits.amax(1, keepdim=True) - chances.amax(1, keepdim=True).log()
+                chances, own = _piece(features, labels, weight[words], bias, words, tokens, kind, right)
                 normaliser[tokens] = torch.logaddexp(normaliser[tokens], own)
                 left -= chances.numel() * kind.itemsize
                 if left >= 0:
-                    kept.append((_without_labels(chances, places, inside).to(kind), own))
+                    kept.append((_without_labels(chances, *_places(labels[tokens], words)).to(kind), own))
         ctx.save_for_backward(features, labels, weight, bias, normaliser, right, scales)
         ctx.kind, ctx.label_smoothing, ctx.kept = kind, label_smoothing, kept
         losses = (normaliser - right)[:, 0]
@@ -108,6 +136,86 @@ class ProjectedTotal(torch.autograd.Function):
         return of_features, None, of_weight, of_bias, None, None
 
 
+class FrozenTotal(torch.autograd.Function):
+    """The same of a layer that does not learn."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        labels: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        label_smoothing: float,
+        scales: Tensor | None = None,
+    ) -> Tensor:
+        """As :func:`projected_total`."""
+        kind = _kind(features)
+        normaliser, right = _at_first(features)
+        of_features = torch.zeros_like(features, dtype=torch.float32)
+        with torch.autocast(features.device.type, enabled=False):
+            for words, tokens in _pieces(len(weight), len(labels)):
+                part = weight[words].to(kind)
+                chances, own = _piece(features, labels, part, bias, words, tokens, kind, right)
+                whole = torch.logaddexp(normaliser[tokens], own)
+                pull = _without_labels(chances, *_places(labels[tokens], words)).to(kind) @ part
+                of_features[tokens] *= (normaliser[tokens] - whole).exp()
+                of_features[tokens] += pull * (own - whole).exp()
+                normaliser[tokens] = whole
+            gradients = (of_features, None, None)
+            _add_labels(gradients, features, labels, weight, (right - normaliser).exp() - 1 + label_smoothing)
+            if label_smoothing:
+                _smooth(gradients, features, weight, torch.full_like(normaliser, label_smoothing / len(weight)))
+        losses = (normaliser - right)[:, 0]
+        if scales is not None:
+            losses, of_features = losses * scales, of_features * scales[:, None]
+        ctx.save_for_backward(of_features)
+        ctx.dtype = features.dtype
+        return losses.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the features."""
+        (of_features,) = ctx.saved_tensors
+        return (of_features * upstream).to(ctx.dtype), None, None, None, None, None
+
+
+def _kind(features: Tensor) -> torch.dtype:
+    """What products are computed in."""
+    device = features.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+
+
+def _at_first(features: Tensor) -> tuple[Tensor, Tensor]:
+    """The logarithm of the sum over the vocabulary, and the logits of the labels, [tokens, 1], before any is known."""
+    normaliser = torch.full((len(features), 1), -torch.inf, device=features.device)
+    return normaliser, torch.zeros_like(normaliser)
+
+
+def _piece(
+    features: Tensor,
+    labels: Tensor,
+    part: Tensor,
+    bias: Tensor | None,
+    words: slice,
+    tokens: slice,
+    kind: torch.dtype,
+    right: Tensor,
+) -> Piece:
+    """Probabilities among some words, labels included; logits of labels among them are written into ``right``.
+
+    Args:
+        part: the weight of these words.
+    """
+    logits = _logits(features[tokens], part, bias, words, kind)
+    places, inside = _places(labels[tokens], words)
+    right[tokens] += torch.where(inside, logits.gather(1, places), 0.0)
+    chances = logits.softmax(1)
+    # What softmax has subtracted; by itself it would cost as much once more.
+    return chances, logits.amax(1, keepdim=True) - chances.amax(1, keepdim=True).log()
+
+
 def _again(
     features: Tensor,
     labels: Tensor,
@@ -118,7 +226,7 @@ def _again(
     kind: torch.dtype,
 ) -> Piece:
     """A piece that was not kept, of the whole vocabulary's probabilities."""
-    chances = _logits(features, weight, bias, words, kind).sub_(normaliser).exp_()
+    chances = _logits(features, weight[words], bias, words, kind).sub_(normaliser).exp_()
     return _without_labels(chances, *_places(labels, words)).to(kind), normaliser
 
 
@@ -157,10 +265,10 @@ def _pieces(vocabulary: int, count: int) -> Iterator[tuple[slice, slice]]:
             yield slice(first, min(first + words, vocabulary)), slice(start, start + tokens)
 
 
-def _logits(features: Tensor, weight: Tensor, bias: Tensor | None, words: slice, kind: torch.dtype) -> Tensor:
-    """The logits of some tokens for some words of the vocabulary, float32 [tokens, words]."""
-    part = None if bias is None else bias[words].to(kind)
-    return torch.nn.functional.linear(features.to(kind), weight[words].to(kind), part).float()
+def _logits(features: Tensor, part: Tensor, bias: Tensor | None, words: slice, kind: torch.dtype) -> Tensor:
+    """The logits of some tokens for some words of the vocabulary, whose weight is given, float32 [tokens, words]."""
+    added = None if bias is None else bias[words].to(kind)
+    return torch.nn.functional.linear(features.to(kind), part.to(kind), added).float()
 
 
 def _places(labels: Tensor, words: slice) -> tuple[Tensor, Tensor]:

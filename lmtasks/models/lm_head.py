@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from lmtasks.api import Batch, Sums, token_sums, unwrapped
 from lmtasks.errors import first_line
 from lmtasks.models.agreement import agree
-from lmtasks.models.cross_entropy import ProjectedTotal
+from lmtasks.models.cross_entropy import projected_total
 from lmtasks.models.forward import MODEL_FAILURES, in_mode, without_cache
 
 EVERYWHERE = "the head runs on every position"
@@ -131,9 +131,7 @@ class Head:
         weights = None if weights is None else weights[wanted]
         if torch.is_grad_enabled() and self.last is not None:
             features = self._features(self.last, states, inputs, output)
-            total: torch.Tensor = ProjectedTotal.apply(  # type: ignore[no-untyped-call]
-                features, labels, self.last.weight, self.last.bias, label_smoothing, weights
-            )
+            total = projected_total(features, labels, self.last.weight, self.last.bias, label_smoothing, weights)
             return total, wanted.sum(), {}
 
         def of_piece(states: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> Sums:
