@@ -222,6 +222,17 @@ def test_what_is_kept_for_the_gradient_changes_nothing_about_it(left: int, monke
             assert torch.allclose(one, other, atol=1e-5)
 
 
+def test_a_part_of_a_batch_keeps_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "PIECE", 20 * 19)
+    monkeypatch.setattr(projection, "KEPT", 4 * 20 * 19 * 4)
+    features, weight = torch.randn(19, 8), torch.randn(101, 8, requires_grad=True)
+    kept = []
+    for share in (1.0, 0.5):
+        with projection.keeping(share):
+            kept.append(len(projection.projected_total(features, torch.arange(19), weight, None).grad_fn.kept))
+    assert kept == [4, 2]
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighed", [False, True])
 def test_projection_that_does_not_learn_is_gone_through_once(
