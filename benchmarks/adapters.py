@@ -78,7 +78,9 @@ class Memory(threading.Thread):
 
 def measured(contestant: str, case: Case, effort: Effort, place: Path) -> dict[str, float]:
     """The figures of one contestant, in this process."""
-    trained(contestant, *tiny(case, effort), place, clock=Clock(effort))
+    small = tiny(case, effort)
+    if small[0] != case:
+        trained(contestant, *small, place, clock=Clock(effort))
     text, clock = text_of(case, effort), Clock(effort)
     memory = Memory()
     memory.start()
