@@ -7,13 +7,14 @@ on every linear layer. "Trainer with peft" is the way of its documentation: the 
 the Trainer, its collator, the loss of the model, default arguments.
 
 Each figure comes from a process of its own, on a CPU; contestants alternate, times are medians of the rounds. Memory
-is the most anonymous memory (``RssAnon``) in training, above what there was before the model was made; a checkpoint is
-weights and optimizer.
+is the most anonymous memory (``RssAnon``) in training, above what there was before the model was made; by then a tiny
+one has been trained, so that all is imported that will be. A checkpoint is weights and optimizer.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -77,20 +78,37 @@ class Memory(threading.Thread):
 
 def measured(contestant: str, case: Case, effort: Effort, place: Path) -> dict[str, float]:
     """The figures of one contestant, in this process."""
-    text = text_of(case, effort)
-    memory, clock = Memory(), Clock(effort)
+    small = tiny(case, effort)
+    if small[0] != case:
+        trained(contestant, *small, place, clock=Clock(effort))
+    text, clock = text_of(case, effort), Clock(effort)
+    memory = Memory()
     memory.start()
-    make = with_peft if contestant == CONTESTANTS[2] else partial(with_lmtasks, adapter=contestant == CONTESTANTS[1])
-    trainer = make(case, text, effort, place, clock)
-    with eased(effort.device):
-        trainer.train()
+    trainer = trained(contestant, case, effort, place, text=text, clock=clock)
     peak = memory.peak
-    trained = sum(one.numel() for one in trainer.model.parameters() if one.requires_grad)
+    learns = sum(one.numel() for one in trainer.model.parameters() if one.requires_grad)
     every = sum(one.numel() for one in trainer.model.parameters())
     trainer.model.save_pretrained(place / "saved")
     torch.save(trainer.optimizer.state_dict(), place / "saved" / "optimizer.pt")
     size = sum(path.stat().st_size for path in (place / "saved").iterdir())
-    return {"weights trained": trained / every, "checkpoint": size / 2**20, "memory": peak, "step": clock.seconds}
+    return {"weights trained": learns / every, "checkpoint": size / 2**20, "memory": peak, "step": clock.seconds}
+
+
+def tiny(case: Case, effort: Effort) -> tuple[Case, Effort]:
+    """Both in small, to see that everything works."""
+    shape = replace(case.shape, layers=1, hidden=64, vocabulary=600)
+    return replace(case, shape=shape), replace(effort, rounds=1, batch=2, length=16, documents=20)
+
+
+def trained(
+    contestant: str, case: Case, effort: Effort, place: Path, *, clock: Clock, text: Text | None = None
+) -> Trainer:
+    """The Trainer of a contestant, after its steps."""
+    make = with_peft if contestant == CONTESTANTS[2] else partial(with_lmtasks, adapter=contestant == CONTESTANTS[1])
+    trainer: Trainer = make(case, text or text_of(case, effort), effort, place, clock)
+    with contextlib.nullcontext() if contestant == CONTESTANTS[2] else eased(effort.device):
+        trainer.train()
+    return trainer
 
 
 def with_lmtasks(case: Case, text: Text, effort: Effort, place: Path, clock: Clock, *, adapter: bool) -> Any:
@@ -165,8 +183,7 @@ def main() -> None:
     effort = Effort(device, typed.rounds, typed.steps, warmup=3, batch=8, length=128, loss_steps=0)
     case = CASES[0]
     if typed.quick:
-        case = replace(case, shape=replace(case.shape, layers=1, hidden=64, vocabulary=600))
-        effort = replace(effort, rounds=1, batch=2, length=16, documents=20)
+        case, effort = tiny(case, effort)
     if typed.measure:
         with tempfile.TemporaryDirectory() as place:
             print(json.dumps(measured(typed.measure, case, effort, Path(place))))

@@ -64,7 +64,7 @@ def kind_of(event: FunctionEvent) -> str:
     while parent is not None:
         callers.append(parent.name)
         parent = parent.cpu_parent
-    head = any("ProjectedTotal" in name for name in callers)
+    head = any("ProjectedTotal" in name or "FrozenTotal" in name for name in callers)
     if event.name in PRODUCTS:
         backward = any(name.startswith("autograd::engine") for name in callers)
         return f"products of the {'head' if head else 'body'}, {'backward' if backward else 'forward'}"

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from lmtasks.api import Batch, Sums, token_sums, unwrapped
 from lmtasks.errors import first_line
 from lmtasks.models.agreement import agree
-from lmtasks.models.cross_entropy import ProjectedTotal, likelihoods, plain_likelihoods
+from lmtasks.models.cross_entropy import likelihoods, plain_likelihoods, projected_total
 from lmtasks.models.forward import MODEL_FAILURES, in_mode, without_cache
 from lmtasks.models.tied_weight import one_gradient, tied_embedding
 
@@ -133,9 +133,7 @@ class Head:
         weights = None if weights is None else weights[wanted]
         if torch.is_grad_enabled() and self.last is not None:
             features = self._features(self.last, states, inputs, output)
-            total: torch.Tensor = ProjectedTotal.apply(  # type: ignore[no-untyped-call]
-                features, labels, weight, self.last.bias, label_smoothing, weights
-            )
+            total = projected_total(features, labels, weight, self.last.bias, label_smoothing, weights)
             return total, wanted.sum(), {}
         if not torch.is_grad_enabled():
             told, right = self.likelihoods(states, labels, inputs, output)

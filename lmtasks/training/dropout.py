@@ -47,7 +47,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     """The input with some of its numbers zero and the others scaled up, as torch's function of this name."""
     if not training or inplace or not _cheap(input, p):
         return plain_dropout(input, p, training, inplace)
-    return _through(input, *_drawn(input.shape, p))
+    return _through(input, *drawn(input.shape, p))
 
 
 def attention(
@@ -75,7 +75,7 @@ def attention(
         scores = scores.add_(bias)
     weights = scores.softmax(-1)
     if draws:
-        mask, larger = _drawn(scores.shape, dropout_p)
+        mask, larger = drawn(scores.shape, dropout_p)
         # The values are fewer numbers than the weights, to scale.
         weights, value = _through(weights, mask, 1.0), value * larger
     seen = weights @ value
@@ -99,7 +99,12 @@ def _bias(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool) -> tupl
 def _cheap(input: Tensor, p: float) -> bool:
     """Whether there is something to draw for numbers of a kind that is known here."""
     fits = input.device.type == "cpu" and input.is_floating_point() and input.itemsize in WHOLE
-    return fits and not input.is_nested and 0 < round(p * DRAWS) < DRAWS
+    return fits and not input.is_nested and is_drawn(p)
+
+
+def is_drawn(p: float) -> bool:
+    """Whether a probability is one that draws here can have, and not that of never or always."""
+    return 0 < round(p * DRAWS) < DRAWS
 
 
 def _short(query: Tensor, key: Tensor) -> bool:
@@ -109,12 +114,19 @@ def _short(query: Tensor, key: Tensor) -> bool:
     return on_cpu and learns and kind == torch.bfloat16 and key.shape[-2] <= SHORT
 
 
-def _drawn(shape: torch.Size, p: float) -> tuple[Tensor, float]:
+def drawn(shape: torch.Size, p: float) -> tuple[Tensor, float]:
     """Where numbers stay, int16 with all bits or none, and what those are multiplied by."""
     dropped, count = round(p * DRAWS), shape.numel()
     draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
     mask = draws.view(torch.int16)[:count].view(shape)
     return mask.ge_(dropped - DRAWS // 2).neg_(), DRAWS / (DRAWS - dropped)
+
+
+def passed(numbers: Tensor, mask: Tensor) -> Tensor:
+    """The numbers that a mask lets through, and zeros; without gradients."""
+    whole, left = WHOLE[numbers.itemsize], torch.empty_like(numbers)
+    torch.bitwise_and(numbers.view(whole), mask.to(whole), out=left.view(whole))
+    return left
 
 
 def _through(numbers: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -130,8 +142,7 @@ class _Through(torch.autograd.Function):
     def forward(ctx: Any, numbers: Tensor, mask: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(mask)
         ctx.scale = scale
-        whole, left = WHOLE[numbers.itemsize], torch.empty_like(numbers)
-        torch.bitwise_and(numbers.view(whole), mask.to(whole), out=left.view(whole))
+        left = passed(numbers, mask)
         return left if scale == 1 else left.mul_(scale)
 
     @staticmethod

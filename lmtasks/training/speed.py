@@ -14,16 +14,24 @@ from transformers import PreTrainedModel, TrainingArguments
 from lmtasks.models.lm_head import separated
 from lmtasks.training.cpu_memory import kept_memory
 from lmtasks.training.dropout import cheap_dropout
+from lmtasks.training.lora import cheap_lora
 
 
 @contextlib.contextmanager
 def eased(device: torch.device, *, compiled: bool = False) -> Iterator[None]:
-    """Memory is kept and dropout draws cheaply while this is open, on a CPU; elsewhere nothing is changed.
+    """Memory is kept and steps are :func:`cheap` while this is open, on a CPU; elsewhere nothing is changed.
 
     Args:
         compiled: whether torch compiles the model, draws included, in a way of its own.
     """
-    with kept_memory(device), contextlib.nullcontext() if compiled else cheap_dropout(device):
+    with kept_memory(device), contextlib.nullcontext() if compiled else cheap(device):
+        yield
+
+
+@contextlib.contextmanager
+def cheap(device: torch.device) -> Iterator[None]:
+    """Dropout draws cheaply, and a layer with LoRA is one operation, while this is open, on a CPU."""
+    with cheap_dropout(device), cheap_lora(device):
         yield
 
 

@@ -20,7 +20,9 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from lmtasks.api import Batch, Recipe, loss_terms, require_counted, target_counts, weighted_sum
+from lmtasks.models.cross_entropy import keeping
 from lmtasks.models.forward import in_mode
+from lmtasks.training.speed import cheap
 
 MOMENTS = 2
 """Numbers that Adam keeps for each weight that is trained."""
@@ -44,7 +46,7 @@ def step_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_si
         bf16: whether products are in bfloat16.
     """
     with _untouched(model):
-        one, two = (_moments(model, recipe, _times(example, count), bf16) for count in (1, 2))
+        one, two = (_moments(model, recipe, _times(example, count), bf16, count / batch_size) for count in (1, 2))
     parameters = [*model.parameters()]
     weights: int = sum(one.nbytes for one in parameters)
     moments: int = MOMENTS * sum(one.nbytes for one in parameters if one.requires_grad)
@@ -73,13 +75,17 @@ def _times(example: Batch, count: int) -> Batch:
     return {name: torch.cat([value] * count) if torch.is_tensor(value) else value for name, value in example.items()}
 
 
-def _moments(model: PreTrainedModel, recipe: Recipe, batch: Batch, bf16: bool) -> list[Moment]:
-    """The operations of a step forwards and backwards."""
-    device = next(model.parameters()).device.type
+def _moments(model: PreTrainedModel, recipe: Recipe, batch: Batch, bf16: bool, share: float) -> list[Moment]:
+    """The operations of a step forwards and backwards.
+
+    Args:
+        share: of the whole batch that this one is.
+    """
+    device = next(model.parameters()).device
     trained = [one for one in model.parameters() if one.requires_grad]
     ledger = _Ledger()
-    with torch.random.fork_rng(), ledger, torch.enable_grad():
-        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+    with torch.random.fork_rng(), cheap(device), keeping(share), ledger, torch.enable_grad():
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             said = recipe.loss(model, batch)
         require_counted(recipe.name, loss_terms(said)[0], target_counts(recipe.targets(batch)))
         # To the end of this: as parameters keep their gradients until the step is done.

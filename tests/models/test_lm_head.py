@@ -213,7 +213,7 @@ def test_what_is_kept_for_the_gradient_changes_nothing_about_it(left: int, monke
     oracle = nn.functional.cross_entropy(
         (features.double() @ weight.double().t() + bias.double()), labels, reduction="sum"
     )
-    total = projection.ProjectedTotal.apply(features, labels, weight, bias, 0.0)
+    total = projection.projected_total(features, labels, weight, bias)
     assert total.item() == pytest.approx(oracle.item(), rel=1e-6)
     expected = torch.autograd.grad(oracle, (features, weight, bias))
     for _ in range(2):
@@ -222,18 +222,59 @@ def test_what_is_kept_for_the_gradient_changes_nothing_about_it(left: int, monke
             assert torch.allclose(one, other, atol=1e-5)
 
 
-def test_gradient_of_a_token_that_is_nearly_certain_is_exact_in_half_precision() -> None:
+def test_a_part_of_a_batch_keeps_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "PIECE", 20 * 19)
+    monkeypatch.setattr(projection, "KEPT", 4 * 20 * 19 * 4)
+    features, weight = torch.randn(19, 8), torch.randn(101, 8, requires_grad=True)
+    kept = []
+    for share in (1.0, 0.5):
+        with projection.keeping(share):
+            kept.append(len(projection.projected_total(features, torch.arange(19), weight, None).grad_fn.kept))
+    assert kept == [4, 2]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_projection_that_does_not_learn_is_gone_through_once(
+    smoothing: float, weighed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Piece by piece, in an order in which the largest logits come first, last and between."""
+    monkeypatch.setattr(projection, "PIECE", 20 * 19)
+    torch.manual_seed(0)
+    features, weight, bias = torch.randn(19, 8, requires_grad=True), torch.randn(101, 8) * 3, torch.randn(101)
+    labels, scales = torch.randint(0, 101, (19,)), torch.rand(19) if weighed else None
+    logits = features.double() @ weight.double().t() + bias.double()
+    smoothed = nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    plain = nn.functional.cross_entropy(logits, labels, reduction="none")
+    share = 1.0 if scales is None else scales
+    [expected] = torch.autograd.grad((smoothed * share).sum(), features)
+
+    made: list[int] = []
+    product = nn.functional.linear
+    monkeypatch.setattr(nn.functional, "linear", lambda *given: (made.append(1), product(*given))[1])
+    total = projection.projected_total(features, labels, weight, bias, smoothing, scales)
+    pieces = len(made)
+    (total * 3).backward()
+    assert pieces == len(made) == 6, "logits are made once, six times twenty words of them"
+    assert total.item() == pytest.approx((plain * share).sum().item(), rel=1e-6)
+    assert distance({"": features.grad}, {"": 3 * expected}) < 1e-6
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_gradient_of_a_token_that_is_nearly_certain_is_exact_in_half_precision(learns: bool) -> None:
     """One less its probability, taken in bfloat16, would be nothing, or four times as much."""
-    features, weight = torch.eye(8)[:1].requires_grad_(), torch.zeros(100, 8, requires_grad=True)
-    with torch.no_grad():
-        weight[3, 0] = 12.0
+    features, weight = torch.eye(8)[:1].requires_grad_(), torch.zeros(100, 8)
+    weight[3, 0] = 12.0
+    weight.requires_grad_(learns)
     with torch.autocast("cpu", torch.bfloat16):
-        total = projection.ProjectedTotal.apply(features, torch.tensor([3]), weight, None, 0.0)
+        total = projection.projected_total(features, torch.tensor([3]), weight, None)
     total.backward()
     doubt = 99 / (99 + math.exp(12))
     assert total.item() == pytest.approx(-math.log1p(-doubt), rel=1e-3)
-    assert weight.grad[3, 0].item() == pytest.approx(-doubt, rel=1e-2)
-    assert weight.grad[:, 0].sum().item() == pytest.approx(0, abs=doubt * 1e-2)
+    assert features.grad[0, 0].item() == pytest.approx(-12 * doubt, rel=1e-2)
+    if learns:
+        assert weight.grad[3, 0].item() == pytest.approx(-doubt, rel=1e-2)
+        assert weight.grad[:, 0].sum().item() == pytest.approx(0, abs=doubt * 1e-2)
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])

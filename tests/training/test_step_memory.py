@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
+from lmtasks.training.dropout import dropout
 from lmtasks.training.step_memory import BESIDE, HOLES, height, step_memory
 
 
@@ -95,6 +97,18 @@ def test_measuring_leaves_no_trace(model: PreTrainedModel) -> None:
     assert not model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_what_is_measured_is_the_step_that_a_training_makes(model: PreTrainedModel) -> None:
+    """With its dropout, which keeps other numbers than torch's does."""
+    found = []
+
+    def loss(*given: Any) -> Any:
+        found.append(torch.nn.functional.dropout)
+        return MASKED_LM.loss(*given)
+
+    step_memory(model, replace(MASKED_LM, loss=loss), a_batch(), 8)
+    assert found == [dropout, dropout]
 
 
 def test_measuring_is_no_training_batch() -> None:
