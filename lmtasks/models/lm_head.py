@@ -131,14 +131,14 @@ class Head:
         wanted = targets != -100
         states, labels = hidden[wanted], targets[wanted]
         weights = None if weights is None else weights[wanted]
-        if torch.is_grad_enabled() and self.last is not None:
-            features = self._features(self.last, states, inputs, output)
-            total = projected_total(features, labels, weight, self.last.bias, label_smoothing, weights)
-            return total, wanted.sum(), {}
         if not torch.is_grad_enabled():
             told, right = self.likelihoods(states, labels, inputs, output)
             exact = -told.cpu().double()  # see token_sums
             return (exact if weights is None else exact * weights.cpu()).sum(), wanted.sum(), {"correct": right.sum()}
+        if self.last is not None and weight is not None:
+            features = self._features(self.last, states, inputs, output)
+            total = projected_total(features, labels, weight, self.last.bias, label_smoothing, weights)
+            return total, wanted.sum(), {}
 
         def of_piece(piece: slice) -> torch.Tensor:
             scales = None if weights is None else weights[piece]
