@@ -21,7 +21,7 @@ def test_who_reaches_the_goal_stops(recipe: str) -> None:
     assert done.returncode == 0, done.stderr
     lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")]
     rows = {cells[0]: cells[1:] for cells in lines[2:]}
-    assert [*rows] == ["guide", "script", "lmtasks", "lmtasks, its own choice"]
+    assert [*rows] == ["guide", "script", "lmtasks", "lmtasks, its own choice", "lmtasks, preset fast"]
     goal = float(rows["guide"][0])
     assert rows["guide"][1] == "8"
     assert rows["guide"][4:] == ["1.00", "1.00"]
