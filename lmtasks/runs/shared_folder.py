@@ -51,7 +51,12 @@ def _put(folder: Path) -> tuple[int, str]:
     places = [folder.absolute(), *folder.absolute().parents]
     levels = next(level for level, place in enumerate(places) if place.is_dir())
     name = f".lmtasks-{secrets.token_hex(8)}"
-    (places[levels] / name).touch()
+    try:
+        (places[levels] / name).touch()
+    except FileNotFoundError as error:  # the folder is there: it is one like /proc, where the system alone makes files
+        raise InputError(
+            f"output_dir '{folder}' cannot be made: '{places[levels]}' takes no files", "choose another --output_dir"
+        ) from error
     return levels, name
 
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from launched import free_port
 
-from lmtasks.config.world import ALONE
+from lmtasks.config.world import ALONE, World
+from lmtasks.errors import InputError
 from lmtasks.runs.shared_folder import require_shared
 
 LOOKING = """
@@ -63,3 +65,9 @@ def test_a_folder_for_each_machine_is_refused_and_nothing_is_left(tmp_path: Path
 def test_a_process_alone_looks_for_nothing(tmp_path: Path) -> None:
     require_shared(tmp_path / "out", ALONE)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder in which nobody can make a file")
+def test_a_folder_where_no_files_are_made_was_never_removed() -> None:
+    with pytest.raises(InputError, match="output_dir '/proc/nope' cannot be made: '/proc' takes no files"):
+        require_shared(Path("/proc/nope"), World(rank=0, size=2))
