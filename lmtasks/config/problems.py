@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import TOKENIZER, Recipe, options_of
-from lmtasks.config.settings import AdapterSettings, ModelSettings
+from lmtasks.config.card import faults_of_card
+from lmtasks.config.settings import NUMBERS, AdapterSettings, ModelSettings, OutputSettings
 from lmtasks.errors import InputError
 
 CONTRADICTIONS = (
@@ -76,6 +77,46 @@ def refuse_contradictions(recipe: Recipe, given: Mapping[str, Any], problems: Pr
     if fresh and not both and not {"tokenizer_name", "train_tokenizer"} & given.keys():
         message = f"--{fresh.pop()} makes a new model, which needs a tokenizer"
         problems.refuse(True, message, "add --train_tokenizer 8000, or --tokenizer_name with a folder or id")
+
+
+def refuse_unfit(
+    settings: Mapping[str, Any], training: Mapping[str, Any], given: frozenset[str], problems: Problems
+) -> None:
+    """Refuse settings that are empty, that mean nothing beside the others, or that are for another kind of model.
+
+    Args:
+        settings: those of a request by the names of its fields, and its ``training``.
+        given: names that somebody set.
+    """
+    hint = "give a number of steps, or leave it out for --num_train_epochs"
+    problems.refuse(training["max_steps"] == 0, "--max_steps cannot be 0", hint)
+    idle = "early_stopping_threshold" in given and "early_stopping_patience" not in given
+    problems.refuse(idle, "--early_stopping_threshold means nothing alone", "add --early_stopping_patience 3")
+    refuse_no_names([vars(part) for part in settings.values()], problems)
+    refuse_idle_adapter(given, settings["adapter"], problems)
+    refuse_unfit_model(settings["model"], given, problems)
+    refuse_unfit_output(settings["output"], problems)
+
+
+def refuse_unfit_model(model: ModelSettings, given: frozenset[str], problems: Problems) -> None:
+    """Refuse what is for checkpoints alone, or for new models alone, and code or a revision that there cannot be."""
+    new = "model_name_or_path" not in given
+    for name in NUMBERS:
+        rounded = getattr(model, name) not in ("float32", False)
+        message = f"--{name} is for checkpoints: a new model learns in float32"
+        problems.refuse(new and rounded, message, f"leave --{name} out")
+    learned = model.unigram_bias and not new
+    problems.refuse(learned, "--unigram_bias is for new models: a checkpoint knows it", "leave --unigram_bias out")
+    require_pinned_code(model, problems)
+    if "revision" in given:
+        refuse_idle_revision(model, problems)
+
+
+def refuse_unfit_output(output: OutputSettings, problems: Problems) -> None:
+    """Refuse a folder without a name, and what the Hub could make nothing of."""
+    nameless = output.output_dir is not None and not output.output_dir.strip()
+    problems.refuse(nameless, "--output_dir is empty", "name a folder, or leave it out")
+    problems += faults_of_card(output)
 
 
 def refuse_idle_adapter(given: frozenset[str], adapter: AdapterSettings, problems: Problems) -> None:

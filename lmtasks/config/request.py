@@ -14,22 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import Engine, Option, Recipe, convert, knowing, options_of
-from lmtasks.config.card import faults_of_card
 from lmtasks.config.elsewhere import ELSEWHERE, ENGINES, PEERS
 from lmtasks.config.engines import chosen_engine, fitted_to, misfits, require_processes
 from lmtasks.config.hooks import NO_HOOKS, Hooks
 from lmtasks.config.mix import read_mix
 from lmtasks.config.presets import Preset, chosen_by
-from lmtasks.config.problems import (
-    Problems,
-    refuse_contradictions,
-    refuse_idle_adapter,
-    refuse_idle_revision,
-    refuse_no_names,
-    require_pinned_code,
-)
+from lmtasks.config.problems import Problems, refuse_contradictions, refuse_unfit
 from lmtasks.config.settings import (
     HOW_TO_TOKENISE,
+    NUMBERS,
     AdapterSettings,
     BatchSettings,
     DataSettings,
@@ -58,9 +51,6 @@ SETTINGS: dict[str, Any] = {
     "loop": LoopSettings,
 }
 """The settings of every recipe, by the field of a :class:`Request`."""
-
-NUMBERS = ("dtype", "load_in_8bit", "load_in_4bit")
-"""Settings without which the figures of an evaluation would not be those of the run."""
 
 LATER = {
     **options_of(LoopSettings),
@@ -147,13 +137,8 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     Raises:
         InputError: unknown names, values out of range, contradictions; all of them at once.
     """
-    groups = groups_of(recipe)
-    problems = Problems()
-    config = dict(config or {})
-    of = str(config.pop(RECIPE, recipe.name))
-    other = of.rpartition(":")[2].replace("_", "-") != recipe.name and ".py" not in of
-    problems.refuse(other, f"the config is for the recipe '{of}', and this is {recipe.name}", "take its own config")
-    given = {**_named(groups, config, problems), **_named(groups, values, problems)}
+    groups, problems = groups_of(recipe), Problems()
+    given = _given(recipe, groups, values, config or {}, problems)
     refuse_contradictions(recipe, given, problems)
     defaults: dict[str, Any] = {}
     with problems.collecting():
@@ -161,32 +146,10 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
     known = {name for group in groups.values() for name in group}
     preset = chosen_by(given.get("preset"), known, given, new="model_name_or_path" not in given)
     defaults |= {name: choice.value for name, choice in preset.items()}
-    parts: dict[str, dict[str, Any]] = {name: {} for name in groups}
-    for name, value in {**defaults, **given}.items():
-        with problems.collecting():
-            group, option = _place(groups, name)
-            parts[group][name] = convert(option, value)
-            if isinstance(value, str) and not value and group != "training" and name != "output_dir":
-                raise InputError(f"--{name} is empty", "give it a value, or leave it out")
-            if name == "data":  # the record of a run has the whole mix, not the name of a file
-                parts[group][name] = read_mix(parts[group][name])
+    parts = _parts(groups, {**defaults, **given}, problems)
     training = {name: option.default for name, option in groups["training"].items()} | parts["training"]
     settings = {name: kind(**parts[name]) for name, kind in SETTINGS.items()}
-    hint = "give a number of steps, or leave it out for --num_train_epochs"
-    problems.refuse(training["max_steps"] == 0, "--max_steps cannot be 0", hint)
-    folder = settings["output"].output_dir
-    problems.refuse(
-        folder is not None and not folder.strip(), "--output_dir is empty", "name a folder, or leave it out"
-    )
-    refuse_no_names([vars(part) for part in settings.values()], problems)
-    idle = "early_stopping_threshold" in given and "early_stopping_patience" not in given
-    problems.refuse(idle, "--early_stopping_threshold means nothing alone", "add --early_stopping_patience 3")
-    refuse_idle_adapter(frozenset(given), settings["adapter"], problems)
-    for name in NUMBERS:
-        fresh = getattr(settings["model"], name) not in ("float32", False) and "model_name_or_path" not in given
-        problems.refuse(fresh, f"--{name} is for checkpoints: a new model learns in float32", f"leave --{name} out")
-    learned = settings["model"].unigram_bias and "model_name_or_path" in given
-    problems.refuse(learned, "--unigram_bias is for new models: a checkpoint knows it", "leave --unigram_bias out")
+    refuse_unfit(settings, training, frozenset(given), problems)
     engine = None
     with problems.collecting():
         engine = chosen_engine(recipe, settings["loop"].engine, parts)
@@ -195,10 +158,6 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
             require_processes(engine)
         problems += misfits(engine, training, given, settings["output"].resume_from_checkpoint)
         training = fitted_to(engine, training)
-    problems += faults_of_card(settings["output"])
-    require_pinned_code(settings["model"], problems)
-    if "revision" in given:
-        refuse_idle_revision(settings["model"], problems)
     problems.tell()
     return Request(
         recipe=recipe,
@@ -212,6 +171,37 @@ def configure(recipe: Recipe, values: Mapping[str, Any], config: Mapping[str, An
         engine=engine,
         engine_options=engine.chosen(parts[f"engine {engine.name}"]) if engine and engine.options else None,
     )
+
+
+def _given(
+    recipe: Recipe,
+    groups: Mapping[str, Mapping[str, Option]],
+    values: Mapping[str, Any],
+    config: Mapping[str, Any],
+    problems: Problems,
+) -> dict[str, Any]:
+    """What was given, in a config and beside it, under the options' own names."""
+    of = str(config.get(RECIPE, recipe.name))
+    other = of.rpartition(":")[2].replace("_", "-") != recipe.name and ".py" not in of
+    problems.refuse(other, f"the config is for the recipe '{of}', and this is {recipe.name}", "take its own config")
+    written = {name: value for name, value in config.items() if name != RECIPE}
+    return {**_named(groups, written, problems), **_named(groups, values, problems)}
+
+
+def _parts(
+    groups: Mapping[str, Mapping[str, Option]], values: Mapping[str, Any], problems: Problems
+) -> dict[str, dict[str, Any]]:
+    """The values, each as its option wants it, by the option's group."""
+    parts: dict[str, dict[str, Any]] = {name: {} for name in groups}
+    for name, value in values.items():
+        with problems.collecting():
+            group, option = _place(groups, name)
+            parts[group][name] = convert(option, value)
+            if isinstance(value, str) and not value and group != "training" and name != "output_dir":
+                raise InputError(f"--{name} is empty", "give it a value, or leave it out")
+            if name == "data":  # the record of a run has the whole mix, not the name of a file
+                parts[group][name] = read_mix(parts[group][name])
+    return parts
 
 
 def _named(groups: Mapping[str, Mapping[str, Option]], values: Mapping[str, Any], problems: Problems) -> dict[str, Any]:

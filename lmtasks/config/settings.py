@@ -82,6 +82,9 @@ class DataSettings:
 HOW_TO_TOKENISE = frozenset({"overwrite_cache", "preprocessing_num_workers", "prepared_cache"})
 """Data settings that change no token."""
 
+NUMBERS = ("dtype", "load_in_8bit", "load_in_4bit")
+"""Model settings without which the figures of an evaluation would not be those of the run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
