@@ -209,7 +209,7 @@ DATA = [
     Bad(
         "a template with another name", f"{GOOD} --text_template '{{{{title}}}}'", "no column 'title'", "--text_column"
     ),
-    Bad("a long name", f"{MASKED} --train_file {'x' * 300}.txt", "is no name of a file", "shorter"),
+    Bad("a long name", f"{MASKED} --train_file {'x' * 300}.txt", "is no name of a file", "at most 255 bytes"),
     Bad(
         "bad JSON line",
         f"{MASKED} --train_file bad.jsonl",
