@@ -203,7 +203,12 @@ def likelihoods(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor |
 
     Without gradients, otherwise as in :class:`ProjectedTotal`. Words are the rows of the products here: torch
     multiplies many rows by few columns up to twice as fast as the other way round.
+
+    Raises:
+        IndexError: a label that the layer has no word for.
     """
+    if (last := max(labels.tolist(), default=0)) >= len(weight):
+        raise IndexError(f"a label is {last}, and the layer has {len(weight)} words")
     device, kind = features.device.type, _kind(features)
     right, total = torch.zeros(2, len(labels), device=features.device)
     best, guesses = torch.full_like(right, torch.finfo(right.dtype).min), torch.zeros_like(labels)

@@ -83,3 +83,9 @@ def test_products_are_in_the_precision_of_autocast() -> None:
     exact, _ = likelihoods(features, labels, weight, bias)
     assert (told - exact).abs().max() > 1e-3
     torch.testing.assert_close(told, expected, rtol=0, atol=0.1)
+
+
+def test_a_label_that_the_layer_has_no_word_for_is_refused() -> None:
+    weight, bias = layer()
+    with pytest.raises(IndexError, match=f"a label is {WORDS}, and the layer has {WORDS} words"):
+        likelihoods(asked(2)[0], torch.tensor([0, WORDS]), weight, bias)
