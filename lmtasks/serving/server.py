@@ -12,6 +12,9 @@ from lmtasks.errors import InputError
 from lmtasks.serving.app import HERE, new_app
 from lmtasks.serving.served import Served
 
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+
 
 def listener(host: str, port: int) -> socket.socket:
     """A socket at the address.
@@ -49,8 +52,14 @@ def server(served: Served, listening: socket.socket, host: str, ready: Callable[
     Args:
         ready: called when requests are taken.
     """
+
+    def taking() -> None:
+        listening.listen(BACKLOG)  # uvicorn does so only after it has let us say that we are ready
+        ready()
+
     config = uvicorn.Config(
-        new_app(served, local=host in HERE, ready=ready),
+        new_app(served, local=host in HERE, ready=taking),
+        backlog=BACKLOG,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -18,7 +18,11 @@ import httpx2
 import pytest
 from launched import first_document
 
-from lmtasks.inference.predictor import predict
+from lmtasks.builtin.masked_lm import MASKED_LM
+from lmtasks.inference.predictor import Predictor, predict
+from lmtasks.serving.limits import Limits
+from lmtasks.serving.served import Served
+from lmtasks.serving.server import listener, server
 
 
 @contextmanager
@@ -125,3 +129,20 @@ def test_what_is_not_installed_is_named(
     assert done.code == 2
     assert f"error: serving needs the package {package}" in done.err
     assert "hint: pip install 'lmtasks[serve]'" in done.err
+
+
+def test_when_it_says_that_it_is_ready_it_can_be_reached(model_folders: dict[str, Path]) -> None:
+    served = Served(Predictor(str(model_folders["roberta"]), MASKED_LM), "roberta", Limits())
+    reached: list[bool] = []
+    with listener("127.0.0.1", 0) as listening:
+
+        def ready() -> None:
+            with suppress(ConnectionRefusedError), socket.create_connection(listening.getsockname()):
+                reached.append(True)
+            made.should_exit = True
+
+        made = server(served, listening, "127.0.0.1", ready)
+        thread = threading.Thread(target=made.run, kwargs={"sockets": [listening]})
+        thread.start()
+        thread.join(60)
+    assert reached == [True]
