@@ -380,7 +380,8 @@ def test_8_bits_cost_a_trained_model_little(run: lmtasks.Run, tmp_path: Path) ->
     AutoTokenizer.from_pretrained(run.output_dir).save_pretrained(tmp_path)
     figures = lmtasks.evaluate(tmp_path, recipe="masked-lm", eval_dataset=[TEXT], block_size=32)
     assert figures["eval_loss"] != run.metrics["eval_loss"]
-    assert figures["eval_loss"] == pytest.approx(run.metrics["eval_loss"], abs=0.1)
+    # How little depends on where training has led, and that on how sums are rounded.
+    assert figures["eval_loss"] == pytest.approx(run.metrics["eval_loss"], abs=0.1 * run.metrics["unigram_loss"])
 
 
 def test_its_head_runs_on_its_own() -> None:
