@@ -71,8 +71,9 @@ def height(one: Sequence[Moment], two: Sequence[Moment], batch_size: int) -> int
 
 
 def _times(example: Batch, count: int) -> Batch:
-    """A batch of the same example so many times."""
-    return {name: torch.cat([value] * count) if torch.is_tensor(value) else value for name, value in example.items()}
+    """A batch of the same example so many times; what has no row for each example stays as it is."""
+    rows = {name: value for name, value in example.items() if torch.is_tensor(value) and value.shape[:1] == (1,)}
+    return {**example, **{name: torch.cat([value] * count) for name, value in rows.items()}}
 
 
 def _moments(model: PreTrainedModel, recipe: Recipe, batch: Batch, bf16: bool, share: float) -> list[Moment]:

@@ -126,3 +126,16 @@ def test_measuring_is_no_training_batch() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     step_memory(model, CAUSAL_LM, a_batch(10), 1)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_what_has_no_row_for_each_example_stays_as_it_is(model: PreTrainedModel) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def loss(model: Any, batch: dict[str, Any]) -> Any:
+        seen.append(batch)
+        return MASKED_LM.loss(model, {name: batch[name] for name in ("input_ids", "labels")})
+
+    constants = {"count": torch.tensor(3), "words": torch.ones(7), "names": ["one"]}
+    step_memory(model, replace(MASKED_LM, loss=loss), {**a_batch(), **constants}, 8, bf16=False)
+    assert [len(batch["input_ids"]) for batch in seen] == [1, 2]
+    assert all(batch[name] is constants[name] for batch in seen for name in constants)
