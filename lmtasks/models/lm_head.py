@@ -10,8 +10,8 @@ are wanted. That this gives the same logits is measured before training.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -64,6 +64,18 @@ def separate_head(model: PreTrainedModel, inputs: Batch) -> str | None:
 def separated(model: torch.nn.Module) -> bool:
     """Whether the model, wrapped for several processes or not, takes ``targets``."""
     return hasattr(unwrapped(model), "lmtasks_head")
+
+
+@contextmanager
+def whole(model: torch.nn.Module) -> Iterator[None]:
+    """While this is open the model's head runs on every position, as that of a model nobody has separated."""
+    parts = vars(unwrapped(model))
+    head = parts.pop("lmtasks_head", None)
+    try:
+        yield
+    finally:
+        if head is not None:
+            parts["lmtasks_head"] = head
 
 
 class _Stopped(Exception):  # noqa: N818  (it is no error)

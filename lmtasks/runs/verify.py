@@ -12,13 +12,11 @@ from lmtasks.data.examples import one_example
 from lmtasks.errors import RunError
 from lmtasks.models.document_mask import isolate
 from lmtasks.models.forward import in_mode, moved
+from lmtasks.models.lm_head import whole
 from lmtasks.models.saved import saved_model
 from lmtasks.models.shards import is_sharded
 from lmtasks.runs.prepared import Prepared
 from lmtasks.training.evaluation import fixed_chance
-
-ROUNDING = 1e-5
-"""Nats by which one loss on one example may differ from another by the rounding of logits in float32."""
 
 
 def verify(model: PreTrainedModel, prepared: Prepared, world: World = ALONE) -> None:
@@ -32,9 +30,8 @@ def verify(model: PreTrainedModel, prepared: Prepared, world: World = ALONE) -> 
             _loss(model, prepared)
         return
     ours, theirs = _loss(model, prepared), _loss(_saved(model, prepared), prepared)
-    # The same weights on the same device; a wrong one moves the loss of a model that knows little by very little. One
-    # that knows nearly all has a loss below what float32 can tell of its logits, which the two need not add up alike.
-    if not torch.isclose(ours, theirs, rtol=1e-5, atol=ROUNDING):
+    # The same weights on the same device; a wrong one moves the loss of a model that knows little by very little.
+    if not torch.isclose(ours, theirs, rtol=1e-5):
         raise RunError(
             f"the model saved in '{prepared.folder}' is not the one that was trained: loss {float(theirs):.4f}"
             f" instead of {float(ours):.4f} on one example",
@@ -51,9 +48,9 @@ def _saved(model: PreTrainedModel, prepared: Prepared) -> PreTrainedModel:
 
 
 def _loss(model: PreTrainedModel, prepared: Prepared) -> torch.Tensor:
-    """The loss on one held-out example."""
+    """The loss on one held-out example; with the whole head, so that the two add up alike what they compute."""
     batch = send_to_device(_batch(prepared), next(model.parameters()).device)
-    with in_mode(model), torch.no_grad(), fixed_chance():
+    with in_mode(model), whole(model), torch.no_grad(), fixed_chance():
         return weighted_sum(prepared.request.bound.loss(model, batch)).cpu().double()
 
 
