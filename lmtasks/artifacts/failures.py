@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lmtasks.config import caches
 from lmtasks.errors import InputError, LmtasksError, PluginError, RunError
 
 OUT_OF_MEMORY = "halve --per_device_train_batch_size and double --gradient_accumulation_steps: the same result"
@@ -125,10 +126,8 @@ def _is_anywhere() -> bool:
 
 def _lost_cache(path: object) -> str | None:
     """The folder of the libraries' caches, where it is not there and a path that was to be made is about it."""
-    home = os.environ.get("HF_HOME") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "huggingface"
-    )
-    home, place = os.path.abspath(home), os.path.abspath(os.fsdecode(path)) if isinstance(path, str | bytes) else ""
+    home = os.path.abspath(caches.libraries())
+    place = os.path.abspath(os.fsdecode(path)) if isinstance(path, str | bytes) else ""
     if not place or os.path.isdir(home):
         return None
     return home if os.path.commonpath([place, home]) in (place, home) else None

@@ -18,7 +18,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lmtasks.registry.enabled_plugins import cache_home, current, traces
+from lmtasks.config import caches
+from lmtasks.registry.enabled_plugins import current, traces
 
 if TYPE_CHECKING:
     from lmtasks.registry.catalog import Catalog
@@ -95,7 +96,7 @@ def _file() -> str:
     """One file for each Python, search path and choice of plugins."""
     choice = os.environ.get("LMTASKS_PLUGINS"), os.environ.get("LMTASKS_DISABLE_PLUGINS"), current()
     place = zlib.crc32(repr((sys.version, sys.prefix, sys.path, choice)).encode())
-    return os.path.join(cache_home(), f"list-{place:08x}.json")
+    return os.path.join(caches.own(), f"list-{place:08x}.json")
 
 
 def _is_true(remembered: Mapping[str, Any]) -> bool:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from lmtasks.cli.answers import tell_rows
 from lmtasks.cli.argv import told_of
 from lmtasks.cli.lookup import installed
+from lmtasks.config import caches
 from lmtasks.errors import RunError
 from lmtasks.registry.discovery import reason_of, unmet, version_of
-from lmtasks.registry.enabled_plugins import BUILTIN, allowed_packages, cache_home, normal
+from lmtasks.registry.enabled_plugins import BUILTIN, allowed_packages, normal
 
 if TYPE_CHECKING:
     from lmtasks.registry.catalog import Catalog
@@ -149,11 +150,11 @@ def _hub() -> dict[str, Any]:
 
 def _caches() -> tuple[list[dict[str, Any]], list[str]]:
     """The folders where things are kept with their sizes and the room that is left, and notes on these."""
-    places = {"HF_HOME": os.environ.get("HF_HOME") or os.path.join(os.path.expanduser("~"), ".cache", "huggingface")}
+    places = {"HF_HOME": caches.libraries()}
     # Where somebody has them apart.
     places |= {name: os.environ[name] for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE") if os.environ.get(name)}
-    places |= {"lmtasks' cache": cache_home(), HERE: os.curdir}
-    caches: list[dict[str, Any]] = []
+    places |= {"lmtasks' cache": caches.own(), HERE: os.curdir}
+    found: list[dict[str, Any]] = []
     notes: list[str] = []
     for name, path in places.items():
         try:
@@ -164,10 +165,10 @@ def _caches() -> tuple[list[dict[str, Any]], list[str]]:
             notes.append(f"{name}: '{path}' cannot be looked at: {reason_of(error)}")
             continue
         size, counted = (None, True) if name == HERE else _bytes(path)
-        caches.append({"name": name, "path": path, "bytes": size, "counted": counted, "free": free})
+        found.append({"name": name, "path": path, "bytes": size, "counted": counted, "free": free})
         notes += [f"{name}: only {_amount(free)} free"] * (free < SCARCE)
         notes += [f"{name}: '{path}' cannot be written"] * (not os.access(there, os.W_OK))
-    return caches, notes
+    return found, notes
 
 
 def _bytes(folder: str) -> tuple[int, bool]:

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import NamedTuple
 
+from lmtasks.config import caches
+
 BUILTIN = "lmtasks"
 """The distribution whose plugins are never skipped."""
 
@@ -67,24 +69,18 @@ def remember(source: str, location: str = "") -> None:
     if is_known(source, location):
         return
     with suppress(OSError):  # then it will have to be named again
-        os.makedirs(cache_home(), exist_ok=True)
-        with open(os.path.join(cache_home(), "named"), "a", encoding="utf-8") as handle:
+        os.makedirs(caches.own(), exist_ok=True)
+        with open(os.path.join(caches.own(), "named"), "a", encoding="utf-8") as handle:
             handle.write(f"{source}\t{location}".rstrip("\t") + "\n")
 
 
 def is_known(source: str, location: str = "") -> bool:
     """Whether this person ever named the file, or the module when it was the one at that location."""
     try:
-        with open(os.path.join(cache_home(), "named"), encoding="utf-8") as handle:
+        with open(os.path.join(caches.own(), "named"), encoding="utf-8") as handle:
             return f"{source}\t{location}".rstrip("\t") in handle.read().splitlines()
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def cache_home() -> str:
-    """lmtasks' folder in the user's cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(home, "lmtasks")
 
 
 def why_skipped(distribution: str, entry_point: str) -> str:

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
+from lmtasks.config import caches
 from lmtasks.config.hooks import Hooks
 from lmtasks.errors import InputError, first_line
-from lmtasks.registry.enabled_plugins import cache_home
 
 MODEL = ("model", "model_name_or_path")
 PROCESSOR = ("tokenizer", "processing_class", "tokenizer_name", "processor_name")
@@ -105,7 +105,7 @@ def _write_processor(name: str, processor: Any) -> Path:
 
 def _written(name: str, thing: Any) -> Path:
     """The folder of an object, whole at once: other processes of the run write the same."""
-    home = Path(cache_home()) / "objects"
+    home = Path(caches.own(), "objects")
     home.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(prefix=".", dir=home))
     try:

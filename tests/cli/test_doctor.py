@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,8 @@ import pytest
 import torch
 
 from lmtasks.cli import doctor
+from lmtasks.config import caches
 from lmtasks.data.text.token_cache import cache_folder
-from lmtasks.registry.enabled_plugins import cache_home
 from lmtasks.training import precision
 
 
@@ -64,15 +66,28 @@ def test_caches_have_their_sizes_and_links_count_once(
     (tmp_path / "hf" / "deep" / "weights").write_bytes(b"x" * 5000)
     (tmp_path / "hf" / "link").symlink_to(tmp_path / "hf" / "deep" / "weights")
     monkeypatch.chdir(tmp_path)
-    caches = {cache["name"]: cache for cache in examined(lmtasks)["caches"]}
-    sizes = {name: cache["bytes"] for name, cache in caches.items()}
+    found = {cache["name"]: cache for cache in examined(lmtasks)["caches"]}
+    sizes = {name: cache["bytes"] for name, cache in found.items()}
     assert sizes == {"HF_HOME": 5000, "HF_HUB_CACHE": 0, "lmtasks' cache": 0, "this folder": None}
-    assert all(cache["free"] > 0 and cache["counted"] for cache in caches.values())
-    assert caches["lmtasks' cache"]["path"] == str(tmp_path / "not" / "there" / "lmtasks")
+    assert all(cache["free"] > 0 and cache["counted"] for cache in found.values())
+    assert found["lmtasks' cache"]["path"] == str(tmp_path / "not" / "there" / "lmtasks")
 
 
 def test_lmtasks_own_cache_is_the_one_that_is_measured() -> None:
-    assert cache_folder().is_relative_to(cache_home())
+    assert cache_folder().is_relative_to(caches.own())
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"XDG_CACHE_HOME": "~/elsewhere"}, {"HF_HOME": "~/hf", "XDG_CACHE_HOME": "/x"}]
+)
+def test_the_libraries_cache_is_where_they_keep_it(variables: dict[str, str]) -> None:
+    imports = "from huggingface_hub.constants import HF_HOME; from lmtasks.config import caches"
+    code = f"{imports}; print(HF_HOME == caches.libraries())"
+    others = {name: value for name, value in os.environ.items() if name not in {"HF_HOME", "XDG_CACHE_HOME"}}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=others | variables, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
 
 
 def test_counting_a_huge_cache_ends_after_a_while(

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lmtasks.artifacts.durable import digest
+from lmtasks.config import caches
 from lmtasks.data.prepared.shard import Shard
 from lmtasks.data.prepared.store import Store
-from lmtasks.data.text.token_cache import cache_folder
 from lmtasks.errors import RunError
 
 GIGABYTE = 10**9
@@ -85,7 +85,7 @@ class LocalCopies:
         return path
 
     def _copied(self, shard: Shard) -> Path:
-        home = cache_folder().with_name("shards")
+        home = Path(caches.own(), "shards")
         path = home / shard.sha256[:32]
         with _alone(home, path.name):
             if not path.is_file() or path.stat().st_size != shard.bytes:

@@ -30,6 +30,7 @@ from lmtasks.api import Blocks
 from lmtasks.api import blocks as blocks_module
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.artifacts.lock import holder, sign, signature
+from lmtasks.config import caches
 from lmtasks.data.corpus import Split
 from lmtasks.data.text import special_tokens as special_module
 from lmtasks.data.text import tokenize as stream_module
@@ -52,8 +53,7 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 def cache_folder() -> Path:
     """The place of tokenised text: ``tokens`` in lmtasks' folder of the user's cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(home, "lmtasks", "tokens")
+    return Path(caches.own(), "tokens")
 
 
 def key_of(split: Split, tokenizer: PreTrainedTokenizerBase, blocks: Blocks) -> str | None:
