@@ -10,7 +10,7 @@ from lmtasks.cli.answers import tell
 from lmtasks.cli.argv import every, scalar, tell_overridden
 from lmtasks.cli.lookup import fitting
 from lmtasks.cli.parser import Parser
-from lmtasks.cli.texts import texts_of
+from lmtasks.cli.texts import add_flags, texts_of
 from lmtasks.config.switches import SWITCHES
 from lmtasks.errors import InputError
 from lmtasks.progress import quiet
@@ -33,7 +33,7 @@ def command(words: list[str]) -> int:
         description="Use a model. Any other flag goes to its pipeline: --top_k 3, --targets WORD, --max_new_tokens 100,"
         " --stop_strings TEXT, --do_sample.",
     )
-    parser.add_argument("--file", metavar="FILE", help="texts from a file, one a line; - for standard input")
+    add_flags(parser)
     parser.add_argument(
         "--revision", metavar="NAME", default="main", help="branch, tag or commit of a model on the Hub"
     )
@@ -45,7 +45,7 @@ def command(words: list[str]) -> int:
     if not positional:
         raise InputError("predict needs a run or a model", "lmtasks predict RUN_OR_MODEL TEXT")
     name, *texts = positional
-    texts = list(texts_of("predict", texts, typed.get("file")).values())
+    texts = list(texts_of("predict", texts, typed.get("file"), typed.get("text_column")).values())
     arguments = {key: _value(key, values) for key, values in given.items()}
     quiet("transformers")
     from lmtasks.inference.predictor import predict

@@ -9,7 +9,7 @@ from pathlib import Path
 from lmtasks.cli.answers import json_text, tell
 from lmtasks.cli.lookup import fitting
 from lmtasks.cli.parser import Parser
-from lmtasks.cli.texts import texts_of
+from lmtasks.cli.texts import add_flags, texts_of
 from lmtasks.errors import InputError
 from lmtasks.progress import quiet
 
@@ -26,7 +26,7 @@ def command(words: list[str]) -> int:
         " one, in nats: a line of JSON for each. One word that is the name of a file is that file.",
     )
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="a run or a model, and texts in quotes")
-    parser.add_argument("--file", metavar="FILE", help="texts from a file, one a line; - for standard input")
+    add_flags(parser)
     parser.add_argument("--output", metavar="FILE", help="a new file for the lines, instead of standard output")
     parser.add_argument("--per_token", action="store_true", help="tell each token, too")
     parser.add_argument(
@@ -52,7 +52,7 @@ def command(words: list[str]) -> int:
         if len(given) > 1:
             raise InputError(f"'{files[0]}' is a file, among texts", f"--file {files[0]}, or texts alone")
         given, file = [], files[0]
-    texts = texts_of("score", given, file)
+    texts = texts_of("score", given, file, typed.get("text_column"))
     output = Path(typed["output"]) if "output" in typed else None
     if output:
         _require_new(output)

@@ -1,46 +1,68 @@
-"""Texts that a command is about: typed, or from a file or standard input, one a line."""
+"""Texts that a command is about: typed, or from standard input, one a line, or from a file."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from lmtasks.errors import InputError, nearest_path
+from lmtasks.cli.parser import Parser
+from lmtasks.errors import InputError
 
 
-def texts_of(command: str, typed: Sequence[str], file: str | None) -> dict[int, str]:
-    """The texts by their numbers, counting from 1: places on the command line, or lines of the file; blank ones go.
+def add_flags(parser: Parser) -> None:
+    """Add the flags that name a file of texts."""
+    parser.add_argument(
+        "--file", metavar="FILE", help="texts from a file: its lines, or the rows of json, csv, …; - for standard input"
+    )
+    parser.add_argument("--text_column", metavar="NAME", help="column of such rows that holds the texts")
+
+
+def texts_of(command: str, typed: Sequence[str], file: str | None, column: str | None = None) -> dict[int, str]:
+    """The texts by their numbers, counting from 1: places on the command line, lines or rows; blank ones go.
 
     Args:
         typed: the texts on the command line; without any, they come from ``file``.
-        file: name of a file; ``-`` or None for standard input.
+        file: name of a file of any format that runs are trained on; ``-`` or None for standard input.
+        column: of the texts, where the file has several.
 
     Raises:
         InputError: texts come from both, the file cannot be read, or there is none.
     """
     if file and typed:
         raise InputError(f"texts come from '{file}' and from the command line", "give one of the two")
+    if column and file in (None, "-"):
+        raise InputError(f"--text_column {column} is about a --file of rows", "leave it out, or name a --file")
     if typed:
         return dict(enumerate(typed, 1))
     if file is None and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError(f"{command} needs a text", "put it in quotes after the model, or name a --file")
-    source = "standard input" if file in (None, "-") else f"'{file}'"
-    try:
-        content = _standard_input() if file in (None, "-") else Path(str(file)).read_bytes()
-        # Not splitlines(): a line of text may hold what separates lines or pages elsewhere, such as U+2028.
-        lines = re.split("\r\n|\r|\n", content.decode("utf-8-sig"))
-    except OSError as error:
-        told = f"cannot read '{file}': {error.strerror}{nearest_path(str(file))}"
-        raise InputError(told, "give an existing file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source} is no UTF-8 text: byte {error.start}", "convert it to UTF-8") from error
-    texts = {number: line for number, line in enumerate(lines, 1) if line.strip()}
+    read = _standard_input() if file is None or file == "-" else _rows(file, column)
+    texts = {number: text for number, text in enumerate(read, 1) if text.strip()}
     if not texts:
+        source = "standard input" if file in (None, "-") else f"'{file}'"
         raise InputError(f"no text in {source}", "one text a line")
     return texts
 
 
-def _standard_input() -> bytes:
-    return b"" if sys.stdin is None else sys.stdin.buffer.read()
+def _rows(name: str, column: str | None) -> list[str]:
+    """The rows of a file as training reads them; its lines, where its name says nothing else."""
+    from lmtasks.config.settings import DataSettings
+    from lmtasks.data.corpus.find import find_files, suffixes
+    from lmtasks.data.corpus.read import load_files
+
+    is_known = name.lower().endswith(suffixes())
+    data = DataSettings(text_column=column, format=None if is_known else "text", sample_by="line")
+    rows, label, _ = load_files(find_files([name], "file"), data)
+    return [text.removesuffix("\n") for text in rows[label]]
+
+
+def _standard_input() -> list[str]:
+    content = b"" if sys.stdin is None else sys.stdin.buffer.read()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        told = f"standard input is no UTF-8 text: byte {error.start}"
+        raise InputError(told, "convert it to UTF-8") from error
+    # Not splitlines(): a line of text may hold what separates lines or pages elsewhere, such as U+2028.
+    return re.split("\r\n|\r|\n", text)

@@ -223,10 +223,15 @@ def test_it_can_be_read_on_a_phone(opened: Any, model_folders: dict[str, Path]) 
 # --- the command ---
 
 
-def shown(*words: Any, environment: Any = None) -> Any:
+@contextmanager
+def shown(*words: Any, environment: Any = None) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "lmtasks", "demo", *map(str, words), "--port", "0", "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env={**os.environ, **(environment or {})}, **pipes)
+    with subprocess.Popen(command, env={**os.environ, **(environment or {})}, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # whatever has failed, nobody waits for a server
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -87,7 +87,7 @@ def test_output_is_a_new_file(lmtasks: Any, model_folders: dict[str, Path], tmp_
     [
         ([], "score needs a run or a model"),
         (["MODEL", "a", "--file", "texts.txt"], "texts come from 'texts.txt' and from the command line"),
-        (["MODEL", "--file", "none.txt"], "cannot read 'none.txt'"),
+        (["MODEL", "--file", "none.txt"], "--file: no such file: none.txt"),
         (["MODEL", "a", "--top_k", "3"], "unrecognized arguments: --top_k 3"),
         (["MODEL", "a", ""], "text 2 is empty"),
         (["MODEL", "a", "--pll_metric", "best"], "argument --pll_metric: invalid choice"),
