@@ -31,10 +31,17 @@ from transformers.generation import GenerationMode
 from transformers.pipelines.base import pad_collate_fn
 
 from lmtasks.api import Batch
+from lmtasks.inference.kept import Kept, of_one_length
 from lmtasks.progress import stage
 
 SHARE = 4
 """New prompts come in as soon as this part of a batch is free: one at a time would read all weights for each."""
+
+PADDING = 8
+"""Prompts are read side by side where that adds at most this part of their tokens to fill up the shorter ones."""
+
+FEW = 64
+"""Tokens that take no longer than reading the weights does: so many may always be read side by side."""
 
 BY_ROW = {
     "EpsilonLogitsWarper", "EtaLogitsWarper", "InfNanRemoveLogitsProcessor", "LogitNormalization",
@@ -186,7 +193,7 @@ class _Loop:
             free = self.most_rows - len(batch.rows)
             if waiting and (not batch.rows or free * SHARE >= self.most_rows):
                 rows = [waiting.popleft() for _ in range(min(free, len(waiting)))]
-                scores = batch.admit(rows, self._padded(rows, batch.model.device))
+                scores = torch.cat([batch.admit(some, self._padded(some, batch.model.device)) for some in _alike(rows)])
             else:
                 rows = [*batch.rows]
                 scores = batch.step()
@@ -219,6 +226,19 @@ class _Loop:
         return {name: value.to(device) for name, value in batch.items()}
 
 
+def _alike(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+    """Rows in groups of similar lengths, the longest first as they come."""
+    group: list[_Row] = []
+    for row in rows:
+        tokens = len(row.ids) + sum(len(one.ids) for one in group)
+        filled = (len(group) + 1) * len((group or [row])[0].ids)
+        if filled > max(FEW, tokens + tokens // PADDING):
+            yield group
+            group = []
+        group.append(row)
+    yield group
+
+
 class _Batch:
     """The rows that are continued together, with the keys and values that the model keeps of them."""
 
@@ -236,15 +256,16 @@ class _Batch:
         Raises:
             _Unsuitable: the model does not keep what it has read.
         """
-        cache, mask = copy.deepcopy(self.empty), inputs["attention_mask"]
+        cache, mask = self._new_cache(), inputs["attention_mask"]
         scores = self._scores(inputs["input_ids"], mask, cache, first=True)
         if cache.get_seq_length() != mask.shape[1]:
             raise _Unsuitable  # it has left the cache aside, and would be asked about newest tokens alone
         if self.cache is None:
             self.cache, self.mask = cache, mask
         else:
-            _join(self.cache, cache)
-            self.mask = torch.cat(_of_one_length([self.mask, mask], dim=1))
+            for one, other in zip(_layers(self.cache), _layers(cache), strict=True):
+                one.join(other)
+            self.mask = torch.cat(of_one_length([self.mask, mask], dim=1))
         self.rows.extend(rows)
         return scores
 
@@ -268,8 +289,15 @@ class _Batch:
         padding = int(self.mask.argmax(1).min())
         self.mask = self.mask[:, padding:]
         for layer in _layers(self.cache):
-            layer.keys, layer.values = (one[keep, :, padding:] for one in (layer.keys, layer.values))
+            layer.select(keep, padding)
         return gone
+
+    def _new_cache(self) -> DynamicCache:
+        cache = copy.deepcopy(self.empty)
+        cache.layers = [Kept() for _ in cache.layers]
+        if cache.layer_class_to_replicate:  # the model's configuration does not say how many there are
+            cache.layer_class_to_replicate = Kept
+        return cache
 
     def _scores(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any, *, first: bool) -> torch.Tensor:
         places = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]} if self.positions else {}
@@ -320,24 +348,6 @@ def _for_prompt(processor: Any, length: int, device: torch.device) -> Any:
     return processor
 
 
-def _layers(cache: Any) -> list[Any]:
+def _layers(cache: Any) -> list[Kept]:
     """Those that keep something: some models have layers that share what others keep."""
     return [layer for layer in cache.layers if layer.is_initialized]
-
-
-def _join(cache: Any, other: Any) -> None:
-    """Put the rows of another cache below those of a cache."""
-    for one, two in zip(_layers(cache), _layers(other), strict=True):
-        one.keys = torch.cat(_of_one_length([one.keys, two.keys], dim=2))
-        one.values = torch.cat(_of_one_length([one.values, two.values], dim=2))
-
-
-def _of_one_length(parts: Sequence[torch.Tensor], dim: int) -> list[torch.Tensor]:
-    """The tensors with zeros before the shorter ones, which no mask lets anybody see."""
-    longest = max(part.shape[dim] for part in parts)
-    filled = []
-    for part in parts:
-        shape = [*part.shape]
-        shape[dim] = longest - shape[dim]
-        filled.append(torch.cat([part.new_zeros(shape), part], dim=dim))
-    return filled
