@@ -61,7 +61,7 @@ class Size:
 
 FULL_SHAPE = {"num_hidden_layers": 6, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
 TINY_SHAPE = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
-FULL = Size(64, 5, 16, 8, tokens=8000, vocabulary=50_265, shape=FULL_SHAPE)
+FULL = Size(64, 5, 16, 16, tokens=8000, vocabulary=50_265, shape=FULL_SHAPE)
 QUICK = Size(16, 1, 4, 4, tokens=400, vocabulary=400, shape=TINY_SHAPE)
 
 Way = Callable[[], Any]

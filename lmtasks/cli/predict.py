@@ -37,7 +37,7 @@ def command(words: list[str]) -> int:
     parser.add_argument(
         "--revision", metavar="NAME", default="main", help="branch, tag or commit of a model on the Hub"
     )
-    parser.add_argument("--batch_size", metavar="N", type=int, default=8, help="texts at once (default: 8)")
+    parser.add_argument("--batch_size", metavar="N", type=int, default=16, help="texts at once (default: 16)")
     parser.add_argument("--seed", metavar="N", type=int, help="makes what is drawn repeatable; new ones when not given")
     parser.add_argument("--recipe", metavar="NAME", help="recipe to predict as; found out when not given")
     typed, rest = parser.read(words, as_json="the pipeline's own structure, one JSON document")

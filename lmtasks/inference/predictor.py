@@ -93,7 +93,9 @@ class Predictor:
         if isinstance(self.pipeline, FillMaskPipeline):
             MasksOnly(self.pipeline)
 
-    def predict(self, texts: str | list[str], *, batch_size: int = 8, seed: int | None = None, **arguments: Any) -> Any:
+    def predict(
+        self, texts: str | list[str], *, batch_size: int = 16, seed: int | None = None, **arguments: Any
+    ) -> Any:
         """See :func:`predict`."""
         prompts = self.prompts([texts] if isinstance(texts, str) else texts)
         for name, value, least, what in (

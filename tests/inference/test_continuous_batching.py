@@ -100,6 +100,25 @@ def test_rows_that_are_finished_are_computed_no_more(teller: Predictor) -> None:
     assert max(rows) == 4
 
 
+def test_long_prompts_are_not_filled_up_to_the_longest(teller: Predictor) -> None:
+    words = " ".join(TEXTS * 2)
+    texts = [words[:length] for length in (106, 16, 104, 56, 58, 14, 12)]
+    how: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False}
+    wanted = [teller.predict(text, return_tensors=True, **how)[0]["generated_token_ids"] for text in texts]
+    teller.predict(texts, batch_size=7, **how)  # whether padding disturbs is measured once
+    read: list[tuple[int, int]] = []
+    hook = teller.pipeline.model.get_input_embeddings().register_forward_pre_hook(
+        lambda module, inputs: read.append(tuple(inputs[0].shape))
+    )
+    answers = teller.predict(texts, batch_size=7, return_tensors=True, **how)
+    hook.remove()
+    assert [answer["generated_token_ids"] for (answer,) in answers] == wanted
+    lengths = sorted((len(teller.tokenizer(text)["input_ids"]) for text in texts), reverse=True)
+    assert 3 * lengths[2] > 64 > 3 * lengths[4], "neither pair is short enough for any filling up, the others are"
+    assert read[:3] == [(2, lengths[0]), (2, lengths[2]), (3, lengths[4])]
+    assert read[3:] == [(7, 1)] * 4
+
+
 def test_what_is_drawn_depends_on_the_seed_and_not_on_the_batch(teller: Predictor) -> None:
     how = {"max_new_tokens": 9, "do_sample": True, "temperature": 1.5, "top_k": 0, "eos_token_id": ENDS}
     drawn = ours(teller, 3, seed=7, **how)
