@@ -123,9 +123,10 @@ class ModelSettings:
     allow_new_weights: bool = option(
         False, help="accept a checkpoint that lacks some of the model's weights, or has some that find no place in it"
     )
-    unigram_bias: bool = option(
-        False,
-        help="from scratch: the output layer begins with the frequencies of its targets, as its bias",
+    unigram_bias: bool | None = option(
+        None,
+        help="from scratch: the output layer begins with the frequencies of its targets, as its bias; when not set,"
+        " where it has one and the rate is chosen, too",
         training_only=True,
     )
     trust_remote_code: bool = option(False, help="run code from the model's repository (needs a pinned --revision)")

@@ -58,7 +58,7 @@ class Sampler:
     def samples(self) -> list[Sample]:
         """The answers of the model as it is now."""
         self.pipeline.device = self.model.device  # the Trainer may have moved it
-        with in_mode(self.model), sparse(self.model), torch.no_grad(), _own_chance():
+        with in_mode(self.model), sparse(self.model), _in_full(self.model), torch.no_grad(), _own_chance():
             return [{"prompt": prompt, "answers": self._answers(prompt)} for prompt in self.prompts]
 
     def _answers(self, prompt: str) -> list[str]:
@@ -70,6 +70,20 @@ class Sampler:
         except Exception as error:  # of a library, about a model that is anybody's
             raise refused(f"--samples_every: {self.recipe.pipeline}", error, ()) from error
         return self.recipe.answers(output)
+
+
+@contextmanager
+def _in_full(model: PreTrainedModel) -> Iterator[None]:
+    """While this is open the model computes in the precision of its weights, as the finished one will."""
+    plain = vars(model).get("_original_forward")  # what accelerate has put the precision of the training around
+    if plain is None:
+        yield
+        return
+    wrapped, model.forward = model.forward, plain
+    try:
+        yield
+    finally:
+        model.forward = wrapped
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from lmtasks.api import Examples, target_ids
 from lmtasks.config.request import Request
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.errors import InputError
+from lmtasks.training.from_scratch import is_open
 
 EXAMPLES = 1 << 12
 """Examples of the training data that are looked at, at most."""
@@ -27,25 +28,33 @@ UNSEEN = 0.1
 
 
 def set_unigram_bias(request: Request, model: PreTrainedModel, processor: object, train: Examples) -> Iterator[str]:
-    """Give the model that bias if that is asked for; a note where a preset asks, and the model has none.
+    """Give a new model that bias, unless that is not wanted; notes on what was chosen for the user.
+
+    Where nobody says, a model gets it that has such a bias and whose rate is chosen for it, too: at a guide's rate
+    it shall learn what it learns by the guide.
 
     Raises:
         InputError: the user asks, and the output layer has no bias.
     """
-    if not request.model.unigram_bias:
+    asked = request.model.unigram_bias
+    chosen = asked is None and not request.starts_small and is_open(request.training, {*request.given, *request.preset})
+    if not (asked or chosen):
         return
     bias = getattr(model.get_output_embeddings(), "bias", None)
     if not isinstance(bias, torch.nn.Parameter):
         without = f"the output layer of {model.config.model_type} has no bias"
         if "unigram_bias" in request.given:
             raise InputError(f"--unigram_bias: {without}", "leave --unigram_bias out")
-        yield f"no unigram_bias: {without}"
+        if asked:
+            yield f"no unigram_bias: {without}"
         return
     counts = torch.full((len(bias),), UNSEEN, dtype=torch.float64)
     for ids in _targets(request, processor, train):
         counts += torch.bincount(ids[ids < len(bias)].cpu(), minlength=len(bias))
     with torch.no_grad():
         bias.copy_((counts / counts.sum()).log())
+    if chosen:
+        yield "from scratch: the bias of the output layer begins with the frequencies of its targets"
 
 
 def _targets(request: Request, processor: object, train: Examples) -> Iterator[torch.Tensor]:

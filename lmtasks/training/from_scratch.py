@@ -39,6 +39,11 @@ def width_of(model: PreTrainedModel) -> int | None:
     return width if isinstance(width, int) and width > 0 else None
 
 
+def is_open(training: Mapping[str, Any], given: Collection[str]) -> bool:
+    """Whether it is left to lmtasks how a new model learns: nobody set a rate, or named another optimiser than Adam."""
+    return "learning_rate" not in given and str(training.get("optim", "adamw")).startswith("adamw")
+
+
 def learning_from_scratch(
     training: Mapping[str, Any], given: Collection[str], model: PreTrainedModel
 ) -> tuple[dict[str, Any], list[str]]:
@@ -52,8 +57,8 @@ def learning_from_scratch(
         the arguments as they are and no notes, where nothing is left to choose: the rate was set, or another
         optimiser than Adam named, which has rates of its own, or the model's configuration tells no width.
     """
-    width, adam = width_of(model), str(training.get("optim", "adamw")).startswith("adamw")
-    if width is None or "learning_rate" in given or not adam:
+    width = width_of(model)
+    if width is None or not is_open(training, given):
         return dict(training), []
     warms = {"warmup_steps", "warmup_ratio"} & set(given)
     wanted: dict[str, Any] = {"learning_rate": rate_of_width(width), "adam_beta2": BETA2}

@@ -39,10 +39,10 @@ def test_every_preset_can_be_named() -> None:
     ("recipe", "given", "expected"),
     [
         (MASKED_LM, FRESH, (5e-5, 0.1, 0.3, True)),  # the rate of a new model comes from its width, later
-        (MASKED_LM, {"model": "some"}, (1e-4, 0.1, 0.3, False)),
-        (CAUSAL_LM, {"model": "some"}, (1e-4, 0.1, None, False)),
+        (MASKED_LM, {"model": "some"}, (1e-4, 0.1, 0.3, None)),
+        (CAUSAL_LM, {"model": "some"}, (1e-4, 0.1, None, None)),
         (CAUSAL_LM, {}, (4e-3, 0.1, None, True)),  # the recipe's own small model keeps its rate
-        (MASKED_LM, {"model": "some", "learning_rate": 3e-4, "mlm_probability": 0.15}, (3e-4, 0.1, 0.15, False)),
+        (MASKED_LM, {"model": "some", "learning_rate": 3e-4, "mlm_probability": 0.15}, (3e-4, 0.1, 0.15, None)),
         (MASKED_LM, FRESH | {"unigram_bias": False, "warmup_steps": 0}, (5e-5, 0, 0.3, False)),
         (MASKED_LM, FRESH | {"warmup-steps": 7}, (5e-5, 7, 0.3, True)),
     ],

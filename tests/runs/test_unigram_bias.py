@@ -43,6 +43,42 @@ def test_the_bias_is_the_log_frequency_of_the_targets(kind: str, documents: list
     assert json.loads((runs[True].output_dir / "run.json").read_text())["settings"]["unigram_bias"] is True
 
 
+@pytest.mark.parametrize(
+    ("kind", "more", "expected"),
+    [
+        ("roberta", {}, True),
+        ("roberta", {"unigram_bias": False}, False),
+        ("roberta", {"optim": "sgd"}, False),
+        ("roberta", {"learning_rate": 1e-3}, False),  # at a guide's rate, a guide's model
+        ("llama", {}, False),  # has none, and nobody asked
+        (None, {}, False),  # the recipe's own small model
+    ],
+)
+def test_it_is_chosen_with_the_rate(
+    kind: str | None, more: dict[str, Any], expected: bool, text_file: Path, tmp_path: Path
+) -> None:
+    how = {"model_type": kind} if kind else {}
+    how |= {"config_overrides": f"{SHAPE},intermediate_size=64", "train_tokenizer": 400, "block_size": 16, **more}
+    how |= {"train_file": str(text_file), "output_dir": str(tmp_path / "out"), "dry_run": True}
+    plan: Any = lmtasks.run("causal-lm" if kind == "llama" else "masked-lm", **how)
+    told = "from scratch: the bias of the output layer begins with the frequencies of its targets"
+    assert (told in plan.notes) is expected
+
+
+def test_what_is_chosen_is_what_asking_gives(documents: list[str], tmp_path: Path) -> None:
+    how = {name: value for name, value in STILL.items() if name != "learning_rate"} | {"warmup_steps": 1}
+    how |= {"model_type": "roberta", "config_overrides": f"{SHAPE},intermediate_size=64"}
+    texts: dict[str, Any] = {"train_dataset": documents, "eval_dataset": documents[:30]}
+    biases = [
+        AutoModelForMaskedLM.from_pretrained(
+            lmtasks.run("masked-lm", **texts, **how, **asked, output_dir=str(tmp_path / str(len(asked)))).output_dir
+        ).get_output_embeddings().bias
+        for asked in ({}, {"unigram_bias": True})
+    ]  # fmt: skip
+    assert torch.equal(*biases)
+    assert biases[0].std() > 0.5
+
+
 def test_without_a_bias_it_is_refused_and_a_preset_says_so(text_file: Path, tmp_path: Path) -> None:
     how = {**STILL, "model_type": "llama", "config_overrides": f"{SHAPE},intermediate_size=64"}
     how |= {"train_file": str(text_file), "output_dir": str(tmp_path / "out"), "dry_run": True}

@@ -11,7 +11,7 @@ from transformers import AutoModelForMaskedLM, RobertaConfig
 
 from lmtasks import run
 from lmtasks.training import precision
-from lmtasks.training.precision import NARROW, with_precision
+from lmtasks.training.precision import NARROW, NARROW_WITHOUT_AMX, with_precision
 
 
 def model_of(width: int) -> Any:
@@ -21,18 +21,19 @@ def model_of(width: int) -> Any:
         )
 
 
-@pytest.fixture(params=[True, False], ids=["native", "not native"])
-def native(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """A processor with instructions for bfloat16, and one without."""
-    names = {"amx_bf16": False, "avx512_bf16": request.param, "avx2": True}
+@pytest.fixture(params=[(), ("avx512_bf16",), ("avx512_bf16", "amx_bf16")], ids=["not native", "AVX512", "AMX"])
+def native(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The instructions for bfloat16 that a processor has; one of three has none."""
+    names = {name: name in request.param for name in ("avx512_bf16", "amx_bf16")} | {"avx2": True}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: names)
-    return bool(request.param)
+    return tuple(request.param)
 
 
-@pytest.mark.parametrize("width", [NARROW // 2, NARROW, 3 * NARROW])
-def test_hardware_and_width_decide_when_nobody_does(width: int, native: bool) -> None:
+@pytest.mark.parametrize("width", [NARROW_WITHOUT_AMX // 2, NARROW_WITHOUT_AMX, NARROW, 3 * NARROW])
+def test_hardware_and_width_decide_when_nobody_does(width: int, native: tuple[str, ...]) -> None:
     chosen = with_precision({"bf16": None, "use_cpu": True}, model_of(width))
-    assert chosen["bf16"] is (native and width >= NARROW)
+    narrow = NARROW if "amx_bf16" in native else NARROW_WITHOUT_AMX
+    assert chosen["bf16"] is (bool(native) and width >= narrow)
 
 
 @pytest.mark.parametrize("asked", [True, False])
