@@ -198,6 +198,29 @@ def test_an_adapter_of_no_run_is_merged_as_well(model_folders: dict[str, Path]) 
     assert not Path("merged/run.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("recipe", "kind", "settings"),
+    [
+        ("causal-lm", "gpt2", {"lora_target_modules": ["wte"]}),
+        ("causal-lm", "gpt2", {"lora_target_modules": ["lm_head", "c_attn"]}),
+        ("causal-lm", "gpt2", {"lora_modules_to_save": ["lm_head"]}),
+        ("causal-lm", "gpt2", {"lora_modules_to_save": ["wte"]}),
+        ("masked-lm", "roberta", {"lora_target_modules": ["decoder"]}),
+        ("masked-lm", "roberta", {"lora_modules_to_save": ["lm_head"]}),
+    ],
+    ids=str,
+)
+def test_a_weight_that_two_parts_share_is_two_once_one_of_them_is_merged(
+    recipe: str, kind: str, settings: Any, model_folders: dict[str, Path]
+) -> None:
+    done = adapted(recipe, model_folders[kind], max_steps=10, learning_rate=0.05, **settings)
+    merge("out", "merged")
+    assert json.loads(Path("merged/config.json").read_text())["tie_word_embeddings"] is False
+    assert evaluate("merged")["eval_loss"] == pytest.approx(done.metrics["eval_loss"], rel=1e-4)
+    model = package.load_run("merged").model
+    assert not torch.equal(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+
+
 def test_an_adapter_without_tokenizer_has_that_of_its_model(
     model_folders: dict[str, Path], lmtasks: Callable[..., Any]
 ) -> None:
