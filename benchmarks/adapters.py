@@ -3,8 +3,9 @@
     python benchmarks/adapters.py [--rounds 3] [--steps 8] [--quick]
 
 The model is DistilRoBERTa's shape, trained on the embedded text by the recipe masked-lm; the adapter is LoRA of rank 16
-on every linear layer. "Trainer with peft" is the way of its documentation: the model wrapped by ``get_peft_model``,
-the Trainer, its collator, the loss of the model, default arguments.
+on every linear layer; "adapter, bfloat16" is that on weights held in bfloat16 (``--dtype bfloat16``). "Trainer with
+peft" is the way of its documentation: the model wrapped by ``get_peft_model``, the Trainer, its collator, the loss of
+the model, default arguments.
 
 Each figure comes from a process of its own, on a CPU; contestants alternate, times are medians of the rounds. Memory
 is the most anonymous memory (``RssAnon``) in training, above what there was before the model was made; by then a tiny
@@ -52,7 +53,7 @@ from lmtasks.models.adapters import add_adapter
 from lmtasks.training.speed import eased
 
 RANK = 16
-CONTESTANTS = ("whole model", "adapter", "Trainer with peft")
+CONTESTANTS = ("whole model", "adapter", "adapter, bfloat16", "Trainer with peft")
 WANTED = {"weights trained": 0.02, "checkpoint": 0.03, "memory": 0.5, "step": 0.6}
 """The most that an adapter may take, as a share: of the whole model's, and the step of the Trainer's with peft."""
 
@@ -104,16 +105,21 @@ def trained(
     contestant: str, case: Case, effort: Effort, place: Path, *, clock: Clock, text: Text | None = None
 ) -> Trainer:
     """The Trainer of a contestant, after its steps."""
-    make = with_peft if contestant == CONTESTANTS[2] else partial(with_lmtasks, adapter=contestant == CONTESTANTS[1])
+    peft, how = contestant == CONTESTANTS[3], {"adapter": "adapter" in contestant, "half": "bfloat16" in contestant}
+    make = with_peft if peft else partial(with_lmtasks, **how)
     trainer: Trainer = make(case, text or text_of(case, effort), effort, place, clock)
-    with contextlib.nullcontext() if contestant == CONTESTANTS[2] else eased(effort.device):
+    with contextlib.nullcontext() if peft else eased(effort.device):
         trainer.train()
     return trainer
 
 
-def with_lmtasks(case: Case, text: Text, effort: Effort, place: Path, clock: Clock, *, adapter: bool) -> Any:
-    """lmtasks' Trainer, with an adapter as a run adds it, or without."""
+def with_lmtasks(
+    case: Case, text: Text, effort: Effort, place: Path, clock: Clock, *, adapter: bool, half: bool
+) -> Any:
+    """lmtasks' Trainer, with an adapter as a run adds it, or without, on weights in bfloat16 or in float32."""
     model = model_of(case, text.tokenizer)
+    if half:
+        model.to(torch.bfloat16)
     if adapter:
         add_adapter(model, case.recipe, AdapterSettings(use_peft=True, lora_r=RANK), "base", "main")
     quickened(case, text, effort, model)
@@ -157,16 +163,16 @@ def elsewhere(contestant: str, words: list[str]) -> dict[str, float]:
 
 def rows(figures: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     """The table."""
-    whole, adapter, peft = (figures[name] for name in CONTESTANTS)
-    shares = {
-        "weights trained": adapter["weights trained"],
-        "checkpoint": adapter["checkpoint"] / whole["checkpoint"],
-        "memory": adapter["memory"] / whole["memory"],
-        "step": adapter["step"] / peft["step"],
-    }
+    whole, *adapters, peft = (figures[name] for name in CONTESTANTS)
     units = {"weights trained": "{:.2%}", "checkpoint": "{:.1f} MiB", "memory": "{:.0f} MiB", "step": "{:.3f} s"}
+    against = {"weights trained": 1.0, "step": peft["step"]}
     return [
-        [what, *(units[what].format(one[what]) for one in (whole, adapter, peft)), f"{shares[what]:.3f}", f"{most:g}"]
+        [
+            what,
+            *(units[what].format(figures[name][what]) for name in CONTESTANTS),
+            *(f"{adapter[what] / against.get(what, whole[what]):.3f}" for adapter in adapters),
+            f"{most:g}",
+        ]
         for what, most in WANTED.items()
     ]
 
@@ -191,7 +197,7 @@ def main() -> None:
     words = ["--steps", str(effort.steps), *(["--quick"] if typed.quick else [])]
     found = alternated({name: partial(elsewhere, name, words) for name in CONTESTANTS}, effort.rounds)
     medians = {name: {what: median(one[what] for one in rounds) for what in WANTED} for name, rounds in found.items()}
-    header = ("", *CONTESTANTS, "adapter's share", "wanted, at most")
+    header = ("", *CONTESTANTS, "adapter's share", "in bfloat16", "wanted, at most")
     print_table(f"{case.name}, LoRA of rank {RANK}, {described(device)}", header, rows(medians))
     print("\nThe share is of the whole model's; that of the step is of the Trainer's with peft.")
 

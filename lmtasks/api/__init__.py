@@ -5,8 +5,9 @@ from lmtasks.api.blocks import Blocks, stack, template_tokens
 from lmtasks.api.engine import DEFAULT_ENGINE, Engine
 from lmtasks.api.extension import Command, Extension
 from lmtasks.api.format import Format, Reading
+from lmtasks.api.frozen import Frozen
 from lmtasks.api.hookspecs import hookimpl
-from lmtasks.api.inputs import model_inputs, token_mask, unwrapped
+from lmtasks.api.inputs import model_inputs, token_count, token_mask, unwrapped
 from lmtasks.api.launcher import Handle, Job, Launcher
 from lmtasks.api.losses import (
     SOLE,
@@ -63,6 +64,7 @@ __all__ = [
     "Examples",
     "Extension",
     "Format",
+    "Frozen",
     "Handle",
     "Job",
     "Launcher",
@@ -94,6 +96,7 @@ __all__ = [
     "target_counts",
     "target_ids",
     "template_tokens",
+    "token_count",
     "token_mask",
     "token_sums",
     "unwrapped",

@@ -22,6 +22,11 @@ def token_mask(batch: Batch) -> torch.Tensor:
     return mask.bool()
 
 
+def token_count(batch: Batch) -> torch.Tensor:
+    """How many positions hold a token, and no padding: scalar int64."""
+    return token_mask(batch).sum()
+
+
 def unwrapped(model: Any) -> Any:
     """The model itself, with its configuration and companions, where several processes train it in a wrapper."""
     return getattr(model, "module", model)

@@ -74,6 +74,17 @@ def loss_terms(said: LossSums) -> tuple[dict[str, LossTerm], Mapping[str, torch.
     return {SOLE: LossTerm(total, count)}, more[0] if more else {}
 
 
+@dataclass(frozen=True)
+class TargetsByName:
+    """The targets of a loss with terms, of a function for each term."""
+
+    functions: Mapping[str, Callable[[Any], Any]]
+
+    def __call__(self, batch: Any) -> dict[str, Any]:
+        """Ids, or a count, by name of the term."""
+        return {name: function(batch) for name, function in self.functions.items()}
+
+
 def target_counts(said: Targets) -> dict[str, int]:
     """What the sums of a batch are to be divided by, by name of the term."""
     if isinstance(said, Mapping):

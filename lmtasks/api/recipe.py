@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lmtasks.api.losses import LossSums, Targets
+from lmtasks.api.frozen import Frozen
+from lmtasks.api.losses import LossSums, Targets, TargetsByName
 from lmtasks.api.options import option, options_of
 from lmtasks.api.references import Reference, defer, require_reference
 from lmtasks.api.version import API_VERSION
@@ -56,6 +57,11 @@ Batch = dict[str, Any]
 
 Collate = Callable[[list[Example]], Batch]
 """Examples to a batch."""
+
+
+def _labels(batch: Batch) -> Any:
+    """The labels that are targets."""
+    return batch["labels"][batch["labels"] != -100]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +147,12 @@ class Recipe:
         attention: what a position may see; the runner proves it before training. None: not checked.
         targets: batch to the ids of its targets, int [targets]; their number is the divisor, and has to be known
             before the first of several accumulated batches goes backwards: without the model. Where the loss has
-            terms, ids or a number for each, by name; the first term is the one that perplexity is of.
+            terms, ids or a number for each, by name; the first term is the one that perplexity is of. Or, by name, a
+            function for each term.
         vocabulary: whether the model's logits are [examples, length, vocabulary]; if not, they are [examples, length]
             or [examples, length, anything].
+        frozen: the checkpoints beside the model that do not learn, each by the name of the option that says which:
+            text, folder or Hub id. The model has it as an attribute of that name before ``prepare_model`` is called.
         prepare_model: (model, options), called once the model is loaded and before the optimiser exists. It changes the
             model in place and returns nothing: it freezes, shares weights, or sets as attributes what stands beside
             the model, a generator or a teacher. That is trained with it, where its weights want gradients, and is no
@@ -168,11 +177,13 @@ class Recipe:
             beginnings of texts.
         prompt: (processing class, text) to what the pipeline gets for a text that a person typed.
         answers: one pipeline output to lines for people.
-        starter: the run that needs no arguments.
+        starter: the run that needs no arguments. There is none where it leaves open which checkpoint a frozen companion
+            is, as that of a recipe which this one was made of.
         api_version: version of this contract that the recipe was written for.
 
     Raises:
-        ValueError: a name or class string of the wrong shape, or only one of ``save`` and ``load``.
+        ValueError: a name or class string of the wrong shape, only one of ``save`` and ``load``, or a frozen companion
+            without an option.
         TypeError: options that are no dataclass of :func:`lmtasks.option` fields.
     """
 
@@ -189,8 +200,9 @@ class Recipe:
     processor: str = TOKENIZER
     new_processor: Callable[[PretrainedConfig, Any], Any] | Reference | None = None
     attention: Literal["causal", "bidirectional"] | None = None
-    targets: Callable[[Batch], Targets] | Reference = lambda batch: batch["labels"][batch["labels"] != -100]
+    targets: Callable[[Batch], Targets] | Reference = _labels
     vocabulary: bool = True
+    frozen: Mapping[str, Frozen] = field(default_factory=dict)
     prepare_model: Callable[[PreTrainedModel, Any], None] | Reference | None = None
     save: Callable[[PreTrainedModel, Path], None] | Reference | None = None
     load: Callable[[PreTrainedModel, Path], None] | Reference | None = None
@@ -223,7 +235,14 @@ class Recipe:
             require_reference(title, reference)
         defer(self, title, "preprocess", "collator", "loss", "new_processor", "targets", "before_step")
         defer(self, title, "prepare_model", "save", "load", "views", "perplexity_name", "prompt", "answers")
-        options_of(self.options)
+        if isinstance(self.targets, Mapping):
+            object.__setattr__(self, "targets", TargetsByName(self.targets))
+        options = options_of(self.options)
+        for name in self.frozen:
+            if name not in options or options[name].type is not str:
+                raise ValueError(f"{title} needs an option '{name}' of type str, to say which checkpoint that is")
+            if self.starter and not (options[name].default or name in self.starter.training):
+                object.__setattr__(self, "starter", None)
         if (self.save is None) != (self.load is None):
             raise ValueError(f"{title} has one of save and load, and needs both or none")
 

@@ -234,6 +234,7 @@ def merge_into(model: PreTrainedModel) -> PreTrainedModel:
     from peft.utils import AuxiliaryTrainingWrapper
     from peft.utils.other import ModulesToSaveWrapper
 
+    _part(model, (BaseTunerLayer, ModulesToSaveWrapper))
     for path, module in list(model.named_modules()):
         parent, _, own = path.rpartition(".")
         if isinstance(module, BaseTunerLayer):
@@ -249,6 +250,24 @@ def merge_into(model: PreTrainedModel) -> PreTrainedModel:
     del model.peft_config
     model._hf_peft_config_loaded = False
     return model.requires_grad_(True)
+
+
+def _part(model: PreTrainedModel, kinds: tuple[Any, ...]) -> None:
+    """Make two weights of one that several parts have, where an adapter is on some of them: merged, they differ."""
+    owners: dict[int, list[tuple[torch.nn.Module, str]]] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            owners.setdefault(id(parameter), []).append((module, name))
+    shared = [places for key, places in owners.items() if len(places) > 1 and key != id(None)]
+    with_adapter = [module for module in model.modules() if isinstance(module, kinds)]
+    adapted: set[torch.nn.Module] = {part for module in with_adapter for part in module.modules()}
+    if adapted.isdisjoint(module for places in shared for module, _ in places):
+        return
+    for module, name in (place for places in shared for place in places[1:]):
+        setattr(module, name, torch.nn.Parameter(getattr(module, name).detach().clone(), requires_grad=False))
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False
+    model.all_tied_weights_keys = {}
 
 
 def _require_peft() -> None:
@@ -300,6 +319,8 @@ def _insert(model: PreTrainedModel, config: Any, name: str, revision: str) -> No
     with warnings.catch_warnings():
         # Layers that keep their weights the other way round are found by themselves.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+        # Merged, such weights become two.
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
         model.add_adapter(config)
     config.base_model_name_or_path = str(Path(name).resolve()) if is_local(name) else name
     config.revision = None if is_local(name) or revision == "main" else revision
@@ -324,6 +345,10 @@ def _restore(model: PreTrainedModel, saved: Mapping[str, torch.Tensor]) -> str |
 
     ours = get_peft_model_state_dict(model, adapter_name=NAME)
     given = {key.removeprefix(_PREFIX): value for key, value in saved.items()}
+    saved_as = {ours[key].data_ptr(): key for key in ours.keys() & given.keys()}
+    for key in ours.keys() - given.keys():  # of one weight with two names, one is saved
+        if other := saved_as.get(ours[key].data_ptr()):
+            given[key] = given[other]
     if missing := sorted(ours.keys() - given.keys()):
         return f"{missing[0]} is missing"
     if unknown := sorted(given.keys() - ours.keys()):

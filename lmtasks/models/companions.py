@@ -1,4 +1,6 @@
-"""Companions: modules that a recipe's ``prepare_model`` puts beside those of a model, such as a generator or a teacher.
+"""Companions: modules that a recipe puts beside those of a model, such as a generator or a teacher.
+
+Frozen checkpoints are declared, and loaded here; all else is made by the recipe's ``prepare_model``.
 
 They are attributes of the model, so that loss, optimiser and devices find them, and no part of what is saved as the
 model, so that this loads with ``from_pretrained`` alone. Those with weights to train are saved in folders of their own
@@ -19,12 +21,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from transformers import PreTrainedModel
 
-from lmtasks.api import Recipe
+from lmtasks.api import Frozen, Recipe
 from lmtasks.config.request import Request
 from lmtasks.errors import InputError, PluginError, RunError, first_line
 from lmtasks.models.adapters import has_adapter, restore_adapter
-from lmtasks.models.checkpoint import pretrained
+from lmtasks.models.checkpoint import from_pretrained, pretrained
 from lmtasks.models.load_errors import found_or_explained, is_local
+from lmtasks.registry.faults import blamed
 
 _NAMES = "_lmtasks_companions"
 
@@ -42,23 +45,31 @@ def trained_companions(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 
 def prepare(model: PreTrainedModel, recipe: Recipe, options: Any, seed: int) -> None:
-    """Let the recipe put beside the model what it needs for training, all of it drawn from the seed.
+    """Put beside the model what the recipe needs for training: what it declares, and what it makes by the seed.
 
     Raises:
-        PluginError: ``prepare_model`` makes another model.
+        InputError: a frozen companion is not there, or does not fit the model.
+        PluginError: ``prepare_model`` makes another model, or the name of a companion is taken.
     """
-    if recipe.prepare_model is None:
-        return
-    before = dict(model.named_children())
+    before, shapes = dict(model.named_children()), _shapes(model)
+    for name, frozen in recipe.frozen.items():
+        setattr(model, name, _loaded(model, recipe, options, name, frozen))
+    setattr(model, _NAMES, tuple(recipe.frozen))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        made = recipe.prepare_model(model, options)
+        made = recipe.prepare_model(model, options) if recipe.prepare_model else None
     if made is not None and made is not model:
         raise PluginError(
             f"recipe '{recipe.name}' failed in its prepare_model: it gives a {type(made).__name__}",
             "change the model that it gets, and give nothing: what you set as its attributes is trained with it",
         )
     setattr(model, _NAMES, tuple(name for name, _ in model.named_children() if name not in before))
+    with apart(model):
+        if has_adapter(model) and _shapes(model) != shapes:
+            raise InputError(
+                f"{recipe.name} gives the model other layers with these options; an adapter is for one as it lies",
+                "leave --use_peft out, or train once without it and take that run as --model",
+            )
     for one in companions(model).values():
         if not _is_trained(one):  # a teacher has no dropout
             setattr(one.eval(), "train", _stay)  # noqa: B010  (mypy takes it for a change of the class)
@@ -85,6 +96,36 @@ def accompany(model: PreTrainedModel, request: Request, *, training: bool) -> li
             f"train it first: lmtasks run {recipe.name} --model {name}",
         )
     return [f"{line}; new" for line in told]
+
+
+def require_named(request: Request) -> None:
+    """Refuse a request that leaves open which checkpoint a frozen companion is.
+
+    Raises:
+        InputError: names the option.
+    """
+    for name in request.recipe.frozen:
+        if not getattr(request.options, name):
+            message = f"{request.recipe.name} needs a {name.replace('_', ' ')} beside the model"
+            raise InputError(message, f"--{name} with a folder or Hub id")
+
+
+def _loaded(model: PreTrainedModel, recipe: Recipe, options: Any, name: str, frozen: Frozen) -> PreTrainedModel:
+    """A frozen companion, as the options name it, where it fits the model."""
+    if hasattr(model, name):
+        raise PluginError(
+            f"recipe '{recipe.name}' has a frozen companion '{name}', and {type(model).__name__} a part of that name",
+            "give the option another name",
+        )
+    given = getattr(options, name)
+    one = from_pretrained(frozen.model_class, given).requires_grad_(False)
+    with blamed(recipe, "frozen", frozen.alike):
+        sizes = tuple(frozen.alike(options))
+    for size in sizes:
+        ours, theirs = (getattr(each.config, size, None) for each in (model, one))
+        if ours != theirs:
+            raise InputError(f"{size} is {ours} here, {theirs} in '{given}'", f"take a --{name} with {size} {ours}")
+    return one
 
 
 def _stay(mode: bool = True) -> None:
@@ -219,6 +260,10 @@ def _folder(name: str, revision: str, wanted: tuple[str, ...]) -> Path:
     patterns = [f"{companion}/{kind}" for companion in wanted for kind in ("*.json", "*.safetensors")]
     with found_or_explained("model", name):
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns or None))
+
+
+def _shapes(model: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: one.shape for name, one in model.named_parameters()}
 
 
 def _is_trained(one: torch.nn.Module) -> bool:

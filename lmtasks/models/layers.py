@@ -6,19 +6,26 @@ import torch
 from transformers import PreTrainedModel
 
 from lmtasks.errors import InputError
+from lmtasks.models.companions import apart
 
 
-def keep_layers(model: PreTrainedModel, count: int) -> None:
+def keep_layers(model: PreTrainedModel, count: int | None) -> None:
     """Leave the model, in place, so many of its layers: the first, the last, and others evenly between.
 
     One that has so many already stays as it is, so that a recipe may do this whenever it gets its model.
 
     Args:
-        count: layers that stay; of twelve, six are 0, 2, 4, 7, 9 and 11.
+        count: layers that stay; of twelve, six are 0, 2, 4, 7, 9 and 11. None: all.
 
     Raises:
         InputError: it has fewer, or keeps them otherwise than in a list.
     """
+    if count is not None:
+        with apart(model):
+            _keep(model, count)
+
+
+def _keep(model: PreTrainedModel, count: int) -> None:
     config = model.config
     whole = config.num_hidden_layers
     named = [(path, part) for path, part in model.named_modules() if isinstance(part, torch.nn.ModuleList)]

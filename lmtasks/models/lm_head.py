@@ -31,6 +31,11 @@ EVERYWHERE = "the head runs on every position"
 PIECE = 1 << 23
 """Logits that exist at once; 32 MiB in float32."""
 
+ROWS = 16
+"""What the number of targets is filled up to a multiple of, for products in bfloat16 on a CPU: torch's library keeps
+several MiB for each number of rows that it has ever seen, and batches of a masked model have hundreds.
+"""
+
 
 def separate_head(model: PreTrainedModel, inputs: Batch) -> str | None:
     """Teach the model to run its head on its own, if its logits for a batch without labels stay the same.
@@ -147,6 +152,7 @@ class Head:
             told, right = self.likelihoods(states, labels, inputs, output)
             exact = -told.cpu().double()  # see token_sums
             return (exact if weights is None else exact * weights.cpu()).sum(), wanted.sum(), {"correct": right.sum()}
+        states, labels, weights = _filled(states, labels, weights)
         if self.last is not None and weight is not None:
             features = self._features(self.last, states, inputs, output)
             total = projected_total(features, labels, weight, self.last.bias, label_smoothing, weights)
@@ -251,6 +257,23 @@ class Head:
         asked = {"label_smoothing": 0.0, "weights": None}
         targets, how = inputs.pop("targets"), {name: inputs.pop(name, usual) for name, usual in asked.items()}
         return self.sums(inputs, targets, **how)
+
+
+def _filled(
+    states: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """The targets with more rows, of no weight, up to a multiple of ``ROWS``, where their number costs memory."""
+    missing, pad = -len(labels) % ROWS, torch.nn.functional.pad
+    short = states.device.type == "cpu" and torch.bfloat16 in (states.dtype, _products())
+    if not missing or not short:
+        return states, labels, weights
+    weights = torch.ones(len(labels)) if weights is None else weights
+    return pad(states, (0, 0, 0, missing)), pad(labels, (0, missing)), pad(weights, (0, missing))
+
+
+def _products() -> torch.dtype | None:
+    """What products are computed in on the CPU, where that is not the kind of the numbers."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
 
 
 def _in_place_of(method: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:

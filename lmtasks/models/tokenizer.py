@@ -7,12 +7,17 @@ from typing import Any
 
 from tokenizers import AddedToken, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import cached_file
 
 from lmtasks.api import TOKENIZER, Recipe, TokenizerSpec, resolve
 from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError
+from lmtasks.models.adapters import base_of
 from lmtasks.models.load_errors import found_or_explained
 from lmtasks.models.tokenizer_kinds import KINDS, NEEDS_UNKNOWN, Texts
+
+ABOUT = ("tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
+"""Files of which a processing class has one."""
 
 UNKNOWN = "<unk>"
 """The unknown token, where the recipe's is none, or something else as well."""
@@ -54,8 +59,18 @@ def from_pretrained(thing: str, reference: str, name: str, settings: ModelSettin
     """The processing class that a folder or Hub id has, or an explanation of why not."""
     # The revision is the model's; a processing class from elsewhere has none of that name.
     revision = settings.revision if name == settings.model_name_or_path else "main"
+    name, revision = _home(name, revision)
     with found_or_explained(thing, name):
         return resolve(reference).from_pretrained(name, revision=revision, trust_remote_code=settings.trust_remote_code)
+
+
+def _home(name: str, revision: str) -> tuple[str, str]:
+    """Where the processing class of a model lies: of an adapter that came without one, beside the model it is for."""
+    base = base_of(name, revision)
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    if base is None or any(cached_file(name, file, revision=revision, **quiet) for file in ABOUT):
+        return name, revision
+    return base.name, base.revision
 
 
 def add_tokens(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> None:

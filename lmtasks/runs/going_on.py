@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from lmtasks.artifacts.checkpoints import read_manifest
 from lmtasks.artifacts.resume import Start
@@ -13,6 +13,7 @@ from lmtasks.artifacts.run_folder import read_record
 from lmtasks.config.engines import notes_on_engine
 from lmtasks.config.request import Request
 from lmtasks.errors import InputError
+from lmtasks.models.frozen_weights import MODEL, frozen_digests
 from lmtasks.runs.load import Data
 from lmtasks.runs.place import Place
 from lmtasks.runs.plan import Plan
@@ -33,6 +34,26 @@ def require_same_data(data: Data, place: Place) -> None:
             f"the training {medium} is not the one that the run in '{place.folder}' began with",
             f"bring the old {medium} back, or start again with --overwrite_output_dir",
         )
+
+
+def require_same_frozen(model: PreTrainedModel, place: Place) -> None:
+    """Refuse to resume on other weights than those under which an adapter, or beside which a model, has learned.
+
+    Raises:
+        InputError: names the part that has changed.
+    """
+    record = read_record(place.folder) if place.start.how == "on" else None
+    began = (record or {}).get("frozen")  # runs of earlier versions do not tell
+    if not began:
+        return
+    now = frozen_digests(model)
+    for name in sorted({*began, *now}):
+        if began.get(name) != now.get(name):
+            what = "the model under what learns" if name == MODEL else f"the {name}"
+            raise InputError(
+                f"{what} has other weights than when the run in '{place.folder}' began",
+                "bring the old ones back, or start again with --overwrite_output_dir",
+            )
 
 
 def require_steps_left(start: Start, plan: Plan) -> None:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from lmtasks.api import Batch, resolve
 from lmtasks.config.request import Request
 from lmtasks.models.checkpoint import load_model
-from lmtasks.models.companions import accompany
+from lmtasks.models.companions import accompany, require_named
 from lmtasks.models.memory import copies_of, require_memory
 from lmtasks.progress import say
 from lmtasks.runs.checks import check_first_loss, check_model, first_example, run_head_alone
@@ -44,6 +44,7 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
     Raises:
         InputError: something is missing or does not fit; nothing was written.
     """
+    require_named(request)
     copies, model_class = copies_of(request, training), resolve(request.recipe.model_class)
     data = load_data(request, training, lambda config: require_memory(model_class, config, copies, request.model))
     check_data(data)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lmtasks.api import Recipe, resolve
+from lmtasks.api import Recipe, options_of, resolve
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.artifacts.lock import reserved
 from lmtasks.artifacts.model_card import write_card
@@ -28,6 +29,7 @@ from lmtasks.inference.fitting_recipe import installed_recipe
 from lmtasks.inference.load import saved_processor
 from lmtasks.models.adapters import base_of, merge_into, require_whole
 from lmtasks.models.checkpoint import pretrained
+from lmtasks.models.companions import Whole, apart, prepare, require_companions
 from lmtasks.runs.record import write_record
 
 LENGTH = 16
@@ -63,12 +65,16 @@ def merge(adapter: str | Path, output_dir: str | Path, *, recipe: str | None = N
         how: dict[str, Any] = {"dtype": "auto", "revision": revision, "trust_remote_code": False}
         model, _, _ = pretrained(resolve(chosen.model_class), name, **how)
         processor, record = saved_processor(name, chosen, revision), read_record(name)
+        if record is not None and chosen.prepare_model is not None:
+            _accompany(model, chosen, record, name)
     require_space(folder, sum(parameter.nbytes for parameter in model.parameters()))
     expected = _logits(model, processor)
-    merged = merge_into(model)
+    with apart(model):
+        merged = merge_into(model)
     with reserved(folder):
-        files = save_into(folder, merged, processor)
-        _verify(folder, chosen, merged, expected, processor)
+        files = save_into(folder, Whole(merged, chosen), processor)
+        with apart(merged):
+            _verify(folder, chosen, merged, expected, processor)
         if record is not None:
             # By these a run would take the folder for its own; and the curve is not there.
             asked = ("request", "asked", "adapter", "earlier", "curve")
@@ -77,6 +83,14 @@ def merge(adapter: str | Path, output_dir: str | Path, *, recipe: str | None = N
             write_card(folder, record)
             write_record(folder, sealed(record))
     return folder
+
+
+def _accompany(model: PreTrainedModel, recipe: Recipe, record: Mapping[str, Any], name: str) -> None:
+    """Put beside the model what its run has trained beside it."""
+    known = options_of(recipe.options)
+    options = {option: value for option, value in record["options"].items() if option in known}
+    prepare(model, recipe, recipe.options(**options), record["seeds"]["seed"])
+    require_companions(model, recipe, name, "merge the run as it was written")
 
 
 def _verify(folder: Path, recipe: Recipe, merged: PreTrainedModel, expected: Any, processor: Any) -> None:

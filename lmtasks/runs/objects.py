@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from lmtasks.config import caches
 from lmtasks.config.hooks import Hooks
 from lmtasks.errors import InputError, first_line
+from lmtasks.models.checkpoint import pretrained
 
 MODEL = ("model", "model_name_or_path")
 PROCESSOR = ("tokenizer", "processing_class", "tokenizer_name", "processor_name")
@@ -69,14 +70,38 @@ def written(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     value = str(made[-1])
                 named[known] = value
         if named.get("use_peft") and Path(named.get("model", "")) in made:
-            hint = "model.save_pretrained(FOLDER), then model=FOLDER"
-            raise InputError("an adapter needs its base where others find it, and this is in memory only", hint)
-        if made and "tokenizer_name" not in named and Path(named.get("model", "")) in made:
-            raise InputError("a model in memory comes without its tokenizer", "tokenizer=TOKENIZER, or its name")
+            _require_tokenizer(named)
+            named |= _origin(next(value for name in MODEL if (value := values.get(name)) is not None))
+        if Path(named.get("model", "")) in made:
+            _require_tokenizer(named)
         yield named
     finally:
         for folder in made:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_tokenizer(named: Mapping[str, Any]) -> None:
+    if "tokenizer_name" not in named:
+        raise InputError("a model in memory comes without its tokenizer", "tokenizer=TOKENIZER, or its name")
+
+
+def _origin(model: PreTrainedModel) -> dict[str, str]:
+    """Where a model in memory was loaded from, if it still is the one that lies there: others will find it there.
+
+    Raises:
+        InputError: it is another one.
+    """
+    name, commit = model.name_or_path, getattr(model.config, "_commit_hash", None)
+    how: dict[str, Any] = {"dtype": model.dtype, "revision": commit or "main", "trust_remote_code": False}
+    hint = "model.save_pretrained(FOLDER), then model=FOLDER"
+    try:
+        theirs = pretrained(type(model), name, **how)[0].state_dict()
+    except InputError as error:
+        raise InputError("an adapter needs its base where others find it, and this is in memory only", hint) from error
+    ours = model.state_dict()
+    if ours.keys() != theirs.keys() or any(not torch.equal(ours[key].cpu(), theirs[key]) for key in ours):
+        raise InputError(f"an adapter needs its base where others find it, and this is not '{name}' any more", hint)
+    return {"model": name, **({"revision": commit} if commit else {})}
 
 
 def _write_model(name: str, model: Any) -> Path:

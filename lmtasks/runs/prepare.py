@@ -9,7 +9,7 @@ from lmtasks.artifacts.run_folder import require_space
 from lmtasks.config.request import Request
 from lmtasks.registry.catalog import engine_of
 from lmtasks.runs.arguments import fitted
-from lmtasks.runs.going_on import notes_on, require_same_data, require_steps_left
+from lmtasks.runs.going_on import notes_on, require_same_data, require_same_frozen, require_steps_left
 from lmtasks.runs.load import load
 from lmtasks.runs.place import Place, place_of
 from lmtasks.runs.plan import plan_of
@@ -32,6 +32,7 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
     request = replace(request, training={**request.training, **place.batch.as_training()})
     loaded = fitted(load(request, training=True, check_data=lambda data: require_same_data(data, place)))
     model, request = loaded.model, loaded.data.request
+    require_same_frozen(model, place)
     # A checkpoint has the weights and the two moments of Adam, the run once more the weights.
     require_space(folder, 4 * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad))
     plan = plan_of(request, folder, loaded)

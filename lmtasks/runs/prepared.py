@@ -13,6 +13,7 @@ from lmtasks.api import EVALUATION_SEED, Collate, Engine
 from lmtasks.artifacts.run_folder import LOG
 from lmtasks.config.request import Request
 from lmtasks.data.dataset import ExampleDataset
+from lmtasks.models.frozen_weights import frozen_digests
 from lmtasks.runs.load import Data
 from lmtasks.runs.place import Place
 from lmtasks.runs.plan import Plan
@@ -45,6 +46,11 @@ class Prepared:
     def request(self) -> Request:
         """The request as it is carried out."""
         return self.data.request
+
+    @property
+    def frozen(self) -> dict[str, str]:
+        """Digests of the weights that do not learn, by what has them."""
+        return frozen_digests(self.model)
 
     @property
     def processor(self) -> Any:

@@ -45,6 +45,7 @@ def new_record(prepared: Prepared, catalog: Catalog) -> dict[str, Any]:
         },
         **as_record(request),
         **prepared.place.asked.as_record(),
+        **({"frozen": frozen} if (frozen := prepared.frozen) else {}),
         **({"earlier": list(prepared.place.start.earlier)} if prepared.place.start.earlier else {}),
         **({"job": mark} if (mark := job_mark()) else {}),
         "seeds": {"seed": request.seed, "split": request.data.split_seed, "evaluation": EVALUATION_SEED},

@@ -118,7 +118,7 @@ def _trains(recipe: Recipe, architecture: Architecture) -> bool:
 
     Recipes with companions are left out: these are for certain models, or have to be named, such as a teacher.
     """
-    if recipe.prepare_model is not None:
+    if recipe.prepare_model is not None or recipe.frozen:
         return False
     name = recipe.model_class.rpartition(":")[2]
     if architecture.models:

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lmtasks.api import Architecture, BlockOptions, Recipe
+from lmtasks.api import Architecture, BlockOptions, Recipe, resolve
 from lmtasks.config.settings import ModelSettings
-from lmtasks.errors import InputError
+from lmtasks.errors import InputError, first_line
 from lmtasks.models.architectures import register_architectures
 from lmtasks.models.checkpoint import load_model
 from lmtasks.models.companions import prepare
-from lmtasks.models.config import fit_to_tokenizer
+from lmtasks.models.config import _fresh, fit_to_tokenizer
 from lmtasks.registry.catalog import Catalog, load_catalog
 from lmtasks.testing.case import BLOCK, SEED, Case
 from lmtasks.testing.proof import Fault, once
@@ -68,6 +68,8 @@ def case_of(
         def configured() -> PretrainedConfig:
             config = fit_to_tokenizer(_config(recipe, model), tokenized())
             config.save_pretrained(folder / "start")
+            for name in unnamed:
+                save_frozen(recipe, name, config, folder / name)
             return config
 
         @once
@@ -76,6 +78,8 @@ def case_of(
             prepare(model, recipe, case.request.options, SEED)
             return model
 
+        unnamed = [name for name in recipe.frozen if name not in (options or {})]
+        companions = {name: str(folder / name) for name in unnamed}
         blocks = {"block_size": BLOCK} if issubclass(recipe.options, BlockOptions) else {}
         case = Case(
             title=recipe.name if model is None else f"{getattr(model, 'model_type', model)} with {recipe.name}",
@@ -84,11 +88,28 @@ def case_of(
             tokenizer=tokenized,
             folder=folder,
             make=make,
-            values={**blocks, **(options or {})},
+            values={**blocks, **companions, **(options or {})},
             architecture=model if isinstance(model, Architecture) else None,
             **more,
         )
         yield case
+
+
+def save_frozen(recipe: Recipe, name: str, config: PretrainedConfig, folder: Path) -> None:
+    """Make a frozen companion of the model's own shape, with weights large enough to be felt."""
+    frozen = recipe.frozen[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(len(name))
+        try:
+            one = _fresh(resolve(frozen.model_class), copy.deepcopy(config))
+        except Exception as error:
+            raise Fault(
+                f"no {frozen.model_class} can be made for '{name}' of a tiny {config.model_type}: {first_line(error)}",
+                f"name one that fits: check_recipe(..., options={{'{name}': folder}})",
+            ) from error
+        for parameter in one.parameters():
+            parameter.data += 0.1 * torch.randn(parameter.shape)
+    one.save_pretrained(folder)
 
 
 def _config(recipe: Recipe, model: str | Architecture | PretrainedConfig | None) -> PretrainedConfig:

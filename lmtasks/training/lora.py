@@ -2,8 +2,10 @@
 
 What peft adds to a frozen layer is little to multiply and much to move: copies between dtypes, dropout, scaling and
 sums each read and write all that the layer takes or gives, and keep much of it for the way back. Here a layer with its
-adapter is one operation. Frozen weights are cast once, and inputs once for all layers that share them; of dropout only
-the mask is kept. The numbers are peft's, and so are the draws.
+adapter is one operation, which keeps its input, cast once for all layers that share it, and little else: frozen weights
+are cast where they are used, on the way back again, and a mask of dropout is drawn once more from where its draws
+began. Both take less time than a layer takes, and memory is what adapters are for. The numbers are peft's, and so are
+the draws.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils.weak import WeakIdKeyDictionary
 
 from lmtasks.training.dropout import WHOLE, drawn, is_drawn, passed
 
@@ -38,11 +39,11 @@ def cheap_lora(device: torch.device) -> Iterator[None]:
 
 def _in_place_of(plain: Callable[..., Tensor], kind: type[nn.Module]) -> Callable[..., Tensor]:
     """The forward pass of peft's layers, which is left to peft where it is another than the usual one."""
-    casts = _Casts()
+    rows = _Rows()
 
     def forward(layer: Any, x: Tensor, *arguments: Any, **named: Any) -> Tensor:
         usual = type(layer) is kind and not arguments and not named and _is_usual(layer, x)
-        return _adapted(layer, x, casts) if usual else plain(layer, x, *arguments, **named)
+        return _adapted(layer, x, rows) if usual else plain(layer, x, *arguments, **named)
 
     return forward
 
@@ -90,48 +91,33 @@ def _kind(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
-class _Casts:
-    """What does not change, in the kind of numbers that products are computed in."""
+class _Rows:
+    """Inputs in the kind of numbers that products are computed in; queries, keys and values have the same one."""
 
     def __init__(self) -> None:
-        self._frozen: Any = WeakIdKeyDictionary()
-        self._input: tuple[Tensor, int, Tensor] | None = None
+        self._known: tuple[Tensor, int, Tensor] | None = None
 
-    def frozen(self, weight: Tensor, kind: torch.dtype) -> Tensor:
-        """A weight, cast when it is first asked for, or was changed since."""
-        if weight.dtype == kind:
-            return weight.detach()
-        known: tuple[int, Tensor] | None = self._frozen.get(weight)
-        if known is None or known[0] != weight._version or known[1].dtype != kind:
-            known = self._frozen[weight] = weight._version, weight.detach().to(kind)
-        return known[1]
-
-    def input(self, x: Tensor, kind: torch.dtype) -> Tensor:
-        """An input as rows; queries, keys and values have the same one."""
-        if self._input is not None and self._input[0] is x and self._input[1] == x._version:
-            return self._input[2]
+    def of(self, x: Tensor, kind: torch.dtype) -> Tensor:
+        """An input as rows."""
+        if self._known is not None and self._known[0] is x and self._known[1] == x._version:
+            return self._known[2]
         rows = x.detach().reshape(-1, x.shape[-1]).to(kind)
-        self._input = (x, x._version, rows)
+        self._known = (x, x._version, rows)
         return rows
 
 
-def _adapted(layer: Any, x: Tensor, casts: _Casts) -> Tensor:
+def _adapted(layer: Any, x: Tensor, rows: _Rows) -> Tensor:
     """What a layer and its adapter make of an input."""
-    [name], base, kind = layer.active_adapters, layer.base_layer, _kind(x)
-    weight, bias = casts.frozen(base.weight, kind), None if base.bias is None else casts.frozen(base.bias, kind)
-    mask, larger = None, 1.0
-    if p := _probability(layer.lora_dropout[name]):
-        mask, larger = drawn(x.shape, p)
-        mask = mask.view(-1, x.shape[-1])
+    [name], base = layer.active_adapters, layer.base_layer
     made: Tensor = _Adapted.apply(  # type: ignore[no-untyped-call]
         x,
-        casts.input(x, kind),
-        weight if type(base) is nn.Linear else weight.t(),
-        bias,
+        rows.of(x, _kind(x)),
+        base.weight if type(base) is nn.Linear else base.weight.t(),
+        base.bias,
         layer.lora_A[name].weight,
         layer.lora_B[name].weight,
-        mask,
-        layer.scaling[name] * larger,
+        _probability(layer.lora_dropout[name]),
+        layer.scaling[name],
     )
     return made
 
@@ -148,7 +134,7 @@ class _Adapted(torch.autograd.Function):
         bias: Tensor | None,
         down: Tensor,
         up: Tensor,
-        mask: Tensor | None,
+        p: float,
         scale: float,
     ) -> Tensor:
         """The output [..., out], of the kind of the rows.
@@ -156,16 +142,21 @@ class _Adapted(torch.autograd.Function):
         Args:
             x: [..., in], which the gradient is of.
             rows: the same as [rows, in], in the kind of the products.
-            weight, bias: of the frozen layer, [out, in] and [out], in that kind too.
+            weight, bias: of the frozen layer, [out, in] and [out].
             down, up: of the adapter, [rank, in] and [out, rank].
-            mask: where the adapter sees the input, int16 [rows, in] with all bits or none; everywhere when not given.
+            p: probability with which a number of the input is dropped on its way to the adapter.
             scale: what the adapter's part is multiplied by.
         """
+        kind, seen = rows.dtype, rows
+        ctx.p, ctx.state = p, torch.get_rng_state() if p else None
+        if p:
+            mask, larger = drawn(rows.shape, p)
+            seen, scale = passed(rows, mask), scale * larger
         with torch.autocast("cpu", enabled=False):
-            made = nn.functional.linear(rows, weight, bias)
-            low = (_let_through(rows, mask) @ down.to(rows.dtype).t()).mul_(scale)
-            made.addmm_(low, up.to(rows.dtype).t())
-        ctx.save_for_backward(rows, weight, down, up, mask, low)
+            made = nn.functional.linear(rows, weight.to(kind), None if bias is None else bias.to(kind))
+            low = (seen @ down.to(kind).t()).mul_(scale)
+            made.addmm_(low, up.to(kind).t())
+        ctx.save_for_backward(rows, weight, down, up, low)
         ctx.shape, ctx.dtype, ctx.scale = x.shape, x.dtype, scale
         return made.view(*x.shape[:-1], -1)
 
@@ -173,17 +164,25 @@ class _Adapted(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of the input and of both weights of the adapter."""
-        rows, weight, down, up, mask, low = ctx.saved_tensors
-        pull = upstream.reshape(-1, upstream.shape[-1]).to(rows.dtype)
+        rows, weight, down, up, low = ctx.saved_tensors
+        pull, kind = upstream.reshape(-1, upstream.shape[-1]).to(rows.dtype), rows.dtype
+        mask = _drawn_again(ctx.state, rows.shape, ctx.p) if ctx.p else None
         of_x = None
         with torch.autocast("cpu", enabled=False):
-            of_low = (pull @ up.to(rows.dtype)).mul_(ctx.scale)
+            of_low = (pull @ up.to(kind)).mul_(ctx.scale)
             of_up = (pull.t() @ low).to(up.dtype)
             of_down = (of_low.t() @ _let_through(rows, mask)).to(down.dtype)
             if ctx.needs_input_grad[0]:
-                of_x = _let_through(of_low @ down.to(rows.dtype), mask).addmm_(pull, weight)
+                of_x = _let_through(of_low @ down.to(kind), mask).addmm_(pull, weight.to(kind))
                 of_x = of_x.to(ctx.dtype).view(ctx.shape)
         return of_x, None, None, None, of_down, of_up, None, None
+
+
+def _drawn_again(state: Tensor, shape: torch.Size, p: float) -> Tensor:
+    """The mask that was drawn from this state of the generator, which stays where it is now."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(state)
+        return drawn(shape, p)[0]
 
 
 def _let_through(rows: Tensor, mask: Tensor | None) -> Tensor:

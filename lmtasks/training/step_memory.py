@@ -1,9 +1,9 @@
 """The memory at the height of a training step, foreseen from a step of one example and one of two.
 
-Every tensor that torch makes or lets go of is counted, operation by operation, in both. What a batch of any size would
-hold at an operation then follows: what one example holds there, and for each further one as much as the second has
-added. The two do the same operations, but for copies that a single example does without, and where the work is cut by
-the number of targets.
+Every tensor that torch makes or lets go of is noted in both. What a batch of any size would make then follows: as much
+as one example does, and for each further one as much as the second has added. The two do the same operations, but for
+copies that a single example does without, and where the work is cut by the number of targets. On a CPU, what the
+allocator takes for these tensors is found by doing to a heap of numbers what it does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -22,19 +23,35 @@ from transformers import PreTrainedModel
 from lmtasks.api import Batch, Recipe, loss_terms, require_counted, target_counts, weighted_sum
 from lmtasks.models.cross_entropy import keeping
 from lmtasks.models.forward import in_mode
+from lmtasks.training.heap import Heap
 from lmtasks.training.speed import cheap
 
 MOMENTS = 2
 """Numbers that Adam keeps for each weight that is trained."""
 
-HOLES, BESIDE = 0.3, 48 << 20
-"""On a CPU, the share by which an allocator takes more than it hands out, and bytes for what is no tensor.
+HOLES, BESIDE = 0.1, 64 << 20
+"""On a CPU, the share of tensors that is lost where something small lies between them, and bytes for what is no tensor.
 
 Both are what ``benchmarks/plan_memory.py`` saw.
 """
 
-Moment = tuple[str, int]
-"""An operation, and the bytes that are held after it."""
+ROUNDS = 3
+"""Steps after which the heap of a training grows no more: the moments come with the first, and its holes stay."""
+
+
+@dataclass
+class Trace:
+    """The tensors of a step, in order, each by a number.
+
+    Args:
+        made: the operation that made a tensor, and its bytes, by its number.
+        events: numbers of tensors as they come, and once more as they go.
+        learned: how many events there are until the gradients are whole.
+    """
+
+    made: list[tuple[str, int]] = field(default_factory=list)
+    events: list[int] = field(default_factory=list)
+    learned: int = 0
 
 
 def step_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_size: int, *, bf16: bool = False) -> int:
@@ -46,28 +63,56 @@ def step_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_si
         bf16: whether products are in bfloat16.
     """
     with _untouched(model):
-        one, two = (_moments(model, recipe, _times(example, count), bf16, count / batch_size) for count in (1, 2))
+        one, two = (_traced(model, recipe, _times(example, count), bf16, count / batch_size) for count in (1, 2))
     parameters = [*model.parameters()]
-    weights: int = sum(one.nbytes for one in parameters)
-    moments: int = MOMENTS * sum(one.nbytes for one in parameters if one.requires_grad)
-    held = moments + height(one, two, batch_size)
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    return weights + held + (int(HOLES * held) + BESIDE if on_cpu else 0)
+    weights = sum(int(one.nbytes) for one in parameters)
+    moments = [int(one.nbytes) for one in parameters if one.requires_grad] * MOMENTS
+    step = of_batch(one, two, batch_size)
+    if next(model.parameters()).device.type == "cpu":
+        return weights + heap_height(step, moments) + int(HOLES * height(step)) + BESIDE
+    return weights + sum(moments) + height(step)
 
 
-def height(one: Sequence[Moment], two: Sequence[Moment], batch_size: int) -> int:
-    """The most bytes that a batch holds at any operation, by what one and two examples hold.
+def of_batch(one: Trace, two: Trace, batch_size: int) -> Trace:
+    """The step of a batch of any size, by those of one and of two examples.
 
-    Args:
-        one, two: the operations of each, in order. What only one example does is taken to add what the last operation
-            did that both do.
+    A tensor grows with each example as much as it has with the second; what only two examples make, as if by halves.
     """
-    added: list[int] = []
-    matching = SequenceMatcher(None, [name for name, _ in one], [name for name, _ in two], autojunk=False)
+    names = [[name for name, _ in trace.made] for trace in (one, two)]
+    sizes = [size * batch_size // 2 for _, size in two.made]
+    matching = SequenceMatcher(None, names[0], names[1], autojunk=False)
     for first, second, count in matching.get_matching_blocks():
-        added += (added[-1:] or [0]) * (first - len(added))
-        added += [two[second + step][1] - one[first + step][1] for step in range(count)]
-    return max(held + (batch_size - 1) * more for (_, held), more in zip(one, added, strict=True))
+        for step in range(count):
+            (_, before), (_, after) = one.made[first + step], two.made[second + step]
+            sizes[second + step] = max(0, before + (batch_size - 1) * (after - before))
+    return replace(two, made=[(name, size) for (name, _), size in zip(two.made, sizes, strict=True)])
+
+
+def height(step: Trace) -> int:
+    """The most bytes that are held at once."""
+    held, most, there = 0, 0, set[int]()
+    for number in step.events:
+        there ^= {number}
+        held += step.made[number][1] * (1 if number in there else -1)
+        most = max(most, held)
+    return most
+
+
+def heap_height(step: Trace, moments: Sequence[int]) -> int:
+    """The most bytes that a heap takes for some steps, holes included; the moments are made after the first."""
+    heap, count = Heap(), len(step.made)
+    for turn in range(ROUNDS):
+        there = set[int]()
+        for place, number in enumerate(step.events):
+            if turn == 0 and place == step.learned:
+                for more, size in enumerate(moments):
+                    heap.take(count + more, size)
+            there ^= {number}
+            if number in there:
+                heap.take(number, step.made[number][1])
+            else:
+                heap.give(number)
+    return heap.height
 
 
 def _times(example: Batch, count: int) -> Batch:
@@ -76,8 +121,8 @@ def _times(example: Batch, count: int) -> Batch:
     return {**example, **{name: torch.cat([value] * count) for name, value in rows.items()}}
 
 
-def _moments(model: PreTrainedModel, recipe: Recipe, batch: Batch, bf16: bool, share: float) -> list[Moment]:
-    """The operations of a step forwards and backwards.
+def _traced(model: PreTrainedModel, recipe: Recipe, batch: Batch, bf16: bool, share: float) -> Trace:
+    """The tensors of a step forwards and backwards.
 
     Args:
         share: of the whole batch that this one is.
@@ -91,8 +136,10 @@ def _moments(model: PreTrainedModel, recipe: Recipe, batch: Batch, bf16: bool, s
         require_counted(recipe.name, loss_terms(said)[0], target_counts(recipe.targets(batch)))
         # To the end of this: as parameters keep their gradients until the step is done.
         gradients = torch.autograd.grad(weighted_sum(said), trained, allow_unused=True)
-        del said, gradients
-    return ledger.moments
+        del said
+        ledger.trace.learned = len(ledger.trace.events)
+        del gradients
+    return ledger.trace
 
 
 @contextmanager
@@ -106,30 +153,32 @@ def _untouched(model: PreTrainedModel) -> Iterator[None]:
 
 
 class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What is held after each operation that changes it, of all that was made since this was opened."""
+    """The tensors that were made since this was opened, and when they went; what stays to the end goes with it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.moments: list[Moment] = []
-        self._held = 0
-        self._known: set[int] = set()
+        self.trace = Trace()
+        self._known: dict[int, int] = {}
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        for key in [*self._known]:
+            self._remove(key)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
         given = {one.untyped_storage()._cdata for one in tree_leaves((args, kwargs)) if torch.is_tensor(one)}
         for tensor in tree_leaves(made):
-            if torch.is_tensor(tensor) and (key := tensor.untyped_storage()._cdata) not in self._known | given:
-                self._add(key, tensor.untyped_storage())
-        if not self.moments or self.moments[-1][1] != self._held:
-            self.moments.append((str(function), self._held))
+            if torch.is_tensor(tensor) and (key := tensor.untyped_storage()._cdata) not in self._known.keys() | given:
+                self._add(key, tensor.untyped_storage(), str(function))
         return made
 
-    def _add(self, key: int, storage: torch.UntypedStorage) -> None:
-        size = storage.nbytes()
-        self._known.add(key)
-        self._held += size
-        weakref.finalize(storage, self._remove, key, size)
+    def _add(self, key: int, storage: torch.UntypedStorage, name: str) -> None:
+        self._known[key] = len(self.trace.made)
+        self.trace.events.append(len(self.trace.made))
+        self.trace.made.append((name, storage.nbytes()))
+        weakref.finalize(storage, self._remove, key)
 
-    def _remove(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self._held -= size
+    def _remove(self, key: int) -> None:
+        if (number := self._known.pop(key, None)) is not None:
+            self.trace.events.append(number)

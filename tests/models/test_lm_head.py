@@ -334,6 +334,30 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_the_plain_path(kind: str) -> No
     assert all(one is None or one.dtype == torch.float32 for one in fast[2].values())
 
 
+@pytest.mark.parametrize("kind", ["roberta", "gpt2", "gemma2"])
+def test_in_bfloat16_numbers_of_targets_are_few(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows without weight fill them up, and neither loss nor gradients feel these; in float32 there are none."""
+    model, batch = model_of(kind), batch_of(0.45)
+    separate_head(model, {"input_ids": batch["input_ids"][:1]})
+    filled, seen = heads._filled, list[int]()
+
+    def counted(*given: Any) -> Any:
+        done = filled(*given)
+        seen.append(len(done[0]))
+        return done
+
+    monkeypatch.setattr(heads, "_filled", counted)
+    found = []
+    for rows in (16, 1):
+        monkeypatch.setattr(heads, "ROWS", rows)
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(gradients(model, kind, batch))
+    gradients(model, kind, batch)
+    (total, count, slopes), (right, number, others) = found
+    assert number == count == seen[1] == seen[2] < seen[0] < count + 16 and seen[0] % 16 == 0
+    assert total == pytest.approx(right, rel=1e-3) and distance(others, slopes) < 1e-2
+
+
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_isolated_documents_go_well_with_it(kind: str) -> None:
     model = model_of(kind)

@@ -164,8 +164,16 @@ def test_model_without_its_tokenizer(objects: Any, documents: list[str]) -> None
 def test_adapter_in_memory_and_adapter_for_a_model_in_memory(objects: Any, documents: list[str]) -> None:
     model, tokenizer = objects("causal-lm")
     values = {"tokenizer": tokenizer, "train_dataset": documents, **SMALL}
-    with pytest.raises(InputError, match="an adapter needs its base where others find it"):
-        run("causal-lm", model=model, use_peft=True, **values)
+    done = run("causal-lm", model=model, use_peft=True, **values)
+    assert done.plan.base_model == model.name_or_path, "it lies there, and others find it"
+    model.lm_head.weight.data += 1e-3
+    with pytest.raises(InputError, match=f"this is not '{model.name_or_path}' any more"):
+        run("causal-lm", model=model, use_peft=True, **{**values, "output_dir": "other"})
+    made = type(model)(model.config)
+    made.config._name_or_path = made.name_or_path = ""
+    with pytest.raises(InputError, match="an adapter needs its base where others find it, and this is in memory only"):
+        run("causal-lm", model=made, use_peft=True, **{**values, "output_dir": "other"})
+    assert left_over() == [] and not Path("other").exists()
     wrapped = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=True))
     with pytest.raises(InputError, match="PeftModelForCausalLM") as caught:
         run("causal-lm", model=wrapped, **values)

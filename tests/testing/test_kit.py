@@ -18,6 +18,7 @@ import pytest
 import torch
 import transformers
 import two_terms
+from frozen_recipe import REFERRED
 from torch.nn.functional import cross_entropy
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from two_terms import TWO_TERMS
@@ -53,7 +54,8 @@ def test_built_in_recipes_pass(recipe: Recipe) -> None:
     skipped = {name for name, outcome in proof.checks.items() if outcome.state == "skipped"}
     both_sides = {"special-tokens-are-no-targets", "answers-are-hidden"}
     one_term = set() if recipe is TWO_TERMS else {"weights-are-applied-once"}
-    assert skipped == one_term | (both_sides if recipe is CAUSAL_LM else set())
+    frozen = {"frozen-companions-are-asked", "frozen-companions-stay"}
+    assert skipped == frozen | one_term | (both_sides if recipe is CAUSAL_LM else set())
     assert time.process_time() - began < 60
 
 
@@ -251,6 +253,26 @@ def guessed(count: Callable[..., torch.Tensor]) -> Recipe:
     return replace(TWO_TERMS, loss=loss)
 
 
+def referring(change: Callable[..., None]) -> Recipe:
+    """referred-lm whose loss does something to its reference first."""
+
+    def loss(model: Any, batch: dict[str, Any]) -> Any:
+        change(lmtasks.unwrapped(model).reference)
+        return REFERRED.loss(model, batch)
+
+    return replace(REFERRED, loss=loss)
+
+
+def unasked(model: Any, batch: dict[str, Any]) -> Any:
+    terms, more = REFERRED.loss(model, batch)
+    return {**terms, "away": replace(terms["away"], sum=0 * terms["away"].sum)}, more
+
+
+def moved(reference: torch.nn.Module) -> None:
+    with torch.no_grad():
+        next(reference.parameters()).add_(0.1)
+
+
 def resized(terms: dict[str, LossTerm], **values: Any) -> dict[str, LossTerm]:
     return {**terms, "size": replace(terms["size"], **values)}
 
@@ -313,6 +335,26 @@ FAULTS: dict[str, tuple[Recipe, str, str]] = {
         ),
         "padding-does-not-matter",
         r"4 examples have \d+ targets, their batch \d+.*-> label padding -100, count labels",
+    ),
+    "a frozen companion that nobody asks": (
+        replace(REFERRED, loss=unasked),
+        "frozen-companions-are-asked",
+        r"the loss is \d+\.\d+ with any 'reference'.*-> ask lmtasks.unwrapped\(model\).reference in the loss",
+    ),
+    "a frozen companion that learns": (
+        referring(lambda reference: reference.requires_grad_(True)),
+        "frozen-companions-stay",
+        r"'reference' wants gradients after a step, and it is declared as frozen.*-> leave it as it is",
+    ),
+    "a frozen companion that is moved": (
+        referring(moved),
+        "frozen-companions-stay",
+        r"'reference' has another \S+ after a step",
+    ),
+    "a frozen companion with dropout": (
+        referring(lambda reference: [setattr(part, "training", True) for part in reference.modules()]),
+        "frozen-companions-stay",
+        r"'reference' is in training mode after a step",
     ),
     "a term that is a mean": (
         terms_of(lambda terms, batch, options: resized(terms, sum=terms["size"].sum / terms["size"].count)),

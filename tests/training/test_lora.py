@@ -105,6 +105,24 @@ def test_an_input_that_learns_has_its_gradient() -> None:
     assert distance(*found) < 1e-6
 
 
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_a_layer_keeps_its_input_and_nothing_of_the_size_of_its_weights(kind: str) -> None:
+    """Neither weights in bfloat16 nor masks: of a layer alone, its rows and what the adapter makes of them."""
+    model = adapted(kind)
+    layer = next(part for part in model.modules() if isinstance(part, peft.tuners.lora.Linear))
+    x = torch.randn(6, layer.in_features, requires_grad=True)
+    kept: list[Tensor] = []
+    with (
+        cheap(CPU),
+        torch.autocast("cpu", torch.bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(lambda one: (kept.append(one), one)[1], lambda one: one),
+    ):
+        layer(x)
+    own = {one.data_ptr() for one in layer.parameters()}
+    sizes = sorted(one.nbytes for one in kept if one.data_ptr() not in own)
+    assert sizes == [6 * layer.r["default"] * 2, 6 * layer.in_features * 2]
+
+
 def test_a_weight_that_was_changed_is_cast_again() -> None:
     model = adapted(lora_dropout=0.0)
     layer = model.roberta.encoder.layer[0].intermediate.dense

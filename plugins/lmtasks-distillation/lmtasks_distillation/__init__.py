@@ -5,10 +5,9 @@ point elsewhere than the teacher's.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import lmtasks
-from lmtasks import LossTerm, model_inputs, option, token_mask, token_sums, unwrapped
+from lmtasks import Frozen, LossTerm, model_inputs, option, token_count, token_mask, token_sums, unwrapped
 from lmtasks.builtin.causal_lm import CAUSAL_LM, CausalLMOptions
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
 
@@ -22,7 +21,7 @@ class Distilled:
     temperature: float = option(2.0, help="how soft the predictions are that are compared", gt=0)
     teacher_weight: float = option(5.0, help="weight of the distance from the teacher's predictions", ge=0)
     text_weight: float = option(2.0, help="weight of the loss of the text itself", ge=0)
-    states_weight: float = option(1.0, help="weight of the angle between last hidden states", ge=0)
+    states_weight: float = option(1.0, help="weight of the angle between last states; at 0 any width will do", ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,32 +36,18 @@ class DistilledCausalLMOptions(Distilled, CausalLMOptions):
     text_weight: float = option(0.5, help="weight of the loss of the text itself", ge=0)
 
 
-def prepare_model(model, options, recipe):
-    """The teacher beside the model; it stays as it is."""
-    if not options.teacher:
-        raise lmtasks.InputError("distillation needs a teacher", "--teacher MODEL")
-    if options.keep_layers:
-        lmtasks.keep_layers(model, options.keep_layers)
-    model.teacher = lmtasks.from_pretrained(recipe.model_class, options.teacher).requires_grad_(False)
-    for size in ("vocab_size", "hidden_size") if options.states_weight else ("vocab_size",):
-        ours, theirs = getattr(model.config, size), getattr(model.teacher.config, size)
-        if ours != theirs:
-            hint = "take a model with the teacher's tokenizer; with --states_weight 0 it may be of another width"
-            raise lmtasks.InputError(f"{size} is {ours} here, {theirs} in '{options.teacher}'", hint)
+def alike(options):
+    """What teacher and model must have in common."""
+    return ("vocab_size", "hidden_size") if options.states_weight else ("vocab_size",)
 
 
-def targets(batch, recipe):
-    """Those of the text, and all tokens for what is compared with the teacher."""
-    tokens = token_mask(batch).sum()
-    return {"text": recipe.targets(batch), "teacher": tokens, "states": tokens}
-
-
-def loss(model, batch, options, ahead):
+def loss(model, batch, options):
     """The three sums, in nats, in nats times the square of the temperature, and in cosine distances."""
     from torch.nn.functional import cosine_similarity, kl_div
 
     inputs, tokens = {**model_inputs(batch), "output_hidden_states": True}, token_mask(batch)
     ours, theirs = model(**inputs), unwrapped(model).teacher(**inputs)
+    ahead = int(isinstance(options, DistilledCausalLMOptions))  # a causal model says the next token
     said, asked = ours.logits[:, : ours.logits.shape[1] - ahead], batch["labels"][:, ahead:]
     text, count, more = token_sums(said, asked, batch.get("label_smoothing", 0.0))
     soft = [(one.logits[tokens].float() / options.temperature).log_softmax(-1) for one in (ours, theirs)]
@@ -75,25 +60,21 @@ def loss(model, batch, options, ahead):
     }, more
 
 
-def distilled(recipe, options, ahead):
-    """A recipe with a teacher.
-
-    Args:
-        ahead: how many places after its own the token stands that a position is asked for.
-    """
+def distilled(recipe, options):
+    """A recipe with a teacher."""
     return replace(
         recipe,
         name=f"distilled-{recipe.name}",
         summary=f"{recipe.summary.rstrip('.')}, as a larger model would.",
         options=options,
-        prepare_model=partial(prepare_model, recipe=recipe),
-        loss=partial(loss, ahead=ahead),
-        targets=partial(targets, recipe=recipe),
-        starter=None,
+        frozen={"teacher": Frozen(recipe.model_class, alike)},
+        prepare_model=lambda model, options: lmtasks.keep_layers(model, options.keep_layers),
+        loss=loss,
+        targets={"text": recipe.targets, "teacher": token_count, "states": token_count},
     )
 
 
 @lmtasks.hookimpl
 def lmtasks_recipes():
     """The recipes of this package."""
-    return [distilled(MASKED_LM, DistilledMaskedLMOptions, 0), distilled(CAUSAL_LM, DistilledCausalLMOptions, 1)]
+    return [distilled(MASKED_LM, DistilledMaskedLMOptions), distilled(CAUSAL_LM, DistilledCausalLMOptions)]

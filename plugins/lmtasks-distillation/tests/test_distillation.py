@@ -124,7 +124,7 @@ def test_the_teacher_is_neither_trained_nor_saved(folders: Path, tmp_path: Path)
 
 
 def test_what_does_not_fit_is_refused(folders: Path, tmp_path: Path) -> None:
-    with pytest.raises(lmtasks.InputError, match="distillation needs a teacher"):
+    with pytest.raises(lmtasks.InputError, match="distilled-masked-lm needs a teacher beside the model"):
         lmtasks.run(
             "distilled-masked-lm",
             model_name_or_path=str(folders / "student"),
