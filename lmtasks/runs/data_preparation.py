@@ -9,8 +9,10 @@ from typing import Any
 from lmtasks.api import Recipe
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.config.request import configure, read_yaml
+from lmtasks.config.world import World
 from lmtasks.data.prepared.manifest import Manifest
 from lmtasks.data.prepared.writing import Writing, place_for
+from lmtasks.errors import InputError
 from lmtasks.models.architectures import register_architectures
 from lmtasks.progress import quietly
 from lmtasks.registry.catalog import load_catalog
@@ -39,15 +41,16 @@ class Preparation:
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         manifest = self.manifest
-        shards = [*manifest.shards, *manifest.held_out.values()]
+        sizes = [dict(told["sizes"]) for told in manifest.train.values()]
+        train = {name: sum(one[name] for one in sizes) for name in ("tokens", "blocks")}
         return {
             "prepared": self.url,
             "recipe": manifest.identity["recipe"],
             "source": manifest.facts["source"],
-            "train": dict(manifest.train["sizes"]),
+            "train": {**train, "sources": dict(zip(manifest.train, sizes, strict=True))} if manifest.mix else sizes[0],
             "evaluations": {name: shard.examples for name, shard in manifest.held_out.items()},
-            "shards": len(manifest.shards),
-            "bytes": sum(shard.bytes for shard in shards),
+            "shards": sum(map(len, manifest.shards.values())),
+            "bytes": sum(shard.bytes for shard in manifest.every_shard),
             "notes": list(self.notes),
         }
 
@@ -88,6 +91,11 @@ def prepare(
         InputError: as for a run; data that are no text, or a place that holds something else.
         RunError: a place or the machine failed.
     """
+    if (size := World.current().size) > 1:
+        raise InputError(
+            f"prepare is for one process, which takes all cores of its machine, and this is one of {size}",
+            "start it once",
+        )
     catalog = load_catalog()
     chosen = recipe if isinstance(recipe, Recipe) else catalog.recipe(recipe)
     place = {"output_dir": str(output_dir).removeprefix("file://")}

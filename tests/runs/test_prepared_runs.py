@@ -170,8 +170,8 @@ def test_a_stream_is_prepared_on_the_way(masked: dict[str, Any]) -> None:
     stream = datasets.IterableDataset.from_generator(lambda: ({"text": line} for line in lines if line))
     told = prepare("masked-lm", "there", **masked, train_dataset=stream, shard_size=SMALL)
     rows = prepare("masked-lm", "rows", **masked, train_dataset=[line for line in lines if line], shard_size=SMALL)
-    assert told.manifest.train["sizes"] == rows.manifest.train["sizes"]
-    assert [one.sha256 for one in told.manifest.shards] == [one.sha256 for one in rows.manifest.shards]
+    assert told.manifest.train[""]["sizes"] == rows.manifest.train[""]["sizes"]
+    assert [one.sha256 for one in told.manifest.shards[""]] == [one.sha256 for one in rows.manifest.shards[""]]
 
 
 def test_the_data_can_be_looked_at(masked: dict[str, Any], there: Preparation, lmtasks: Callable[..., Any]) -> None:
@@ -192,7 +192,7 @@ def test_the_plan_tells_what_it_would_of_the_data_themselves(masked: dict[str, A
     assert plans[0].first_text == plans[1].first_text
     assert plans[0].block_size == plans[1].block_size == 16
     assert plans[0].evaluation == plans[1].evaluation
-    assert plans[0].train == {**plans[1].train, "shards": len(there.manifest.shards)}
+    assert plans[0].train == {**plans[1].train, "shards": len(there.manifest.shards[""])}
 
 
 # --- preparation ---
@@ -344,7 +344,7 @@ def test_shards_that_are_not_as_they_were_are_refused(
     held_out: bool, masked: dict[str, Any], there: Preparation
 ) -> None:
     asked = {**masked, "prepared": "there", "max_steps": 1, "output_dir": "out"}
-    shard = there.manifest.held_out[""] if held_out else there.manifest.shards[0]
+    shard = there.manifest.held_out[""] if held_out else there.manifest.shards[""][0]
     path = Path("there", shard.file)
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -363,7 +363,7 @@ def test_shards_that_are_not_as_they_were_are_refused(
 def test_a_shard_that_is_found_damaged_in_training_ends_the_run(
     workers: int, masked: dict[str, Any], there: Preparation
 ) -> None:
-    for shard in there.manifest.shards[1:]:
+    for shard in there.manifest.shards[""][1:]:
         path = Path("there", shard.file)
         path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(RunError, match=r"'there/train-\d+-\w+\.bin' is not as it was written") as caught:

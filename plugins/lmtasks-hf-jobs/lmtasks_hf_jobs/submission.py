@@ -39,7 +39,8 @@ def check(job, options):
                 raise InputError(f"--{name} '{file}' is of this machine, and the job is on another", data)
     if job.files:
         raise InputError(f"'{job.files[0]}' is on this machine, and the job on another", data)
-    if job.restarts and str(job.values.get("push_to_hub", "")).lower() != "true":
+    leaves = str(job.values.get("push_to_hub", "")).lower() == "true" or "://" in str(job.values.get("output_dir"))
+    if job.restarts and not leaves:
         raise InputError(
             "--launcher hf-jobs needs --push_to_hub: the machine and all its files are gone when the job has ended",
             "add --push_to_hub --hub_model_id USER/NAME",
