@@ -95,7 +95,7 @@ class Launch:
             raise InputError(
                 f"{command} is for one process, which takes all cores of its machine, not for"
                 f" {self.processes * self.nodes}",
-                f"--launcher {self.launcher.name} without a number carries it out elsewhere",
+                "leave --num_processes and --num_nodes out; --launcher alone carries it out elsewhere",
             )
 
     def _waited_for(self, handle: Handle) -> int:

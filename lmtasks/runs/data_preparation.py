@@ -9,14 +9,12 @@ from typing import Any
 from lmtasks.api import Recipe
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.config.request import configure, read_yaml
-from lmtasks.config.world import World
 from lmtasks.data.prepared.manifest import Manifest
-from lmtasks.data.prepared.writing import Writing, place_for
-from lmtasks.errors import InputError
+from lmtasks.data.prepared.writing import Writing
 from lmtasks.models.architectures import register_architectures
 from lmtasks.progress import quietly
 from lmtasks.registry.catalog import load_catalog
-from lmtasks.runs.apart import require_apart
+from lmtasks.runs.apart import place_apart
 from lmtasks.runs.load import load_data
 from lmtasks.runs.objects import written
 from lmtasks.runs.versions import versions
@@ -91,18 +89,13 @@ def prepare(
         InputError: as for a run; data that are no text, or a place that holds something else.
         RunError: a place or the machine failed.
     """
-    if (size := World.current().size) > 1:
-        raise InputError(
-            f"prepare is for one process, which takes all cores of its machine, and this is one of {size}",
-            "start it once",
-        )
     catalog = load_catalog()
     chosen = recipe if isinstance(recipe, Recipe) else catalog.recipe(recipe)
-    place = {"output_dir": str(output_dir).removeprefix("file://")}
+    folder = str(output_dir).removeprefix("file://")
+    place = {} if "://" in folder else {"output_dir": folder}
     with quietly(), written(values) as named:
         request = configure(catalog.watched(chosen), {**named, **place}, read_yaml(config) if config else None)
-        require_apart(request)
-        store = place_for(request, str(output_dir))
+        store = place_apart(request, str(output_dir))
         register_architectures(catalog)
         data = load_data(request, training=True)
         shard_bytes = max(1, round(shard_size * MEGABYTE))

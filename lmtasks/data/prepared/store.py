@@ -40,7 +40,7 @@ class Store:
             raise InputError(f"--{flag} {url}: {first_line(error)}", hint) from error
         except ValueError as error:
             raise InputError(f"--{flag} {url}: {first_line(error)}", "a folder, or a URL of fsspec's") from error
-        self._root = PurePosixPath(root)
+        self._root = root.rstrip("/")
         protocol = self._files.protocol
         self.folder = Path(root) if "file" in ([protocol] if isinstance(protocol, str) else protocol) else None
 
@@ -49,7 +49,7 @@ class Store:
         with self._reached():
             self._files.invalidate_cache()
             try:
-                found = self._files.ls(str(self._root), detail=True)
+                found = self._files.ls(self._root, detail=True)
             except (FileNotFoundError, NotADirectoryError):
                 return {}
         return {PurePosixPath(one["name"]).name: int(one["size"] or 0) for one in found if one["type"] == "file"}
@@ -58,7 +58,7 @@ class Store:
         """What a small file holds; None where it is not there."""
         with self._reached():
             try:
-                found: bytes = self._files.cat_file(str(self._root / name))
+                found: bytes = self._files.cat_file(f"{self._root}/{name}")
             except (FileNotFoundError, NotADirectoryError):
                 return None
         return found
@@ -102,14 +102,14 @@ class Store:
             path = Path(folder, name)
             yield path
             with self._reached():
-                self._files.makedirs(str(self._root), exist_ok=True)
-                self._files.put_file(str(path), str(self._root / name))
+                self._files.makedirs(self._root, exist_ok=True)
+                self._files.put_file(str(path), f"{self._root}/{name}")
 
     def fetch(self, name: str, path: Path) -> bool:
         """Copy a file to a path here; false where it is not there."""
         with self._reached():
             try:
-                self._files.get_file(str(self._root / name), str(path))
+                self._files.get_file(f"{self._root}/{name}", str(path))
             except FileNotFoundError:
                 return False
         return True
@@ -117,7 +117,7 @@ class Store:
     def remove(self, name: str) -> None:
         """Remove a file."""
         with self._reached():
-            self._files.rm_file(str(self._root / name))
+            self._files.rm_file(f"{self._root}/{name}")
 
     @contextmanager
     def _reached(self) -> Iterator[None]:

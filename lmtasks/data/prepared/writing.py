@@ -19,40 +19,17 @@ from lmtasks.config.request import Request
 from lmtasks.data.examples import EncodedCorpus
 from lmtasks.data.mixed import Mixed
 from lmtasks.data.prepared.identity import identity, trained
-from lmtasks.data.prepared.manifest import MANIFEST, UNFINISHED, Manifest
+from lmtasks.data.prepared.manifest import UNFINISHED, Manifest
+from lmtasks.data.prepared.place import require_same
 from lmtasks.data.prepared.shard import LONG, SHORT, WIDEST, Array, Shard, arrays_of, write
 from lmtasks.data.prepared.store import Store
 from lmtasks.data.text.packing import Packed
-from lmtasks.errors import InputError
 from lmtasks.progress import stage
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 AT_ONCE = 2
 """Shards that are made at once; numpy, digests and files leave other threads alone. Each is in memory twice."""
-
-
-OF_A_RUN = {
-    "prepared": "it names data that were prepared already",
-    "max_train_samples": "give it to lmtasks run",
-    "max_eval_samples": "give it to lmtasks run",
-}
-"""Data settings that mean nothing here, and why."""
-
-
-def place_for(request: Request, url: str) -> Store:
-    """The place for prepared data, before anything is read that would be written there.
-
-    Raises:
-        InputError: nobody reaches it, or what is asked for cannot be prepared.
-    """
-    for name, why in OF_A_RUN.items():
-        if getattr(request.data, name) is not None:
-            raise InputError(f"--{name} means nothing to lmtasks prepare: {why}", f"leave --{name} out")
-    if request.recipe.medium is not None:
-        medium = request.recipe.medium.name
-        raise InputError(f"only text can be prepared, and {request.recipe.name} is about {medium}", "lmtasks run")
-    return Store(url, "output_dir")
 
 
 @dataclass(frozen=True)
@@ -78,18 +55,12 @@ class Writing:
         return trained(self.request)
 
     def require_place(self) -> None:
-        """Refuse a place with anything else than the same data, finished or not.
+        """Refuse a place with other data than these, finished or not.
 
         Raises:
-            InputError: something else is there.
+            InputError: other data are there.
         """
-        old = self.store.read_json(MANIFEST) or self.store.read_json(UNFINISHED)
-        if old is None and self.store.sizes():
-            raise InputError(
-                f"output_dir '{self.store.url}' holds files that are no prepared data", "choose another --output_dir"
-            )
-        if old is not None and any(old.get(name) != said for name, said in self._claim.items()):
-            raise InputError(f"output_dir '{self.store.url}' holds other prepared data", "choose another --output_dir")
+        require_same(self.store, self._claim)
 
     def carry_out(self) -> Manifest:
         """Write what is not there yet; the manifest last."""
