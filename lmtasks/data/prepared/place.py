@@ -39,7 +39,7 @@ def place_for(request: Request, url: str) -> Store:
         raise InputError(f"only text can be prepared, and {request.recipe.name} is about {medium}", "lmtasks run")
     store = Store(url, "output_dir")
     if store.folder is not None:
-        require_writable(new_folder(str(store.folder)))
+        require_writable(new_folder(url.removeprefix("file://")))
     _said(store)
     return store
 

@@ -129,4 +129,5 @@ class Store:
         except Exception as error:
             if self.folder is not None:
                 raise  # a failure of this machine, which is told as any other
-            raise RunError(f"'{self.url}': {type(error).__name__}: {first_line(error)}", "then try again") from error
+            told = f"'{self.url}': {type(error).__name__}: {first_line(error)}"
+            raise RunError(told, "see that it is reached, then try again") from error

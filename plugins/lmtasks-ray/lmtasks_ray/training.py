@@ -29,7 +29,7 @@ def check(job, options):
         import ray
     except ImportError as error:
         raise InputError(f"Ray cannot be imported: {error}", "pip install 'ray[train]'") from error
-    if job.restarts and not job.values.get("output_dir"):
+    if job.restarts and job.folder is None and "://" not in str(job.values.get("output_dir")):
         raise InputError("--launcher ray needs --output_dir", "a folder on a disk that all nodes share")
     if "://" in options.storage:
         raise InputError(
