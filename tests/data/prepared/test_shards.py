@@ -49,7 +49,7 @@ def shards_of(packed: Packed, store: Store, tokens: int, ids: Any = SHORT) -> li
 def prepared(packed: Packed, url: str, tokens: int = 100, *, limit: int = 10**9, **how: Any) -> Sharded:
     store = Store(url, "prepared")
     shards = shards_of(packed, store, tokens, how.pop("ids", SHORT))
-    told = {"sizes": packed.sizes(), **_told(packed)}
+    told = {**_told("", packed)}
     return Sharded(shards, told, packed.blocks, LocalCopies(store, limit), **{"seed": 0, **how})
 
 
