@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +259,23 @@ def test_wherever_they_lie(url: str, masked: dict[str, Any], there: Preparation)
     fsspec.filesystem("memory").store.clear()
 
 
+def test_a_server_of_web_pages_is_read_from(masked: dict[str, Any], there: Preparation) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        asked = {**masked, "max_steps": 3, "logging_steps": 1, "max_eval_samples": 5}
+        for name, place in (("out", f"{url}/there"), ("plain", "there")):
+            run("masked-lm", **asked, prepared=place, output_dir=name)
+        with pytest.raises(InputError, match=f"--prepared {url}/out has no manifest.json"):
+            run("masked-lm", **asked, prepared=f"{url}/out", output_dir="other")
+        server.shutdown()
+    assert losses("out") == losses("plain") and len(losses("out")) == 3
+    with pytest.raises(RunError, match=f"'{url}/there': ClientConnectorError: Cannot connect") as caught:
+        run("masked-lm", **asked, prepared=f"{url}/there", output_dir="other")
+    assert caught.value.hint == "see that it is reached, then try again"
+    assert not Path("other").exists()
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
@@ -279,6 +298,10 @@ def test_folders_of_other_things_are_left_alone(masked: dict[str, Any], lmtasks:
     Path("full/mine.txt").write_text("mine")
     with pytest.raises(InputError, match="output_dir 'full' holds files that are no prepared data"):
         prepare("masked-lm", "full", **masked, train_file="text.txt")
+    with pytest.raises(InputError, match=r"output_dir 'full/mine\.txt/in' lies below the file '.*full/mine\.txt'"):
+        prepare("masked-lm", "full/mine.txt/in", **masked, train_file="text.txt")
+    with pytest.raises(InputError, match="output_dir '/proc/in' cannot be made: '/proc' takes no files"):
+        prepare("masked-lm", "/proc/in", **masked, train_file="text.txt")
     with pytest.raises(InputError, match="output_dir 'full/in' is inside 'full', which --train_file reads"):
         prepare("masked-lm", "full/in", **masked, train_file="full")
     assert [path.name for path in Path("full").iterdir()] == ["mine.txt"]
@@ -313,6 +336,7 @@ def test_bad_flags_of_the_command(lmtasks: Callable[..., Any]) -> None:
         ("masked-lm", {"prepared": "ther"}, "--prepared: no such folder: ther, did you mean '.*there'"),
         ("masked-lm", {"prepared": "memory://nothing"}, "--prepared memory://nothing has no manifest.json"),
         ("masked-lm", {"prepared_lanes": 0}, "prepared_lanes"),
+        ("masked-lm", {"prepared": None, "prepared_lanes": 8}, "--prepared_lanes means nothing without --prepared"),
         ("masked-lm", {"output_dir": "there"}, "output_dir 'there' is what --prepared reads"),
         ("masked-lm", {"output_dir": "there/in"}, "output_dir 'there/in' is inside 'there', which --prepared reads"),
     ],

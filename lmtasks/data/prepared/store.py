@@ -40,7 +40,7 @@ class Store:
             raise InputError(f"--{flag} {url}: {first_line(error)}", hint) from error
         except ValueError as error:
             raise InputError(f"--{flag} {url}: {first_line(error)}", "a folder, or a URL of fsspec's") from error
-        self._root = root.rstrip("/")
+        self._root = root.rstrip("/") or "/"
         protocol = self._files.protocol
         self.folder = Path(root) if "file" in ([protocol] if isinstance(protocol, str) else protocol) else None
 
@@ -52,6 +52,9 @@ class Store:
                 found = self._files.ls(self._root, detail=True)
             except (FileNotFoundError, NotADirectoryError):
                 return {}
+            for one in found:
+                if one["type"] == "file" and one["size"] is None:  # a server of web pages lists names alone
+                    one["size"] = self._files.size(one["name"])
         return {PurePosixPath(one["name"]).name: int(one["size"] or 0) for one in found if one["type"] == "file"}
 
     def read(self, name: str) -> bytes | None:
