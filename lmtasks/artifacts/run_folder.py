@@ -6,7 +6,9 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,6 +60,11 @@ def new_folder(name: str) -> Path:
     """
     if "\0" in name:
         raise InputError(f"output_dir {name!r} holds a NUL, which no path can", "choose another --output_dir")
+    if re.match(r"[a-z][a-z0-9+.-]*://", name):
+        raise InputError(
+            f"output_dir '{name}' is a URL, and what is written here is a folder",
+            "give a path, on a disk that all machines share if there are several; --push_to_hub copies the model",
+        )
     # What no shell has taken for a folder of its own: --output_dir=~/run, or a line of YAML.
     folder = Path(name if os.path.lexists(name) else os.path.expanduser(name))
     lost = next((path for path in (folder, *folder.parents) if os.path.islink(path) and not os.path.exists(path)), None)
@@ -100,6 +107,12 @@ def require_writable(folder: Path) -> None:
         raise InputError(f"output_dir '{folder}' {what}", "choose a folder")
     if not os.access(place, os.W_OK):
         raise InputError(f"output_dir '{folder}' cannot be written: no permission in '{place}'", "choose another")
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except FileNotFoundError as error:  # it is there: it is one like /proc, where the system alone makes files
+        raise InputError(
+            f"output_dir '{folder}' cannot be made: '{place}' takes no files", "choose another --output_dir"
+        ) from error
 
 
 def _existing(folder: Path) -> Path:

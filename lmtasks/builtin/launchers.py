@@ -15,7 +15,7 @@ class TorchrunOptions:
     rdzv_endpoint: str | None = option(None, help="on several machines, HOST:PORT where they find each other")
     rdzv_id: str = option("lmtasks", help="name of the run at that place, the same on all machines")
     rdzv_timeout: int = option(600, help="seconds that a machine waits for the others", ge=1)
-    local_addr: str | None = option(None, help="address of this machine, where its name leads nowhere")
+    local_addr: str | None = option(None, help="on several machines, address of this one, where its name leads nowhere")
 
 
 TORCHRUN = Launcher(

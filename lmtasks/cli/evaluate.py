@@ -36,7 +36,7 @@ def command(words: list[str]) -> int:
     as_json = values.pop("json", False)
     if launch := taken_launch(values, catalog):
         asked = {key: value for key, value in values.items() if key != "recipe"} | {"model_name_or_path": name}
-        return launch.exit_code("evaluate", [name, *words], catalog.watched(recipe), asked, trains=False)
+        return launch.exit_code("evaluate", [name, *words], catalog.watched(recipe), asked, restarts=False)
     values["recipe"] = catalog.name_of(recipe)
     from lmtasks.runs.standalone_evaluation import evaluate_as
 

@@ -53,14 +53,14 @@ class Launch:
     flags: tuple[str, ...]
 
     def exit_code(
-        self, command: str, words: Sequence[str], recipe: Recipe, values: Mapping[str, Any], *, trains: bool
+        self, command: str, words: Sequence[str], recipe: Recipe, values: Mapping[str, Any], *, restarts: bool
     ) -> int:
         """The exit code of a command, once all of its processes have ended.
 
         Args:
             words: behind the command.
             values: what is asked for, without what is about launching.
-            trains: the command makes a run, so that another attempt can go on with it.
+            restarts: another attempt can go on with what the command leaves.
 
         Raises:
             InputError: it cannot be launched, or what is asked for is wrong; nothing was started.
@@ -78,12 +78,25 @@ class Launch:
             request,
             processes=self.processes,
             nodes=self.nodes,
-            restarts=trains and not request.output.dry_run,
+            restarts=restarts and not request.output.dry_run,
             values={**written, **typed},
             config=config,
         )
         self.launcher.check(job, self.options)
         return self._waited_for(self.launcher.submit(job, self.options))
+
+    def require_one_process(self, command: str) -> None:
+        """Refuse several processes for a command that takes all cores of its machine by itself.
+
+        Raises:
+            InputError: that is so.
+        """
+        if self.processes * self.nodes > 1:
+            raise InputError(
+                f"{command} is for one process, which takes all cores of its machine, not for"
+                f" {self.processes * self.nodes}",
+                "leave --num_processes and --num_nodes out; --launcher alone carries it out elsewhere",
+            )
 
     def _waited_for(self, handle: Handle) -> int:
         with blamed(self.launcher, "handle", None):

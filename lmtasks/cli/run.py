@@ -23,7 +23,7 @@ def command(words: list[str]) -> int:
     values = typed_flags(parser, recipe, words[1:], trains=True)
     as_json = values.pop("json", False)
     if launch := taken_launch(values, catalog):
-        return launch.exit_code("run", words, recipe, values, trains=True)
+        return launch.exit_code("run", words, recipe, values, restarts=True)
     quiet()
     from lmtasks.registry.discovery import location
     from lmtasks.runs.runner import Run, run

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+_STARTED = "lmtasks run, evaluate and prepare take it, typed; a config is the same run on any number of processes"
+
 ELSEWHERE = {
     "cache_dir": "set HF_HOME in the environment, one cache for all tools",
     "keep_linebreaks": "line breaks are always kept, without them the words of two lines run together",
-    "launcher": "processes are started on the command line: a config is the same run on any number of them",
-    "num_nodes": "machines are counted on the command line: a config is the same run on any number of them",
-    "num_processes": "processes are started on the command line: a config is the same run on any number of them",
+    "launcher": _STARTED,
+    "num_nodes": _STARTED,
+    "num_processes": _STARTED,
     "pad_to_max_length": "examples are padded to the longest of their batch, no further",
+    "machine_rank": "machines number themselves where they meet, at --torchrun.rdzv_endpoint",
+    "node_rank": "machines number themselves where they meet, at --torchrun.rdzv_endpoint",
     "streaming": "text is read from disk in small batches anyway",
     "token": "a token on the command line is seen by everyone; set HF_TOKEN or use hf auth login",
     "use_fast_tokenizer": "the fast tokenizer is used where there is one",
@@ -18,6 +22,8 @@ and what is no option of a recipe's run, but of how it is started."""
 
 ENGINES = {"keras": "lmtasks-keras"}
 """Packages of known engines, by their names."""
+
+_MEETING = "torchrun.rdzv_endpoint HOST:PORT, the same on each machine"
 
 PEERS = {
     "batch_size": "per_device_train_batch_size",
@@ -66,5 +72,12 @@ PEERS = {
     "wwm": "mask_unit word",
     "attn_impl": "attn_implementation",
     "flash_attention": "attn_implementation",
+    **dict.fromkeys(("nproc_per_node", "nproc", "num_gpus", "gpus", "n_gpus", "devices"), "num_processes"),
+    **dict.fromkeys(("gpus_per_node", "ngpus", "multi_gpu", "num_proc_per_node"), "num_processes"),
+    **dict.fromkeys(("nnodes", "num_machines", "nodes", "n_nodes"), "num_nodes"),
+    **dict.fromkeys(("master_addr", "master_port", "main_process_ip", "main_process_port"), _MEETING),
+    **dict.fromkeys(("rdzv_endpoint", "rdzv_backend"), _MEETING),
+    **{name: f"torchrun.{name}" for name in ("max_restarts", "rdzv_id", "local_addr")},
+    **{name: f"slurm.{name}, with lmtasks-slurm" for name in ("partition", "sbatch")},
 }
 """Names that other tools have for options, and those that they have here."""

@@ -92,6 +92,8 @@ def refuse_unfit(
     problems.refuse(training["max_steps"] == 0, "--max_steps cannot be 0", hint)
     idle = "early_stopping_threshold" in given and "early_stopping_patience" not in given
     problems.refuse(idle, "--early_stopping_threshold means nothing alone", "add --early_stopping_patience 3")
+    needless = sorted(name for name in given if name.startswith("prepared_") and settings["data"].prepared is None)
+    problems.refuse(needless, f"--{', --'.join(needless)} means nothing without --prepared", "add --prepared URL")
     refuse_no_names([vars(part) for part in settings.values()], problems)
     refuse_idle_adapter(given, settings["adapter"], problems)
     refuse_unfit_model(settings["model"], given, problems)

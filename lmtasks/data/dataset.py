@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lmtasks.api import Examples
-from lmtasks.data.mixed import Mixed
+from lmtasks.data.mixed import Mixed, in_own_order
 from lmtasks.data.prepared.sharded import Sharded
 from lmtasks.data.worker_errors import leaving_worker
 
@@ -24,7 +24,7 @@ class ExampleDataset(Dataset[dict[str, Any]]):
     def __init__(self, examples: Examples, seed: int, *, training: bool = False) -> None:
         self.examples = examples
         self.seed = seed
-        self.ordered = training and isinstance(examples, Sharded)
+        self.ordered = training and in_own_order(examples)
         # In shared memory: the processes of a data loader that live through several epochs see it change.
         self._epoch: torch.Tensor = torch.zeros(1, dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]

@@ -27,19 +27,71 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 def one_source(examples: Examples) -> Examples:
     """The examples of the first source of a mix, or of the first shard; any others as they are."""
-    if isinstance(examples, Sharded):
-        return examples.first
-    return next(iter(examples.sources.values())) if isinstance(examples, Mixed) else examples
+    one = next(iter(examples.sources.values())) if isinstance(examples, Mixed) else examples
+    return one.first if isinstance(one, Sharded) else one
 
 
 def origin(examples: Examples, number: int) -> tuple[Examples, int]:
     """The examples of one source, or of one shard, that an example is of, and its number there."""
-    if isinstance(examples, Sharded):
-        return examples.holding(number)
-    if not isinstance(examples, Mixed):
-        return examples, number
-    source, there = examples.place(number)
-    return [*examples.sources.values()][source], there
+    if isinstance(examples, Mixed):
+        source, number = examples.place(number)
+        examples = [*examples.sources.values()][source]
+    return examples.holding(number) if isinstance(examples, Sharded) else (examples, number)
+
+
+def in_own_order(examples: Examples) -> bool:
+    """Whether the examples were prepared, so that numbers from 0 on are positions in an order of each epoch's own."""
+    return isinstance(examples, Sharded) or (isinstance(examples, Mixed) and examples.prepared)
+
+
+@dataclass(frozen=True)
+class _Stride:
+    """A walk through a source: every example once, and then again, by steps of equal length.
+
+    A step near the golden section of the length, without a common divisor, comes to every example once, and any part
+    of the walk is spread over the whole source.
+    """
+
+    examples: Examples
+    size: int
+    start: int
+
+    @cached_property
+    def step(self) -> int:
+        return next(
+            step for step in itertools.count(max(1, round(self.size * _GOLDEN))) if math.gcd(step, self.size) == 1
+        )
+
+    def __call__(self, turn: int) -> int:
+        return (self.start + turn * self.step) % self.size
+
+    def longest_first(self, turns: int) -> Iterator[int]:
+        """Those of the first turns that come to long examples before those that come to short ones."""
+        back = pow(self.step, -1, self.size)
+        for number in self.examples.longest_first():
+            turn = (number - self.start) * back % self.size
+            if number < self.size and turn < turns:
+                yield turn
+
+
+@dataclass(frozen=True)
+class _Ordered:
+    """A walk through a prepared source: in the order of its first epoch, then of its second, and so on."""
+
+    examples: Sharded
+    size: int
+
+    def __call__(self, turn: int) -> int:
+        time, position = divmod(turn, self.size)
+        return self._first.in_order(position, time)
+
+    @cached_property
+    def _first(self) -> Sharded:
+        return self.examples.head(self.size)
+
+    def longest_first(self, turns: int) -> Iterator[int]:
+        """The first turns as they come: to know the lengths, each shard would have to be read."""
+        return iter(range(turns))
 
 
 @dataclass(frozen=True)
@@ -103,8 +155,17 @@ class Mixed:
         event = int(self._order[index])
         place = int(np.searchsorted(self._ends, event, side="right"))
         rank = event - (int(self._ends[place - 1]) if place else 0)
-        size, stride, start = self._walks[place]
-        return place, (start + (epoch * self.counts[place] + rank) * stride) % size
+        return place, self._walks[place](epoch * self.counts[place] + rank)
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How its sources are mixed, apart from the seed."""
+        return {"weights": dict(self.weights), "stopping_strategy": self.stopping_strategy}
+
+    @property
+    def prepared(self) -> bool:
+        """Whether its sources were."""
+        return isinstance(self._examples[0], Sharded)
 
     @cached_property
     def _examples(self) -> tuple[Examples, ...]:
@@ -124,17 +185,13 @@ class Mixed:
         return np.argsort(np.concatenate(times), kind="stable").astype(np.int32)
 
     @cached_property
-    def _walks(self) -> tuple[tuple[int, int, int], ...]:
-        """How each source is walked through: its examples, the step from one to the next, and where it begins.
-
-        A step near the golden section of the length, without a common divisor, comes to every example once, and any
-        part of the walk is spread over the whole source.
-        """
-        walks = []
+    def _walks(self) -> tuple[_Stride | _Ordered, ...]:
+        """How each source is walked through."""
+        walks: list[_Stride | _Ordered] = []
         for place, (examples, count) in enumerate(zip(self._examples, self.counts, strict=True)):
             size = len(examples) if self.most is None else max(1, min(len(examples), count))
-            step = next(step for step in itertools.count(max(1, round(size * _GOLDEN))) if math.gcd(step, size) == 1)
-            walks.append((size, step, int(np.random.default_rng([self.seed, place]).integers(size))))
+            start = int(np.random.default_rng([self.seed, place]).integers(size))
+            walks.append(_Ordered(examples, size) if isinstance(examples, Sharded) else _Stride(examples, size, start))
         return tuple(walks)
 
     @property
@@ -166,12 +223,9 @@ class Mixed:
         when[self._order] = np.arange(len(self), dtype=when.dtype)
 
         def of_source(place: int) -> Iterator[int]:
-            size, stride, start = self._walks[place]
-            before, back = int(self._ends[place]) - self.counts[place], pow(stride, -1, size)
-            for number in self._examples[place].longest_first():
-                rank = (number - start) * back % size
-                if number < size and rank < self.counts[place]:
-                    yield int(when[before + rank])
+            count = self.counts[place]
+            before = int(self._ends[place]) - count
+            return (int(when[before + turn]) for turn in self._walks[place].longest_first(count))
 
         sources = map(of_source, range(len(self._examples)))
         return (number for turn in itertools.zip_longest(*sources) for number in turn if number is not None)
@@ -200,7 +254,7 @@ class Mixed:
                 **examples.sizes(),
                 "weight": self.weights[name],
                 f"{self.unit.replace(' ', '_')}_per_epoch": round(count * examples.per_example),
-                "times_seen": round(epochs * count / walk[0], 2),
+                "times_seen": round(epochs * count / walk.size, 2),
             }
             for (name, examples), count, walk in zip(self.sources.items(), self.counts, self._walks, strict=True)
         }

@@ -59,7 +59,7 @@ def job_of(
         cwd=Path.cwd(),
         processes=processes,
         nodes=nodes,
-        folder=Path(folder).absolute() if folder and restarts else None,
+        folder=Path(folder).absolute() if folder and restarts and "://" not in folder else None,
         files=tuple(sorted({path.absolute() for path in _files(request, config)})),
         variables=tuple(name for name in names if not _SECRET.fullmatch(name)),
         secrets=tuple(name for name in names if _SECRET.fullmatch(name)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
+import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -31,45 +33,72 @@ LOOK = 0.1
 ANSWER = 3
 """Seconds in which the store of a rendezvous answers."""
 
+CROWD = 4
+"""Processes for each core of a machine without GPUs, at most: they wait for each other in every step."""
+
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 def check(job: Job, options: Any) -> None:
-    """Refuse several machines that have no place to meet, and a place that somebody else has.
+    """Refuse more processes than have room here, machines that have no place to meet, one that somebody else has.
 
     Raises:
         InputError: that is so.
     """
+    _require_room(job)
+    if job.nodes == 1:
+        usual = type(options)()
+        for name in ("rdzv_endpoint", "rdzv_id", "rdzv_timeout", "local_addr"):
+            if getattr(options, name) != getattr(usual, name):
+                raise InputError(
+                    f"--torchrun.{name} means nothing on one machine", "add --num_nodes 2, or leave it out"
+                )
+        return
     place = options.rdzv_endpoint
     if place is None:
-        if job.nodes > 1:
-            raise InputError(
-                f"--num_nodes {job.nodes}: torchrun needs a place where the machines find each other",
-                "--torchrun.rdzv_endpoint HOST:29400 with one of them as HOST, and the same command on each",
-            )
-        return
-    if job.nodes == 1:
-        raise InputError("--torchrun.rdzv_endpoint means nothing on one machine", "add --num_nodes 2, or leave it out")
+        raise InputError(
+            f"--num_nodes {job.nodes}: torchrun needs a place where the machines find each other",
+            "--torchrun.rdzv_endpoint HOST:29400 with one of them as HOST, and the same command on each",
+        )
+    if options.local_addr is not None:
+        _require_name("local_addr", options.local_addr)
     host, separator, port = place.rpartition(":")
     if not (separator and host and port.isdecimal() and 0 < int(port) < 2**16):
         raise InputError(
             f"--torchrun.rdzv_endpoint cannot be '{place}': it must be HOST:PORT",
             "--torchrun.rdzv_endpoint node1:29400",
         )
+    _require_name("rdzv_endpoint", host)
     _require_store(host, int(port))
+
+
+def _require_name(option: str, host: str) -> None:
+    """Refuse the name of no machine: torch would go on asking for it."""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise InputError(
+            f"--torchrun.{option}: '{host}' is the name of no machine: {error.strerror}",
+            "give the name or the address of one of the machines",
+        ) from error
+
+
+def _require_room(job: Job) -> None:
+    """Refuse more processes than there are GPUs, each of which serves one; without GPUs, many more than cores."""
+    on_cpu = str(job.values.get("use_cpu", False)).lower() in ("true", "1")
+    gpus, cores = torch.accelerator.device_count(), os.cpu_count() or 1
+    most, there = (gpus, f"{gpus} GPU") if gpus and not on_cpu else (CROWD * cores, f"{cores} core")
+    if job.processes > most:
+        raise InputError(
+            f"--num_processes {job.processes} are too many for a machine of {there}{'s' * (there[:2] != '1 ')}",
+            f"--num_processes {most} or less",
+        )
 
 
 def _require_store(host: str, port: int) -> None:
     """Refuse a port at which something answers that is no rendezvous; where nothing does, one will be made."""
-    import socket
-
     try:
         socket.create_connection((host, port), ANSWER).close()
-    except socket.gaierror as error:
-        raise InputError(
-            f"--torchrun.rdzv_endpoint: '{host}' is the name of no machine: {error.strerror}",
-            "give the name or the address of one of the machines",
-        ) from error
     except OSError:
         return
     answered = threading.Event()
@@ -141,7 +170,7 @@ class Attempts:
             rdzv_backend="c10d",
             rdzv_endpoint=options.rdzv_endpoint if several else "localhost:0",
             rdzv_configs={"join_timeout": options.rdzv_timeout},
-            local_addr=options.local_addr,
+            local_addr=options.local_addr if several else "localhost",
             max_restarts=options.max_restarts if several else 0,
             monitor_interval=LOOK,
         )

@@ -10,6 +10,8 @@ from typing import Any
 from lmtasks.artifacts.run_folder import choose_folder
 from lmtasks.config.evaluation_sets import files_by_set
 from lmtasks.config.request import Request
+from lmtasks.data.prepared.place import place_for
+from lmtasks.data.prepared.store import Store
 from lmtasks.errors import InputError
 
 
@@ -32,6 +34,17 @@ def require_apart(request: Request) -> None:
         else:
             continue
         raise InputError(f"output_dir '{folder}' {told}", "give an --output_dir beside it")
+
+
+def place_apart(request: Request, url: str) -> Store:
+    """The place for prepared data, apart from what they are made of.
+
+    Raises:
+        InputError: it is not apart; or as :func:`lmtasks.data.prepared.place.place_for`.
+    """
+    if "://" not in url.removeprefix("file://"):
+        require_apart(request)
+    return place_for(request, url)
 
 
 def what_is_read(request: Request) -> Iterator[tuple[str, Path]]:

@@ -10,11 +10,11 @@ from lmtasks.api import Recipe
 from lmtasks.artifacts.failures import machine_failures
 from lmtasks.config.request import configure, read_yaml
 from lmtasks.data.prepared.manifest import Manifest
-from lmtasks.data.prepared.writing import Writing, place_for
+from lmtasks.data.prepared.writing import Writing
 from lmtasks.models.architectures import register_architectures
 from lmtasks.progress import quietly
 from lmtasks.registry.catalog import load_catalog
-from lmtasks.runs.apart import require_apart
+from lmtasks.runs.apart import place_apart
 from lmtasks.runs.load import load_data
 from lmtasks.runs.objects import written
 from lmtasks.runs.versions import versions
@@ -39,15 +39,16 @@ class Preparation:
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         manifest = self.manifest
-        shards = [*manifest.shards, *manifest.held_out.values()]
+        sizes = [dict(told["sizes"]) for told in manifest.train.values()]
+        train = {name: sum(one[name] for one in sizes) for name in ("tokens", "blocks")}
         return {
             "prepared": self.url,
             "recipe": manifest.identity["recipe"],
             "source": manifest.facts["source"],
-            "train": dict(manifest.train["sizes"]),
+            "train": {**train, "sources": dict(zip(manifest.train, sizes, strict=True))} if manifest.mix else sizes[0],
             "evaluations": {name: shard.examples for name, shard in manifest.held_out.items()},
-            "shards": len(manifest.shards),
-            "bytes": sum(shard.bytes for shard in shards),
+            "shards": sum(map(len, manifest.shards.values())),
+            "bytes": sum(shard.bytes for shard in manifest.every_shard),
             "notes": list(self.notes),
         }
 
@@ -90,11 +91,11 @@ def prepare(
     """
     catalog = load_catalog()
     chosen = recipe if isinstance(recipe, Recipe) else catalog.recipe(recipe)
-    place = {"output_dir": str(output_dir).removeprefix("file://")}
+    folder = str(output_dir).removeprefix("file://")
+    place = {} if "://" in folder else {"output_dir": folder}
     with quietly(), written(values) as named:
         request = configure(catalog.watched(chosen), {**named, **place}, read_yaml(config) if config else None)
-        require_apart(request)
-        store = place_for(request, str(output_dir))
+        store = place_apart(request, str(output_dir))
         register_architectures(catalog)
         data = load_data(request, training=True)
         shard_bytes = max(1, round(shard_size * MEGABYTE))

@@ -15,11 +15,13 @@ import lmtasks
 from lmtasks import Recipe
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
+from lmtasks.cli.launching import FLAGS
 from lmtasks.config.elsewhere import ELSEWHERE, PEERS
 from lmtasks.config.request import Request, as_record, configure, fingerprint, groups_of, read_yaml
 from lmtasks.config.settings import TrainingSettings
 from lmtasks.config.training_arguments import OURS, REFUSED, training_arguments, training_options
 from lmtasks.errors import InputError
+from lmtasks.registry.catalog import LAUNCHERS
 from lmtasks.runs.plan import Plan
 
 FRESH = {"model_type": "roberta", "train_tokenizer": 500}
@@ -662,7 +664,11 @@ def test_a_name_of_another_tool_leads_to_ours(name: str) -> None:
     there = PEERS[name].partition(",")[0].split()[0]
     assert caught.value.hint == f"here it is --{PEERS[name]}"
     options = [option for group in groups_of(MASKED_LM).values() for option in group.values()]
-    assert there in {spelling for option in options for spelling in (option.name, *option.aliases)}
+    known = {spelling for option in options for spelling in (option.name, *option.aliases)}
+    launchers = lmtasks.load_catalog().launchers
+    known |= {*FLAGS, *(flag for launcher in launchers.values() for flag in launcher.flags)}
+    launcher = there.partition(".")[0]
+    assert there in known or (launcher in LAUNCHERS and launcher not in launchers)
 
 
 @pytest.mark.parametrize("told", ["masked-lm", "masked_lm", "lmtasks:masked-lm"])

@@ -79,6 +79,18 @@ def test_evaluation_in_two_processes_has_the_figures_of_one(model_folders: dict[
     assert figures[1] == pytest.approx(figures[0], rel=1e-6)
 
 
+def test_a_preparation_is_launched_and_is_the_same(text_file: Path, lmtasks: Callable[..., Any]) -> None:
+    """What it wrote, to the byte; and a place that holds it is gone on with, and told by the same command."""
+    words = ["prepare", "causal-lm", "--train_file", text_file, "--block_size", 16, "--shard_size", 0.001]
+    for folder, more in (("here", []), ("there", ["--launcher", "torchrun", "--torchrun.max_restarts", 1])):
+        command = [sys.executable, "-m", "lmtasks", *map(str, [*words, "--output_dir", folder, *more])]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "  train    " in done.stdout and f"to {folder}\n" in done.stdout
+    here, there = ({path.name: path.read_bytes() for path in Path(name).iterdir()} for name in ("here", "there"))
+    assert here == there and len(here) > 3
+
+
 def test_what_is_typed_for_the_launcher_is_no_part_of_the_run(
     model_folders: dict[str, Path], text_file: Path, lmtasks: Callable[..., Any]
 ) -> None:

@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,12 @@ import pytest
 from launched import distance, in_two_processes, lines_of
 
 from lmtasks import InputError, RunError, evaluate, prepare, run
+from lmtasks.api import Blocks
 from lmtasks.artifacts.checkpoints import newest_first, step_of
+from lmtasks.data import mixed
+from lmtasks.data.prepared.local_copies import LocalCopies
 from lmtasks.data.prepared.sharded import Sharded
+from lmtasks.data.prepared.store import Store
 from lmtasks.runs.data_preparation import Preparation
 from lmtasks.runs.plan import Plan
 from lmtasks.training.positions import Positions
@@ -170,8 +176,8 @@ def test_a_stream_is_prepared_on_the_way(masked: dict[str, Any]) -> None:
     stream = datasets.IterableDataset.from_generator(lambda: ({"text": line} for line in lines if line))
     told = prepare("masked-lm", "there", **masked, train_dataset=stream, shard_size=SMALL)
     rows = prepare("masked-lm", "rows", **masked, train_dataset=[line for line in lines if line], shard_size=SMALL)
-    assert told.manifest.train["sizes"] == rows.manifest.train["sizes"]
-    assert [one.sha256 for one in told.manifest.shards] == [one.sha256 for one in rows.manifest.shards]
+    assert told.manifest.train[""]["sizes"] == rows.manifest.train[""]["sizes"]
+    assert [one.sha256 for one in told.manifest.shards[""]] == [one.sha256 for one in rows.manifest.shards[""]]
 
 
 def test_the_data_can_be_looked_at(masked: dict[str, Any], there: Preparation, lmtasks: Callable[..., Any]) -> None:
@@ -192,7 +198,7 @@ def test_the_plan_tells_what_it_would_of_the_data_themselves(masked: dict[str, A
     assert plans[0].first_text == plans[1].first_text
     assert plans[0].block_size == plans[1].block_size == 16
     assert plans[0].evaluation == plans[1].evaluation
-    assert plans[0].train == {**plans[1].train, "shards": len(there.manifest.shards)}
+    assert plans[0].train == {**plans[1].train, "shards": len(there.manifest.shards[""])}
 
 
 # --- preparation ---
@@ -253,6 +259,23 @@ def test_wherever_they_lie(url: str, masked: dict[str, Any], there: Preparation)
     fsspec.filesystem("memory").store.clear()
 
 
+def test_a_server_of_web_pages_is_read_from(masked: dict[str, Any], there: Preparation) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        asked = {**masked, "max_steps": 3, "logging_steps": 1, "max_eval_samples": 5}
+        for name, place in (("out", f"{url}/there"), ("plain", "there")):
+            run("masked-lm", **asked, prepared=place, output_dir=name)
+        with pytest.raises(InputError, match=f"--prepared {url}/out has no manifest.json"):
+            run("masked-lm", **asked, prepared=f"{url}/out", output_dir="other")
+        server.shutdown()
+    assert losses("out") == losses("plain") and len(losses("out")) == 3
+    with pytest.raises(RunError, match=f"'{url}/there': ClientConnectorError: Cannot connect") as caught:
+        run("masked-lm", **asked, prepared=f"{url}/there", output_dir="other")
+    assert caught.value.hint == "see that it is reached, then try again"
+    assert not Path("other").exists()
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
@@ -275,6 +298,10 @@ def test_folders_of_other_things_are_left_alone(masked: dict[str, Any], lmtasks:
     Path("full/mine.txt").write_text("mine")
     with pytest.raises(InputError, match="output_dir 'full' holds files that are no prepared data"):
         prepare("masked-lm", "full", **masked, train_file="text.txt")
+    with pytest.raises(InputError, match=r"output_dir 'full/mine\.txt/in' lies below the file '.*full/mine\.txt'"):
+        prepare("masked-lm", "full/mine.txt/in", **masked, train_file="text.txt")
+    with pytest.raises(InputError, match="output_dir '/proc/in' cannot be made: '/proc' takes no files"):
+        prepare("masked-lm", "/proc/in", **masked, train_file="text.txt")
     with pytest.raises(InputError, match="output_dir 'full/in' is inside 'full', which --train_file reads"):
         prepare("masked-lm", "full/in", **masked, train_file="full")
     assert [path.name for path in Path("full").iterdir()] == ["mine.txt"]
@@ -309,6 +336,7 @@ def test_bad_flags_of_the_command(lmtasks: Callable[..., Any]) -> None:
         ("masked-lm", {"prepared": "ther"}, "--prepared: no such folder: ther, did you mean '.*there'"),
         ("masked-lm", {"prepared": "memory://nothing"}, "--prepared memory://nothing has no manifest.json"),
         ("masked-lm", {"prepared_lanes": 0}, "prepared_lanes"),
+        ("masked-lm", {"prepared": None, "prepared_lanes": 8}, "--prepared_lanes means nothing without --prepared"),
         ("masked-lm", {"output_dir": "there"}, "output_dir 'there' is what --prepared reads"),
         ("masked-lm", {"output_dir": "there/in"}, "output_dir 'there/in' is inside 'there', which --prepared reads"),
     ],
@@ -344,7 +372,7 @@ def test_shards_that_are_not_as_they_were_are_refused(
     held_out: bool, masked: dict[str, Any], there: Preparation
 ) -> None:
     asked = {**masked, "prepared": "there", "max_steps": 1, "output_dir": "out"}
-    shard = there.manifest.held_out[""] if held_out else there.manifest.shards[0]
+    shard = there.manifest.held_out[""] if held_out else there.manifest.shards[""][0]
     path = Path("there", shard.file)
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -363,7 +391,7 @@ def test_shards_that_are_not_as_they_were_are_refused(
 def test_a_shard_that_is_found_damaged_in_training_ends_the_run(
     workers: int, masked: dict[str, Any], there: Preparation
 ) -> None:
-    for shard in there.manifest.shards[1:]:
+    for shard in there.manifest.shards[""][1:]:
         path = Path("there", shard.file)
         path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(RunError, match=r"'there/train-\d+-\w+\.bin' is not as it was written") as caught:
@@ -389,3 +417,99 @@ AUDIO = Medium(
 )
 SOUNDS = replace(MASKED_LM, name="sounds", medium=AUDIO)
 """
+
+
+# --- mixes ---
+
+
+def mix(*, weights: tuple[float, float] = (3, 1)) -> dict[str, Any]:
+    """Two sources, the second the shorter one, with text held out of each."""
+    lines = Path("text.txt").read_text().splitlines(keepends=True)
+    for name, part in {"a": lines[:80], "b": lines[80:120]}.items():
+        Path(f"{name}.txt").write_text("".join(part))
+    sources = [
+        {"name": name, "train_file": f"{name}.txt", "weight": weight}
+        for name, weight in zip("ab", weights, strict=True)
+    ]
+    return {"sources": sources}
+
+
+def test_a_mix_is_mixed_as_the_sources_themselves(masked: dict[str, Any]) -> None:
+    """Shares, sizes and figures are the same; and an epoch has the same number of examples of each source."""
+    written = prepare("masked-lm", "there", **masked, data=mix(), shard_size=SMALL)
+    assert {name: len(shards) > 1 for name, shards in written.manifest.shards.items()} == {"a": True, "b": True}
+    plain, prepared = (
+        run("masked-lm", **masked, **source, max_steps=1, dry_run=True)
+        for source in ({"data": mix()}, {"prepared": "there"})
+    )
+    assert isinstance(plain, Plan) and isinstance(prepared, Plan)
+    assert prepared.evaluations == plain.evaluations and plain.evaluations.keys() == {"a", "b"}
+    own = {"shards": sum(map(len, written.manifest.shards.values()))}
+    assert prepared.train == {**plain.train, **own, "fingerprint": plain.train["fingerprint"]}
+    for name, source in plain.sources.items():
+        assert prepared.sources[name] == {**source, "shards": len(written.manifest.shards[name])}
+    figures = [
+        evaluate(masked["model"], recipe="masked-lm", block_size=16, **source)
+        for source in ({"data": mix()}, {"prepared": "there"})
+    ]
+    assert figures[0] == figures[1] and {"eval_a_loss", "eval_b_loss"} <= figures[0].keys()
+
+
+def test_in_the_same_order_a_mix_is_the_same_run_to_the_last_bit(
+    masked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare("masked-lm", "there", **masked, data=mix(), shard_size=SMALL)
+    steps = {"num_train_epochs": 2, "train_batch_size": 8, "logging_steps": 1, "learning_rate": 1e-3}
+    monkeypatch.setattr(mixed, "_Ordered", lambda examples, size: mixed._Stride(examples, size, 0))
+    stride = mixed._Stride
+    monkeypatch.setattr(mixed, "_Stride", lambda examples, size, start: stride(examples, size, 0))
+    run("masked-lm", **masked, **steps, data=mix(), train_sampling_strategy="sequential", output_dir="plain")
+    run("masked-lm", **masked, **steps, prepared="there", output_dir="out")
+    assert losses("out") == losses("plain") and len(losses("out")) > 6
+    assert results("out") == results("plain")
+    assert distance(Path("out"), Path("plain")) == 0
+
+
+def test_a_prepared_mix_has_every_example_of_a_source_once_before_one_comes_again(masked: dict[str, Any]) -> None:
+    there = prepare("masked-lm", "there", **masked, data=mix(), shard_size=SMALL).manifest
+    files, blocks = LocalCopies(Store("there", "url"), 10**9), Blocks(**there.identity["blocks"])
+    parts = {
+        name: Sharded(there.shards[name], told, blocks, files, seed=3, window=5) for name, told in there.train.items()
+    }
+    for most in (None, 12):
+        examples = mixed.Mixed(parts, **there.mix, seed=3).head(most)
+        seen: dict[int, list[int]] = {0: [], 1: []}
+        for epoch in range(4):
+            for number in range(len(examples)):
+                source, there_too = examples.place(number, epoch)
+                seen[source].append(there_too)
+        for source, part in enumerate(parts.values()):
+            numbers, size = seen[source], len(part) if most is None else examples.counts[source]
+            assert len(numbers) == 4 * examples.counts[source]
+            passes = [numbers[first : first + size] for first in range(0, len(numbers), size)]
+            assert all(len(set(once)) == len(once) <= size for once in passes)
+            assert passes[0] != passes[1][: len(passes[0])] and max(numbers) < size
+        assert sorted(examples.longest_first()) == [*range(len(examples))]
+
+
+def test_a_prepared_mix_goes_on_where_it_was_and_in_two_processes(masked: dict[str, Any]) -> None:
+    prepare("masked-lm", "there", **masked, data=mix(), shard_size=SMALL)
+    asked = {**masked, "prepared": "there", "num_train_epochs": 2, "max_train_samples": 60, "train_batch_size": 8}
+    asked |= {"save_steps": 3, "logging_steps": 1, "prepared_window": 20, "max_eval_samples": 5}
+    run("masked-lm", **asked, output_dir="whole")
+    shutil.copytree("whole", "out")
+    cut("out", 6)
+    words = [word for name, value in asked.items() for word in (f"--{name}", str(value))]
+    in_two_processes("run", "masked-lm", *words, "--output_dir", "out", "--resume_from_checkpoint", "auto")
+    assert losses("out") == pytest.approx(losses("whole"), abs=1e-5) and len(losses("whole")) == 16
+    assert distance(Path("out"), Path("whole")) < 1e-4
+
+
+def test_other_weights_of_the_same_sources_change_the_manifest_and_no_shard(masked: dict[str, Any]) -> None:
+    prepare("masked-lm", "there", **masked, data=mix(), shard_size=SMALL)
+    before = files()
+    again = prepare("masked-lm", "there", **masked, data=mix(weights=(1, 1)), shard_size=SMALL)
+    assert again.manifest.mix["weights"] == {"a": 1, "b": 1}
+    after = files()
+    assert before.keys() == after.keys()
+    assert {name for name, one in before.items() if after[name] != one} == {"manifest.json"}

@@ -15,6 +15,8 @@ import datasets
 from datasets.data_files import get_data_patterns
 
 from lmtasks.api import Format
+from lmtasks.config.launched import job_mark
+from lmtasks.config.world import World
 from lmtasks.data.corpus.compression import COMPRESSED
 from lmtasks.errors import InputError, nearest, nearest_path
 from lmtasks.progress import say
@@ -99,6 +101,11 @@ def is_saved(folder: Path) -> bool:
 
 def _expand(name: str, flag: str, ends: Sequence[str]) -> list[Path]:
     if name == "-":
+        if job_mark() or World.current().size > 1:
+            raise InputError(
+                f"--{flag} -: standard input is that of the process in which this was typed, and others work on it",
+                "save the data in a file that all processes see, and name that",
+            )
         return [_standard_input(flag)]
     if not name.strip():
         raise InputError(f"--{flag} has an empty name", "give a file, a folder or a glob")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from lmtasks.errors import InputError
 
 MANIFEST, UNFINISHED = "manifest.json", "unfinished.json"
 
-LAYOUT = 1
+LAYOUT = 2
 """Goes up when other versions of lmtasks could not read what is written."""
 
 
@@ -25,20 +26,26 @@ class Manifest:
 
     Args:
         identity: see :func:`lmtasks.data.prepared.identity.identity`.
+        fingerprints: of the examples of each source, and of each evaluation set.
         tokenizer: the settings with which the tokenizer was trained on this very text; empty where it was not.
         files: of the tokenizer, where it was.
         facts: ``source``, ``empty``, ``dropped`` and ``duplicates`` of the corpus.
-        train: ``sizes``, ``notes``, ``per_example`` and ``longest`` of the training examples.
+        train: of each source ``sizes``, ``notes``, ``per_example`` and ``longest`` of the training examples. The only
+            source of what is no mix has an empty name.
+        shards: those of each source.
+        mix: ``weights`` and ``stopping_strategy`` of a mix; empty where there is none.
         evaluations: of each evaluation set what its stream says of the text.
         versions: of the packages that it was made with.
     """
 
     identity: Mapping[str, Any]
+    fingerprints: Mapping[str, Mapping[str, str]]
     tokenizer: Mapping[str, Any]
     files: Sequence[str]
     facts: Mapping[str, Any]
-    train: Mapping[str, Any]
-    shards: Sequence[Shard]
+    train: Mapping[str, Mapping[str, Any]]
+    shards: Mapping[str, Sequence[Shard]]
+    mix: Mapping[str, Any]
     evaluations: Mapping[str, Mapping[str, Any]]
     held_out: Mapping[str, Shard]
     versions: Mapping[str, str]
@@ -46,7 +53,7 @@ class Manifest:
     def write(self, store: Store) -> None:
         """Write it."""
         shards = {
-            "shards": [shard.as_record() for shard in self.shards],
+            "shards": {name: [shard.as_record() for shard in shards] for name, shards in self.shards.items()},
             "held_out": {name: shard.as_record() for name, shard in self.held_out.items()},
         }
         store.write_json(MANIFEST, {"layout": LAYOUT, **vars(self), **shards})
@@ -66,12 +73,17 @@ class Manifest:
                 f"'{store.url}' was prepared by another version of lmtasks", "prepare the data anew with this one"
             )
         try:
-            shards = [Shard.read(entry) for entry in told["shards"]]
+            shards = {name: [Shard.read(entry) for entry in entries] for name, entries in told["shards"].items()}
             held_out = {name: Shard.read(entry) for name, entry in told["held_out"].items()}
             plain = {name: told[name] for name in cls.__dataclass_fields__ if name not in ("shards", "held_out")}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"'{store.url}/{MANIFEST}' is damaged", "prepare the data anew") from error
         return cls(**plain, shards=shards, held_out=held_out)
+
+    @property
+    def every_shard(self) -> list[Shard]:
+        """Those of all sources and of what is held out."""
+        return [*itertools.chain(*self.shards.values()), *self.held_out.values()]
 
     def require_whole(self, store: Store) -> None:
         """Refuse a place where a shard is missing, or has another size; their content is looked at when it is read.
@@ -80,7 +92,7 @@ class Manifest:
             InputError: names the first one.
         """
         sizes = store.sizes()
-        for shard in (*self.shards, *self.held_out.values()):
+        for shard in self.every_shard:
             if shard.file not in sizes:
                 raise InputError(f"'{store.url}/{shard.file}' is missing", _AGAIN)
             if sizes[shard.file] != shard.bytes:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lmtasks.api import Examples
-from lmtasks.config.evaluation_sets import check_names
+from lmtasks.config.evaluation_sets import UNNAMED, check_names
 from lmtasks.config.request import Request
 from lmtasks.data.examples import EncodedCorpus, one_example
+from lmtasks.data.mixed import Mixed
 from lmtasks.data.prepared.identity import differences, identity, prepared_layout
 from lmtasks.data.prepared.local_copies import GIGABYTE, LocalCopies
 from lmtasks.data.prepared.opening import PreparedData
@@ -37,15 +38,19 @@ def prepared_examples(prepared: PreparedData, request: Request, processor: Any, 
     train: Examples | None = None
     if training:
         how: dict[str, Any] = {"seed": request.seed, "window": data.prepared_window, "lanes": data.prepared_lanes}
-        whole = Sharded(manifest.shards, manifest.train, blocks, files, **how)
+        parts = {
+            name: Sharded(manifest.shards[name], told, blocks, files, **how) for name, told in manifest.train.items()
+        }
+        _verified(files, [shard for part in parts.values() for shard in part.shards_first_seen])
+        whole = Mixed(parts, **manifest.mix, seed=request.seed) if manifest.mix else parts[UNNAMED]
         train = whole.head(data.max_train_samples)
-        _verified(files, whole.shards_first_seen)
         one_example(request, processor, train, "training")
     evaluations: dict[str, Examples] = {}
     for name, shard in manifest.held_out.items():
         (path,) = _verified(files, [shard])
-        told = {key: value for key, value in manifest.evaluations[name].items() if key != "fingerprint"}
-        evaluations[name] = cut(opened_whole(path, shard, **told), blocks).head(data.max_eval_samples)
+        evaluations[name] = cut(opened_whole(path, shard, **manifest.evaluations[name]), blocks).head(
+            data.max_eval_samples
+        )
     facts = manifest.facts
     return EncodedCorpus(
         prepared.source, train, evaluations, facts["duplicates"], facts["empty"], facts["dropped"], "text"

@@ -40,7 +40,7 @@ class Store:
             raise InputError(f"--{flag} {url}: {first_line(error)}", hint) from error
         except ValueError as error:
             raise InputError(f"--{flag} {url}: {first_line(error)}", "a folder, or a URL of fsspec's") from error
-        self._root = PurePosixPath(root)
+        self._root = root.rstrip("/") or "/"
         protocol = self._files.protocol
         self.folder = Path(root) if "file" in ([protocol] if isinstance(protocol, str) else protocol) else None
 
@@ -49,16 +49,19 @@ class Store:
         with self._reached():
             self._files.invalidate_cache()
             try:
-                found = self._files.ls(str(self._root), detail=True)
+                found = self._files.ls(self._root, detail=True)
             except (FileNotFoundError, NotADirectoryError):
                 return {}
+            for one in found:
+                if one["type"] == "file" and one["size"] is None:  # a server of web pages lists names alone
+                    one["size"] = self._files.size(one["name"])
         return {PurePosixPath(one["name"]).name: int(one["size"] or 0) for one in found if one["type"] == "file"}
 
     def read(self, name: str) -> bytes | None:
         """What a small file holds; None where it is not there."""
         with self._reached():
             try:
-                found: bytes = self._files.cat_file(str(self._root / name))
+                found: bytes = self._files.cat_file(f"{self._root}/{name}")
             except (FileNotFoundError, NotADirectoryError):
                 return None
         return found
@@ -102,14 +105,14 @@ class Store:
             path = Path(folder, name)
             yield path
             with self._reached():
-                self._files.makedirs(str(self._root), exist_ok=True)
-                self._files.put_file(str(path), str(self._root / name))
+                self._files.makedirs(self._root, exist_ok=True)
+                self._files.put_file(str(path), f"{self._root}/{name}")
 
     def fetch(self, name: str, path: Path) -> bool:
         """Copy a file to a path here; false where it is not there."""
         with self._reached():
             try:
-                self._files.get_file(str(self._root / name), str(path))
+                self._files.get_file(f"{self._root}/{name}", str(path))
             except FileNotFoundError:
                 return False
         return True
@@ -117,7 +120,7 @@ class Store:
     def remove(self, name: str) -> None:
         """Remove a file."""
         with self._reached():
-            self._files.rm_file(str(self._root / name))
+            self._files.rm_file(f"{self._root}/{name}")
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
@@ -129,4 +132,5 @@ class Store:
         except Exception as error:
             if self.folder is not None:
                 raise  # a failure of this machine, which is told as any other
-            raise RunError(f"'{self.url}': {type(error).__name__}: {first_line(error)}", "then try again") from error
+            told = f"'{self.url}': {type(error).__name__}: {first_line(error)}"
+            raise RunError(told, "see that it is reached, then try again") from error

@@ -14,44 +14,22 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lmtasks.artifacts.durable import digest
+from lmtasks.config.evaluation_sets import UNNAMED
 from lmtasks.config.request import Request
 from lmtasks.data.examples import EncodedCorpus
+from lmtasks.data.mixed import Mixed
 from lmtasks.data.prepared.identity import identity, trained
-from lmtasks.data.prepared.manifest import MANIFEST, UNFINISHED, Manifest
+from lmtasks.data.prepared.manifest import UNFINISHED, Manifest
+from lmtasks.data.prepared.place import require_same
 from lmtasks.data.prepared.shard import LONG, SHORT, WIDEST, Array, Shard, arrays_of, write
 from lmtasks.data.prepared.store import Store
 from lmtasks.data.text.packing import Packed
-from lmtasks.errors import InputError
 from lmtasks.progress import stage
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 AT_ONCE = 2
 """Shards that are made at once; numpy, digests and files leave other threads alone. Each is in memory twice."""
-
-
-OF_A_RUN = {
-    "prepared": "it names data that were prepared already",
-    "max_train_samples": "give it to lmtasks run",
-    "max_eval_samples": "give it to lmtasks run",
-    "data": "prepare one source; a mix is made of what every source has in memory",
-}
-"""Data settings that mean nothing here, and why."""
-
-
-def place_for(request: Request, url: str) -> Store:
-    """The place for prepared data, before anything is read that would be written there.
-
-    Raises:
-        InputError: nobody reaches it, or what is asked for cannot be prepared.
-    """
-    for name, why in OF_A_RUN.items():
-        if getattr(request.data, name) is not None:
-            raise InputError(f"--{name} means nothing to lmtasks prepare: {why}", f"leave --{name} out")
-    if request.recipe.medium is not None:
-        medium = request.recipe.medium.name
-        raise InputError(f"only text can be prepared, and {request.recipe.name} is about {medium}", "lmtasks run")
-    return Store(url, "output_dir")
 
 
 @dataclass(frozen=True)
@@ -72,59 +50,31 @@ class Writing:
     shard_bytes: int
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What it will be."""
-        return identity(self.request, self.tokenizer)
-
-    @cached_property
     def trained(self) -> dict[str, Any]:
         """The settings with which the tokenizer was trained on this text; empty where it was not."""
         return trained(self.request)
 
     def require_place(self) -> None:
-        """Refuse a place with anything else than the same data, finished or not.
+        """Refuse a place with other data than these, finished or not.
 
         Raises:
-            InputError: something else is there.
+            InputError: other data are there.
         """
-        old = self.store.read_json(MANIFEST) or self.store.read_json(UNFINISHED)
-        if old is None and self.store.sizes():
-            raise InputError(
-                f"output_dir '{self.store.url}' holds files that are no prepared data", "choose another --output_dir"
-            )
-        if old is not None and (old.get("identity"), _prints(old)) != (self.identity, _prints(self._claim)):
-            raise InputError(f"output_dir '{self.store.url}' holds other prepared data", "choose another --output_dir")
+        require_same(self.store, self._claim)
 
     def carry_out(self) -> Manifest:
         """Write what is not there yet; the manifest last."""
-        train = self.encoded.train
-        assert isinstance(train, Packed)  # else there was nothing to prepare
         self.store.write_json(UNFINISHED, self._claim)
         there = self.store.sizes()
-        parts = list(_parts(train, self.shard_bytes // self._ids.itemsize))
-        with stage("writing shards", len(parts), "shards") as progress, ThreadPoolExecutor(AT_ONCE) as pool:
-
-            def one(number: int) -> Shard | None:
-                arrays, examples = arrays_of(train, *parts[number], self._ids)
-                if not examples:  # a few short lines that have nothing to predict
-                    return None
-                return self._put(Shard.of(f"train-{number:05}", arrays, examples), arrays, there)
-
-            shards = []
-            try:
-                for done, shard in enumerate(pool.map(one, range(len(parts))), start=1):
-                    shards += [shard] if shard else []
-                    progress.update(done)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # else it would go on with all others first
-                raise
+        sources, train = self._sources, self.encoded.train
         manifest = Manifest(
-            identity=self.identity,
+            **self._claim,
             tokenizer=self.trained,
             files=TOKENIZER_FILES if self.trained else (),
             facts=_facts(self.encoded),
-            train={**self._claim["train"], **_told(train)},
-            shards=shards,
+            train={name: _told(name, packed) for name, packed in sources.items()},
+            shards={name: self._shards(name, packed, there) for name, packed in sources.items()},
+            mix=train.how if isinstance(train, Mixed) else {},
             evaluations={name: _text(examples) for name, examples in self._evaluations.items()},
             held_out={name: self._held_out(name, examples, there) for name, examples in self._evaluations.items()},
             versions=self.versions,
@@ -137,6 +87,35 @@ class Writing:
             self.store.remove(name)
         return manifest
 
+    def _shards(self, source: str, train: Packed, there: Mapping[str, int]) -> list[Shard]:
+        """The shards of a source, of which those are written that are not there."""
+        parts = list(_parts(train, self.shard_bytes // self._ids.itemsize))
+        doing = f"writing shards {source and f'of {source}'}".strip()
+        with stage(doing, len(parts), "shards") as progress, ThreadPoolExecutor(AT_ONCE) as pool:
+
+            def one(number: int) -> Shard | None:
+                arrays, examples = arrays_of(train, *parts[number], self._ids)
+                if not examples:  # a few short lines that have nothing to predict
+                    return None
+                return self._put(Shard.of(_named("train", source, f"{number:05}"), arrays, examples), arrays, there)
+
+            shards = []
+            try:
+                for done, shard in enumerate(pool.map(one, range(len(parts))), start=1):
+                    shards += [shard] if shard else []
+                    progress.update(done)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # else it would go on with all others first
+                raise
+        return shards
+
+    @cached_property
+    def _sources(self) -> dict[str, Packed]:
+        """The training examples of each source; of the only one under an empty name."""
+        train = self.encoded.train
+        sources = train.sources if isinstance(train, Mixed) else {UNNAMED: train}
+        return {name: one for name, one in sources.items() if isinstance(one, Packed)}
+
     @property
     def _evaluations(self) -> dict[str, Packed]:
         return {name: one for name, one in self.encoded.evaluations.items() if isinstance(one, Packed)}
@@ -147,10 +126,10 @@ class Writing:
 
     @cached_property
     def _claim(self) -> dict[str, Any]:
-        """What an unfinished place says of itself, as a manifest would."""
-        sets = {name: _text(examples) for name, examples in self._evaluations.items()}
-        assert self.encoded.train is not None
-        return {"identity": self.identity, "train": {"sizes": self.encoded.train.sizes()}, "evaluations": sets}
+        """What an unfinished place says of itself, as a manifest does."""
+        splits = {"train": self._sources, "held out": self._evaluations}
+        prints = {split: {name: one.fingerprint for name, one in parts.items()} for split, parts in splits.items()}
+        return {"identity": identity(self.request, self.tokenizer), "fingerprints": prints}
 
     def _held_out(self, name: str, examples: Packed, there: Mapping[str, int]) -> Shard:
         """An evaluation set, which is read as a whole and in other ways: all of its stream, as it is in memory."""
@@ -158,7 +137,7 @@ class Writing:
         arrays = {"ids": np.ascontiguousarray(stream.ids, "<i4"), "documents": stream.documents.astype("<i8")}
         if stream.words is not None:
             arrays["words"] = np.ascontiguousarray(stream.words)
-        shard = Shard.of("-".join(filter(None, ("held-out", name))), arrays, len(examples))
+        shard = Shard.of(_named("held-out", name), arrays, len(examples))
         return self._put(shard, arrays, there)
 
     def _put(self, shard: Shard, arrays: Mapping[str, Array], there: Mapping[str, int]) -> Shard:
@@ -192,9 +171,14 @@ def _parts(packed: Packed, most: int) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _told(train: Packed) -> dict[str, Any]:
+def _named(*parts: str) -> str:
+    return "-".join(filter(None, parts))
+
+
+def _told(source: str, train: Packed) -> dict[str, Any]:
     return {
-        "notes": list(train.notes("training")),
+        "sizes": train.sizes(),
+        "notes": list(train.notes(f"training {source}".strip())),
         "per_example": train.per_example,
         "longest": next(iter(train.longest_first()), 0),
     }
@@ -206,14 +190,7 @@ def _facts(encoded: EncodedCorpus) -> dict[str, Any]:
 
 
 def _text(examples: Packed) -> dict[str, Any]:
-    """What the stream of an evaluation set says of its text, and its fingerprint."""
+    """What the stream of an evaluation set says of its text."""
     stream = examples.stream
     told = {name: getattr(stream, name) for name in ("rows", "unit", "bytes", "unknown")}
-    return {**told, "special": dict(stream.special), "fingerprint": examples.fingerprint}
-
-
-def _prints(manifest: Mapping[str, Any]) -> Any:
-    """The fingerprints of all that a manifest, or a claim, is of."""
-    sets = manifest.get("evaluations") or {}
-    train = (manifest.get("train") or {}).get("sizes") or {}
-    return train.get("fingerprint"), {name: told.get("fingerprint") for name, told in sets.items()}
+    return {**told, "special": dict(stream.special)}

@@ -39,10 +39,13 @@ def check(job, options):
                 raise InputError(f"--{name} '{file}' is of this machine, and the job is on another", data)
     if job.files:
         raise InputError(f"'{job.files[0]}' is on this machine, and the job on another", data)
-    if job.restarts and str(job.values.get("push_to_hub", "")).lower() != "true":
+    leaves = str(job.values.get("push_to_hub", "")).lower() == "true" or "://" in str(job.values.get("output_dir"))
+    prepares = job.command[0] == "prepare"
+    if job.restarts and not leaves:
         raise InputError(
-            "--launcher hf-jobs needs --push_to_hub: the machine and all its files are gone when the job has ended",
-            "add --push_to_hub --hub_model_id USER/NAME",
+            f"--launcher hf-jobs needs {'an --output_dir elsewhere' if prepares else '--push_to_hub'}:"
+            " the machine and all its files are gone when the job has ended",
+            "--output_dir hf://datasets/USER/NAME" if prepares else "add --push_to_hub --hub_model_id USER/NAME",
         )
     if get_token() is None:
         raise InputError("a Job needs a token of the Hub, and there is none", "hf auth login, or set HF_TOKEN")

@@ -205,6 +205,17 @@ def test_a_bad_launch(words, error, hint, hub, capsys):
     assert not hub.requests
 
 
+def test_a_preparation_has_to_leave_the_machine(hub, capsys):
+    words = ["prepare", "masked-lm", *LAUNCH, "--output_dir"]
+    assert main([*words, "there"]) == 2
+    told, what_to_type = capsys.readouterr().err.splitlines()
+    assert told.startswith("error: --launcher hf-jobs needs an --output_dir elsewhere: the machine and all its files")
+    assert what_to_type == "hint: --output_dir hf://datasets/USER/NAME"
+    assert not hub.requests
+    assert main([*words, "memory://there"]) == 0
+    assert "to memory://there" in capsys.readouterr().err
+
+
 def test_nobody_is_logged_in(hub, monkeypatch, capsys, tmp_path):
     from huggingface_hub import constants
 

@@ -16,6 +16,9 @@ from lmtasks_ray.worker import CODE, STOP, work
 PATIENCE = 5
 """Seconds in which a cluster answers."""
 
+SETTINGS = 4
+"""The kind of frame with which both sides of HTTP/2 begin."""
+
 LOOK = 0.5
 """Seconds between two looks at what the first worker has written."""
 
@@ -26,7 +29,7 @@ def check(job, options):
         import ray
     except ImportError as error:
         raise InputError(f"Ray cannot be imported: {error}", "pip install 'ray[train]'") from error
-    if job.restarts and job.folder is None:
+    if job.restarts and job.folder is None and "://" not in str(job.values.get("output_dir")):
         raise InputError("--launcher ray needs --output_dir", "a folder on a disk that all nodes share")
     if "://" in options.storage:
         raise InputError(
@@ -56,14 +59,23 @@ def _connect(ray, address):
     place = address or os.environ.get("RAY_ADDRESS") or "auto"
     try:
         if host := re.fullmatch(r"([^:/]+):(\d+)", place):
-            # Ray itself tries for minutes, and ends the process then.
-            socket.create_connection((host[1], int(host[2])), PATIENCE).close()
+            _require_answer(host[1], int(host[2]))
         ray.init(address=place, log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"there is no Ray cluster at '{place}'" if place != "auto" else "there is no Ray cluster on this machine",
             "ray start --head starts one, --ray.address HOST:PORT names one, and --ray.address local is this machine",
         ) from error
+
+
+def _require_answer(host, port):
+    """See a server of HTTP/2 answer, as a cluster's is one: Ray itself tries for minutes, and ends the process then."""
+    with socket.create_connection((host, port), PATIENCE) as talk:
+        talk.settimeout(PATIENCE)
+        talk.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]))
+        answer = talk.recv(9)
+    if answer[3:4] != bytes([SETTINGS]):
+        raise ValueError("something else has this port")
 
 
 def submit(job, options):
@@ -77,7 +89,13 @@ class Fitting:
     def __init__(self, job, options):
         self._job, self._options = job, options
         self._folder = Path(options.storage).absolute() / job.mark
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--ray.storage '{options.storage}' cannot be made: {error.strerror}",
+                "give a folder on a disk that all nodes share",
+            ) from error
         self._shown = 0
         self._code, self._error = None, None
         self._fitting = threading.Thread(target=self._fit, daemon=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 from lmtasks_ray import RAY, REPORT, RayOptions
-from lmtasks_ray.training import check
+from lmtasks_ray.training import check, submit
 
 from lmtasks import InputError, Job, load_catalog
 from lmtasks.cli.app import main
@@ -75,6 +76,24 @@ def test_a_bad_launch(words, error, hint, tmp_path, monkeypatch, capsys):
     assert told.startswith(f"error: {error}")
     assert what_to_type.startswith(f"hint: {hint}")
     assert not Path("out").exists()
+
+
+def test_a_port_that_somebody_else_has(tmp_path, monkeypatch, capsys):
+    """It takes calls and says nothing: Ray itself would try for minutes."""
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        place = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert main(["run", "masked-lm", "--launcher", "ray", "--output_dir", "out", "--ray.address", place]) == 2
+    told, what_to_type = capsys.readouterr().err.splitlines()[-2:]
+    assert told == f"error: there is no Ray cluster at '{place}'"
+    assert what_to_type.startswith("hint: ray start --head starts one")
+
+
+@pytest.mark.cluster
+def test_a_storage_that_cannot_be_made(cluster):
+    job = Job(command=("run", "masked-lm"), cwd=Path.cwd(), folder=Path("out"))
+    with pytest.raises(InputError, match=r"--ray\.storage '/proc/ray' cannot be made"):
+        submit(job, RayOptions(storage="/proc/ray"))
 
 
 @pytest.mark.cluster

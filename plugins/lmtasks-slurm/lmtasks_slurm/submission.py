@@ -88,6 +88,12 @@ class Submission:
         import submitit
 
         options, folder = self._options, Path(self._options.logs).absolute()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--slurm.logs '{options.logs}' cannot be made: {error.strerror}", "give a folder that all nodes share"
+            ) from error
         requeues = {f"{options.cluster}_max_num_timeout": options.requeues}
         executor = submitit.AutoExecutor(folder, cluster=options.cluster, **requeues)
         executor.update_parameters(**parameters(self._job, options))

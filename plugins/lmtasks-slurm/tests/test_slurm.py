@@ -61,6 +61,7 @@ BAD = [
     ([*LOCALLY, "--num_nodes", "2"], "--num_nodes 2: --slurm.cluster local is one machine", "leave"),
     ([*LOCALLY, "--slurm.sbatch", "qos"], "--slurm.sbatch cannot be 'qos': it must be NAME=VALUE", ""),
     ([*LOCALLY, "--slurm.minutes", "1"], "--slurm.warning 120: the job has 60 seconds in all", "give"),
+    ([*LOCALLY, "--slurm.logs", "/proc/logs"], "--slurm.logs '/proc/logs' cannot be made", "give a folder that all"),
     (["--slurm.cluster", "remote"], "--slurm.cluster cannot be 'remote': it must be one of slurm, local", ""),
     (["--slurm.partitions", "gpu"], "unknown option '--slurm.partitions', did you mean 'slurm.partition'?", "--help"),
 ]

@@ -49,7 +49,7 @@ def shards_of(packed: Packed, store: Store, tokens: int, ids: Any = SHORT) -> li
 def prepared(packed: Packed, url: str, tokens: int = 100, *, limit: int = 10**9, **how: Any) -> Sharded:
     store = Store(url, "prepared")
     shards = shards_of(packed, store, tokens, how.pop("ids", SHORT))
-    told = {"sizes": packed.sizes(), **_told(packed)}
+    told = {**_told("", packed)}
     return Sharded(shards, told, packed.blocks, LocalCopies(store, limit), **{"seed": 0, **how})
 
 
@@ -283,8 +283,8 @@ def test_a_store_that_fails_is_named(memory: Any, monkeypatch: pytest.MonkeyPatc
         ("{", "is damaged: Expecting"),
         ("[]", "is damaged: it is no JSON object"),
         ('{"layout": 0}', "was prepared by another version of lmtasks"),
-        ('{"layout": 1}', "manifest.json' is damaged"),
-        ('{"layout": 1, "shards": [5]}', "manifest.json' is damaged"),
+        ('{"layout": 2}', "manifest.json' is damaged"),
+        ('{"layout": 2, "shards": [5]}', "manifest.json' is damaged"),
     ],
 )
 def test_a_manifest_that_is_none(content: str, told: str, tmp_path: Path) -> None:
