@@ -13,6 +13,8 @@ from lmtasks.testing import check_engine
 
 pytestmark = pytest.mark.keras
 
+CALLBACKS = Path(__file__).with_name("keras_callbacks.py")
+
 BACKENDS = ("jax", "tensorflow", "torch")
 
 
@@ -28,9 +30,12 @@ def told():
     return Path("told.txt").read_text().splitlines()
 
 
+def log(folder):
+    return [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+
+
 def losses(folder):
-    lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+    return [line["loss"] for line in log(folder) if "loss" in line]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -42,8 +47,9 @@ def test_its_steps_are_the_trainers(backend):
 def test_callbacks_see_one_training_and_its_epochs(words, capsys):
     many = [*words, "--max_train_samples", "20", "--max_steps", "7", "--save_steps", "3", "--keras_backend", "torch"]
     many += ["--engine", "keras", "--output_dir", "out", "--keras.callback", "keras_callbacks:Telling"]
-    assert main(many) == 0
-    epochs = ["epoch 0 ['loss', 'step_loss']", "epoch 1 ['loss', 'step_loss']"]
+    assert main([*many, "--eval_strategy", "epoch"]) == 0
+    evaluations = [line["eval_loss"] for line in log("out") if "eval_loss" in line]
+    epochs = [f"epoch {n} ['loss', 'step_loss', 'val_loss'] {loss}" for n, loss in enumerate(evaluations[:2])]
     assert told() == ["begin", *epochs, "end"]
     stdout, stderr = capsys.readouterr()
     assert "an epoch has ended" in stderr
@@ -131,6 +137,16 @@ BAD = [
         "--keras.optimizer keras_callbacks:failing: ZeroDivisionError: nothing to divide by",
         "let it make a keras.optimizers.Optimizer",
     ),
+    (
+        ["--keras.callback", "keras_callbacks:patient"],
+        "--keras.callback keras_callbacks:patient watches val_loss, and training is not evaluated",
+        "--eval_strategy epoch",
+    ),
+    (
+        ["--keras.optimizer", "keras_callbacks:fixed"],
+        "--keras.optimizer keras_callbacks:fixed takes no learning_rate, which is the run's",
+        "let it take learning_rate",
+    ),
     (["--bf16", "true"], "", ""),
 ]
 
@@ -145,14 +161,18 @@ def test_a_bad_request_is_refused_before_anything_is_written(more, error, hint, 
 
 
 @pytest.mark.parametrize(
-    ("callback", "last"), [("Dying", "killed by signal 9"), ("Failing", "ZeroDivisionError: nothing to divide by")]
+    ("callback", "told", "hint"),
+    [
+        ("Dying", "the process in which Keras ran has ended: killed by signal 9", "see whether memory was short"),
+        ("Failing", "Keras has failed: ZeroDivisionError: nothing to divide by", f"see {CALLBACKS}, line "),
+    ],
 )
-def test_a_process_that_dies_ends_the_run(callback, last, words, capsys):
+def test_a_process_that_dies_or_fails_ends_the_run(callback, told, hint, words, capsys):
     bad = [*words, "--engine", "keras", "--keras.backend", "torch", "--output_dir", "out"]
     assert main([*bad, "--keras.callback", f"keras_callbacks:{callback}"]) == 3
-    error, hint = capsys.readouterr().err.splitlines()[-2:]
-    assert error == f"error: the process in which Keras ran has ended: {last}"
-    assert hint.startswith("hint: ")
+    error, what_to_do = capsys.readouterr().err.splitlines()[-2:]
+    assert error == f"error: {told}"
+    assert what_to_do.startswith(f"hint: {hint}")
     assert json.loads(Path("out/run.json").read_text())["status"] == "running"  # as of any run that did not end
 
 

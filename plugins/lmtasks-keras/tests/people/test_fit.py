@@ -304,6 +304,20 @@ def test_arguments_that_would_change_nothing_are_refused(masked):
     assert "model.pretrained()" in _refusal(model.predict_on_batch, train[0][0])
 
 
+def test_values_that_would_change_nothing_are_refused(masked, run, folders, texts):
+    model, folder = masked[0], folders["roberta"]
+    assert "did you mean 'text_column'" in _refusal(lmtasks_keras.dataset, texts[1], model, text_colum="body")
+    assert "(FOLDER, block_size=...)" in _refusal(lmtasks_keras.dataset, texts[1], model, block_size=16)
+    assert "fit(epochs=" in _refusal(lmtasks_keras.dataset, texts[1], model, num_train_epochs=3)
+    assert "text_column means nothing" in _refusal(lmtasks_keras.dataset, run.output_dir, model, text_column="body")
+    assert "text_column means nothing" in _refusal(lmtasks_keras.dataset, run.output_dir, text_column="body")
+    assert "(TEXTS, model, filter=...)" in _refusal(lmtasks_keras.model, folder, filter="len(text) > 9")
+    assert "compile(optimizer=...)" in _refusal(lmtasks_keras.model, folder, learning_rate=0.1)
+    assert "batch_size=N" in _refusal(lmtasks_keras.model, folder, train_batch_size=4)
+    for wrong in (0, -1, "8"):
+        assert f"batch_size cannot be {wrong!r}" in _refusal(lmtasks_keras.model, folder, batch_size=wrong)
+
+
 def test_what_keras_own_format_would_hold_is_refused_before_anything_is_trained(masked, tmp_path):
     import copy
 
