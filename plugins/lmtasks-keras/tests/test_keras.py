@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from lmtasks_keras import KERAS
+from safetensors.torch import load_file
 
 from lmtasks.cli.app import main
 from lmtasks.testing import check_engine
@@ -185,6 +186,19 @@ def test_a_model_that_asks_for_values_is_refused_with_another_backend(words, cap
     assert hint == "hint: --keras.backend torch, or --engine trainer"
     assert not Path("out").exists()
     assert main([*flaubert, "--keras.backend", "torch"]) == 0
+
+
+def test_the_embedding_of_padding_stays_empty_where_the_type_wants_that(words):
+    """What sees to it does not come along into another process by itself."""
+    words[1] = "causal-lm"
+    shape = "num_hidden_layers=1,hidden_size=16,num_attention_heads=2,num_key_value_heads=2,intermediate_size=32"
+    shape += ",q_lora_rank=8,kv_lora_rank=8,qk_rope_head_dim=4,qk_nope_head_dim=4,v_head_dim=8"
+    youtu = [*words, "--model_type", "youtu", "--config_overrides", shape, "--weight_decay", "0"]
+    assert main([*youtu, "--engine", "keras", "--keras.backend", "torch", "--output_dir", "out"]) == 0
+    padding = json.loads(Path("out/config.json").read_text())["pad_token_id"]
+    table = load_file("out/model.safetensors")["model.embed_tokens.weight"]
+    assert not table[padding].any()
+    assert table[padding - 1].any()
 
 
 def test_a_run_goes_on_with_its_own_backend_only(words, capsys):

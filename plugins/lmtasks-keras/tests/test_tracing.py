@@ -58,6 +58,22 @@ def test_a_function_keeps_the_derivative_that_it_defines():
     assert told["restored"]
 
 
+def test_a_gradient_goes_through_the_hooks_of_its_parameter():
+    told = found("""
+        model = torch.nn.Linear(2, 2, bias=False)
+        row = torch.tensor([1])
+        model.weight.register_hook(lambda gradient: gradient.index_fill(0, row.to(gradient.device), 0.0))
+        model.weight.register_hook(lambda gradient: None)
+        parameters, function = traced(model)
+        x = jax.numpy.asarray([[3.0, 5.0]])
+        gradients = jax.jit(jax.grad(lambda p: function(p, x, None, False).sum()))(parameters)
+        told["jax"] = gradients["weight"].tolist()
+        model(torch.tensor([[3.0, 5.0]])).sum().backward()
+        told["torch"] = model.weight.grad.tolist()
+    """)
+    assert told["jax"] == told["torch"] == [[3, 5], [0, 0]]
+
+
 def test_experts_have_their_rows():
     told = found("""
         class Model(torch.nn.Module):
