@@ -230,6 +230,9 @@ def require_useful(reference: str, callback: Any, evaluates: bool) -> None:
         raise InputError(f"{what}: Keras' own format holds no transformers model", hint)
     if isinstance(callback, keras.callbacks.BackupAndRestore):
         raise InputError(f"{what}: a run makes checkpoints of its own", "--resume_from_checkpoint true goes on")
+    if isinstance(callback, keras.callbacks.SwapEMAWeights):
+        hint = "leave it out; model.fit of lmtasks_keras takes it"
+        raise InputError(f"{what}: no optimizer of a run averages weights", hint)
     if isinstance(callback, keras.callbacks.LearningRateScheduler | keras.callbacks.ReduceLROnPlateau):
         raise InputError(f"{what}: the learning rate of each step is the run's", "--lr_scheduler_type, --learning_rate")
     watched = None if saves and not callback.save_best_only else getattr(callback, "monitor", None)

@@ -99,6 +99,10 @@ def backup():
     return keras.callbacks.BackupAndRestore("backup")
 
 
+def swapping():
+    return keras.callbacks.SwapEMAWeights()
+
+
 def slower():
     return keras.callbacks.ReduceLROnPlateau(monitor="loss")
 

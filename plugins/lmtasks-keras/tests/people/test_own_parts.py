@@ -55,6 +55,7 @@ def test_an_optimizer_that_is_set_otherwise_than_the_run_is_refused(name, told, 
         ("exact", True, " watches val_accuracy, which is not there"),
         ("whole", True, ": Keras' own format holds no transformers model"),
         ("backup", True, ": a run makes checkpoints of its own"),
+        ("swapping", True, ": no optimizer of a run averages weights"),
         ("slower", True, ": the learning rate of each step is the run's"),
     ],
 )
