@@ -54,7 +54,7 @@ class Tried:
         return float(json.loads((self.folder / "eval_results.json").read_text(encoding="utf-8"))["eval_loss"])
 
 
-FIRST = {"max_steps": 2, "learning_rate": 1e-2}
+FIRST: dict[str, Any] = {"max_steps": 2, "learning_rate": 1e-2}
 """Values of the first run with an engine."""
 
 

@@ -35,7 +35,7 @@ class SumTold(Loop):
 
     def step(self, step: int, batch: GlobalBatch, course: Any) -> None:
         told = SimpleNamespace(step=lambda loss, *more: course.step(loss * len(batch.batches), *more))
-        super().step(step, batch, told)  # type: ignore[arg-type]
+        super().step(step, batch, told)
 
 
 class Backwards(Loop):

@@ -16,6 +16,9 @@ pytestmark = pytest.mark.keras
 
 CALLBACKS = Path(__file__).with_name("keras_callbacks.py")
 
+STILL = ",hidden_dropout_prob=0,attention_probs_dropout_prob=0"
+"""What turns off dropout, which Keras draws otherwise than torch."""
+
 BACKENDS = ("jax", "tensorflow", "torch")
 
 
@@ -70,8 +73,7 @@ def test_nothing_is_compiled_after_the_first_step(words):
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_an_adapter_is_trained_as_by_the_trainer(backend, words):
     """Most parameters stay as they are there, and those that learn stand between them."""
-    still = ",hidden_dropout_prob=0,attention_probs_dropout_prob=0"
-    words[words.index("--config_overrides") + 1] += still
+    words[words.index("--config_overrides") + 1] += STILL
     assert main([*words, "--max_steps", "1", "--output_dir", "first"]) == 0
     text = words[words.index("--train_file") + 1]
     how = ["run", "masked-lm", "--model", "first", "--train_file", text, "--sample_by", "paragraph"]
@@ -93,6 +95,7 @@ def test_a_callback_may_end_training_early(words):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "keras_callbacks:sgd"])
 def test_an_optimizer_of_keras(optimizer, words):
+    words[words.index("--config_overrides") + 1] += STILL
     how = ["--learning_rate", "0.01", "--lr_scheduler_type", "constant", "--max_grad_norm", "0"]
     assert main([*words, *how, "--output_dir", "plain", "--optim", "sgd"]) == 0
     keras = ["--engine", "keras", "--keras.backend", "torch", "--keras_optimizer", optimizer]
