@@ -56,11 +56,11 @@ head on its own gives the same, evaluation does not depend on the batch, the mod
 the pipeline answers. **limited** is the same, but for what the note says. **refused** says why: lmtasks tells it before
 a run begins.
 
-This is about the Trainer. Which types Keras trains on JAX, and why not some others, says the README of
-[lmtasks-keras](../plugins/lmtasks-keras/README.md#measured).
-
 This page is written by `python benchmarks/architectures.py --write`; `tox run -e architectures` measures it again.
 """
+
+KERAS = Path(__file__).parents[1] / "plugins" / "lmtasks-keras" / "benchmarks" / "exceptions.md"
+"""What the page says of types that Keras does not train on every backend, which another benchmark measures."""
 
 
 def measured(recipe: str, kind: str) -> dict[str, Any]:
@@ -101,6 +101,7 @@ def page(evidence: dict[str, Any]) -> str:
             f"{sum(row['state'] == state for row in rows)} {state}" for state in ("runs", "limited", "refused")
         )
         parts += [f"\n## {recipe}\n", f"{len(rows)} types: {counts}.\n", *table(rows)]
+    parts.append(f"\n{KERAS.read_text(encoding='utf-8').strip()}")
     return "\n".join(parts) + "\n"
 
 

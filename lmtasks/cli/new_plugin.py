@@ -17,7 +17,16 @@ from lmtasks.cli.parser import Parser
 from lmtasks.errors import InputError
 from lmtasks.registry.catalog import Catalog
 
-KINDS = ("recipe", "architecture")
+FIRST_WORDS = {
+    "recipe": "run {}",
+    "architecture": "plugins",
+    "engine": "list --engines",
+    "extension": "plugins",
+    "launcher": "list --launchers",
+}
+"""What shows that a plugin of a kind is there, behind ``lmtasks``."""
+
+KINDS = tuple(FIRST_WORDS)
 
 TEMPLATES = Path(__file__).parent / "templates"
 """Files by kind; their names and their text have the placeholders of :meth:`NewPlugin.files`."""
@@ -45,13 +54,19 @@ class NewPlugin:
 
     @property
     def word(self) -> str:
-        """The recipe, or the model type: ``shuffle``."""
+        """The name of what it brings, such as a recipe or a model type: ``shuffle``."""
         return self.name.removeprefix("lmtasks-")
+
+    @property
+    def option(self) -> str:
+        """The word as it stands before options."""
+        return self.word.replace("-", "_")
 
     def files(self) -> dict[str, str]:
         """The text of each file by its path within the package's folder."""
         camel = "".join(part.capitalize() for part in self.word.split("-"))
         words = {"name": self.name, "package": self.package, "kind": self.kind, "word": self.word, "camel": camel}
+        words["option"] = self.option
         texts = {}
         for folder in (TEMPLATES / "any", TEMPLATES / self.kind):
             for path in folder.rglob(f"*{SUFFIX}"):
@@ -64,7 +79,7 @@ def command(words: list[str]) -> int:
     """Write the package and say what to type next."""
     parser = Parser(prog="lmtasks new-plugin", description="A package that works, to make your own of.")
     parser.add_argument("name", metavar="NAME", help="of the package, such as lmtasks-shuffle")
-    parser.add_argument("--kind", metavar="KIND", default="recipe", help=f"{' or '.join(KINDS)} (default: recipe)")
+    parser.add_argument("--kind", metavar="KIND", default="recipe", help=f"{', '.join(KINDS)} (default: recipe)")
     parser.add_argument("--output_dir", metavar="FOLDER", help="where to write it (default: ./NAME)")
     typed = parser.read_all(words)
     plugin = new_plugin(typed["name"], typed["kind"], installed(light=True))
@@ -72,8 +87,8 @@ def command(words: list[str]) -> int:
     files = write_plugin(plugin, folder)
     content = {"output_dir": str(folder), "package": plugin.package, plugin.kind: plugin.word, "files": files}
     place = folder if folder.is_absolute() else f"./{folder}"
-    first = f"lmtasks run {plugin.word}" if plugin.kind == "recipe" else "lmtasks plugins"
-    then = f"\ntry next\n  pip install -e {place}\n  {first}\n  pytest {place}"
+    first = FIRST_WORDS[plugin.kind].format(plugin.word)
+    then = f"\ntry next\n  pip install -e {place}\n  lmtasks {first}\n  pytest {place}"
     return tell(content, [*(str(folder / file) for file in files), then], as_json="json" in typed)
 
 
@@ -125,6 +140,10 @@ def _refuse_taken(plugin: NewPlugin, catalog: Catalog) -> None:
         raise InputError(f"there is a recipe '{word}' already, in {catalog.owner(word).title}", hint)
     if plugin.kind == "architecture" and (word in catalog.architectures or _has_transformers(word)):
         raise InputError(f"there is an architecture '{word}' already", hint)
+    if plugin.kind not in ("recipe", "architecture"):  # its options stand behind its name
+        for other in catalog.plugins:
+            if taken := other.prefixes.get(plugin.option):
+                raise InputError(f"there is the {taken} already, in {other.title}", hint)
     if keyword.iskeyword(plugin.package) or getattr(find_spec(plugin.package), "origin", None):
         raise InputError(f"Python knows '{plugin.package}' already, so no package can be called that", hint)
 

@@ -87,17 +87,21 @@ def adapted(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
     for name, parameter in model.named_parameters():
         if any(fnmatch(name, pattern) for pattern in idle):
             parameter.requires_grad_(False)
-    if architecture.empty_padding:
-        _keep_padding_empty(model)
+    keep_padding_empty(model)
     return model
 
 
-def _keep_padding_empty(model: PreTrainedModel) -> None:
-    """Let no gradient reach the embedding of the padding token, where another layer shares the table."""
+def keep_padding_empty(model: PreTrainedModel) -> None:
+    """Let no gradient reach the embedding of the padding token, where the architecture wants it empty.
+
+    Another layer may share the table. A copy of the model, also a pickled one, has to be asked again.
+    """
+    if not architecture_of(model.config).empty_padding:
+        return
     table = model.get_input_embeddings()
     padding = getattr(table, "padding_idx", None)
     if padding is not None:
         with torch.no_grad():
             table.weight[padding] = 0
-        row = torch.tensor(padding)
+        row = torch.tensor([padding])
         table.weight.register_hook(lambda gradient: gradient.index_fill(0, row.to(gradient.device), 0.0))

@@ -54,6 +54,24 @@ class Tried:
         return float(json.loads((self.folder / "eval_results.json").read_text(encoding="utf-8"))["eval_loss"])
 
 
+FIRST: dict[str, Any] = {"max_steps": 2, "learning_rate": 1e-2}
+"""Values of the first run with an engine."""
+
+
+@dataclass(frozen=True)
+class First:
+    """The first run with an engine in this process.
+
+    Args:
+        before: the Trainer's before it, with the same values.
+        defaults: whether torch has other ones since.
+    """
+
+    before: Tried
+    run: Tried
+    defaults: bool
+
+
 @dataclass(frozen=True)
 class Engaged:
     """The subject of checks: an engine, and a tiny run for it to carry out.
@@ -113,9 +131,20 @@ class Engaged:
         return self.engine in load_catalog().engines.values()
 
     @cached_property
+    def first(self) -> First:
+        """What several checks look at, to begin with."""
+        before, kept = self.model("before", **FIRST), _defaults()
+        run = self.run("first", **FIRST)
+        return First(before, run, _defaults() != kept)
+
+    @cached_property
     def start(self) -> dict[str, torch.Tensor]:
         """The weights that every run begins with."""
         return self.model("start", learning_rate=0.0, max_steps=1).weights
+
+
+def _defaults() -> tuple[object, ...]:
+    return torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
 
 
 def still(model: PretrainedConfig | str, recipe: Recipe) -> PretrainedConfig:

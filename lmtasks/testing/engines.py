@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from transformers import PretrainedConfig
 from lmtasks.api import Engine, Recipe
 from lmtasks.errors import InputError
 from lmtasks.registry.catalog import load_catalog
+from lmtasks.testing.case import Case
 from lmtasks.testing.declaration import require_good_options, require_light_declaration
-from lmtasks.testing.engaged import EVALUATION, LOSS, MOVED, STEPS, Engaged, Tried, still
+from lmtasks.testing.engaged import EVALUATION, FIRST, LOSS, MOVED, STEPS, Engaged, Tried, still
 from lmtasks.testing.plugins import installed
 from lmtasks.testing.proof import CHECKS, Fault, Inapplicable, Proof, blamed, check, examine
 from lmtasks.testing.set_up import case_of
@@ -85,8 +87,7 @@ def engine_options_are_documented(subject: Engaged) -> None:
 @check("engine", gate=True, advice="tell each step to the course, until training.global_batches() ends")
 def engine_comes_to_its_end(subject: Engaged) -> None:
     """A run of two steps ends, with a model that has moved."""
-    run = subject.run("end", max_steps=2, learning_rate=1e-2)
-    if all(torch.equal(value, subject.start[name]) for name, value in run.weights.items()):
+    if all(torch.equal(value, subject.start[name]) for name, value in subject.first.run.weights.items()):
         raise Fault("after two steps no weight has moved", "let `sync` write the weights into training.model")
 
 
@@ -103,21 +104,23 @@ def examples_come_in_order(subject: Engaged) -> str:
 def targets_are_the_divisor(subject: Engaged) -> str:
     """The same of global batches in two parts, the last of an epoch shorter; and their gradients are divided so."""
     how: dict[str, Any] = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "max_train_samples": 16}
-    told = _same_losses(*subject.both("divisor", **how, **LEFT_ALONE))
-    if gentle := subject.honoured(**GENTLE, max_grad_norm=1e6) if subject.engine.honours("adam_epsilon") else {}:
-        _same_way(subject, *subject.both("divided", **how, **gentle), "with its parts divided")
-    return told
+    if not subject.engine.honours("adam_epsilon"):
+        return _same_losses(*subject.both("divisor", **how, **LEFT_ALONE))
+    runs = subject.both("divisor", **how, **subject.honoured(**GENTLE, max_grad_norm=0.0))
+    _same_way(subject, *runs, "with its parts divided, and --max_grad_norm 0, which is no limit")
+    return _same_losses(*runs)
 
 
 @check("engine", advice="give step k the rate training.rate(k), where k counts from training.done, and begins at 0")
 def rates_are_those_of_the_schedule(subject: Engaged) -> None:
     """While rates rise from nothing, weights stay in the first step, and then move as far as the Trainer's."""
     rising: dict[str, Any] = {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": STEPS, "learning_rate": 1e-2}
-    rising |= subject.honoured(adam_epsilon=0.1)
-    first = subject.run("first", **rising, max_steps=1)
-    if moved := [name for name, value in first.weights.items() if not torch.equal(value, subject.start[name])]:
-        raise Fault(f"in the first step, whose rate is 0, '{moved[0]}' moves")
-    _same_way(subject, *subject.both("rates", **rising), "with rates that rise")
+    rising |= {"eval_strategy": "steps", "eval_steps": 1, **subject.honoured(adam_epsilon=0.1)}
+    one, other = subject.both("rates", **rising)
+    mine, theirs = (run.series("eval_loss")[0] for run in (one, other))
+    if mine != theirs:
+        raise Fault(f"the first step, whose rate is 0, moves weights: the evaluation after it is {mine}, not {theirs}")
+    _same_way(subject, one, other, "with rates that rise")
 
 
 @check("engine", advice="leave the parameters in training.undecayed out of weight decay, and no others")
@@ -146,22 +149,16 @@ def gradients_are_clipped(subject: Engaged) -> None:
         raise Inapplicable("without adam_epsilon, how long a gradient is does not show")
     how: dict[str, Any] = {"max_grad_norm": 1e-3, "adam_epsilon": 1e-3, "learning_rate": 1e-1}
     _same_way(subject, *subject.both("clipped", **how), "with clipped gradients")
-    loose = {**how, "max_grad_norm": 0.0, "adam_epsilon": 0.1}
-    _same_way(subject, *subject.both("loose", **loose), "with --max_grad_norm 0, which is no limit")
 
 
-@check("engine", advice="draw anew in each step, and only from the run's seed, which torch's generator begins with")
+@check("engine", advice="draw anew in each step")
 def chance_differs_by_step(subject: Engaged) -> None:
-    """With dropout, one example has another loss in each step; run again it has the same ones, bit for bit."""
-    causal = load_catalog().recipe("causal-lm")
+    """With dropout, one example has another loss in each step."""
     one: dict[str, Any] = {"max_train_samples": 1, "per_device_train_batch_size": 1, **LEFT_ALONE}
-    with case_of(causal, "gpt2") as lively:
-        first, again = (subject.run(name, lively, **one) for name in ("chance", "chance-again"))
-        losses, others = first.series("loss"), again.series("loss")
+    with lively() as case:
+        losses = subject.run("chance", case, **one).series("loss")
     if len(set(losses)) < len(losses):
         raise Fault(f"the losses of one example in {len(losses)} steps, with dropout, are {_told(losses)}")
-    if losses != others:
-        raise Fault(f"with one seed, the losses are {_told(losses)} and then {_told(others)}")
 
 
 @check("engine", advice="see what the checks before this say; else compare the losses step by step")
@@ -194,34 +191,47 @@ def training_is_the_trainers(subject: Engaged) -> str:
     advice="put into `save` all that the next step needs, and read it from training.checkpoint; or resumes=False",
 )
 def resumed_engine_is_uninterrupted(subject: Engaged) -> str:
-    """Resumed from its middle, within an epoch, a run ends with the same bits; or it leaves no checkpoint."""
+    """With dropout, a run again has the same bits, also if resumed within an epoch; or it leaves no checkpoint."""
     how: dict[str, Any] = {"per_device_train_batch_size": 3, "max_train_samples": 12, "learning_rate": 1e-2}
     half = STEPS // 2
-    if not subject.engine.resumes:
-        run = subject.run("unsaved", **how, max_steps=half)
-        if list((run.folder / "checkpoints").glob("*")):
-            raise Fault("it leaves a checkpoint from which it cannot go on")
-        return "it makes no checkpoints"
-    whole = subject.run("uninterrupted", **how, save_steps=half)
-    subject.run("halves", **how, save_steps=half, max_steps=half)
-    halves = subject.run("halves", **how, save_steps=half, resume_from_checkpoint=True)
-    for name, value in whole.weights.items():
-        if not torch.equal(value, halves.weights[name]):
-            raise Fault(f"resumed in its middle, a run ends with another '{name}'")
+    with lively() as case:
+        if not subject.engine.resumes:
+            one, again = (subject.run(name, case, **how, max_steps=half) for name in ("unsaved", "unsaved-again"))
+            _same_bits(one, again)
+            if list((one.folder / "checkpoints").glob("*")):
+                raise Fault("it leaves a checkpoint from which it cannot go on")
+            return "it makes no checkpoints"
+        whole = subject.run("uninterrupted", case, **how, save_steps=half)
+        _same_bits(whole, subject.run("halves", case, **how, save_steps=half, max_steps=half))
+        halves = subject.run("halves", case, **how, save_steps=half, resume_from_checkpoint=True)
+        for name, value in whole.weights.items():
+            if not torch.equal(value, halves.weights[name]):
+                raise Fault(f"resumed in its middle, a run ends with another '{name}'")
     return ""
 
 
 @check("engine", advice="leave torch's generator, device and default type alone, or train in a process of your own")
 def torch_is_left_alone(subject: Engaged) -> None:
-    """After a run of the engine, the Trainer's in the same process has the bits that it had before."""
-    before = subject.model("before", max_steps=2, learning_rate=1e-2).weights
-    kept = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
-    subject.run("between", max_steps=2, learning_rate=1e-2)
-    if kept != (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()):
+    """After runs of the engine, the Trainer's in the same process has the bits that it had before the first."""
+    if subject.first.defaults:
         raise Fault("after a run, torch has other defaults")
-    after = subject.model("after", max_steps=2, learning_rate=1e-2).weights
-    if moved := [name for name, value in before.items() if not torch.equal(value, after[name])]:
+    after = subject.model("after", **FIRST).weights
+    moved = [name for name, value in subject.first.before.weights.items() if not torch.equal(value, after[name])]
+    if moved:
         raise Fault(f"after a run of the engine, one of the Trainer ends with another '{moved[0]}'")
+
+
+def lively() -> AbstractContextManager[Case]:
+    """A case of a model that has dropout."""
+    return case_of(load_catalog().recipe("causal-lm"), "gpt2")
+
+
+def _same_bits(one: Tried, again: Tried) -> None:
+    """See that the losses are the same, as far as the shorter of both runs goes."""
+    losses, others = one.series("loss"), again.series("loss")
+    if losses[: len(others)] != others:
+        advice = "draw only from the run's seed, which torch's generator begins with"
+        raise Fault(f"with one seed, the losses are {_told(losses)} and then {_told(others)}", advice)
 
 
 def _same_losses(one: Tried, other: Tried) -> str:

@@ -18,7 +18,7 @@ from lmtasks.cli.new_plugin import KINDS
 
 ROOT = Path(__file__).parents[2]
 
-LONGEST = {"recipe": 40, "architecture": 25}
+LONGEST = {"recipe": 40, "architecture": 25, "engine": 55, "extension": 30, "launcher": 65}
 """Lines that a reader has before them, blank ones aside."""
 
 
@@ -68,6 +68,9 @@ def python(*words: Any, site: Path | None = None, cwd: Path | None = None) -> su
 
 recipe_only = pytest.mark.parametrize("project", ["recipe"], indirect=True)
 architecture_only = pytest.mark.parametrize("project", ["architecture"], indirect=True)
+engine_only = pytest.mark.parametrize("project", ["engine"], indirect=True)
+extension_only = pytest.mark.parametrize("project", ["extension"], indirect=True)
+launcher_only = pytest.mark.parametrize("project", ["launcher"], indirect=True)
 each_kind = pytest.mark.parametrize("project", KINDS, indirect=True)
 
 
@@ -76,7 +79,7 @@ each_kind = pytest.mark.parametrize("project", KINDS, indirect=True)
 
 @each_kind
 def test_nothing_in_it_is_longer_than_a_reader_wants(project: Path) -> None:
-    kind = "architecture" if (project / "lmtasks_new_one" / "model.py").exists() else "recipe"
+    kind = tomllib.loads((project / "pyproject.toml").read_text())["project"]["description"].split()[1]
     modules = [path.read_text() for path in (project / "lmtasks_new_one").glob("*.py")]
     assert sum(bool(line.strip()) for text in modules for line in text.splitlines()) <= LONGEST[kind]
     others = [text for path, text in written(project).items() if path.endswith((".toml", ".md"))]
@@ -160,6 +163,41 @@ def test_the_architecture_trains_and_is_found_again(project: Path, text_file: Pa
     assert python("-m", "lmtasks", "predict", out, "it", "--max_new_tokens", 3, site=site).returncode == 0
 
 
+RUN = ["-m", "lmtasks", "run", "masked-lm", "--max_eval_samples", 4, "--logging_steps", 1, "--train_batch_size", 4]
+"""A run that is to be as short as it gets, of a command that follows."""
+
+
+@engine_only
+def test_the_engine_trains(project: Path, text_file: Path, tmp_path: Path) -> None:
+    site, out = project.parent / "site", tmp_path / "out"
+    assert "new-one" in python("-m", "lmtasks", "list", "--engines", site=site).stdout
+    how = ["--train_file", text_file, "--max_steps", 2, "--engine", "new-one", "--new_one.momentum", 0.5]
+    done = python(*RUN, *how, "--output_dir", out, site=site)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((out / "run.json").read_text())
+    assert (record["engine"], record["status"]) == ("new-one", "done")
+    refused = python(*RUN, *how, "--weight_decay", 0.1, "--output_dir", tmp_path / "other", site=site)
+    assert (refused.returncode, (tmp_path / "other").exists()) == (2, False)
+
+
+@extension_only
+def test_the_extension_ends_a_training(project: Path, text_file: Path, tmp_path: Path) -> None:
+    how = ["--train_file", text_file, "--max_steps", 5, "--new_one.loss", 100, "--output_dir", tmp_path / "out"]
+    done = python(*RUN, *how, site=project.parent / "site")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (record["status"], record["stopped_early"]) == ("done", 1)
+
+
+@launcher_only
+def test_the_launcher_starts_a_run(project: Path, text_file: Path, tmp_path: Path) -> None:
+    how = ["--train_file", text_file, "--max_steps", 2, "--output_dir", "out", "--launcher", "new-one"]
+    done = python(*RUN, *how, "--num_processes", 2, site=project.parent / "site", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "done"
+    assert sorted(log.name for log in (tmp_path / "logs").iterdir()) == ["0.txt", "1.txt"]
+
+
 @each_kind
 def test_it_passes_its_own_tests(project: Path) -> None:
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", site=project.parent / "site", cwd=project)
@@ -207,6 +245,9 @@ def test_it_says_what_it_wrote_and_what_to_type_next(in_folder: Path, lmtasks: A
         (["lmtasks-causal-lm"], "there is a recipe 'causal-lm' already, in lmtasks:causal-lm"),
         (["llama", "--kind", "architecture"], "there is an architecture 'llama' already"),
         (["lmtasks-xlm-roberta", "--kind", "architecture"], "there is an architecture 'xlm-roberta' already"),
+        (["lmtasks-trainer", "--kind", "engine"], "there is the engine 'trainer' already, in lmtasks:engines"),
+        (["trainer", "--kind", "extension"], "there is the engine 'trainer' already, in lmtasks:engines"),
+        (["torchrun", "--kind", "launcher"], "there is the launcher 'torchrun' already, in lmtasks:launchers"),
         (["torch"], "Python knows 'torch' already"),
         (["lmtasks"], "Python knows 'lmtasks' already"),
         (["class"], "Python knows 'class' already"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,14 @@ class WrongGradient(Loop):
         for weights in self.model.parameters():
             weights.grad = None if weights.grad is None else weights.grad / self.arguments.gradient_accumulation_steps
         return super().clip()
+
+
+class SumTold(Loop):
+    """What it learns by is right, and the loss that it tells is not."""
+
+    def step(self, step: int, batch: GlobalBatch, course: Any) -> None:
+        told = SimpleNamespace(step=lambda loss, *more: course.step(loss * len(batch.batches), *more))
+        super().step(step, batch, told)
 
 
 class Backwards(Loop):
@@ -107,16 +116,17 @@ class Trace(Loop):
 @pytest.mark.parametrize(
     ("loop", "check", "told"),
     [
-        (MeanOfMeans, "targets-are-the-divisor", "the loss of step "),
-        (WrongGradient, "targets-are-the-divisor", "with its parts divided, its weights end"),
+        (MeanOfMeans, "targets-are-the-divisor", "with its parts divided, and "),
+        (SumTold, "targets-are-the-divisor", "the loss of step 1 is "),
+        (WrongGradient, "targets-are-the-divisor", "with its parts divided, and "),
         (Backwards, "examples-come-in-order", "the loss of step "),
-        (Early, "rates-are-those-of-the-schedule", "in the first step, whose rate is 0, '"),
+        (Early, "rates-are-those-of-the-schedule", "the first step, whose rate is 0, moves weights: the evaluation"),
         (Late, "rates-are-those-of-the-schedule", "with rates that rise, its weights end"),
         (DecayedNorms, "decay-is-of-the-right-weights", "norm.weight', and the Trainer's"),
         (Unclipped, "gradients-are-clipped", "with clipped gradients, its weights end"),
-        (ClippedToNothing, "gradients-are-clipped", "with --max_grad_norm 0, which is no limit, its weights end"),
+        (ClippedToNothing, "targets-are-the-divisor", "and --max_grad_norm 0, which is no limit, its weights end"),
         (SameDropout, "chance-differs-by-step", "the losses of one example in 6 steps, with dropout, are"),
-        (OwnChance, "chance-differs-by-step", "with one seed, the losses are"),
+        (OwnChance, "resumed-engine-is-uninterrupted", "with one seed, the losses are"),
         (MeanOfMeans, "training-is-the-trainers", "the loss of step "),
         (Forgetful, "resumed-engine-is-uninterrupted", "resumed in its middle, a run ends with another"),
         (Unsynced, "engine-comes-to-its-end", "after two steps no weight has moved"),

@@ -12,7 +12,7 @@ import keras
 import torch
 
 from lmtasks import EVALUATION_SEED, InputError
-from lmtasks.api import Examples, options_of
+from lmtasks.api import Examples
 from lmtasks.artifacts.run_folder import read_record
 from lmtasks.config.request import configure, recorded_values
 from lmtasks.config.settings import DataSettings
@@ -21,7 +21,7 @@ from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.examples import chat_renderer, encode_corpus
 from lmtasks.runs.load_data import Data, load_data
 from lmtasks_keras.batches import Constant
-from lmtasks_keras.task import Task, task_of
+from lmtasks_keras.task import ABOUT_MODELS, Task, require_meant, task_of
 
 if TYPE_CHECKING:
     from lmtasks_keras.model_of import TransformersModel
@@ -56,12 +56,15 @@ def dataset(
         InputError: no text, or nothing in it to learn.
     """
     run = run_or_texts if isinstance(run_or_texts, str | Path) else None
+    about = () if run else ("data",)  # a run has read its text, in its own way
     if recipe is None or isinstance(recipe, str):
         folder = values.pop("model_name_or_path", None) or values.pop("model", None) or run
-        task = task_of(folder, recipe, batch_size, values)
+        task = task_of(folder, recipe, batch_size, values, (*ABOUT_MODELS, *about))
+        settings = task.request.data
     else:
         task = recipe.task if batch_size is None else replace(recipe.task, batch_size=batch_size)
-    data = _data_of_run(str(run), task) if run else _data_of_texts(run_or_texts, task, values)
+        settings = _settings(task, values, about)
+    data = _data_of_run(str(run), task) if run else _data_of_texts(run_or_texts, task, settings)
     drawn = training if shuffle is None else shuffle
     return LanguageDataset(task, data, training, drawn, task.request.seed if seed is None else seed)
 
@@ -124,10 +127,21 @@ class LanguageDataset(keras.utils.PyDataset):
             )
 
 
-def _data_of_texts(texts: Any, task: Task, values: Any) -> Data:
+def _settings(task: Task, values: Any, about: Sequence[str]) -> DataSettings:
+    """What is said about data for a model, whose own values they cannot change.
+
+    Raises:
+        InputError: unknown names, or such as are not about data.
+    """
+    which = task.request.model.model_name_or_path or task.config.model_type  # any, lest the recipe's own be asked for
+    request = configure(task.request.recipe, {"train_dataset": (), "model_name_or_path": which, **values})
+    require_meant(request, about, ("train_dataset", "model_name_or_path"))
+    return request.data
+
+
+def _data_of_texts(texts: Any, task: Task, settings: DataSettings) -> Data:
     """Texts in memory, all of them."""
-    about = {name: value for name, value in values.items() if name in options_of(DataSettings)}
-    request = replace(task.request, data=DataSettings(**about, eval_dataset=texts), sample=None)
+    request = replace(task.request, data=replace(settings, train_dataset=None, eval_dataset=texts), sample=None)
     medium, render = task.recipe.medium or TEXT, chat_renderer(request, task.processor)
     corpus = load_sources(request.data, medium=medium, evaluation_only=True, render=render)
     encoded = encode_corpus(request, corpus, task.processor, task.config)

@@ -6,14 +6,14 @@ import copy
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from lmtasks import GlobalBatch, InputError, Trained, Training
 from lmtasks.api import Batch
@@ -91,8 +91,14 @@ def _carried_out(training: Training, process: KerasProcess, work: Fit, ending: _
                 return course.done()
             loss, terms, norm = told
             stopped = course.step(loss, terms, norm)
-            process.send("stop" if stopped else "go")
+            process.send("stop" if stopped else "go", _evaluated(course.state))
     raise AssertionError("the process tells of its end")
+
+
+def _evaluated(state: TrainerState) -> float | None:
+    """The loss of the evaluation after the last step, if there was one."""
+    now = takewhile(lambda line: line["step"] == state.global_step, reversed(state.log_history))
+    return next((line["eval_loss"] for line in now if "eval_loss" in line), None)
 
 
 class _Ending(TrainerCallback):  # type: ignore[misc]
@@ -105,9 +111,10 @@ def _rehearse(training: Training, options: Any, backend: str) -> tuple[KerasProc
     """A process of Keras, and what came there of a comparison with torch on the longest example and the shortest."""
     batch = _sample(training)
     shapes = shapes_of(batch, len(next(iter(batch.values()))) + 1)
-    smoothing = training.arguments.label_smoothing_factor
+    asked = training.arguments
     process = KerasProcess(backend)
-    process.call(rehearse, _on_cpu(training.model), training.recipe, batch, shapes, options, smoothing)
+    how = options, _settings(asked), asked.eval_strategy != "no", asked.label_smoothing_factor
+    process.call(rehearse, _on_cpu(training.model), training.recipe, batch, shapes, *how)
     found: Agreement = process.receive()
     return process, found
 
@@ -145,13 +152,7 @@ def _work(training: Training, options: Any, agreement: Agreement, sample: Batch,
         fixed=agreement.idle,
         undecayed=training.undecayed,
         rates=[training.rate(step) for step in range(training.steps)],
-        adam={
-            "weight_decay": arguments.weight_decay,
-            "beta_1": arguments.adam_beta1,
-            "beta_2": arguments.adam_beta2,
-            "epsilon": arguments.adam_epsilon,
-            "global_clipnorm": arguments.max_grad_norm or None,
-        },
+        settings=_settings(arguments),
         label_smoothing=arguments.label_smoothing_factor,
         optimizer=options.optimizer,
         callbacks=tuple(options.callback or ()),
@@ -162,6 +163,19 @@ def _work(training: Training, options: Any, agreement: Agreement, sample: Batch,
         done=training.done,
         state=training.checkpoint,
     )
+
+
+def _settings(arguments: TrainingArguments) -> dict[str, Any]:
+    """What the optimiser is made with beside its rates."""
+    batches = arguments.gradient_accumulation_steps
+    return {
+        "weight_decay": arguments.weight_decay,
+        "beta_1": arguments.adam_beta1,
+        "beta_2": arguments.adam_beta2,
+        "epsilon": arguments.adam_epsilon,
+        "global_clipnorm": arguments.max_grad_norm or None,
+        "gradient_accumulation_steps": batches if batches > 1 else None,
+    }
 
 
 def _as_fed(step: GlobalBatch, terms: list[str], shapes: Shapes, padding: int, number: int) -> list[Any]:

@@ -24,6 +24,7 @@ class Course(keras.callbacks.Callback):
     def __init__(self, connection: Connection, batches: int) -> None:
         super().__init__()
         self.connection, self.batches, self.seen = connection, batches, 0
+        self.evaluated: float | None = None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """A batch is done, and with the last of its step the step."""
@@ -37,6 +38,15 @@ class Course(keras.callbacks.Callback):
         self.connection.send(("step", float(logs["step_loss"]), terms, told))
         self.serve()
 
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Nothing was evaluated in it."""
+        self.evaluated = None
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Let the callbacks after this one see the loss of the run's last evaluation in the epoch."""
+        if self.evaluated is not None:
+            logs["val_loss"] = self.evaluated
+
     def serve(self) -> None:
         """Do what the run asks for, until it lets training go on, or stops it."""
         while True:
@@ -49,6 +59,7 @@ class Course(keras.callbacks.Callback):
                 self.connection.send("saved")
             else:
                 self.model.stop_training |= kind == "stop"
+                self.evaluated = next((loss for loss in rest if loss is not None), self.evaluated)
                 return
 
     def _sync(self) -> None:

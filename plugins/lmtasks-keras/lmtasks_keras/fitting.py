@@ -14,6 +14,7 @@ from transformers import set_seed
 
 from lmtasks import InputError
 from lmtasks.api import Batch, Recipe
+from lmtasks.models.architectures import keep_padding_empty
 from lmtasks_keras.batches import Shapes
 from lmtasks_keras.own_parts import factory_named, made_by
 
@@ -30,7 +31,7 @@ class Fit:
         fixed: names of parameters that are not trained beside those that the model says.
         undecayed: names of parameters that weight decay leaves alone.
         rates: the learning rate of each step.
-        adam: what the optimiser is made with beside.
+        settings: what the optimiser is made with beside.
         optimizer, callbacks: as the options have them.
         seed: of dropout.
         batches: that make a step.
@@ -46,7 +47,7 @@ class Fit:
     fixed: frozenset[str]
     undecayed: frozenset[str]
     rates: Sequence[float]
-    adam: Mapping[str, float]
+    settings: Mapping[str, Any]
     label_smoothing: float
     optimizer: str | None
     callbacks: Sequence[str]
@@ -128,6 +129,8 @@ def rehearse(
     batch: Batch,
     shapes: Shapes,
     options: Any,
+    settings: Mapping[str, Any],
+    evaluates: bool,
     label_smoothing: float,
 ) -> None:
     """Tell the run what :func:`lmtasks_keras.agreement.compare` finds, once the options have been tried.
@@ -141,8 +144,10 @@ def rehearse(
     from lmtasks_keras.optimizer import optimizer
 
     backend = keras.backend.backend()
-    optimizer(options.optimizer, undecayed=[], learning_rate=1e-3)
-    callbacks(options.callback or ())
+    keep_padding_empty(model)
+    optimizer(options.optimizer, undecayed=[], learning_rate=1e-3, **settings)
+    for reference, one in zip(options.callback or (), callbacks(options.callback or ()), strict=True):
+        require_useful(reference, one, evaluates)
     what = f"{recipe.name} cannot train this {model.config.model_type} model by Keras on {backend}"
     hint = "--engine trainer" if backend == "torch" else "--keras.backend torch, or --engine trainer"
     try:
@@ -180,6 +185,7 @@ def language_model(work: Fit) -> Any:
     from lmtasks_keras.optimizer import optimizer
     from lmtasks_keras.schedule import Rates
 
+    keep_padding_empty(work.model)
     for name, parameter in work.model.named_parameters():
         if name in work.fixed:
             parameter.requires_grad_(False)
@@ -189,8 +195,7 @@ def language_model(work: Fit) -> Any:
         work.optimizer,
         undecayed=[variable for name, variable in layer.named.items() if name in work.undecayed],
         learning_rate=Rates(work.rates, work.batches),
-        gradient_accumulation_steps=work.batches if work.batches > 1 else None,
-        **work.adam,
+        **work.settings,
     )
     # TensorFlow has the step of JAX compiled already; once more takes a minute, and gains nothing.
     net.compile(optimizer=made, jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
@@ -208,3 +213,30 @@ def callbacks(references: Sequence[str]) -> list[Any]:
 
     flag = "--keras.callback"
     return [made_by(flag, one, factory_named(flag, one), keras.callbacks.Callback, {}) for one in references]
+
+
+def require_useful(reference: str, callback: Any, evaluates: bool) -> None:
+    """Refuse a callback that would wait for a figure that never comes, or that fails in the middle of training.
+
+    Args:
+        evaluates: whether the run is evaluated during training.
+    """
+    import keras
+
+    what = f"--keras.callback {reference}"
+    saves = isinstance(callback, keras.callbacks.ModelCheckpoint)
+    if saves and not callback.save_weights_only:
+        hint = "save_weights_only=True, with a path that ends in .weights.h5; or --save_steps, for checkpoints"
+        raise InputError(f"{what}: Keras' own format holds no transformers model", hint)
+    if isinstance(callback, keras.callbacks.BackupAndRestore):
+        raise InputError(f"{what}: a run makes checkpoints of its own", "--resume_from_checkpoint true goes on")
+    if isinstance(callback, keras.callbacks.SwapEMAWeights):
+        hint = "leave it out; model.fit of lmtasks_keras takes it"
+        raise InputError(f"{what}: no optimizer of a run averages weights", hint)
+    if isinstance(callback, keras.callbacks.LearningRateScheduler | keras.callbacks.ReduceLROnPlateau):
+        raise InputError(f"{what}: the learning rate of each step is the run's", "--lr_scheduler_type, --learning_rate")
+    watched = None if saves and not callback.save_best_only else getattr(callback, "monitor", None)
+    if watched == "val_loss" and not evaluates:
+        raise InputError(f"{what} watches val_loss, and training is not evaluated", "--eval_strategy epoch")
+    if watched and watched != "val_loss" and not watched.startswith(("loss", "step_loss")):
+        raise InputError(f"{what} watches {watched}, which is not there", "monitor loss, step_loss or val_loss")

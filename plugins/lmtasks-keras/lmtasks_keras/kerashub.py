@@ -90,7 +90,7 @@ def _of_preset(preset: str) -> Any:
 
     try:
         return CausalLM.from_preset(preset)
-    except ValueError as error:  # of which the first line says what the preset is, or that there is none
+    except (ValueError, OSError) as error:  # whose first line says what the preset is, or that there is none
         try:
             return Backbone.from_preset(preset, load_weights=False)
         except (ValueError, KeyError, OSError):

@@ -110,7 +110,14 @@ class TorchLoss(_Named, keras.layers.TorchModuleWrapper):
         whole = {name: value.long() if value.dtype == torch.int32 else value for name, value in inputs.items()}
         if not training:
             return super().call(whole, training=False)
-        # By the number of the call, as JAX has it: so that a run that goes on draws what it would have drawn.
+        self._begin_call()
+        return super().call(whole, training=True)
+
+    @torch.compiler.disable
+    def _begin_call(self) -> None:
+        """Seed by the number of the call, as JAX has it: a run that goes on draws what it would have drawn.
+
+        Compiled with the rest, it would be compiled anew for every number.
+        """
         torch.manual_seed((self.seed + self.calls * _GOLDEN) % 2**63)
         self.calls += 1
-        return super().call(whole, training=True)

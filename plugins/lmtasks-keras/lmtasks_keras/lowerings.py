@@ -13,7 +13,11 @@ def complete(environment: Any) -> None:
     from torchax.tensor import Tensor
     from torchax.view import View
 
-    for operator, function in ((torch.ops.aten._grouped_mm, _grouped_mm), (torch.nn.functional.linear, _linear)):
+    for operator, function in (
+        (torch.ops.aten._grouped_mm, _grouped_mm),
+        (torch.ops.aten.detach, _detach),
+        (torch.nn.functional.linear, _linear),
+    ):
         environment._ops[operator] = Operator(
             operator, function, is_jax_function=True, is_user_defined=True, needs_env=False, is_view_op=False
         )
@@ -21,6 +25,26 @@ def complete(environment: Any) -> None:
     View._elem = property(View.jax)
     # torchax changes the tensor itself, which others still use.
     Tensor.type_as = View.type_as = lambda self, other: self.to(other.dtype)
+    _without_gradients_where_torch_has_none(environment)
+
+
+def _without_gradients_where_torch_has_none(environment: Any) -> None:
+    """Let no gradient through what is computed under ``torch.no_grad``, of which JAX knows nothing."""
+    import jax
+    from torchax.tensor import Tensor
+
+    dispatch = environment.dispatch
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Tensor) and jax.numpy.issubdtype(value._elem.dtype, jax.numpy.inexact):
+            value._elem = jax.lax.stop_gradient(value._elem)
+        return value
+
+    def dispatched(*arguments: Any) -> Any:
+        found = dispatch(*arguments)
+        return found if torch.is_grad_enabled() else torch.utils._pytree.tree_map(cut, found)
+
+    environment.dispatch = dispatched
 
 
 def _grouped_mm(rows: Any, weights: Any, offs: Any, bias: Any = None, out_dtype: Any = None) -> Any:
@@ -30,6 +54,13 @@ def _grouped_mm(rows: Any, weights: Any, offs: Any, bias: Any = None, out_dtype:
     sizes = jax.numpy.diff(offs, prepend=0)
     product = jax.lax.ragged_dot(rows, weights, sizes.astype("int32"))
     return product if bias is None else product + bias
+
+
+def _detach(tensor: Any) -> Any:
+    """A tensor through which no gradient goes; torchax lets it through."""
+    import jax
+
+    return jax.lax.stop_gradient(tensor)
 
 
 def _linear(input: Any, weight: Any, bias: Any = None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -61,14 +61,42 @@ def optimizer(name: str | None, undecayed: Iterable[Any], **settings: Any) -> An
             Adam, of which each optimiser gets what it knows.
 
     Raises:
-        InputError: Keras has no such optimiser, or the factory fails or is none.
+        InputError: Keras has no such optimiser, the factory fails or is none, or what it makes is set otherwise.
     """
     factory = AdamW if name is None else factory_named(FLAG, name) if ":" in name else _known(name)
-    made = made_by(FLAG, name or "", factory, keras.optimizers.Optimizer, _asked(factory, settings))
+    asked = _asked(factory, settings)
+    made = made_by(FLAG, name or "", factory, keras.optimizers.Optimizer, asked)
+    if name is not None and ":" in name:
+        _complete(made, f"{FLAG} {name}", asked, settings)
     excluded = list(undecayed)
     if excluded:
         made.exclude_from_weight_decay(var_list=excluded)
     return made
+
+
+OF_THE_RUN = {
+    "weight_decay": "--weight_decay",
+    "global_clipnorm": "--max_grad_norm",
+    "gradient_accumulation_steps": "--gradient_accumulation_steps",
+}
+"""What an optimiser must have as the run has it, with the argument that says so."""
+
+
+def _complete(made: Any, what: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Set what a factory has left open, and refuse what it has set otherwise: the log and the record tell the run's."""
+    if "learning_rate" not in asked:
+        raise InputError(f"{what} takes no learning_rate, which is the run's", "let it take learning_rate")
+    if made.use_ema:
+        hint = "without use_ema; model.fit of lmtasks_keras takes it"
+        raise InputError(f"{what} averages weights, of which evaluations and checkpoints would not know", hint)
+    if isinstance(made, keras.optimizers.LossScaleOptimizer):
+        raise InputError(f"{what} scales losses, and training is in float32", "let it return the optimizer within")
+    for name, flag in OF_THE_RUN.items():
+        own, wanted = getattr(made, name), settings.get(name)
+        if own is None:
+            setattr(made, name, wanted)
+        elif name not in asked and own != wanted:
+            raise InputError(f"{what} has {name}={own}, and the run {wanted}", f"{flag} {own}, or let it take {name}")
 
 
 def _known(name: str) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers import PretrainedConfig
 from lmtasks import Blocks, InputError, Recipe, load_catalog, register_architectures
 from lmtasks.api import EVALUATION_SEED, Batch, Collate, Example
 from lmtasks.artifacts.run_folder import read_record
-from lmtasks.config.request import Request, configure, recorded_values
+from lmtasks.config.request import Request, configure, groups_of, recorded_values
 from lmtasks.data.examples import layout_of
 from lmtasks.inference.fitting_recipe import recipe_of
 from lmtasks.models.adapters import base_of
@@ -42,6 +43,10 @@ class Task:
     processor: Any
     batch_size: int
     added: AddedTokens
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise InputError(f"batch_size cannot be {self.batch_size!r}", "a whole number, 1 or more")
 
     @property
     def recipe(self) -> Recipe:
@@ -89,11 +94,22 @@ class Task:
         return [{"input_ids": row, "seed": (EVALUATION_SEED, 0, number), **known} for number, row in rows]
 
 
-def task_of(folder_or_run: str | Path | None, recipe: str | None, batch_size: int | None, values: Any) -> Task:
+ABOUT_MODELS = ("options", "model", "adapter")
+"""The groups of values, as a request has them, that are about a model and its recipe; adapters are refused by name."""
+
+
+def task_of(
+    folder_or_run: str | Path | None,
+    recipe: str | None,
+    batch_size: int | None,
+    values: Any,
+    about: Sequence[str] = ABOUT_MODELS,
+) -> Task:
     """The task of a run, or of any model and the recipe that was named or that fits it.
 
     Args:
         values: what :func:`lmtasks.run` takes about model and recipe, by name.
+        about: the groups of values that mean something here.
 
     Raises:
         InputError: no such model or recipe, or something that does not go together.
@@ -106,7 +122,9 @@ def task_of(folder_or_run: str | Path | None, recipe: str | None, batch_size: in
     record = (read_record(name) if name else None) or {}
     chosen = catalog.watched(recipe_of(str(name), catalog, recipe, values.get("revision", "main")))
     other_data = {"train_dataset": ()}  # those of the run are for `dataset`
-    request = configure(chosen, {"model_name_or_path": name, **values}, recorded_values(record, other_data))
+    recorded = recorded_values(record, other_data)
+    request = configure(chosen, {"model_name_or_path": name, **values}, recorded)
+    require_meant(request, about, {*recorded, "model_name_or_path", "seed"})
     _require_plain(request)
     config = load_config(request.model, chosen)
     processor = load_processor(request, config)
@@ -114,8 +132,33 @@ def task_of(folder_or_run: str | Path | None, recipe: str | None, batch_size: in
         hint = f"lmtasks run {chosen.name} --engine keras"
         raise InputError(f"{chosen.name} is not about blocks of text, and only such become a Keras model", hint)
     request, config, added, _ = fit_together(request, config, processor, lambda config: None)
-    size = batch_size or (record.get("training") or {}).get("per_device_train_batch_size") or BATCH_SIZE
-    return Task(request, config, processor, int(size), added)
+    if batch_size is None:
+        batch_size = (record.get("training") or {}).get("per_device_train_batch_size") or BATCH_SIZE
+    return Task(request, config, processor, batch_size, added)
+
+
+def require_meant(request: Request, about: Sequence[str], known: Collection[str]) -> None:
+    """Refuse values that a run would go by, and that change nothing here.
+
+    Args:
+        about: the groups of values that mean something.
+        known: names of further ones.
+
+    Raises:
+        InputError: says where the value belongs.
+    """
+    groups = groups_of(request.recipe)
+    meant = {name for group in about for name in groups[group]}
+    for name in sorted(request.given - meant - {*known}):
+        if name in groups["data"]:
+            hint = f"lmtasks_keras.dataset(TEXTS, model, {name}=...)"
+        elif any(name in groups[group] for group in ABOUT_MODELS):
+            hint = f"lmtasks_keras.model(FOLDER, {name}=...)"
+        elif "batch_size" in name:
+            hint = "batch_size=N of lmtasks_keras.model"
+        else:
+            hint = "compile(optimizer=...) and fit(epochs=..., callbacks=...) say how Keras trains"
+        raise InputError(f"{name} means nothing here", hint)
 
 
 def _require_plain(request: Request) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,13 +87,32 @@ def traced(module: torch.nn.Module) -> tuple[dict[str, Any], Callable[..., Any]]
     trained = {name for name, value in module.named_parameters() if value.requires_grad}
     fixed = {name: array for name, array in arrays.items() if name not in trained}
     fixed |= {name: jax.numpy.array(value.numpy()) for name, value in module.named_buffers()}
+    hooks = {name: [*(value._backward_hooks or {}).values()] for name, value in module.named_parameters()}
 
     def call(parameters: dict[str, Any], inputs: Any, key: Any, training: bool) -> Any:
         module.train(bool(training))
         drawn = env.override_property(prng=jax.random.key(0) if key is None else key)
         # With gradients as far as torch knows: a recipe's loss is told by that from its figures.
         with env, drawn, own_derivatives(env), _unwarned(), torch.enable_grad():
-            weights, given = env.j2t_iso(({**fixed, **parameters}, inputs))
+            hooked = {name: _hooked(env, array, hooks[name]) for name, array in parameters.items() if hooks[name]}
+            weights, given = env.j2t_iso(({**fixed, **parameters, **hooked}, inputs))
             return env.t2j_iso(torch.func.functional_call(module, weights, (given,)))
 
     return {name: array for name, array in arrays.items() if name in trained}, call
+
+
+def _hooked(environment: Any, array: Any, hooks: Sequence[Callable[..., Any]]) -> Any:
+    """An array whose gradient goes through hooks of torch, as ``Tensor.register_hook`` takes them."""
+    import jax
+
+    def backward(_: None, upstream: Any) -> tuple[Any]:
+        gradient = environment.j2t_iso(upstream)
+        with environment:
+            for hook in hooks:
+                changed = hook(gradient)
+                gradient = gradient if changed is None else changed
+        return (environment.t2j_iso(gradient),)
+
+    same = jax.custom_vjp(lambda given: given)
+    same.defvjp(lambda given: (given, None), backward)
+    return same(array)

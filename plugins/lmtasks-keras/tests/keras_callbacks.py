@@ -25,7 +25,7 @@ class Telling(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         print("an epoch has ended")
-        tell(f"epoch {epoch} {sorted(logs)}")
+        tell(f"epoch {epoch} {sorted(logs)} {logs.get('val_loss')}")
 
     def on_train_end(self, logs=None):
         tell("end")
@@ -73,6 +73,58 @@ def stopping():
 
 def sgd(learning_rate):
     return keras.optimizers.SGD(learning_rate)
+
+
+def patient():
+    return keras.callbacks.EarlyStopping()
+
+
+def exact():
+    return keras.callbacks.EarlyStopping(monitor="val_accuracy", mode="max")
+
+
+def best():
+    return keras.callbacks.ModelCheckpoint("best.weights.h5", save_weights_only=True, save_best_only=True)
+
+
+def last():
+    return keras.callbacks.ModelCheckpoint("last.weights.h5", save_weights_only=True)
+
+
+def whole():
+    return keras.callbacks.ModelCheckpoint("model.keras")
+
+
+def backup():
+    return keras.callbacks.BackupAndRestore("backup")
+
+
+def swapping():
+    return keras.callbacks.SwapEMAWeights()
+
+
+def slower():
+    return keras.callbacks.ReduceLROnPlateau(monitor="loss")
+
+
+def fixed():
+    return keras.optimizers.SGD(0.1)
+
+
+def averaging(learning_rate):
+    return keras.optimizers.SGD(learning_rate, use_ema=True)
+
+
+def scaled(learning_rate):
+    return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(learning_rate))
+
+
+def decaying(learning_rate):
+    return keras.optimizers.SGD(learning_rate, weight_decay=0.25)
+
+
+def accumulating(learning_rate):
+    return keras.optimizers.SGD(learning_rate, gradient_accumulation_steps=4)
 
 
 def number():

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 from lmtasks_keras import KERAS
+from safetensors.torch import load_file
 
 from lmtasks.cli.app import main
 from lmtasks.testing import check_engine
 
 pytestmark = pytest.mark.keras
+
+CALLBACKS = Path(__file__).with_name("keras_callbacks.py")
+
+STILL = ",hidden_dropout_prob=0,attention_probs_dropout_prob=0"
+"""What turns off dropout, which Keras draws otherwise than torch."""
 
 BACKENDS = ("jax", "tensorflow", "torch")
 
@@ -28,9 +34,12 @@ def told():
     return Path("told.txt").read_text().splitlines()
 
 
+def log(folder):
+    return [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+
+
 def losses(folder):
-    lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+    return [line["loss"] for line in log(folder) if "loss" in line]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -42,8 +51,9 @@ def test_its_steps_are_the_trainers(backend):
 def test_callbacks_see_one_training_and_its_epochs(words, capsys):
     many = [*words, "--max_train_samples", "20", "--max_steps", "7", "--save_steps", "3", "--keras_backend", "torch"]
     many += ["--engine", "keras", "--output_dir", "out", "--keras.callback", "keras_callbacks:Telling"]
-    assert main(many) == 0
-    epochs = ["epoch 0 ['loss', 'step_loss']", "epoch 1 ['loss', 'step_loss']"]
+    assert main([*many, "--eval_strategy", "epoch"]) == 0
+    evaluations = [line["eval_loss"] for line in log("out") if "eval_loss" in line]
+    epochs = [f"epoch {n} ['loss', 'step_loss', 'val_loss'] {loss}" for n, loss in enumerate(evaluations[:2])]
     assert told() == ["begin", *epochs, "end"]
     stdout, stderr = capsys.readouterr()
     assert "an epoch has ended" in stderr
@@ -63,8 +73,7 @@ def test_nothing_is_compiled_after_the_first_step(words):
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_an_adapter_is_trained_as_by_the_trainer(backend, words):
     """Most parameters stay as they are there, and those that learn stand between them."""
-    still = ",hidden_dropout_prob=0,attention_probs_dropout_prob=0"
-    words[words.index("--config_overrides") + 1] += still
+    words[words.index("--config_overrides") + 1] += STILL
     assert main([*words, "--max_steps", "1", "--output_dir", "first"]) == 0
     text = words[words.index("--train_file") + 1]
     how = ["run", "masked-lm", "--model", "first", "--train_file", text, "--sample_by", "paragraph"]
@@ -86,6 +95,7 @@ def test_a_callback_may_end_training_early(words):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "keras_callbacks:sgd"])
 def test_an_optimizer_of_keras(optimizer, words):
+    words[words.index("--config_overrides") + 1] += STILL
     how = ["--learning_rate", "0.01", "--lr_scheduler_type", "constant", "--max_grad_norm", "0"]
     assert main([*words, *how, "--output_dir", "plain", "--optim", "sgd"]) == 0
     keras = ["--engine", "keras", "--keras.backend", "torch", "--keras_optimizer", optimizer]
@@ -131,6 +141,16 @@ BAD = [
         "--keras.optimizer keras_callbacks:failing: ZeroDivisionError: nothing to divide by",
         "let it make a keras.optimizers.Optimizer",
     ),
+    (
+        ["--keras.callback", "keras_callbacks:patient"],
+        "--keras.callback keras_callbacks:patient watches val_loss, and training is not evaluated",
+        "--eval_strategy epoch",
+    ),
+    (
+        ["--keras.optimizer", "keras_callbacks:fixed"],
+        "--keras.optimizer keras_callbacks:fixed takes no learning_rate, which is the run's",
+        "let it take learning_rate",
+    ),
     (["--bf16", "true"], "", ""),
 ]
 
@@ -145,14 +165,18 @@ def test_a_bad_request_is_refused_before_anything_is_written(more, error, hint, 
 
 
 @pytest.mark.parametrize(
-    ("callback", "last"), [("Dying", "killed by signal 9"), ("Failing", "ZeroDivisionError: nothing to divide by")]
+    ("callback", "told", "hint"),
+    [
+        ("Dying", "the process in which Keras ran has ended: killed by signal 9", "see whether memory was short"),
+        ("Failing", "Keras has failed: ZeroDivisionError: nothing to divide by", f"see {CALLBACKS}, line "),
+    ],
 )
-def test_a_process_that_dies_ends_the_run(callback, last, words, capsys):
+def test_a_process_that_dies_or_fails_ends_the_run(callback, told, hint, words, capsys):
     bad = [*words, "--engine", "keras", "--keras.backend", "torch", "--output_dir", "out"]
     assert main([*bad, "--keras.callback", f"keras_callbacks:{callback}"]) == 3
-    error, hint = capsys.readouterr().err.splitlines()[-2:]
-    assert error == f"error: the process in which Keras ran has ended: {last}"
-    assert hint.startswith("hint: ")
+    error, what_to_do = capsys.readouterr().err.splitlines()[-2:]
+    assert error == f"error: {told}"
+    assert what_to_do.startswith(f"hint: {hint}")
     assert json.loads(Path("out/run.json").read_text())["status"] == "running"  # as of any run that did not end
 
 
@@ -165,6 +189,19 @@ def test_a_model_that_asks_for_values_is_refused_with_another_backend(words, cap
     assert hint == "hint: --keras.backend torch, or --engine trainer"
     assert not Path("out").exists()
     assert main([*flaubert, "--keras.backend", "torch"]) == 0
+
+
+def test_the_embedding_of_padding_stays_empty_where_the_type_wants_that(words):
+    """What sees to it does not come along into another process by itself."""
+    words[1] = "causal-lm"
+    shape = "num_hidden_layers=1,hidden_size=16,num_attention_heads=2,num_key_value_heads=2,intermediate_size=32"
+    shape += ",q_lora_rank=8,kv_lora_rank=8,qk_rope_head_dim=4,qk_nope_head_dim=4,v_head_dim=8"
+    youtu = [*words, "--model_type", "youtu", "--config_overrides", shape, "--weight_decay", "0"]
+    assert main([*youtu, "--engine", "keras", "--keras.backend", "torch", "--output_dir", "out"]) == 0
+    padding = json.loads(Path("out/config.json").read_text())["pad_token_id"]
+    table = load_file("out/model.safetensors")["model.embed_tokens.weight"]
+    assert not table[padding].any()
+    assert table[padding - 1].any()
 
 
 def test_a_run_goes_on_with_its_own_backend_only(words, capsys):

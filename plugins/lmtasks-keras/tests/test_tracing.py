@@ -58,6 +58,44 @@ def test_a_function_keeps_the_derivative_that_it_defines():
     assert told["restored"]
 
 
+def test_a_gradient_goes_through_the_hooks_of_its_parameter():
+    told = found("""
+        model = torch.nn.Linear(2, 2, bias=False)
+        row = torch.tensor([1])
+        model.weight.register_hook(lambda gradient: gradient.index_fill(0, row.to(gradient.device), 0.0))
+        model.weight.register_hook(lambda gradient: None)
+        parameters, function = traced(model)
+        x = jax.numpy.asarray([[3.0, 5.0]])
+        gradients = jax.jit(jax.grad(lambda p: function(p, x, None, False).sum()))(parameters)
+        told["jax"] = gradients["weight"].tolist()
+        model(torch.tensor([[3.0, 5.0]])).sum().backward()
+        told["torch"] = model.weight.grad.tolist()
+    """)
+    assert told["jax"] == told["torch"] == [[3, 5], [0, 0]]
+
+
+def test_no_gradient_goes_where_torch_lets_none_go():
+    told = found("""
+        class Model(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = torch.nn.Parameter(torch.tensor([2.0, 3.0]))
+
+            def forward(self, batch):
+                with torch.no_grad():
+                    fixed = self.weight * 5
+                return (self.weight * self.weight.detach() + self.weight * fixed + fixed).sum()
+
+        model = Model()
+        parameters, function = traced(model)
+        batch = jax.numpy.arange(2)
+        told["jax"] = jax.jit(jax.grad(lambda p: function(p, batch, None, False)))(parameters)["weight"].tolist()
+        model(torch.arange(2)).backward()
+        told["torch"] = model.weight.grad.tolist()
+    """)
+    assert told["jax"] == told["torch"] == [12, 18]
+
+
 def test_experts_have_their_rows():
     told = found("""
         class Model(torch.nn.Module):

@@ -1,6 +1,7 @@
 """``model``, ``dataset`` and ``fit``, against lmtasks' own evaluation and the Trainer's own training."""
 
 import os
+import shutil
 
 import lmtasks_keras
 import numpy as np
@@ -99,15 +100,15 @@ def test_fit_that_was_interrupted_and_restored_ends_as_one_in_one_go(folders, te
         model.compile(optimizer=keras.optimizers.SGD(0.5))
         return model.fit(data, epochs=3, callbacks=[*more], verbose=0).history["loss"]
 
-    class Interrupting(keras.callbacks.Callback):
+    class Keeping(keras.callbacks.Callback):
+        """Keeps the backup that an interruption after two epochs would have left."""
+
         def on_epoch_end(self, epoch, logs=None):
             if epoch == 1:
-                raise KeyboardInterrupt
+                shutil.copytree(tmp_path / "backup", tmp_path / "kept")
 
-    whole = losses()
-    with pytest.raises(KeyboardInterrupt):
-        losses(keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False), Interrupting())
-    assert losses(keras.callbacks.BackupAndRestore(tmp_path / "backup")) == whole[2:]
+    whole = losses(keras.callbacks.BackupAndRestore(tmp_path / "backup"), Keeping())
+    assert losses(keras.callbacks.BackupAndRestore(tmp_path / "kept")) == whole[2:]
     assert len(set(whole)) == 3
 
 
@@ -302,6 +303,20 @@ def test_arguments_that_would_change_nothing_are_refused(masked):
     assert "the recipe weighs" in _refusal(model.train_on_batch, train[0][0], sample_weight=weights)
     assert "leave loss_weights= out" in _refusal(model.compile, "sgd", loss_weights=[2.0])
     assert "model.pretrained()" in _refusal(model.predict_on_batch, train[0][0])
+
+
+def test_values_that_would_change_nothing_are_refused(masked, run, folders, texts):
+    model, folder = masked[0], folders["roberta"]
+    assert "did you mean 'text_column'" in _refusal(lmtasks_keras.dataset, texts[1], model, text_colum="body")
+    assert "(FOLDER, block_size=...)" in _refusal(lmtasks_keras.dataset, texts[1], model, block_size=16)
+    assert "fit(epochs=" in _refusal(lmtasks_keras.dataset, texts[1], model, num_train_epochs=3)
+    assert "text_column means nothing" in _refusal(lmtasks_keras.dataset, run.output_dir, model, text_column="body")
+    assert "text_column means nothing" in _refusal(lmtasks_keras.dataset, run.output_dir, text_column="body")
+    assert "(TEXTS, model, filter=...)" in _refusal(lmtasks_keras.model, folder, filter="len(text) > 9")
+    assert "compile(optimizer=...)" in _refusal(lmtasks_keras.model, folder, learning_rate=0.1)
+    assert "batch_size=N" in _refusal(lmtasks_keras.model, folder, train_batch_size=4)
+    for wrong in (0, -1, "8"):
+        assert f"batch_size cannot be {wrong!r}" in _refusal(lmtasks_keras.model, folder, batch_size=wrong)
 
 
 def test_what_keras_own_format_would_hold_is_refused_before_anything_is_trained(masked, tmp_path):

@@ -92,6 +92,11 @@ def test_it_is_trained_like_any_other(gpt2, texts):
     assert model.evaluate(held_out, verbose=0) < before - 0.5
 
 
+def test_a_preset_that_cannot_be_fetched_is_told():
+    with pytest.raises(InputError, match="KerasHub has no causal model in 'hf://nobody/nothing': "):
+        lmtasks_keras.from_keras_hub("hf://nobody/nothing")
+
+
 def test_a_preset_is_named_by_its_folder(gpt2, tmp_path):
     gpt2.save_to_preset(str(tmp_path / "preset"))
     model = lmtasks_keras.from_keras_hub(str(tmp_path / "preset"), block_size=16)
