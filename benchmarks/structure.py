@@ -43,7 +43,7 @@ LIMITS = {
     "circles": (0, 0),
     "imports that run upwards": (0, 0),
     "modules directly in lmtasks/": (0, 5),
-    "lines of lmtasks/, without templates": (0, 36_000),
+    "lines of lmtasks/, without templates": (0, 38_000),
     "lines of the longest module": (0, 400),
     "modules of ours that the busiest imports": (0, 12),
 }
@@ -53,7 +53,8 @@ The move into the rooms left 13,919 lines; what was built since, and will be, ne
 own, so that limit only says when to look again; the others hold whatever is built. Looked at again on 2026-11-29, at
 24,514: what had come since 22,114 was extensions and their kit, the report, the verdict and weights in few bits. Once
 more the same day, at 33,000: objects from Python, prepared data, launchers, scores and comparisons, runs that are
-watched, the server and its page, each in modules or a room of its own.
+watched, the server and its page, each in modules or a room of its own. And at 36,600: other engines, frozen companions,
+the heap by which a plan foresees memory; the longest run of lines that stands in two places is ten.
 """
 
 
