@@ -204,10 +204,13 @@ def test_the_embedding_of_padding_stays_empty_where_the_type_wants_that(words):
     assert table[padding - 1].any()
 
 
-def test_a_run_goes_on_with_its_own_backend_only(words, capsys):
+def test_a_run_goes_on_with_its_own_backend_only(words, capsys, monkeypatch):
+    """Also where the variable says which, and no option does."""
     words = [*words, "--engine", "keras", "--output_dir", "out", "--save_steps", "2"]
-    assert main([*words, "--max_steps", "2", "--keras.backend", "torch"]) == 0
-    assert main([*words, "--resume_from_checkpoint", "true", "--keras.backend", "jax"]) == 2
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert main([*words, "--max_steps", "2"]) == 0
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert main([*words, "--resume_from_checkpoint", "true"]) == 2
     error, hint = capsys.readouterr().err.splitlines()[-2:]
     assert error == "error: the checkpoint is of Keras on torch, not on jax"
     assert hint == "hint: --keras.backend torch"
