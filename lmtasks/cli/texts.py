@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lmtasks.cli.parser import Parser
 from lmtasks.errors import InputError
@@ -37,7 +39,12 @@ def texts_of(command: str, typed: Sequence[str], file: str | None, column: str |
         return dict(enumerate(typed, 1))
     if file is None and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError(f"{command} needs a text", "put it in quotes after the model, or name a --file")
-    read = _standard_input() if file is None or file == "-" else _rows(file, column)
+    if file is None or file == "-":
+        read = _standard_input()
+    elif os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file):  # a pipe, as of <(COMMAND)
+        read = _lines(f"'{file}'", Path(file).read_bytes())
+    else:
+        read = _rows(file, column)
     texts = {number: text for number, text in enumerate(read, 1) if text.strip()}
     if not texts:
         source = "standard input" if file in (None, "-") else f"'{file}'"
@@ -58,11 +65,13 @@ def _rows(name: str, column: str | None) -> list[str]:
 
 
 def _standard_input() -> list[str]:
-    content = b"" if sys.stdin is None else sys.stdin.buffer.read()
+    return _lines("standard input", b"" if sys.stdin is None else sys.stdin.buffer.read())
+
+
+def _lines(source: str, content: bytes) -> list[str]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        told = f"standard input is no UTF-8 text: byte {error.start}"
-        raise InputError(told, "convert it to UTF-8") from error
+        raise InputError(f"{source} is no UTF-8 text: byte {error.start}", "convert it to UTF-8") from error
     # Not splitlines(): a line of text may hold what separates lines or pages elsewhere, such as U+2028.
     return re.split("\r\n|\r|\n", text)

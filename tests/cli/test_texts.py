@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,10 +70,24 @@ def test_rows_without_a_text_are_refused(content: str, column: str | None, messa
         texts_of("score", [], str(tmp_path / "rows.jsonl"), column)
 
 
+def test_a_file_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    for name, message in (("x" * 300, "no such file: x"), (str(tmp_path), "no data files in the folder")):
+        with pytest.raises(InputError, match=message):
+            texts_of("score", [], name)
+
+
 @pytest.mark.parametrize(("typed", "file"), [(["a"], None), ([], "-")])
 def test_a_column_is_one_of_a_file(typed: list[str], file: str | None) -> None:
     with pytest.raises(InputError, match="--text_column title is about a --file of rows"):
         texts_of("score", typed, file, "title")
+
+
+def test_a_pipe_is_read_as_standard_input_is(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.write(write, b"a\n\nb")
+    os.close(write)
+    assert texts_of("score", [], f"/dev/fd/{read}") == {1: "a", 3: "b"}
+    os.close(read)
 
 
 def test_standard_input_of_other_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
