@@ -45,7 +45,7 @@ def command(words: list[str]) -> int:
     if not positional:
         raise InputError("predict needs a run or a model", "lmtasks predict RUN_OR_MODEL TEXT")
     name, *texts = positional
-    texts = list(texts_of("predict", texts, typed.get("file"), typed.get("text_column")).values())
+    texts = list(texts_of("predict", texts, typed.get("file"), typed).values())
     arguments = {key: _value(key, values) for key, values in given.items()}
     quiet("transformers")
     from lmtasks.inference.predictor import predict

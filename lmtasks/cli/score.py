@@ -52,7 +52,7 @@ def command(words: list[str]) -> int:
         if len(given) > 1:
             raise InputError(f"'{files[0]}' is a file, among texts", f"--file {files[0]}, or texts alone")
         given, file = [], files[0]
-    texts = texts_of("score", given, file, typed.get("text_column"))
+    texts = texts_of("score", given, file, typed)
     output = Path(typed["output"]) if "output" in typed else None
     if output:
         _require_new(output)

@@ -5,11 +5,21 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from lmtasks.cli.parser import Parser
+from lmtasks.api import convert, options_of
+from lmtasks.cli.parser import Parser, add_options
+from lmtasks.config.settings import DataSettings
 from lmtasks.errors import InputError
+
+_OPTIONS = options_of(DataSettings)
+HOW = {
+    name: _OPTIONS[name]
+    for name in ("text_column", "text_template", "format", "encoding", "csv_separator", "csv_quoting", "csv_header")
+}
+"""Options of reading a file, by name."""
 
 
 def add_flags(parser: Parser) -> None:
@@ -17,24 +27,28 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--file", metavar="FILE", help="texts from a file: its lines, or the rows of json, csv, …; - for standard input"
     )
-    parser.add_argument("--text_column", metavar="NAME", help="column of such rows that holds the texts")
+    add_options(parser, "how the file is read", HOW.values())
 
 
-def texts_of(command: str, typed: Sequence[str], file: str | None, column: str | None = None) -> dict[int, str]:
+def texts_of(
+    command: str, typed: Sequence[str], file: str | None, flags: Mapping[str, Any] | None = None
+) -> dict[int, str]:
     """The texts by their numbers, counting from 1: places on the command line, lines or rows; blank ones go.
 
     Args:
         typed: the texts on the command line; without any, they come from ``file``.
         file: name of a file of any format that runs are trained on; ``-`` or None for standard input.
-        column: of the texts, where the file has several.
+        flags: as typed; those of ``HOW`` count.
 
     Raises:
         InputError: texts come from both, the file cannot be read, or there is none.
     """
     if file and typed:
         raise InputError(f"texts come from '{file}' and from the command line", "give one of the two")
-    if column and file in (None, "-"):
-        raise InputError(f"--text_column {column} is about a --file of rows", "leave it out, or name a --file")
+    flags = flags or {}
+    how = {name: convert(option, flags[name]) for name, option in HOW.items() if name in flags}
+    if how and file in (None, "-"):
+        raise InputError(f"--{next(iter(how))} is about a --file", "leave it out, or name a --file")
     if typed:
         return dict(enumerate(typed, 1))
     if file is None and (sys.stdin is None or sys.stdin.isatty()):
@@ -44,7 +58,7 @@ def texts_of(command: str, typed: Sequence[str], file: str | None, column: str |
     elif os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file):  # a pipe, as of <(COMMAND)
         read = _lines(f"'{file}'", Path(file).read_bytes())
     else:
-        read = _rows(file, column)
+        read = _rows(file, how)
     texts = {number: text for number, text in enumerate(read, 1) if text.strip()}
     if not texts:
         source = "standard input" if file in (None, "-") else f"'{file}'"
@@ -52,14 +66,13 @@ def texts_of(command: str, typed: Sequence[str], file: str | None, column: str |
     return texts
 
 
-def _rows(name: str, column: str | None) -> list[str]:
+def _rows(name: str, how: Mapping[str, Any]) -> list[str]:
     """The rows of a file as training reads them; its lines, where its name says nothing else."""
-    from lmtasks.config.settings import DataSettings
     from lmtasks.data.corpus.find import find_files, suffixes
     from lmtasks.data.corpus.read import load_files
 
-    is_known = name.lower().endswith(suffixes())
-    data = DataSettings(text_column=column, format=None if is_known else "text", sample_by="line")
+    kind = {} if name.lower().endswith(suffixes()) else {"format": "text"}
+    data = DataSettings(**{**kind, **how, "sample_by": "line"})
     rows, label, _ = load_files(find_files([name], "file"), data)
     return [text.removesuffix("\n") for text in rows[label]]
 

@@ -318,7 +318,7 @@ def _insert(model: PreTrainedModel, config: Any, name: str, revision: str) -> No
         _require_modules(model, getattr(config, kind, None))
     with warnings.catch_warnings():
         # Layers that keep their weights the other way round are found by themselves.
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         # Merged, such weights become two.
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
         model.add_adapter(config)

@@ -43,6 +43,7 @@ class Case:
         make: gives the model with its first weights; the same object every time.
         values: options of the recipe, by name.
         architecture: what is examined together with the recipe, if it is an architecture.
+        usual: the same with a model of a type that its class usually has, where nobody but the starter has chosen one.
 
     All others are as for :func:`lmtasks.testing.check_recipe`.
     """
@@ -60,6 +61,7 @@ class Case:
     text: str = ""
     predict: Mapping[str, Any] = field(default_factory=dict)
     module: str = ""
+    usual: Callable[[], contextlib.AbstractContextManager[Case]] | None = None
 
     # --- text ---
 

@@ -78,6 +78,9 @@ def case_of(
             prepare(model, recipe, case.request.options, SEED)
             return model
 
+        def usual() -> contextlib.AbstractContextManager[Case]:
+            return case_of(recipe, usual_type(recipe), tokenizer, options, **more)
+
         unnamed = [name for name in recipe.frozen if name not in (options or {})]
         companions = {name: str(folder / name) for name in unnamed}
         blocks = {"block_size": BLOCK} if issubclass(recipe.options, BlockOptions) else {}
@@ -90,6 +93,7 @@ def case_of(
             make=make,
             values={**blocks, **companions, **(options or {})},
             architecture=model if isinstance(model, Architecture) else None,
+            usual=usual if model is None and recipe.starter else None,
             **more,
         )
         yield case

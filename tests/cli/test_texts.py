@@ -44,7 +44,7 @@ def test_rows_are_read_as_training_reads_them(tmp_path: Path) -> None:
     for name in ("rows.jsonl", "rows.json.gz", "rows.csv"):
         file = str(tmp_path / name)
         assert texts_of("score", [], file) == {1: "a\nb", 3: "c"}
-        assert texts_of("score", [], file, "title") == {1: "One", 2: "Two", 3: "Three"}
+        assert texts_of("score", [], file, {"text_column": "title"}) == {1: "One", 2: "Two", 3: "Three"}
 
 
 def test_lines_are_unpacked_and_may_be_called_anything(tmp_path: Path) -> None:
@@ -53,6 +53,14 @@ def test_lines_are_unpacked_and_may_be_called_anything(tmp_path: Path) -> None:
     (tmp_path / "wide.txt").write_bytes("a\n\nb".encode("utf-16"))
     for name in ("texts.txt.gz", "prompts.in", "wide.txt"):
         assert texts_of("predict", [], str(tmp_path / name)) == {1: "a", 3: "b"}
+
+
+def test_flags_say_how_the_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "old.txt").write_bytes("caf\u00e9".encode("cp1252"))
+    (tmp_path / "rows.dat").write_text("a;b\nx;y\n")
+    assert texts_of("score", [], str(tmp_path / "old.txt"), {"encoding": "cp1252"}) == {1: "caf\u00e9"}
+    how = {"format": "csv", "csv_separator": ";", "csv_header": "true", "text_template": "{a}, {b}"}
+    assert texts_of("score", [], str(tmp_path / "rows.dat"), how) == {1: "x, y"}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +75,7 @@ def test_lines_are_unpacked_and_may_be_called_anything(tmp_path: Path) -> None:
 def test_rows_without_a_text_are_refused(content: str, column: str | None, message: str, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(content)
     with pytest.raises(InputError, match=message):
-        texts_of("score", [], str(tmp_path / "rows.jsonl"), column)
+        texts_of("score", [], str(tmp_path / "rows.jsonl"), {"text_column": column} if column else {})
 
 
 def test_a_file_that_cannot_be_is_refused(tmp_path: Path) -> None:
@@ -78,8 +86,8 @@ def test_a_file_that_cannot_be_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("typed", "file"), [(["a"], None), ([], "-")])
 def test_a_column_is_one_of_a_file(typed: list[str], file: str | None) -> None:
-    with pytest.raises(InputError, match="--text_column title is about a --file of rows"):
-        texts_of("score", typed, file, "title")
+    with pytest.raises(InputError, match="--text_column is about a --file"):
+        texts_of("score", typed, file, {"text_column": "title"})
 
 
 def test_a_pipe_is_read_as_standard_input_is(tmp_path: Path) -> None:

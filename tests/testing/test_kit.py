@@ -989,6 +989,7 @@ def test_a_recipe_without_starter_or_tokenizer_gets_both() -> None:
     proof = check_recipe(bare, text="the <mask> fox", predict={"top_k": 2})
     skipped = {name for name, outcome in proof.checks.items() if outcome.state == "skipped"}
     undeclared = {"import-is-light", "starter-is-valid", "tokenizer-spec-is-complete"}
+    undeclared |= {"frozen-companions-are-asked", "frozen-companions-stay"}
     assert skipped == undeclared | {"weights-are-applied-once"}
 
 

@@ -100,7 +100,7 @@ def test_a_run_on_a_terminal_shows_it(text_file: Path, tmp_path: Path) -> None:
     flags = ["--train_file", str(text_file), "--max_steps", "300", "--output_dir", "out", "--logging_steps", "5"]
     small = [
         "--config_overrides",
-        "num_hidden_layers=1,hidden_size=32,num_attention_heads=2",
+        "num_hidden_layers=2,hidden_size=32,num_attention_heads=2",
         "--max_eval_samples",
         "2",
     ]
