@@ -310,17 +310,26 @@ def _asked(settings: AdapterSettings, recipe: Recipe) -> Any:
         ) from error
 
 
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """While this is open, peft does not warn of what is taken care of here."""
+    with warnings.catch_warnings():
+        # Layers that keep their weights the other way round are found by themselves.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        # Merged, such weights become two.
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        # Which is what an adapter on them needs.
+        warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`")
+        yield
+
+
 def _insert(model: PreTrainedModel, config: Any, name: str, revision: str) -> None:
     """Put an adapter into a model, in float32, as the one that is trained."""
     if config.is_prompt_learning:
         raise ValueError(f"{config.peft_type.value} adds words to the input, which no adapter within the model can do")
     for kind in ("target_modules", "modules_to_save"):
         _require_modules(model, getattr(config, kind, None))
-    with warnings.catch_warnings():
-        # Layers that keep their weights the other way round are found by themselves.
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-        # Merged, such weights become two.
-        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+    with unwarned():
         model.add_adapter(config)
     config.base_model_name_or_path = str(Path(name).resolve()) if is_local(name) else name
     config.revision = None if is_local(name) or revision == "main" else revision
@@ -343,7 +352,8 @@ def _restore(model: PreTrainedModel, saved: Mapping[str, torch.Tensor]) -> str |
     """Set the adapter's weights, all of them; or what does not fit, in words."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    ours = get_peft_model_state_dict(model, adapter_name=NAME)
+    with unwarned():
+        ours = get_peft_model_state_dict(model, adapter_name=NAME)
     given = {key.removeprefix(_PREFIX): value for key, value in saved.items()}
     saved_as = {ours[key].data_ptr(): key for key in ours.keys() & given.keys()}
     for key in ours.keys() - given.keys():  # of one weight with two names, one is saved

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from lmtasks.api import Frozen, Recipe
 from lmtasks.config.request import Request
 from lmtasks.errors import InputError, PluginError, RunError, first_line
-from lmtasks.models.adapters import has_adapter, restore_adapter
+from lmtasks.models.adapters import has_adapter, restore_adapter, unwarned
 from lmtasks.models.checkpoint import from_pretrained, pretrained
 from lmtasks.models.load_errors import found_or_explained, is_local
 from lmtasks.registry.faults import blamed
@@ -165,7 +165,7 @@ class Whole:
 
     def save_pretrained(self, folder: Path) -> None:
         """Save the model into the folder, and its companions into others within."""
-        with apart(self.model):
+        with apart(self.model), unwarned():
             self.model.save_pretrained(folder, **({} if self.weights is None else {"state_dict": self.weights}))
         save_companions(self.model, self.recipe, folder)
 

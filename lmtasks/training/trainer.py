@@ -23,6 +23,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from lmtasks.api import SOLE, Batch, Collate, Recipe, loss_terms, require_counted, target_counts, weigh
 from lmtasks.artifacts.checkpoints import begin, read_manifest
 from lmtasks.errors import RunError, first_line, nearest
+from lmtasks.models.adapters import unwarned
 from lmtasks.models.companions import apart, restore, save_companions
 from lmtasks.training.callbacks import ResumeCallback
 from lmtasks.training.evaluation import evaluate_model
@@ -178,7 +179,7 @@ class RecipeTrainer(Trainer):
         if self.args.should_save:
             begin(Path(output_dir))
         self.accelerator.wait_for_everyone()  # before another process writes its part
-        with apart(self.model):
+        with apart(self.model), unwarned():
             super().save_model(output_dir, *arguments, **named)
         if self.args.should_save:
             save_companions(self.model, self.recipe, Path(output_dir))
