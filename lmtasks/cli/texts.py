@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lmtasks.api import convert, options_of
@@ -31,7 +32,7 @@ def add_flags(parser: Parser) -> None:
 
 
 def texts_of(
-    command: str, typed: Sequence[str], file: str | None, flags: Mapping[str, Any] | None = None
+    command: str, typed: Sequence[str], file: str | None, flags: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[int, str]:
     """The texts by their numbers, counting from 1: places on the command line, lines or rows; blank ones go.
 
@@ -45,7 +46,6 @@ def texts_of(
     """
     if file and typed:
         raise InputError(f"texts come from '{file}' and from the command line", "give one of the two")
-    flags = flags or {}
     how = {name: convert(option, flags[name]) for name, option in HOW.items() if name in flags}
     if how and file in (None, "-"):
         raise InputError(f"--{next(iter(how))} is about a --file", "leave it out, or name a --file")
@@ -53,15 +53,16 @@ def texts_of(
         return dict(enumerate(typed, 1))
     if file is None and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError(f"{command} needs a text", "put it in quotes after the model, or name a --file")
-    if file is None or file == "-":
-        read = _standard_input()
-    elif os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file):  # a pipe, as of <(COMMAND)
-        read = _lines(f"'{file}'", Path(file).read_bytes())
+    name = None if file == "-" else file
+    source = "standard input" if name is None else f"'{name}'"
+    if name is None:
+        read = _lines(source, b"" if sys.stdin is None else sys.stdin.buffer.read())
+    elif os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name):  # a pipe, as of <(COMMAND)
+        read = _lines(source, Path(name).read_bytes())
     else:
-        read = _rows(file, how)
+        read = _rows(name, how)
     texts = {number: text for number, text in enumerate(read, 1) if text.strip()}
     if not texts:
-        source = "standard input" if file in (None, "-") else f"'{file}'"
         raise InputError(f"no text in {source}", "one text a line")
     return texts
 
@@ -75,10 +76,6 @@ def _rows(name: str, how: Mapping[str, Any]) -> list[str]:
     data = DataSettings(**{**kind, **how, "sample_by": "line"})
     rows, label, _ = load_files(find_files([name], "file"), data)
     return [text.removesuffix("\n") for text in rows[label]]
-
-
-def _standard_input() -> list[str]:
-    return _lines("standard input", b"" if sys.stdin is None else sys.stdin.buffer.read())
 
 
 def _lines(source: str, content: bytes) -> list[str]:

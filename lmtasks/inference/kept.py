@@ -23,10 +23,10 @@ class Kept(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """All keys and values, those of the newest tokens included."""
-        if not self.is_initialized or self.keys is None or not self.keys.numel():
+        kept, new = self.get_seq_length(), key_states.shape[-2]
+        if not kept:
             super().update(key_states, value_states)
             return self.keys, self.values
-        kept, new = self.keys.shape[-2], key_states.shape[-2]
         if self.room is None or self.room[0].shape[-2] < kept + new:
             self.room = (_with_room(self.keys, new), _with_room(self.values, new))
         for place, states in zip(self.room, (key_states, value_states), strict=True):

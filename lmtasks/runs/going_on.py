@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import TrainingArguments
 
 from lmtasks.artifacts.checkpoints import read_manifest
 from lmtasks.artifacts.resume import Start
@@ -13,7 +13,7 @@ from lmtasks.artifacts.run_folder import read_record
 from lmtasks.config.engines import notes_on_engine
 from lmtasks.config.request import Request
 from lmtasks.errors import InputError
-from lmtasks.models.frozen_weights import MODEL, frozen_digests
+from lmtasks.models.frozen_weights import MODEL
 from lmtasks.runs.load import Data
 from lmtasks.runs.place import Place
 from lmtasks.runs.plan import Plan
@@ -36,8 +36,11 @@ def require_same_data(data: Data, place: Place) -> None:
         )
 
 
-def require_same_frozen(model: PreTrainedModel, place: Place) -> None:
+def require_same_frozen(digests: Callable[[], Mapping[str, str]], place: Place) -> None:
     """Refuse to resume on other weights than those under which an adapter, or beside which a model, has learned.
+
+    Args:
+        digests: gives those of the weights that do not learn; large models take seconds, and few runs go on.
 
     Raises:
         InputError: names the part that has changed.
@@ -46,7 +49,7 @@ def require_same_frozen(model: PreTrainedModel, place: Place) -> None:
     began = (record or {}).get("frozen")  # runs of earlier versions do not tell
     if not began:
         return
-    now = frozen_digests(model)
+    now = digests()
     for name in sorted({*began, *now}):
         if began.get(name) != now.get(name):
             what = "the model under what learns" if name == MODEL else f"the {name}"

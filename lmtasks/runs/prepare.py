@@ -32,7 +32,6 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
     request = replace(request, training={**request.training, **place.batch.as_training()})
     loaded = fitted(load(request, training=True, check_data=lambda data: require_same_data(data, place)))
     model, request = loaded.model, loaded.data.request
-    require_same_frozen(model, place)
     # A checkpoint has the weights and the two moments of Adam, the run once more the weights.
     require_space(folder, 4 * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad))
     plan = plan_of(request, folder, loaded)
@@ -43,6 +42,7 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
     plan = replace(plan, notes=(*plan.notes, *notes_on(request, start, plan, arguments)))
     callbacks = (*callbacks_of(request), *trackers_of(request, arguments))
     prepared = Prepared(loaded.data, place, model, plan, arguments, engine, callbacks)
+    require_same_frozen(lambda: prepared.frozen, place)
     with elsewhere(prepared.training) as rehearsed:
         engine.check(rehearsed, request.engine_options)
     return prepared

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Prepared:
         """The request as it is carried out."""
         return self.data.request
 
-    @property
+    @cached_property
     def frozen(self) -> dict[str, str]:
         """Digests of the weights that do not learn, by what has them."""
         return frozen_digests(self.model)

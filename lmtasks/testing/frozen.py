@@ -33,9 +33,7 @@ def frozen_companions_are_asked(case: Case) -> str:
 def frozen_companions_stay(case: Case) -> None:
     """A step forwards and backwards leaves no gradient in a frozen companion, no other weight, and no other mode."""
     names, model = _names(case), case.model().train()
-    before = {
-        name: {key: value.clone() for key, value in model.get_submodule(name).state_dict().items()} for name in names
-    }
+    before = {name: _weights(model, name) for name in names}
     total = added(terms(case, model, case.batch())[0])
     if total.requires_grad:
         total.backward()  # type: ignore[no-untyped-call]
