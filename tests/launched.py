@@ -51,6 +51,11 @@ def lines_of(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
+def losses_of(folder: Path) -> list[float]:
+    """Of each step that was logged."""
+    return [line["loss"] for line in lines_of(folder / "log.jsonl") if "loss" in line]
+
+
 def distance(one: Path, other: Path) -> float:
     """Euclidean, over all weights."""
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (one, other))

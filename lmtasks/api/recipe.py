@@ -104,6 +104,8 @@ class Starter:
         sample: name of the embedded text (:mod:`lmtasks.data.sample`), used when no data is given; None: data must be.
         model: model settings, used when no model is given.
         training: recipe options and ``TrainingArguments``, defaults when no model is given.
+        epochs: passes over the text at most, whatever its ``max_steps``: in more, a short one is learned by heart.
+            None: no limit.
         texts: prompts that show what the model of the first minute has learned.
         predict: arguments of the pipeline for these prompts.
     """
@@ -111,6 +113,7 @@ class Starter:
     sample: str | None
     model: Mapping[str, Any]
     training: Mapping[str, Any] = field(default_factory=dict)
+    epochs: float | None = None
     texts: Sequence[str] = ()
     predict: Mapping[str, Any] = field(default_factory=dict)
 

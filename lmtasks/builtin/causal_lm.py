@@ -139,6 +139,7 @@ CAUSAL_LM = Recipe(
             "per_device_train_batch_size": 8,
             "adam_beta2": 0.95,
         },
+        epochs=6,
         texts=("def read(self, size", "if value is None", "raise ValueError"),
         predict={"max_new_tokens": 14, "do_sample": False, "repetition_penalty": 1.2},
     ),

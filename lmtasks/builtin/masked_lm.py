@@ -194,6 +194,7 @@ MASKED_LM = Recipe(
             "per_device_train_batch_size": 16,
             "adam_beta2": 0.95,
         },
+        epochs=35,
         texts=("The default value <mask> None.", "it must <mask> a string", "def __init__(<mask>, name):"),
         predict={"top_k": 3},
     ),

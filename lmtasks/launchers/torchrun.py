@@ -5,6 +5,7 @@ On several machines each runs the same command, and they find each other at ``--
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import signal
@@ -117,6 +118,31 @@ def _require_store(host: str, port: int) -> None:
         )
 
 
+def _hosting(place: str) -> dict[str, bool]:
+    """That this machine is the place where all meet, if torch would not see it and each would wait for another.
+
+    Torch looks for the place among the addresses that the machine's own name has. That name may lead nowhere but
+    to the machine itself, as Debian sets it up. Whose address it is, binding to it tells.
+    """
+    host, _, port = place.rpartition(":")
+    meant = _addresses(host)
+    if meant & _addresses(socket.gethostname()) or any(ipaddress.ip_address(one).is_loopback for one in meant):
+        return {}
+    try:
+        socket.create_server((host, int(port))).close()
+    except OSError:
+        return {}
+    return {"is_host": True}
+
+
+def _addresses(name: str) -> set[str]:
+    """Of a machine; none, where nobody knows the name."""
+    try:
+        return {str(found[4][0]).partition("%")[0] for found in socket.getaddrinfo(name, None)}
+    except OSError:
+        return set()
+
+
 def submit(job: Job, options: Any) -> Attempts:
     """The job, whose processes :meth:`Attempts.wait` starts."""
     return Attempts(job, options)
@@ -169,7 +195,7 @@ class Attempts:
             run_id=options.rdzv_id if several else job.mark,
             rdzv_backend="c10d",
             rdzv_endpoint=options.rdzv_endpoint if several else "localhost:0",
-            rdzv_configs={"join_timeout": options.rdzv_timeout},
+            rdzv_configs={"join_timeout": options.rdzv_timeout, **(_hosting(options.rdzv_endpoint) if several else {})},
             local_addr=options.local_addr if several else "localhost",
             max_restarts=options.max_restarts if several else 0,
             monitor_interval=LOOK,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -21,20 +22,40 @@ from lmtasks.training.from_scratch import CHOSEN, learning_from_scratch
 from lmtasks.training.precision import with_precision
 
 
-def fitted(loaded: Loaded) -> Loaded:
+def fitted(loaded: Loaded, batch: int) -> Loaded:
     """What was loaded, with the training arguments that suit it, and notes on what was chosen for the user.
+
+    Args:
+        batch: examples of one optimiser step.
 
     Raises:
         InputError: see :func:`fitted_arguments`.
     """
     data, model, request = loaded.data, loaded.model, loaded.data.request
     notes: list[str] = []
-    if not request.starts_small and not request.model.model_name_or_path:
+    if request.starts_small:
+        training, notes = _within_epochs(data, batch)
+        data = replace(data, request=replace(request, training=training))
+    elif not request.model.model_name_or_path:
         settled = {*request.given, *request.preset, *(name for name in CHOSEN if not honours(request.engine, name))}
         training, notes = learning_from_scratch(request.training, settled, model)
         data = replace(data, request=replace(request, training=training))
     request = replace(request, training=fitted_arguments(data, model))
     return replace(loaded, data=replace(data, request=request), notes=(*loaded.notes, *notes))
+
+
+def _within_epochs(data: Data, batch: int) -> tuple[dict[str, Any], list[str]]:
+    """The training arguments of a starter, whose steps go over a short text no more often than it says."""
+    request, train = data.request, data.encoded.train
+    training, starter = dict(request.training), request.recipe.starter
+    assert starter is not None and train is not None  # a run that starts small has both
+    if starter.epochs is None or {"max_steps", "num_train_epochs"} & {*request.given, *request.preset}:
+        return training, []
+    most = math.ceil(starter.epochs * len(train) / batch)
+    if training["max_steps"] <= most:
+        return training, []
+    note = f"{most:,} steps, {starter.epochs:g} passes over a short text: in more it is learned by heart"
+    return {**training, "max_steps": most}, [note]
 
 
 def fitted_arguments(data: Data, model: PreTrainedModel) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def prepare(request: Request, place: Place | None = None) -> Prepared:
     if request.output.push_to_hub:
         check_can_push(request.output.hub_model_id or folder.name)
     request = replace(request, training={**request.training, **place.batch.as_training()})
-    loaded = fitted(load(request, training=True, check_data=lambda data: require_same_data(data, place)))
+    loaded = load(request, training=True, check_data=lambda data: require_same_data(data, place))
+    loaded = fitted(loaded, place.batch.size)
     model, request = loaded.model, loaded.data.request
     # A checkpoint has the weights and the two moments of Adam, the run once more the weights.
     require_space(folder, 4 * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad))

@@ -221,3 +221,5 @@ def starter_is_valid(case: Case) -> None:
         raise Fault(f"there is no embedded text '{starter.sample}'", f"take one of {', '.join(SAMPLES)}")
     if wrong := [text for text in starter.texts if not isinstance(text, str) or not text.strip()]:
         raise Fault(f"the starter's texts have {wrong[0]!r}", advice)
+    if starter.epochs is not None and starter.epochs <= 0:
+        raise Fault(f"the starter's epochs are {starter.epochs!r}", "give a number above 0, or None for no limit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 import torch
 from transformers import Trainer
 
-from lmtasks import Blocks
+import lmtasks
+from lmtasks import Blocks, Starter
+from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.data.text.packing import cut
 from lmtasks.data.text.tokenize import Stream
@@ -44,6 +47,39 @@ def test_steps_are_those_that_the_trainer_makes(
     loader = trainer.get_train_dataloader()
     *_, theirs = trainer.set_initial_training_values(arguments, loader)
     assert total_steps(examples, arguments) == theirs
+
+
+ENDLESS = Starter(
+    sample=None,
+    model={"model_type": "gpt2", "config_overrides": "n_layer=1,n_embd=16,n_head=2", "train_tokenizer": 300},
+    training={"max_steps": 1000, "block_size": 16},
+    epochs=2.5,
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "limited"),
+    [
+        ({}, True),
+        ({"train_batch_size": 4, "per_device_train_batch_size": 2}, True),
+        ({"num_train_epochs": 7.0}, False),
+        ({"max_steps": 1100}, False),
+    ],
+    ids=str,
+)
+def test_starter_goes_over_a_short_text_so_many_times(
+    asked: dict[str, Any], limited: bool, text_file: Path, tmp_path: Path
+) -> None:
+    """Its steps are for its own text, and people bring shorter ones, which a causal model knows by heart by then."""
+    recipe = dataclasses.replace(CAUSAL_LM, starter=ENDLESS)
+    plan = lmtasks.run(recipe, train_file=text_file, output_dir=tmp_path / "out", dry_run=True, use_cpu=True, **asked)
+    assert isinstance(plan, Plan)
+    most = math.ceil(2.5 * plan.train["blocks"] / plan.batch)
+    assert most < 1000
+    wanted = most if limited else asked.get("max_steps", 7 * math.ceil(plan.train["blocks"] / plan.batch))
+    assert plan.steps == wanted
+    note = f"{most:,} steps, 2.5 passes over a short text: in more it is learned by heart"
+    assert (note in plan.notes) == limited
 
 
 def test_counts_are_those_of_the_split() -> None:
