@@ -29,12 +29,18 @@ from torch.autograd.function import once_differentiable
 PIECE = 1 << 20
 """Logits that exist at once; 4 MiB in float32, which caches of processors hold."""
 
+WORDS = 1 << 11
+"""Words of a piece at least, though it has more logits then: each piece goes through the features a few times."""
+
 TOKENS = 1 << 11
 """Tokens whose logits exist at once, at most: more would leave too few words for each."""
 
-KEPT = 48 << 20
-"""Bytes of probabilities, and of weights where there is room beside all of these, that the forward pass leaves to the
-backward pass, at most."""
+KEPT = 112 << 20
+"""Bytes of probabilities that the forward pass leaves to the backward pass, at most: those of 1,024 tokens and 50,000
+words in bfloat16, less than half of what logits in float32 take, which nothing else keeps."""
+
+SPARE = 48 << 20
+"""Bytes of probabilities up to which it leaves weights, too, where there is room beside all of these."""
 
 AT_ONCE = {"cpu": 1 << 19}
 """Logits that exist at once where nothing is learned, by the kind of device; on others as many as ``MANY``.
@@ -102,12 +108,13 @@ class ProjectedTotal(torch.autograd.Function):
         kind, share = _kind(features), _share.get()
         normaliser, right = _at_first(features)
         kept: list[Piece] = []
-        left = KEPT * share if any(ctx.needs_input_grad) else 0
-        spare = left - len(labels) * len(weight) * kind.itemsize
+        learned = share if any(ctx.needs_input_grad) else 0
+        left, spare = KEPT * learned, SPARE * learned - len(labels) * len(weight) * kind.itemsize
+        read = features.to(kind)
         with torch.autocast(features.device.type, enabled=False):
             for words, tokens in _pieces(len(weight), len(labels)):
                 rows = weight[words].to(kind)
-                chances, own = _piece(features, labels, rows, bias, words, tokens, right)
+                chances, own = _piece(read, labels, rows, bias, words, tokens, right)
                 normaliser[tokens] = torch.logaddexp(normaliser[tokens], own)
                 left -= chances.numel() * kind.itemsize
                 spare -= rows.nbytes * share if kind != weight.dtype else 0
@@ -168,11 +175,11 @@ class FrozenTotal(torch.autograd.Function):
         """As :func:`projected_total`."""
         kind = _kind(features)
         normaliser, right = _at_first(features)
-        of_features = torch.zeros_like(features, dtype=torch.float32)
+        read, of_features = features.to(kind), torch.zeros_like(features, dtype=torch.float32)
         with torch.autocast(features.device.type, enabled=False):
             for words, tokens in _pieces(len(weight), len(labels)):
                 rows = weight[words].to(kind)
-                chances, own = _piece(features, labels, rows, bias, words, tokens, right)
+                chances, own = _piece(read, labels, rows, bias, words, tokens, right)
                 whole = torch.logaddexp(normaliser[tokens], own)
                 pull = _without_labels(chances, *_places(labels[tokens], words)).to(kind) @ rows
                 of_features[tokens] *= (normaliser[tokens] - whole).exp()
@@ -309,7 +316,7 @@ def _smooth(gradients: Gradients, features: Tensor, weight: Tensor, share: Tenso
 def _pieces(vocabulary: int, count: int) -> Iterator[tuple[slice, slice]]:
     """Parts of the vocabulary, and for each of them parts of the tokens."""
     tokens = max(1, min(count, TOKENS))
-    words = max(1, PIECE // tokens)
+    words = max(PIECE // tokens, WORDS)
     for first in range(0, vocabulary, words):
         for start in range(0, max(count, 1), tokens):
             yield slice(first, min(first + words, vocabulary)), slice(start, start + tokens)

@@ -3,9 +3,8 @@
 What peft adds to a frozen layer is little to multiply and much to move: copies between dtypes, dropout, scaling and
 sums each read and write all that the layer takes or gives, and keep much of it for the way back. Here a layer with its
 adapter is one operation, which keeps its input, cast once for all layers that share it, and little else: frozen weights
-are cast where they are used, on the way back again, and a mask of dropout is drawn once more from where its draws
-began. Both take less time than a layer takes, and memory is what adapters are for. The numbers are peft's, and so are
-the draws.
+are cast where they are used, on the way back again, and a mask of dropout is drawn once more from its seed. Both take
+less time than a layer takes, and memory is what adapters are for. The numbers are peft's, and so are the draws.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lmtasks.training.dropout import WHOLE, drawn, is_drawn, passed
+from lmtasks.training.dropout import WHOLE, drawn, fresh_seed, is_drawn, passed
 
 
 @contextlib.contextmanager
@@ -148,9 +147,9 @@ class _Adapted(torch.autograd.Function):
             scale: what the adapter's part is multiplied by.
         """
         kind, seen = rows.dtype, rows
-        ctx.p, ctx.state = p, torch.get_rng_state() if p else None
+        ctx.p, ctx.seed = p, fresh_seed() if p else None
         if p:
-            mask, larger = drawn(rows.shape, p)
+            mask, larger = drawn(rows.shape, p, ctx.seed)
             seen, scale = passed(rows, mask), scale * larger
         with torch.autocast("cpu", enabled=False):
             made = nn.functional.linear(rows, weight.to(kind), None if bias is None else bias.to(kind))
@@ -166,7 +165,7 @@ class _Adapted(torch.autograd.Function):
         """The gradients of the input and of both weights of the adapter."""
         rows, weight, down, up, low = ctx.saved_tensors
         pull, kind = upstream.reshape(-1, upstream.shape[-1]).to(rows.dtype), rows.dtype
-        mask = _drawn_again(ctx.state, rows.shape, ctx.p) if ctx.p else None
+        mask = drawn(rows.shape, ctx.p, ctx.seed)[0] if ctx.p else None
         of_x = None
         with torch.autocast("cpu", enabled=False):
             of_low = (pull @ up.to(kind)).mul_(ctx.scale)
@@ -176,13 +175,6 @@ class _Adapted(torch.autograd.Function):
                 of_x = _let_through(of_low @ down.to(kind), mask).addmm_(pull, weight.to(kind))
                 of_x = of_x.to(ctx.dtype).view(ctx.shape)
         return of_x, None, None, None, of_down, of_up, None, None
-
-
-def _drawn_again(state: Tensor, shape: torch.Size, p: float) -> Tensor:
-    """The mask that was drawn from this state of the generator, which stays where it is now."""
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(state)
-        return drawn(shape, p)[0]
 
 
 def _let_through(rows: Tensor, mask: Tensor | None) -> Tensor:

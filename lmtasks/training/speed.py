@@ -12,6 +12,7 @@ from accelerate.utils import DynamoBackend
 from transformers import PreTrainedModel, TrainingArguments
 
 from lmtasks.models.lm_head import separated
+from lmtasks.training.activations import cheap_gelu
 from lmtasks.training.cpu_memory import kept_memory
 from lmtasks.training.dropout import cheap_dropout
 from lmtasks.training.lora import cheap_lora
@@ -30,8 +31,8 @@ def eased(device: torch.device, *, compiled: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cheap(device: torch.device) -> Iterator[None]:
-    """Dropout draws cheaply, and a layer with LoRA is one operation, while this is open, on a CPU."""
-    with cheap_dropout(device), cheap_lora(device):
+    """Dropout draws cheaply, and a layer with LoRA or GELU is one operation, while this is open, on a CPU."""
+    with cheap_dropout(device), cheap_lora(device), cheap_gelu(device):
         yield
 
 

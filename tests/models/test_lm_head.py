@@ -99,6 +99,12 @@ def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
     return (difference / sum(float(a.double().square().sum()) for a, _ in pairs)) ** 0.5
 
 
+@pytest.fixture(autouse=True)
+def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces may have as few words as it takes, for the vocabularies of tests."""
+    monkeypatch.setattr(projection, "WORDS", 1)
+
+
 @pytest.fixture(params=[10**9, 700], ids=["at once", "in pieces"])
 def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All at once; or seven tokens at a time, and of these as many words as make up a piece."""
@@ -207,6 +213,7 @@ def test_what_is_kept_for_the_gradient_changes_nothing_about_it(left: int, monke
     """Nothing, a part, or all; and a second time, when nothing is left of it."""
     monkeypatch.setattr(projection, "PIECE", 20 * 19)
     monkeypatch.setattr(projection, "KEPT", left)
+    monkeypatch.setattr(projection, "SPARE", left)
     torch.manual_seed(0)
     features, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((19, 8), (101, 8), (101,)))
     labels = torch.randint(0, 101, (19,))
