@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lmtasks.api import BATCH, EXIT_CODE, RETURNS, Command, Engine, Extension, Launcher, Recipe, Return
-from lmtasks.api.references import Deferred
+from lmtasks.api.references import Deferred, resolve
 from lmtasks.errors import LmtasksError, PluginError, first_line
 from lmtasks.registry.plugin import Plugin
 
@@ -215,7 +215,9 @@ def _place(frames: traceback.StackSummary, owner: Owner) -> str:
 
 def _declared(function: Any, owner: Owner) -> str:
     """Where a function of the plugin begins."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
+    function = inspect.unwrap(function)
+    function = resolve(function.reference) if isinstance(function, Deferred) else function
+    code = getattr(function, "__code__", None)
     if code is None or not Path(code.co_filename).is_relative_to(owner.root):
         return ""
     return f" ({Path(code.co_filename).name}, line {code.co_firstlineno})"

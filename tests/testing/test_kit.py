@@ -96,7 +96,7 @@ OF_CLASSES = ("model-takes-a-block", "loss-is-the-cross-entropy", "loss-has-no-f
 
 
 def test_a_label_for_each_example_is_checked_without_an_oracle() -> None:
-    proof = check_recipe(ORDER, "bert", only=OF_CLASSES)
+    proof = check_recipe(ORDER, model="bert", only=OF_CLASSES)
     states = {name: proof.checks[name].state for name in OF_CLASSES}
     assert states == dict.fromkeys(OF_CLASSES, "ok") | {"targets-are-the-text": "skipped"}
 
@@ -104,15 +104,15 @@ def test_a_label_for_each_example_is_checked_without_an_oracle() -> None:
 def test_a_mean_of_such_labels_is_found() -> None:
     halved = replace(ORDER, loss=lambda model, batch: (ORDER.loss(model, batch)[0] / 2, *ORDER.loss(model, batch)[1:]))
     with pytest.raises(CheckFailed, match=r"the loss is .* nats for 4 targets, it should be .* for 4"):
-        check_recipe(halved, "bert", only=OF_CLASSES)
+        check_recipe(halved, model="bert", only=OF_CLASSES)
 
 
 def test_a_floor_is_looked_for_where_the_loss_asks_whatever_the_recipe_declares() -> None:
-    proof = check_recipe(replace(CAUSAL_LM, attention=None, starter=None), "gpt2", only=["loss-has-no-floor"])
+    proof = check_recipe(replace(CAUSAL_LM, attention=None, starter=None), model="gpt2", only=["loss-has-no-floor"])
     assert proof.checks["loss-has-no-floor"].state == "ok"
     floor = replace(loss_of(lambda total, count, batch, more: (total + count, count, more), CAUSAL_LM), attention=None)
     with pytest.raises(CheckFailed, match=r"certain the loss is 1\.0000 a target"):
-        check_recipe(floor, "gpt2", only=["loss-has-no-floor"])
+        check_recipe(floor, model="gpt2", only=["loss-has-no-floor"])
 
 
 def test_a_frozen_companion_has_its_tokenizer_beside_it() -> None:
