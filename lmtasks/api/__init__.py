@@ -38,7 +38,7 @@ from lmtasks.api.recipe import (
     TokenizerSpec,
 )
 from lmtasks.api.references import HEAVY, resolve, source_of
-from lmtasks.api.returns import BATCH, EXIT_CODE, RETURNS, SUMS, Return, kind, wrong_sums
+from lmtasks.api.returns import BATCH, CALLBACKS, EXIT_CODE, RETURNS, SUMS, Return, kind, wrong_sums
 from lmtasks.api.sums import Sums, token_sums
 from lmtasks.api.version import API_VERSION
 from lmtasks.api.word_segmenter import UNICODE, WordSegmenter
@@ -46,6 +46,7 @@ from lmtasks.api.word_segmenter import UNICODE, WordSegmenter
 __all__ = [
     "API_VERSION",
     "BATCH",
+    "CALLBACKS",
     "DEFAULT_ENGINE",
     "EVALUATION_SEED",
     "EXIT_CODE",

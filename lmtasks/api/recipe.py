@@ -230,6 +230,8 @@ class Recipe:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"recipe name {self.name!r} must be lower case letters, digits and hyphens")
         title = f"recipe '{self.name}'"
+        if self.attention not in (None, "causal", "bidirectional"):
+            raise ValueError(f"{title} has attention={self.attention!r}: it is 'causal', 'bidirectional' or None")
         own = [self.pipeline] if ":" in self.pipeline else []
         for reference in (self.model_class, self.processor, *own, *self.metrics):
             require_reference(title, reference)

@@ -5,7 +5,7 @@ A forgotten ``return`` is found where it was forgotten, not where somebody wante
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,12 @@ RETURNS = {
 }
 """By the name of the field; what is not here may return anything, or is looked at elsewhere."""
 
+
+CALLBACKS = Return(
+    lambda said: "" if isinstance(said, Iterable) else f"callbacks gives {kind(said)}",
+    "return a list of TrainerCallback objects, empty where the options ask for nothing",
+)
+"""What the callbacks of an extension return."""
 
 EXIT_CODE = Return(
     lambda said: "" if isinstance(said, int) else f"it gives {kind(said)}", "return the exit code, 0 where all is well"

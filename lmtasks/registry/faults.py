@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lmtasks.api import BATCH, EXIT_CODE, RETURNS, Command, Engine, Extension, Launcher, Recipe, Return
+from lmtasks.api import BATCH, CALLBACKS, EXIT_CODE, RETURNS, Command, Engine, Extension, Launcher, Recipe, Return
 from lmtasks.api.references import Deferred, resolve
 from lmtasks.errors import LmtasksError, PluginError, first_line
 from lmtasks.registry.plugin import Plugin
@@ -120,7 +120,7 @@ def watched_extension(extension: Extension, plugin: Plugin) -> Extension:
     """The extension, of which faults are told as those of this plugin, in each event of its callbacks, too."""
     seen, owner = copy.copy(extension), _owner_of(plugin, f"extension '{extension.name}'")
     object.__setattr__(seen, "_owner", owner)
-    object.__setattr__(seen, "callbacks", Watched(extension.callbacks, "callbacks", owner))
+    object.__setattr__(seen, "callbacks", Watched(extension.callbacks, "callbacks", owner, CALLBACKS))
     trackers = {name: Watched(make, f"tracker '{name}'", owner) for name, make in extension.trackers.items()}
     object.__setattr__(seen, "trackers", trackers)
     return seen

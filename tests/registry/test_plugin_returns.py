@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 import torch
 from plugin_folder import plugin_folder
 
-from lmtasks.api import BATCH, RETURNS, Blocks, LossTerm, wrong_sums
+from lmtasks.api import BATCH, CALLBACKS, RETURNS, Blocks, LossTerm, wrong_sums
+from lmtasks.builtin.masked_lm import MASKED_LM
 
 CODE = '''
 """masked-lm, of which a function returns what the environment says."""
@@ -197,3 +199,10 @@ def test_what_the_other_functions_may_return() -> None:
     assert BATCH.wrong({"labels": np.ones(2)}) == "'labels' of the batch is a ndarray [2]"
     assert RETURNS["prompt"].wrong(None) == "prompt returns None"
     assert RETURNS["answers"].wrong("a line") == "what answers returns is a str"
+    assert CALLBACKS.wrong([]) == ""
+    assert CALLBACKS.wrong(None) == "callbacks gives None"
+
+
+def test_an_attention_that_is_none_of_both_is_no_recipe() -> None:
+    with pytest.raises(ValueError, match="recipe 'masked-lm' has attention='bidirectonal': it is 'causal', 'bidirect"):
+        dataclasses.replace(MASKED_LM, attention="bidirectonal")
