@@ -38,18 +38,24 @@ from lmtasks.api.recipe import (
     TokenizerSpec,
 )
 from lmtasks.api.references import HEAVY, resolve, source_of
+from lmtasks.api.returns import BATCH, CALLBACKS, EXIT_CODE, RETURNS, SUMS, Return, kind, wrong_sums
 from lmtasks.api.sums import Sums, token_sums
 from lmtasks.api.version import API_VERSION
 from lmtasks.api.word_segmenter import UNICODE, WordSegmenter
 
 __all__ = [
     "API_VERSION",
+    "BATCH",
+    "CALLBACKS",
     "DEFAULT_ENGINE",
     "EVALUATION_SEED",
+    "EXIT_CODE",
     "HEAVY",
     "NAME",
     "NUMBER",
+    "RETURNS",
     "SOLE",
+    "SUMS",
     "TOKENIZER",
     "UNICODE",
     "Architecture",
@@ -76,6 +82,7 @@ __all__ = [
     "ReadSettings",
     "Reading",
     "Recipe",
+    "Return",
     "Starter",
     "Sums",
     "TokenizerSpec",
@@ -84,6 +91,7 @@ __all__ = [
     "describe",
     "has_targets",
     "hookimpl",
+    "kind",
     "knowing",
     "loss_terms",
     "model_inputs",
@@ -103,4 +111,5 @@ __all__ = [
     "weigh",
     "weighted_mean",
     "weighted_sum",
+    "wrong_sums",
 ]

@@ -58,6 +58,12 @@ Targets = Any
 """Ids of targets, int [targets]; or by name of the term ids, or a count as a number or scalar tensor."""
 
 
+def terms_of(said: Any) -> Mapping[str, Any] | None:
+    """The terms by name of what a loss returned, as they stand there; None where it is a sum and a count."""
+    first = said[0] if isinstance(said, tuple) and said else said
+    return first if isinstance(first, Mapping) else None
+
+
 def loss_terms(said: LossSums) -> tuple[dict[str, LossTerm], Mapping[str, torch.Tensor]]:
     """The terms of a loss by name, in order, and its further sums.
 

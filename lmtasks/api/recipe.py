@@ -152,8 +152,8 @@ class Recipe:
             before the first of several accumulated batches goes backwards: without the model. Where the loss has
             terms, ids or a number for each, by name; the first term is the one that perplexity is of. Or, by name, a
             function for each term.
-        vocabulary: whether the model's logits are [examples, length, vocabulary]; if not, they are [examples, length]
-            or [examples, length, anything].
+        vocabulary: whether the model's logits are [examples, length, vocabulary]; if not, they are [examples, length],
+            [examples, length, anything], or [examples, classes] with one label for each example.
         frozen: the checkpoints beside the model that do not learn, each by the name of the option that says which:
             text, folder or Hub id. The model has it as an attribute of that name before ``prepare_model`` is called.
         prepare_model: (model, options), called once the model is loaded and before the optimiser exists. It changes the
@@ -233,6 +233,8 @@ class Recipe:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"recipe name {self.name!r} must be lower case letters, digits and hyphens")
         title = f"recipe '{self.name}'"
+        if self.attention not in (None, "causal", "bidirectional"):
+            raise ValueError(f"{title} has attention={self.attention!r}: it is 'causal', 'bidirectional' or None")
         own = [self.pipeline] if ":" in self.pipeline else []
         for reference in (self.model_class, self.processor, *own, *self.metrics):
             require_reference(title, reference)

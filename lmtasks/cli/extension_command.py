@@ -22,4 +22,4 @@ def command(name: str, words: list[str]) -> int:
         raise InputError(f"unknown command '{name}'", f"here it is lmtasks {PEERS[name]}")
     if name not in known:
         raise InputError(f"unknown command '{name}'{nearest(name, [*COMMANDS, *known])}", "lmtasks --help")
-    return int(known[name].run(words))
+    return known[name].run(words)

@@ -104,6 +104,11 @@ def add_options(parser: argparse.ArgumentParser, title: str, options: Iterable[O
         elif option.is_list:
             shape |= {"nargs": "+", "action": "extend"}
         names = [f"--{name}" for name in (option.name, *option.aliases)]
+        if taken := [name for name in names if name in parser._option_string_actions]:
+            raise InputError(
+                f"{taken[0]} is the name of two options",
+                "rename the one that the plugin brings: the other is of lmtasks, or of TrainingArguments",
+            )
         group.add_argument(*names, dest=option.name, help=_help(option), **shape)
 
 

@@ -277,6 +277,7 @@ def load_catalog(entry_points: Iterable[metadata.EntryPoint] | None = None, *, l
         plugins.append(plugin)
     architectures = {kind: one for plugin in plugins for kind, one in plugin.architectures.items()}
     formats = {name: one for plugin in plugins for name, one in plugin.formats.items()}
+    _tell_taken_suffixes(plugins)
     return Catalog(_named(plugins), architectures, tuple(plugins), formats)
 
 
@@ -353,6 +354,17 @@ def _named(plugins: Sequence[Plugin]) -> dict[str, Recipe]:
             why = "is built in" if is_built_in else f"is also in {' and '.join(other.title for other in others)}"
             plugin.taken += (f"recipe '{name}' {why}; this one is {full}",)
     return recipes
+
+
+def _tell_taken_suffixes(plugins: Sequence[Plugin]) -> None:
+    """Say which files of a plugin's format are read as those of a built-in one, whose ends of names stay its own."""
+    built_in = [one for plugin in plugins if plugin.distribution == BUILTIN for one in plugin.formats.values()]
+    names = {suffix: one.name for one in built_in for suffix in one.suffixes}
+    for plugin in plugins:
+        for one in plugin.formats.values() if plugin.distribution != BUILTIN else ():
+            for suffix in names.keys() & {*one.suffixes}:
+                said = f"files in {suffix} are {names[suffix]}; --format {one.name} reads them"
+                plugin.taken += (f"format '{one.name}': {said}",)
 
 
 def _within(recipes: Mapping[str, Recipe], plugin: Plugin, recipe: str) -> str:

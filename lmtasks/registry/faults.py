@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lmtasks.api import Command, Engine, Extension, Launcher, Recipe
-from lmtasks.api.references import Deferred
+from lmtasks.api import BATCH, CALLBACKS, EXIT_CODE, RETURNS, Command, Engine, Extension, Launcher, Recipe, Return
+from lmtasks.api.references import Deferred, resolve
 from lmtasks.errors import LmtasksError, PluginError, first_line
 from lmtasks.registry.plugin import Plugin
 
@@ -66,19 +66,28 @@ class Watched:
     """A function of a plugin. What it raises says whose it is; so does what the function that it makes raises.
 
     Args:
+        returns: what its result should be, where that is known.
         makes: whether its result is a function, too.
     """
 
     __wrapped__: Callable[..., Any]
     stage: str
     owner: Owner
+    returns: Return | None = None
     makes: bool = False
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """The function's result."""
+        """The function's result.
+
+        Raises:
+            PluginError: an error that is none of lmtasks' own, or a result that is not what it should be.
+        """
         with _told(self.stage, self.owner):
             result = self.__wrapped__(*arguments, **named)
-        return Watched(result, self.stage, self.owner) if self.makes else result
+        if self.returns and (wrong := self.returns.wrong(result)):
+            where = _declared(self.__wrapped__, self.owner)
+            raise PluginError(f"{self.owner.title} failed in its {self.stage}: {wrong}{where}", self.returns.advice)
+        return Watched(result, self.stage, self.owner, BATCH) if self.makes else result
 
 
 def watched(
@@ -95,7 +104,9 @@ def watched(
         for stage in STAGES:
             function = getattr(recipe, stage)
             if function is not None and not ours(function):
-                object.__setattr__(seen, stage, Watched(function, stage, owner, makes=stage == "collator"))
+                object.__setattr__(
+                    seen, stage, Watched(function, stage, owner, RETURNS.get(stage), stage == "collator")
+                )
     return seen
 
 
@@ -109,7 +120,7 @@ def watched_extension(extension: Extension, plugin: Plugin) -> Extension:
     """The extension, of which faults are told as those of this plugin, in each event of its callbacks, too."""
     seen, owner = copy.copy(extension), _owner_of(plugin, f"extension '{extension.name}'")
     object.__setattr__(seen, "_owner", owner)
-    object.__setattr__(seen, "callbacks", Watched(extension.callbacks, "callbacks", owner))
+    object.__setattr__(seen, "callbacks", Watched(extension.callbacks, "callbacks", owner, CALLBACKS))
     trackers = {name: Watched(make, f"tracker '{name}'", owner) for name, make in extension.trackers.items()}
     object.__setattr__(seen, "trackers", trackers)
     return seen
@@ -118,7 +129,8 @@ def watched_extension(extension: Extension, plugin: Plugin) -> Extension:
 def watched_command(command: Command, extension: Extension, plugin: Plugin) -> Command:
     """The subcommand, of which faults are told as those of this plugin."""
     seen, stage = copy.copy(command), f"command '{command.name}'"
-    object.__setattr__(seen, "run", Watched(command.run, stage, _owner_of(plugin, f"extension '{extension.name}'")))
+    owner = _owner_of(plugin, f"extension '{extension.name}'")
+    object.__setattr__(seen, "run", Watched(command.run, stage, owner, EXIT_CODE))
     return seen
 
 
@@ -199,3 +211,13 @@ def _place(frames: traceback.StackSummary, owner: Owner) -> str:
     """The last line of the plugin that was reached."""
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(owner.root)]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def _declared(function: Any, owner: Owner) -> str:
+    """Where a function of the plugin begins."""
+    function = inspect.unwrap(function)
+    function = resolve(function.reference) if isinstance(function, Deferred) else function
+    code = getattr(function, "__code__", None)
+    if code is None or not Path(code.co_filename).is_relative_to(owner.root):
+        return ""
+    return f" ({Path(code.co_filename).name}, line {code.co_firstlineno})"

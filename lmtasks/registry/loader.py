@@ -13,6 +13,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -129,7 +130,10 @@ def _require_hooks_well_spelt(module: Any) -> set[str]:
 def _answers(manager: pluggy.PluginManager, hook: str, plugin: Plugin) -> Iterator[Any]:
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         if implementation.plugin_name == plugin.name:
-            yield from implementation.function()
+            answers = implementation.function()
+            if not isinstance(answers, Iterable):
+                raise BrokenPluginError(f"{hook} must return a list, got {answers!r}")
+            yield from answers
 
 
 def _checked(hook: str, answers: Iterable[Any], kind: type[Declaration], key: str) -> dict[str, Declaration]:
@@ -204,10 +208,14 @@ def _forget(package: str, before: Container[str]) -> None:
 
 
 def _line_in(plugin: Plugin, error: BaseException) -> str:
-    """The line of a person's own file in which it happened."""
-    steps = traceback.walk_tb(error.__traceback__)
-    lines = [line for frame, line in steps if frame.f_code.co_filename == plugin.distribution]
-    return f" (line {lines[-1]})" if lines else ""
+    """The line of the plugin that was reached last; of a package with the name of the file."""
+    steps = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    if plugin.kind != "package":
+        lines = [line for file, line in steps if str(file) == plugin.distribution]
+        return f" (line {lines[-1]})" if lines else ""
+    top = plugin.module.partition(".")[0]
+    own = [(file.name, line) for file, line in steps if file.stem == top or file.parent.name == top]
+    return f" ({own[-1][0]}, line {own[-1][1]})" if own and not isinstance(error, SyntaxError) else ""
 
 
 def _wanted(plugin: Plugin) -> str:

@@ -18,6 +18,7 @@ from lmtasks.models.lm_head import EVERYWHERE, separate_head
 from lmtasks.models.numbers import require_can_learn
 from lmtasks.models.probes import probe, probe_first_loss, probe_padding, probe_short
 from lmtasks.runs.own_figures import require_labels
+from lmtasks.training.evaluation import require_sums
 
 PARTED = ("fp16", "fsdp", "deepspeed")
 """Training arguments with which the head stays where it is: float16, since gradients would be made before the
@@ -62,6 +63,7 @@ def check_model(
     if training:
         require_can_learn(model, request.model)
     probe(model, recipe, example, training=training)
+    require_sums(model, recipe, example)
     if not isinstance(examples, Packed) or examples.blocks.line_by_line:
         chosen = _of_different_lengths(ExampleDataset(examples, EVALUATION_SEED))
         collate = recipe.collator(processor, request.options, False)

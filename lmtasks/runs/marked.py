@@ -68,7 +68,8 @@ def marked(
     if "input_ids" not in batch:
         return None
     ids = batch["input_ids"][0].tolist()
-    labels = batch["labels"][0].tolist() if "labels" in batch else []
+    # What is asked of the whole example, such as a class, is no text.
+    labels = batch["labels"][0].tolist() if getattr(batch.get("labels"), "ndim", 0) > 1 else []
     beside = len(labels) == len(ids)
     begins = _documents(there, packed, len(ids))
     # Where nothing can be hidden, every token is told from others, and marks would be everywhere.

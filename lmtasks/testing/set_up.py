@@ -70,6 +70,7 @@ def case_of(
             config.save_pretrained(folder / "start")
             for name in unnamed:
                 save_frozen(recipe, name, config, folder / name)
+                tokenized().save_pretrained(folder / name)  # one of another vocabulary is asked with its own
             return config
 
         @once

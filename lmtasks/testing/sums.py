@@ -142,8 +142,11 @@ def plain_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def _cross_entropy_at(logits: torch.Tensor, labels: torch.Tensor, ahead: int, smoothing: float = 0.0) -> torch.Tensor:
-    """The sum over all labels, where a logit speaks of its own position (0) or of the next (1)."""
-    said, asked = logits[:, : logits.shape[1] - ahead], labels[:, ahead:]
+    """The sum over all labels, where a logit speaks of its own position (0) or of the next (1).
+
+    Logits [examples, classes] speak of whole examples.
+    """
+    said, asked = (logits[:, :-1], labels[:, 1:]) if ahead else (logits, labels)
     wanted = asked != -100  # elsewhere logits may be no numbers
     return cross_entropy(said[wanted], asked[wanted], reduction="sum", label_smoothing=smoothing)
 
@@ -155,18 +158,18 @@ def alignment(case: Case, model: torch.nn.Module, batch: Batch) -> int | None:
     """
     with torch.no_grad():
         logits, labels = plain_logits(model, batch), batch["labels"]
-        if logits.shape[:2] != labels.shape:
+        if logits.shape[:-1] != labels.shape:
             return None
         total = float(sums(case, model, batch)[0])
-        tried = [float(_cross_entropy_at(logits, labels, ahead)) for ahead in (0, 1)]
-    nearest = min((0, 1), key=lambda ahead: abs(tried[ahead] - total))
+        tried = [float(_cross_entropy_at(logits, labels, ahead)) for ahead in range(labels.ndim)]
+    nearest = min(range(len(tried)), key=lambda ahead: abs(tried[ahead] - total))
     return nearest if same(total, tried[nearest]) else None
 
 
 def _cross_entropy(case: Case, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
     """The sum over all labels, each asked of the position that the recipe asks."""
     logits, labels = plain_logits(model, batch), batch["labels"]
-    if logits.shape[:2] != labels.shape:
+    if logits.shape[:-1] != labels.shape:
         raise Fault(
             f"the labels are {list(labels.shape)}, the logits {list(logits.shape)}: there is no cross-entropy",
             "make one label for each logit, or say what is right: oracle=(model, batch) -> (sum, count)",
@@ -174,7 +177,7 @@ def _cross_entropy(case: Case, model: torch.nn.Module, batch: Batch) -> tuple[to
     ahead = alignment(case, model, batch)
     if ahead is None:
         ahead = 1 if case.recipe.attention == "causal" else 0
-    return _cross_entropy_at(logits, labels, ahead), int((labels[:, ahead:] != -100).sum())
+    return _cross_entropy_at(logits, labels, ahead), int((labels[..., ahead:] != -100).sum())
 
 
 @check(
@@ -189,25 +192,32 @@ def loss_has_no_floor(case: Case) -> None:
     Where the loss has terms, that is the first.
     """
     model, batch = case.model(), case.batch()
-
-    def sure(module: torch.nn.Module, inputs: Any, outputs: Any) -> None:
-        outputs.logits = _sure_logits(case, outputs.logits, batch["labels"])
-
-    with model.register_forward_hook(sure), torch.no_grad():
-        found, _ = terms(case, model, batch)
-    name, term = next(iter(found.items()))
-    mean = term.sum.item() / max(int(term.count), 1)
+    # The loss may look at the label of the next position, whatever the recipe declares: the lower of both is its floor.
+    found = [_when_sure(case, model, batch, ahead) for ahead in range(min(batch["labels"].ndim, 2))]
+    name, mean = min(found, key=lambda one: abs(one[1]))
     if abs(mean) > 1e-3:
         what = "no model can lower it further" if mean > 0 else "no cross-entropy is below zero"
         raise Fault(f"with every label known for certain the loss{of_term(name)} is {mean:.4f} a target: {what}")
 
 
-def _sure_logits(case: Case, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _when_sure(case: Case, model: PreTrainedModel, batch: Batch, ahead: int) -> tuple[str, float]:
+    """Name and mean of the first term where the model is sure of every label."""
+
+    def sure(module: torch.nn.Module, inputs: Any, outputs: Any) -> None:
+        outputs.logits = _sure_logits(outputs.logits, batch["labels"], ahead)
+
+    with model.register_forward_hook(sure), torch.no_grad():
+        found, _ = terms(case, model, batch)
+    name, term = next(iter(found.items()))
+    return name, term.sum.item() / max(int(term.count), 1)
+
+
+def _sure_logits(logits: torch.Tensor, labels: torch.Tensor, ahead: int) -> torch.Tensor:
     """Logits of the same shape that give each label a probability of 1, and whose normaliser is 1."""
     if logits.shape[:-1] != labels.shape:
         raise Inapplicable("labels are not those of the logits' positions")
-    asked = labels.roll(-1, dims=1) if case.recipe.attention == "causal" else labels
-    return torch.full_like(logits, -100.0).scatter(2, asked.clamp(min=0)[..., None], 0.0)
+    asked = labels.roll(-1, dims=1) if ahead else labels
+    return torch.full_like(logits, -100.0).scatter(-1, asked.clamp(min=0)[..., None], 0.0)
 
 
 @check(
@@ -224,9 +234,9 @@ def targets_are_the_text(case: Case) -> None:
         ahead = alignment(case, model, batch)
         if ahead is None:
             raise Inapplicable("the loss is no cross-entropy of labels at the logits' positions")
+        right, what = _right_tokens(case, batch, examples)
         asked = torch.full_like(batch["labels"], -100)
         asked[:, : asked.shape[1] - ahead] = batch["labels"][:, ahead:]
-        right, what = _right_tokens(case, batch, examples)
         wrong = (asked != -100) & (right != -100) & (asked != right)
         if bool(wrong.any()):
             row, place = wrong.nonzero()[0].tolist()

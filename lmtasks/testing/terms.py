@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lmtasks.api import Batch, LossTerm, loss_terms, target_counts, weigh
+from lmtasks.api import SUMS, Batch, LossTerm, kind, loss_terms, target_counts, weigh, wrong_sums
 from lmtasks.testing.case import Case
 from lmtasks.testing.proof import Fault, Inapplicable, check
 
@@ -19,22 +19,13 @@ def terms(case: Case, model: torch.nn.Module, batch: Batch) -> tuple[dict[str, L
     Raises:
         Fault: it does not say a sum and a count, or such terms, and perhaps further sums.
     """
-    advice = (
-        "return (sum of the losses, number of targets), two scalar tensors, and perhaps {name: further sum};"
-        " or {name: LossTerm(sum, count, weight)} in place of both"
-    )
     said = case.bound.loss(model, dict(batch))
-    by_name = said if isinstance(said, Mapping) else said[0] if isinstance(said, tuple) and said else None
-    if not isinstance(by_name, Mapping) and (not isinstance(said, tuple) or len(said) not in (2, 3)):
-        raise Fault(f"loss returns {type(said).__name__}, no pair and no triple", advice)
-    for name, term in by_name.items() if isinstance(by_name, Mapping) else ():
-        if not isinstance(term, LossTerm):
-            raise Fault(f"the term {name!r} is a {type(term).__name__}, no LossTerm", advice)
+    if wrong := wrong_sums(said):
+        raise Fault(wrong, SUMS)
     found, further = loss_terms(said)
     for name, term in found.items():
-        for what, value in (("loss", term.sum), ("count", term.count)):
-            if not torch.is_tensor(value) or value.numel() != 1:
-                raise Fault(f"the {what}{of_term(name)} is {_shape(value)}, no scalar tensor", advice)
+        if not torch.is_tensor(term.count):
+            raise Fault(f"the count{of_term(name)} is {kind(term.count)}, no scalar tensor", SUMS)
         if not isinstance(term.weight, int | float) or not math.isfinite(term.weight):
             raise Fault(f"the weight{of_term(name)} is {term.weight!r}", "make it a number of Python's")
     return found, dict(further)
@@ -55,10 +46,6 @@ def added(found: Mapping[str, LossTerm]) -> torch.Tensor:
 def of_term(name: str) -> str:
     """Which term is meant, in words; nothing where there is one only."""
     return f" of the term '{name}'" if name else ""
-
-
-def _shape(value: Any) -> str:
-    return f"a tensor {list(value.shape)}" if torch.is_tensor(value) else f"a {type(value).__name__}"
 
 
 def same(one: float, other: float, tolerance: float = 1e-4) -> bool:
@@ -94,7 +81,7 @@ def _counts(said: Any, found: Mapping[str, LossTerm]) -> dict[str, int]:
     """The numbers that ``targets`` says, for each term of the loss."""
     names = [name for name in found if name]
     if bool(names) != isinstance(said, Mapping) or (names and said.keys() != found.keys()):
-        told = f"names {', '.join(said)}" if isinstance(said, Mapping) else f"is {_shape(said)}"
+        told = f"names {', '.join(said)}" if isinstance(said, Mapping) else f"is {kind(said)}"
         raise Fault(
             f"what targets gives {told}, the terms of the loss are {', '.join(names)}"
             if names
@@ -105,7 +92,7 @@ def _counts(said: Any, found: Mapping[str, LossTerm]) -> dict[str, int]:
         right = value.dim() in ((0, 1) if name else (1,)) if torch.is_tensor(value) else name and type(value) is int
         if not right:
             raise Fault(
-                f"targets gives {_shape(value)}{of_term(name)}",
+                f"targets gives {kind(value)}{of_term(name)}",
                 "give the ids of the targets in one dimension, or a count",
             )
     return target_counts(said)

@@ -22,6 +22,7 @@ from lmtasks.api import (
     Extension,
     Recipe,
     has_targets,
+    kind,
     loss_terms,
     require_counted,
     resolve,
@@ -32,7 +33,7 @@ from lmtasks.config.world import World
 from lmtasks.data.dataset import ExampleDataset
 from lmtasks.data.text.packing import Packed
 from lmtasks.data.text.tokenize import Places
-from lmtasks.errors import RunError
+from lmtasks.errors import InputError, RunError
 from lmtasks.metrics import BitsPerByte
 from lmtasks.models.forward import in_mode, sparse
 from lmtasks.models.shards import is_sharded
@@ -105,19 +106,53 @@ def figures_to_come(
     return {name: better.get(name) for name in _figures(recipe, dataset, row, weights, unigram)}
 
 
-def _measured(recipe: Recipe, row: Row) -> Iterator[tuple[dict[str, float], Mapping[str, bool]]]:
-    """What each metric says of the sums, and whether more of it is better where that is known.
+def require_sums(model: torch.nn.Module, recipe: Recipe, example: Batch) -> None:
+    """See that every metric of a recipe gets what it asks for, while nothing is trained yet.
 
-    That of an extension under the extension's name, where the recipe's loss has the sums that it needs.
+    Args:
+        example: a collated batch that has a target.
+
+    Raises:
+        InputError: the loss gives no sum of a name that a metric wants.
+        PluginError: a metric of a plugin cannot be made.
+    """
+    with in_mode(model), sparse(model), torch.no_grad(), fixed_chance():
+        row, _ = _row(model, recipe, example)
+    for _ in _metrics(recipe, row):
+        pass
+
+
+def _metrics(recipe: Recipe, row: Row) -> Iterator[tuple[Recipe | Extension, str, str, Any]]:
+    """Each metric with who declared it, what its figures begin with, and its name.
+
+    That of an extension only where the recipe's loss has the sums that it needs.
     """
     declared: list[tuple[Recipe | Extension, str, str]] = [(recipe, "", reference) for reference in recipe.metrics]
     declared.extend((one, f"{one.prefix}_", reference) for one in recipe.extensions for reference in one.metrics)
     for owner, prefix, reference in declared:
         with blamed(owner, "metrics", reference):
             metric = resolve(reference)(keep_in_memory=True)
-            if prefix and not metric.features.keys() <= row.keys():
-                continue
+        missing = sorted(metric.features.keys() - row.keys())
+        if missing and not prefix:
+            raise InputError(
+                f"the metric {reference} of {recipe.name} wants {', '.join(missing)}, its loss gives"
+                f" {', '.join(sorted(row))}",
+                f"let the loss return {{'{missing[0]}': sum}} as its last item, or take the metric out of `metrics`",
+            )
+        if not missing:
+            yield owner, prefix, reference, metric
+
+
+def _measured(recipe: Recipe, row: Row) -> Iterator[tuple[dict[str, float], Mapping[str, bool]]]:
+    """What each metric says of the sums, and whether more of it is better where that is known.
+
+    That of an extension under the extension's name.
+    """
+    for owner, prefix, reference, metric in _metrics(recipe, row):
+        with blamed(owner, "metrics", reference):
             named = metric.compute(**{name: [row[name]] for name in metric.features})
+            if not isinstance(named, Mapping):
+                raise TypeError(f"{reference} gives {kind(named)}, no figures by name")
             said = getattr(metric, "greater_is_better", {})
             better = said if isinstance(said, Mapping) else dict.fromkeys(named, bool(said))
         yield _under(prefix, named), _under(prefix, better)

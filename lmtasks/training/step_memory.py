@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from lmtasks.api import Batch, Recipe, loss_terms, require_counted, target_counts, weighted_sum
+from lmtasks.errors import InputError
 from lmtasks.models.cross_entropy import keeping
 from lmtasks.models.forward import in_mode
 from lmtasks.training.heap import Heap
@@ -135,8 +136,13 @@ def _traced(model: PreTrainedModel, recipe: Recipe, batch: Batch, bf16: bool, sh
             said = recipe.loss(model, batch)
         require_counted(recipe.name, loss_terms(said)[0], target_counts(recipe.targets(batch)))
         # To the end of this: as parameters keep their gradients until the step is done.
-        gradients = torch.autograd.grad(weighted_sum(said), trained, allow_unused=True)
-        del said
+        if not (total := weighted_sum(said)).requires_grad:
+            raise InputError(
+                f"the loss of {recipe.name} has no gradient: nothing would be learned",
+                "compute it from what the model gives, without detach(), item() or torch.no_grad()",
+            )
+        gradients = torch.autograd.grad(total, trained, allow_unused=True)
+        del said, total
         ledger.trace.learned = len(ledger.trace.events)
         del gradients
     return ledger.trace

@@ -189,3 +189,10 @@ def test_the_last_of_two_values_counts_and_is_told(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "", "nobody need be told of what is the same"
     typed = typed_flags(Parser(), MASKED_LM, ["--train_file", "a", "b", "--train_file", "c"], trains=True)
     assert typed["train_file"] == ["a", "b", "c"]
+
+
+def test_an_option_of_a_plugin_that_is_called_like_another_is_refused() -> None:
+    made = parser()
+    with pytest.raises(InputError, match="--ratio is the name of two options") as refusal:
+        add_options(made, "mine", [Option("other", int, 1, "mine", {}, ("ratio",))])
+    assert refusal.value.hint.startswith("rename the one that the plugin brings")

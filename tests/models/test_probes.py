@@ -13,10 +13,12 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    BertConfig,
     BertForMaskedLM,
     LlamaForCausalLM,
     PreTrainedModel,
 )
+from transformers.modeling_outputs import MaskedLMOutput
 
 from lmtasks import Recipe
 from lmtasks.builtin.causal_lm import CAUSAL_LM
@@ -63,6 +65,51 @@ def test_encoder_sees_what_causal_lm_must_predict(kind: str, model_folders: dict
 def test_decoder_does_not_see_what_masked_lm_needs(kind: str, model_folders: dict[str, Path]) -> None:
     with pytest.raises(InputError, match=f"masked-lm cannot train this {kind} model: it does not see the text after"):
         probe(loaded(model_folders[kind], kind), MASKED_LM, a_batch())
+
+
+class Convolving(PreTrainedModel):
+    """Mixes positions by a Fourier transform, of twice the length where it is causal."""
+
+    config_class = BertConfig
+
+    def __init__(self, config: Any, share: float = 1.0, around: bool = False) -> None:
+        super().__init__(config)
+        self.embedding = torch.nn.Embedding(config.vocab_size, 16)
+        self.kernel = torch.nn.Parameter(torch.randn(16, 64))
+        self.head = torch.nn.Linear(16, config.vocab_size)
+        self.share, self.around = share, around
+        self.post_init()
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.embedding
+
+    def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
+        states, length = self.embedding(input_ids).transpose(1, 2), input_ids.shape[1]
+        size = length if self.around else 2 * length
+        mixed = torch.fft.irfft(torch.fft.rfft(states, size) * torch.fft.rfft(self.kernel[:, :length], size), size)
+        seen = (mixed[..., :length] + self.share * states.cumsum(-1)).transpose(1, 2)
+        return MaskedLMOutput(logits=self.head(seen))
+
+
+def test_rounding_is_not_taken_for_sight() -> None:
+    model = Convolving(BertConfig(vocab_size=400))
+    moved = []
+    for last in (20, 30):
+        with torch.no_grad():
+            moved.append(model(**a_batch(last=last)).logits[:, :-1])
+    assert not torch.equal(*moved), "what is not seen leaves rounding, or nothing is tried here"
+    probe(model, CAUSAL_LM, a_batch())
+    with pytest.raises(InputError, match="does not see the text after"):
+        probe(model, MASKED_LM, a_batch())
+
+
+@pytest.mark.parametrize("weight", [1.0, 1e-4])
+def test_a_glance_at_what_follows_is_seen_beside_rounding(weight: float) -> None:
+    model = Convolving(BertConfig(vocab_size=400), around=True)
+    with torch.no_grad():
+        model.kernel[:, 1:] *= weight
+    with pytest.raises(InputError, match="it sees the tokens"):
+        probe(model, CAUSAL_LM, a_batch())
 
 
 def test_a_model_that_has_learned_to_look_at_nothing_is_measured_and_not_trained(

@@ -72,7 +72,7 @@ def command(words):
     if not words:
         raise InputError("greet needs a name", "lmtasks greet NAME")
     print("hello", *words)
-    return 0
+    return None if os.environ.get("FAULT") == "silent command" else 0
 
 
 def __getattr__(name):
@@ -243,6 +243,11 @@ def test_a_command(here: str, lmtasks: Any, monkeypatch: pytest.MonkeyPatch) -> 
     broken = lmtasks("greet", "you", "--plugin", here)
     assert broken.code == 1
     assert f"error: extension 'all-of-it' of {here} failed in its command 'greet': ZeroDivisionError" in broken.err
+    monkeypatch.setenv("FAULT", "silent command")
+    silent = lmtasks("greet", "you", "--plugin", here)
+    assert silent.code == 1
+    assert f"failed in its command 'greet': it gives None ({here}.py, line " in silent.err
+    assert "hint: return the exit code, 0 where all is well\n" in silent.err
 
 
 def test_help_stays_light(here: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 
 from lmtasks import EVALUATION_SEED, Recipe
@@ -258,3 +260,21 @@ def test_a_mix_is_shown_source_by_source(rows: Path, model_folders: dict[str, Pa
     assert sum(one.text.strip()[:1].isdigit() for one in seen.examples) == 2, "half of each"
     lines = list(inspection_lines(seen))
     assert "\ntraining a" in lines and "\nheld out b" in lines
+
+
+def test_labels_of_whole_examples_are_no_text(rows: Path, all_model_folders: dict[str, Path]) -> None:
+    def collator(tokenizer: Any, options: Any, training: bool) -> Any:
+        collate = MASKED_LM.collator(tokenizer, options, training)
+        return lambda examples: {**collate(examples), "labels": torch.arange(len(examples)) % 2}
+
+    shown = inspect_data(
+        dataclasses.replace(MASKED_LM, collator=collator, starter=None),
+        model_name_or_path=str(all_model_folders["roberta"]),
+        train_file="rows.jsonl",
+        text_column="body",
+        block_size=16,
+        examples=1,
+    )
+    (one,) = shown.examples
+    assert (one.targets, one.written, one.labels) == (1, None, [])
+    assert {piece.kind for piece in one.pieces} <= {"text", "special", "document"}

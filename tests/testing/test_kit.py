@@ -20,6 +20,7 @@ import transformers
 import two_terms
 from frozen_recipe import REFERRED
 from torch.nn.functional import cross_entropy
+from transformers import AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from two_terms import TWO_TERMS
 
@@ -35,6 +36,7 @@ from lmtasks import (
     option,
     target_sums,
     token_mask,
+    token_sums,
 )
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM, MaskedLMOptions
@@ -67,6 +69,63 @@ def test_models_of_transformers_are_proved(model: str, recipe: Recipe) -> None:
     assert proof.failed == {}
     assert proof.subject == f"{model} with {recipe.name}"
     assert list(proof.checks) == [name for name, check in CHECKS.items() if "architecture" in check.subjects]
+
+
+def classes(tokenizer: Any, options: Any, training: bool) -> Any:
+    """Batches that ask of each whole example whether it has an odd number in its seed."""
+    collate = MASKED_LM.collator(tokenizer, options, training)
+    return lambda examples: {
+        **{name: value for name, value in collate(examples).items() if name != "labels"},
+        "labels": torch.tensor([one["seed"][-1] % 2 for one in examples]),
+    }
+
+
+ORDER = replace(
+    MASKED_LM,
+    name="order",
+    collator=classes,
+    loss=lambda model, batch: token_sums(model(**model_inputs(batch)).logits, batch["labels"]),
+    model_class="transformers:AutoModelForSequenceClassification",
+    pipeline="text-classification",
+    attention=None,
+    vocabulary=False,
+    starter=None,
+)
+
+OF_CLASSES = ("model-takes-a-block", "loss-is-the-cross-entropy", "loss-has-no-floor", "targets-are-the-text")
+
+
+def test_a_label_for_each_example_is_checked_without_an_oracle() -> None:
+    proof = check_recipe(ORDER, model="bert", only=OF_CLASSES)
+    states = {name: proof.checks[name].state for name in OF_CLASSES}
+    assert states == dict.fromkeys(OF_CLASSES, "ok") | {"targets-are-the-text": "skipped"}
+
+
+def test_a_mean_of_such_labels_is_found() -> None:
+    halved = replace(ORDER, loss=lambda model, batch: (ORDER.loss(model, batch)[0] / 2, *ORDER.loss(model, batch)[1:]))
+    with pytest.raises(CheckFailed, match=r"the loss is .* nats for 4 targets, it should be .* for 4"):
+        check_recipe(halved, model="bert", only=OF_CLASSES)
+
+
+def test_a_floor_is_looked_for_where_the_loss_asks_whatever_the_recipe_declares() -> None:
+    proof = check_recipe(replace(CAUSAL_LM, attention=None, starter=None), model="gpt2", only=["loss-has-no-floor"])
+    assert proof.checks["loss-has-no-floor"].state == "ok"
+    floor = replace(loss_of(lambda total, count, batch, more: (total + count, count, more), CAUSAL_LM), attention=None)
+    with pytest.raises(CheckFailed, match=r"certain the loss is 1\.0000 a target"):
+        check_recipe(floor, model="gpt2", only=["loss-has-no-floor"])
+
+
+def test_a_frozen_companion_has_its_tokenizer_beside_it() -> None:
+    asked = []
+
+    def collator(tokenizer: Any, options: Any, training: bool) -> Any:
+        asked.append(AutoTokenizer.from_pretrained(options.reference)("the fox")["input_ids"])
+        return REFERRED.collator(tokenizer, options, training)
+
+    proof = check_recipe(replace(REFERRED, collator=collator), only=["frozen-companions-are-asked"])
+    assert proof.checks["frozen-companions-are-asked"].state == "ok"
+    assert all(asked)
+    assert asked
 
 
 # --- what is wrong with a recipe ---
@@ -316,7 +375,7 @@ FAULTS: dict[str, tuple[Recipe, str, str]] = {
     "no pair": (
         loss_of(lambda total, count, batch, more: total),
         "loss-is-a-sum",
-        r"loss returns Tensor, no pair.*-> return \(sum of the losses, number of targets\)",
+        r"loss returns a tensor \[\], no pair.*-> return \(sum of the losses, number of targets\)",
     ),
     "one loss for each target": (
         loss_of(lambda total, count, batch, more: (total.expand(3), count, more)),
