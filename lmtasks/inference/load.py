@@ -19,7 +19,7 @@ from lmtasks.models.config import load_config
 from lmtasks.models.forward import moved
 from lmtasks.models.load_errors import found_or_explained
 from lmtasks.models.tokenizer import from_pretrained, saved_tokenizer
-from lmtasks.registry.faults import blamed
+from lmtasks.registry.faults import blamed, require_references
 
 
 def own_pipeline(recipe: Recipe) -> AbstractContextManager[None]:
@@ -33,6 +33,7 @@ def load_pipeline(name: str, recipe: Recipe, revision: str) -> Pipeline:
     Raises:
         InputError: one of them is not there, is damaged, or is not what the recipe needs.
     """
+    require_references(recipe, "model_class", "pipeline")
     require_whole(name, revision)
     model = model_from_pretrained(recipe.model_class, name, revision)
     processor = saved_processor(name, recipe, revision)
@@ -60,6 +61,7 @@ def load_alone(name: str, recipe: Recipe, revision: str) -> tuple[PreTrainedMode
     Raises:
         InputError: one of them is not there, is damaged, or is not what the recipe needs.
     """
+    require_references(recipe, "model_class")
     load_config(ModelSettings(model_name_or_path=name, revision=revision), recipe)  # refuses what is of another task
     model = adapted(model_from_pretrained(recipe.model_class, name, revision), recipe)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

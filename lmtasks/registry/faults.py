@@ -196,6 +196,35 @@ def _told(stage: str, owner: Owner) -> Iterator[None]:
         ) from error
 
 
+def require_references(recipe: Recipe, *fields: str) -> None:
+    """Refuse a recipe that names what is not there, or cannot be imported, before somebody stumbles over it.
+
+    Args:
+        fields: those in which it names classes, by ``"module:Class"``; functions so named are looked at in any case.
+
+    Raises:
+        PluginError: that is so.
+    """
+    named = {field: getattr(recipe, field) for field in fields}
+    functions = {stage: inspect.unwrap(getattr(recipe, stage)) for stage in STAGES if getattr(recipe, stage)}
+    named |= {stage: function.reference for stage, function in functions.items() if isinstance(function, Deferred)}
+    for field, references in named.items():
+        for reference in [references] if isinstance(references, str) else references:
+            if ":" not in reference:
+                continue
+            try:
+                resolve(reference)
+            except ImportError as error:
+                owner = getattr(recipe, "_owner", None)
+                title = owner.title if owner else f"recipe '{recipe.name}'"
+                reason = first_line(error.__cause__ or error)
+                tell = f"; tell the authors of {owner.package}" if owner and owner.package else ""
+                raise PluginError(
+                    f"{title} names '{reference}' as its {field}, which cannot be imported: {reason}",
+                    f"correct the name, or install what it is in{tell}",
+                ) from error
+
+
 def ours(code: Any) -> bool:
     """Whether a function or class, or what its name says, is of lmtasks itself or of transformers."""
     if isinstance(code, str):

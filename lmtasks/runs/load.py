@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from lmtasks.api import Batch, resolve
 from lmtasks.config.request import Request
@@ -45,8 +45,11 @@ def load(request: Request, *, training: bool, check_data: Callable[[Data], None]
         InputError: something is missing or does not fit; nothing was written.
     """
     require_named(request)
-    copies, model_class = copies_of(request, training), resolve(request.recipe.model_class)
-    data = load_data(request, training, lambda config: require_memory(model_class, config, copies, request.model))
+
+    def check_config(config: PretrainedConfig) -> None:
+        require_memory(resolve(request.recipe.model_class), config, copies_of(request, training), request.model)
+
+    data = load_data(request, training, check_config)
     check_data(data)
     request, recipe, evaluation = data.request, data.request.recipe, data.encoded.evaluation
     kind = "held-out" if training else "evaluation"

@@ -20,6 +20,7 @@ from lmtasks.errors import InputError
 from lmtasks.models.added_tokens import AddedTokens, add_to
 from lmtasks.models.config import fit_to_tokenizer, load_config, usable_length
 from lmtasks.models.processor import load_processor, train_processor
+from lmtasks.registry.faults import require_references
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def load_data(
         check_config: refuses the model before its text is tokenised.
     """
     recipe = request.recipe
+    require_references(recipe, "model_class", "processor", "metrics")
     config = load_config(request.model, recipe)
     if request.data.prepared is not None:
         return _load_prepared(request, config, training, check_config)

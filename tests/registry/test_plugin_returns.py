@@ -56,6 +56,9 @@ MINE = dataclasses.replace(
     starter=None,
     **{field: returning(field, getattr(MASKED_LM, field)) for field in FIELDS},
 )
+if "NAMED" in os.environ:
+    field, name = os.environ["NAMED"].split("=")
+    MINE = dataclasses.replace(MINE, **{field: (name,) if field == "metrics" else name})
 
 
 class Words:
@@ -121,6 +124,43 @@ def test_what_is_no_result_is_told_where_it_was_returned(
     assert hint.startswith(f"hint: {advice}")
     assert "Traceback" not in done.err
     assert stage == "perplexity_name" or not Path("out").exists(), "nothing was written"
+
+
+NAMES = {
+    "model_class=transformers:AutoModelForMaskedLLM": "module transformers has no attribute AutoModelForMaskedLLM",
+    "loss=lmtasks:maskedloss": "module 'lmtasks' has no attribute 'maskedloss'",
+    "metrics=lmtasks.metrics:Acuracy": "module 'lmtasks.metrics' has no attribute 'Acuracy'",
+    "targets=no_such_package:targets": "No module named 'no_such_package'",
+    "processor=transformers:AutoTokeniser": "module transformers has no attribute AutoTokeniser",
+}
+
+
+@pytest.mark.parametrize("named", NAMES)
+def test_a_name_of_nothing_is_told_before_anything_is_loaded(
+    named: str, here: str, lmtasks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAMED", named)
+    field, name = named.split("=")
+    done = lmtasks("run", "mine", "--plugin", here, *RUN)
+    *_, error, hint = done.err.splitlines()
+    assert done.code == 1
+    said = f"error: recipe 'mine' of {here} names '{name}' as its {field}, which cannot be imported: {NAMES[named]}"
+    assert error == said
+    assert hint == "hint: correct the name, or install what it is in"
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("named", ["model_class=transformers:AutoModelForMaskedLLM", "pipeline=no_such_package:Pipe"])
+def test_a_name_of_nothing_is_told_by_a_prediction(
+    named: str, here: str, lmtasks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAMED", named)
+    done = lmtasks("predict", "model", "a <mask>", "--recipe", "mine", "--plugin", here)
+    *_, error, hint = done.err.splitlines()
+    field, name = named.split("=")
+    assert done.code == 1
+    assert f"names '{name}' as its {field}, which cannot be imported" in error
+    assert hint == "hint: correct the name, or install what it is in"
 
 
 def test_a_loss_without_a_gradient_is_refused(here: str, lmtasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
