@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -192,10 +192,12 @@ def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: digest(folder / name) for name in names if (folder / name).is_file()}
 
 
-def spoiled(folder: Path, record: Mapping[str, Any]) -> str | None:
-    """Which file of a finished run is not as the run left it, in words; None where all are."""
+def spoiled(folder: Path, record: Mapping[str, Any], names: Container[str] | None = None) -> str | None:
+    """Which file of a finished run, of those named or of all, is not as the run left it, in words; None: none."""
     recorded = record.get("sha256")
     for name, wanted in recorded.items() if isinstance(recorded, dict) else ():
+        if names is not None and name not in names:
+            continue
         if Path(name).is_absolute() or ".." in Path(name).parts:  # a record has no say about other folders
             continue
         if not (folder / name).is_file():
@@ -205,14 +207,14 @@ def spoiled(folder: Path, record: Mapping[str, Any]) -> str | None:
     return None
 
 
-def require_intact(folder: str | Path) -> None:
-    """Refuse a finished run whose files were damaged since; any other folder, and what is none, passes.
+def require_intact(folder: str | Path, names: Container[str] | None = None) -> None:
+    """Refuse a finished run whose files, or those named, were damaged since; any other folder, and no run, passes.
 
     Raises:
         InputError: a file is missing, or is not as the run left it.
     """
     record = read_record(folder)
-    if record and record.get("status") == "done" and (wrong := spoiled(Path(folder), record)):
+    if record and record.get("status") == "done" and (wrong := spoiled(Path(folder), record, names)):
         raise InputError(
             wrong,
             "bring it back, or the run's command with --resume_from_checkpoint auto saves it again; if you changed it"
@@ -231,6 +233,7 @@ def read_whole(folder: str | Path) -> Iterator[None]:
     record, before = read_record(folder), record_bytes(folder)
     if record is not None and record.get("status") != "done":
         raise not_finished(folder)
+    require_intact(folder, {RECORD})  # it decides what is read, and as what
     try:
         yield
     except Exception as error:

@@ -61,7 +61,7 @@ def verdict_of(record: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) 
 def recorded_verdict(record: Mapping[str, Any]) -> Verdict | None:
     """The verdict that the record of a run keeps; None where it is not finished, or of an earlier version."""
     kept = record.get("verdict")
-    return Verdict(tuple(kept["sentences"]), kept["flags"], kept["publishable"]) if kept else None
+    return Verdict(tuple(kept["sentences"]), kept["flags"], kept["publishable"]) if isinstance(kept, dict) else None
 
 
 def ten_times(metrics: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lmtasks.config.evaluation_sets import set_names, set_of
+from lmtasks.errors import InputError
 from lmtasks.progress import fitted
 
 
@@ -41,10 +42,7 @@ def run_lines(result: Any) -> Iterator[str]:
     if starter and starter.texts and result.example and result.started_small:
         yield "\npredictions"
         # To text of the user's own, prompts about Python say nothing.
-        for text in starter.texts if result.example in starter.texts else [result.example]:
-            output = result.predict(text, **starter.predict)
-            yield f"  {text}"
-            yield from (f"    {line}" for line in result.recipe.answers(output))
+        yield from _predictions(result, starter.texts if result.example in starter.texts else [result.example])
     verdict = result.verdict
     if verdict and verdict.sentences:
         yield "\nverdict"
@@ -57,6 +55,18 @@ def run_lines(result: Any) -> Iterator[str]:
     yield f"  lmtasks evaluate {result.output_dir} --validation_file FILE"
     if not verdict or verdict.publishable:
         yield f"  lmtasks push {result.output_dir} USER/NAME"
+
+
+def _predictions(result: Any, texts: Sequence[str]) -> Iterator[str]:
+    """The model's answers; why it has none, where it cannot answer: the run is done all the same."""
+    for text in texts:
+        try:
+            output = result.predict(text, **result.recipe.starter.predict)
+        except InputError as error:
+            yield f"  none: {error.message}"
+            return
+        yield f"  {text}"
+        yield from (f"    {line}" for line in result.recipe.answers(output))
 
 
 def figure_lines(metrics: Mapping[str, float], perplexity_name: str) -> list[str]:

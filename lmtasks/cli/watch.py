@@ -55,6 +55,6 @@ def command(words: list[str]) -> int:
         error.exit_code = end.code
         raise error
     record = read_record(folder) or {}
-    figures = record.get("metrics") or {}
+    figures = {name: value for name, value in (record.get("metrics") or {}).items() if isinstance(value, int | float)}
     lines = figure_lines(figures, record.get("perplexity_label", "perplexity")) if "eval_loss" in figures else []
     return tell({"status": "done", "step": last, "metrics": figures}, [*lines, f"done: {folder}"], as_json=as_json)

@@ -27,7 +27,11 @@ class World:
             return cls(group.get_rank(), group.get_world_size())
         if talking:  # without a group the others cannot be heard, and each does the whole work
             return ALONE
-        return cls(_number("RANK", 0), _number("WORLD_SIZE", 1))
+        rank, size = _number("RANK", 0), _number("WORLD_SIZE", 1)
+        if not 0 <= rank < size:  # the others would wait for a process that there is not
+            told = f"the variables RANK and WORLD_SIZE are {rank} and {size}: processes are counted from 0"
+            raise InputError(told, "unset both, or let a launcher set them: --num_processes 2")
+        return cls(rank, size)
 
     @property
     def is_main(self) -> bool:

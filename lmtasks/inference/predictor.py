@@ -252,8 +252,11 @@ class Predictor:
         task = self.recipe.pipeline
         if (foreign := unknown_tokens(self.pipeline.model, self.tokenizer, error)) is not None:
             return foreign
-        # Beyond its last position a model of learned positions looks up what is not there.
-        if isinstance(error, IndexError) and self.tokenizer is not None and not given:
+        # Beyond its last position a model of learned positions looks up what is not there; where these are known,
+        # what is too long was refused before.
+        config = self.pipeline.model.config
+        unknown = config.is_encoder_decoder or most_positions(config, self.pipeline.model) is None
+        if isinstance(error, IndexError) and self.tokenizer is not None and not given and unknown:
             return InputError(f"{task}: longer than the model can take", "shorten the text")
         if isinstance(error, PipelineException):
             example = f"for example: lmtasks predict OUT '{self.recipe.example}'"

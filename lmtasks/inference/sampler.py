@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmtasks.api import Recipe
-from lmtasks.errors import LmtasksError
+from lmtasks.errors import InputError, LmtasksError
 from lmtasks.inference.arguments import completed, refused
 from lmtasks.inference.load import own_pipeline, pipeline_of
 from lmtasks.inference.pipelines import keep_first_space
@@ -68,7 +68,8 @@ class Sampler:
         except (torch.OutOfMemoryError, LmtasksError):
             raise
         except Exception as error:  # of a library, about a model that is anybody's
-            raise refused(f"--samples_every: {self.recipe.pipeline}", error, ()) from error
+            reason = refused(f"--samples_every: {self.recipe.pipeline}", error, ()).message
+            raise InputError(reason, "leave --samples_every out") from error
         return self.recipe.answers(output)
 
 

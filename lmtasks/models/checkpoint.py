@@ -109,11 +109,13 @@ def require_one_truth(model: PreTrainedModel, name: str) -> None:
 
 
 def require_numbers(model: PreTrainedModel, name: str) -> None:
-    """Refuse weights that are NaN, as a run that diverged leaves them: all that they are asked is NaN as well."""
-    lost = next((key for key, weight in model.named_parameters() if weight.detach().sum().isnan()), None)
-    if lost is not None:
+    """Refuse weights that are NaN or infinite, as a run that diverged leaves them: all their answers are NaN."""
+    for key, weight in model.named_parameters():
+        if weight.detach().sum().isfinite() or weight.isfinite().all():  # a sum of numbers can be too large for one
+            continue
+        what = "NaN" if weight.isnan().any() else "infinity"
         raise InputError(
-            f"the weights in '{name}' hold NaN in place of numbers, such as {lost}",
+            f"the weights in '{name}' hold {what} in place of numbers, such as {key}",
             "take an earlier checkpoint of it, or the model that it was trained from",
         )
 

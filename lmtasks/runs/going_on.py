@@ -29,7 +29,8 @@ def require_same_data(data: Data, place: Place) -> None:
     """
     record = read_record(place.folder) if place.start.how == "on" else None
     train, medium = data.encoded.train, data.encoded.medium
-    if record and train is not None and record["data"]["train"]["fingerprint"] != train.fingerprint:
+    began = ((record or {}).get("data") or {}).get("train") or {}
+    if record and train is not None and began.get("fingerprint") != train.fingerprint:
         raise InputError(
             f"the training {medium} is not the one that the run in '{place.folder}' began with",
             f"bring the old {medium} back, or start again with --overwrite_output_dir",

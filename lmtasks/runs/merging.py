@@ -56,6 +56,8 @@ def merge(adapter: str | Path, output_dir: str | Path, *, recipe: str | None = N
     name, folder = str(adapter), new_folder(str(output_dir))
     if not is_bare(folder):
         raise InputError(f"'{folder}' holds something already", "choose a new folder")
+    if Path(name).is_dir() and folder.resolve().is_relative_to(Path(name).resolve()):
+        raise InputError(f"'{folder}' is inside '{name}', which is merged", "choose a folder beside it")
     require_writable(folder)
     if base_of(name, revision) is None:
         raise InputError(f"'{name}' is no adapter", "name a run that was trained with --use_peft")

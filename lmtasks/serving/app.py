@@ -207,7 +207,7 @@ class Paths:
 
         A page on the web cannot send one from its reader's browser unasked, as it could anything else.
         """
-        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise invalid("the body has to be application/json", 415)
         most, body = self.served.limits.body, bytearray()
         try:

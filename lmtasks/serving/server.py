@@ -10,6 +10,7 @@ import uvicorn
 
 from lmtasks.errors import InputError
 from lmtasks.serving.app import HERE, new_app
+from lmtasks.serving.punctual import punctual
 from lmtasks.serving.served import Served
 
 BACKLOG = 2048
@@ -59,6 +60,7 @@ def server(served: Served, listening: socket.socket, host: str, ready: Callable[
 
     config = uvicorn.Config(
         new_app(served, local=host in HERE, ready=taking),
+        http=punctual(served.limits.timeout),
         backlog=BACKLOG,
         log_config=None,
         access_log=False,

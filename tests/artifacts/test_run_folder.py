@@ -245,6 +245,15 @@ def test_a_finished_record_vouches_for_itself() -> None:
     require_intact("out")
 
 
+@pytest.mark.parametrize("name", ["options", "settings", "data"])
+def test_a_record_that_somebody_has_changed_is_refused_before_it_is_believed(name: str) -> None:
+    unfinished()
+    record = sealed({"recipe": "masked-lm", "status": "done", name: {}, "sha256": {}})
+    write_json(Path("out/run.json"), {**record, name: [1]})
+    with pytest.raises(InputError, match="not as the run left it"), read_whole("out"):
+        raise AssertionError("it was read")
+
+
 def test_a_record_has_no_say_about_files_elsewhere() -> None:
     Path("secret.txt").write_text("secret")
     unfinished(status="done", sha256={"../secret.txt": "0", "/etc/hostname": "0"})

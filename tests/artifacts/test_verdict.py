@@ -130,3 +130,4 @@ def test_a_record_gives_its_verdict_back() -> None:
     kept = {"sentences": ["a", "b"], "flags": "--max_steps 3", "publishable": False}
     assert recorded_verdict({"verdict": kept}) == Verdict(("a", "b"), "--max_steps 3", False)
     assert recorded_verdict({}) is None
+    assert recorded_verdict({"verdict": "good"}) is None, "somebody has written into the record"

@@ -237,6 +237,17 @@ def test_a_run_tells_its_figures_on_stdout_and_its_plan_on_stderr(
     assert "recipe     masked-lm" not in outcome.out
 
 
+def test_a_run_whose_model_cannot_answer_is_done_all_the_same(here: Path, lmtasks: Any, text_file: Path) -> None:
+    """One layer of this model is a convolution, and transformers generates with none but attention's cache."""
+    words = ("--config_overrides", "num_hidden_layers=1", "--train_tokenizer", 400, "--train_file", text_file)
+    done = lmtasks("run", "causal-lm", *words, "--block_size", 16, "--max_steps", 2, "--output_dir", "out")
+    assert done.code == 0
+    assert "error:" not in done.err
+    assert "predictions\n  none: text-generation: " in done.out
+    assert "\nverdict\n" in done.out
+    assert json.loads(Path("out/run.json").read_text())["status"] == "done"
+
+
 def test_a_run_below_the_baseline_may_be_pushed() -> None:
     verdict = {"sentences": ["0.68 nats under the unigram baseline"], "flags": "", "publishable": True}
     record = {"perplexity_label": "perplexity", "example": "it is", "verdict": verdict}

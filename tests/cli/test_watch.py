@@ -41,6 +41,15 @@ def replaced(folder: Path, *entries: dict[str, Any]) -> None:
     os.replace(new, folder / "log.jsonl")
 
 
+def test_figures_that_are_none_are_not_told(run: Path, lmtasks: Any) -> None:
+    """Anybody may have written a record."""
+    odd = {"eval_loss": "x", "perplexity": 3.5}
+    (run / "run.json").write_text(json.dumps({**RECORD, "status": "done", "metrics": odd}), encoding="utf-8")
+    done = lmtasks("watch", run)
+    assert (done.code, done.out) == (0, f"done: {run}\n")
+    assert json.loads(lmtasks("watch", run, "--json").out)["metrics"] == {"perplexity": 3.5}
+
+
 # --- the log ---
 
 

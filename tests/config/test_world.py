@@ -39,6 +39,16 @@ def test_a_variable_that_is_no_number_is_named(variable: str, monkeypatch: pytes
         World.current()
 
 
+@pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("-1", "2"), ("1", ""), ("0", "0")])
+def test_a_process_that_there_is_not_is_refused_and_not_waited_for(
+    rank: str, size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(InputError, match=f"RANK and WORLD_SIZE are {rank} and {size or 1}: processes are counted"):
+        World.current()
+
+
 @pytest.mark.parametrize("tell", [lambda world: world.broadcast(1), lambda world: world.gather(1)])
 def test_processes_without_a_group_cannot_talk(tell: object) -> None:
     with pytest.raises(RuntimeError, match="there is no process group"):

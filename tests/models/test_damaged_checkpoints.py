@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from lmtasks.models.checkpoint import require_numbers
+
 SMALL = ("--block_size", 16, "--max_steps", 1, "--use_cpu", "--output_dir", "out")
 
 
@@ -40,17 +42,32 @@ def changed(file: Path, **values: Any) -> None:
         ("score", "model", "the list"),
     ],
 )
-def test_weights_that_are_nan_are_named_whatever_is_asked_of_them(
-    words: tuple[Any, ...], checkpoint: Path, lmtasks: Callable[..., Any]
+@pytest.mark.parametrize(("value", "called"), [(torch.nan, "NaN"), (-torch.inf, "infinity")])
+def test_weights_that_are_no_numbers_are_named_whatever_is_asked_of_them(
+    value: float, called: str, words: tuple[Any, ...], checkpoint: Path, lmtasks: Callable[..., Any]
 ) -> None:
     weights = load_file(checkpoint / "model.safetensors")
-    weights["transformer.h.1.mlp.c_fc.weight"][3, 4] = torch.nan
+    weights["transformer.h.1.mlp.c_fc.weight"][3, 4] = value
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
     done = lmtasks(*words)
     assert (done.code, done.out) == (2, "")
-    told = "error: the weights in 'model' hold NaN in place of numbers, such as transformer.h.1.mlp.c_fc.weight"
+    told = f"error: the weights in 'model' hold {called} in place of numbers, such as transformer.h.1.mlp.c_fc.weight"
     assert told in done.err
     assert not Path("out").exists()
+
+
+def test_weights_whose_sum_is_too_large_are_numbers_all_the_same() -> None:
+    layer = torch.nn.Linear(4, 4).to(torch.float16)
+    torch.nn.init.constant_(layer.weight, 60_000)
+    assert layer.weight.sum().isinf()
+    require_numbers(layer, "model")  # type: ignore[arg-type]
+
+
+def test_a_token_that_the_model_has_not_makes_no_text_too_long(checkpoint: Path, lmtasks: Callable[..., Any]) -> None:
+    changed(checkpoint / "generation_config.json", forced_eos_token_id=9999)
+    done = lmtasks("predict", "model", "the list")
+    assert (done.code, done.out) == (2, "")
+    assert "index 9999 is out of bounds" in done.err
 
 
 def test_a_model_that_computes_nan_is_not_said_to_look_ahead(checkpoint: Path, lmtasks: Callable[..., Any]) -> None:

@@ -183,6 +183,8 @@ def test_what_cannot_be_merged_is_refused(model_folders: dict[str, Path]) -> Non
         merge("out", "text.txt")
     with pytest.raises(InputError, match="'out' holds something already"):
         package.merge("out", "out")
+    with pytest.raises(InputError, match="'out/merged' is inside 'out', which is merged"):
+        merge("out", "out/merged")
     assert not Path("new").exists()
 
 

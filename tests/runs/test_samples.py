@@ -109,8 +109,9 @@ def test_the_report_shows_how_they_changed(text_file: Path) -> None:
 
 
 def refused(message: str, recipe: str, **asked: Any) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         api.run(recipe, output_dir="out", samples_every=2, **{**SMALL, **asked})
+    assert caught.value.hint == "leave --samples_every out"
     assert not Path("out").exists()
 
 
@@ -125,6 +126,10 @@ def test_a_model_that_cannot_answer_is_refused(
     monkeypatch.setattr("lmtasks.inference.sampler.completed", lambda *_: {"max_new_tokens": 300})
     asked = {"model": str(model_folders["gpt2"]), "train_file": [str(text_file)]}
     refused("--samples_every: text-generation: ", "causal-lm", **asked)
+
+
+def test_a_new_model_without_attention_is_refused_too(text_file: Path) -> None:
+    refused("get_seq_length", "causal-lm", train_file=[str(text_file)], config_overrides="num_hidden_layers=1")
 
 
 def test_one_that_no_longer_can_goes_on_training(

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -141,6 +142,40 @@ def test_a_client_waits_no_longer_than_it_has_time(slow: Any) -> None:
             time.sleep(0.01)
         assert server.served.worker.batches == 2
         assert len(slow.steps) < 2 * 2 * 40, "the rest was not computed for nobody"
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"POST / HTTP/1.1\r\nx-", b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nGET /he"]
+)
+def test_nobody_holds_a_connection_for_a_request_that_never_comes(head: bytes, model_folders: dict[str, Path]) -> None:
+    """Nor by sending a letter of it now and then."""
+    with running(model_folders["gpt2"], CAUSAL_LM, timeout=1) as server:
+        where = urlsplit(server.url)
+        with socket.create_connection((where.hostname or "", where.port or 0), timeout=30) as connection:
+            connection.sendall(head)
+            said = b""
+            while piece := _after_another_letter(connection):
+                said += piece
+        assert (b'{"status":"ok"}' in said) == head.startswith(b"GET")
+        assert server.get("/health").json() == {"status": "ok"}
+
+
+def _after_another_letter(connection: socket.socket) -> bytes:
+    """What comes when one more letter is sent; a space where nothing does, and nothing where it is closed."""
+    time.sleep(0.2)
+    connection.setblocking(False)
+    try:
+        connection.send(b"a")
+        return connection.recv(1000)
+    except BlockingIOError:
+        return b" "
+    except ConnectionError:
+        return b""
+
+
+def test_a_type_is_the_same_in_capitals(filler: Any) -> None:
+    content = b'{"inputs": "a <mask>"}'
+    assert filler.post("/", None, content=content, headers={"content-type": "Application/JSON"}).status_code == 200
 
 
 def test_a_client_that_leaves_ends_its_continuation(slow: Any) -> None:

@@ -17,7 +17,9 @@ from lmtasks.errors import InputError
 
 COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
 _ARCHIVES = {rb"PK\x03\x04": "zip archive", rb"7z\xbc\xaf": "7z archive", rb"Rar!": "rar archive"}
-_STREAMS = rb"\x1f\x8b|\xfd7zXZ\x00|\x28\xb5\x2f\xfd|BZh[1-9](?:1AY&|\x17\x72)"
+_STREAMS = rb"\x1f\x8b|\xfd7zXZ\x00|\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18|BZh[1-9](?:1AY&|\x17\x72)"
+"""How compressed files begin; zstd's also with a frame that is to be skipped, as pzstd writes them."""
+
 _BLOCK = 1 << 20
 
 

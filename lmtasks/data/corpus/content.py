@@ -8,7 +8,9 @@ from __future__ import annotations
 import codecs
 import hashlib
 import os
+import re
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -41,6 +43,13 @@ MOSTLY = 0.9
 
 MOST_NUL = 0.1
 """Share of NUL characters from which on bytes are no text."""
+
+
+_JOINER = "Cf"
+"""Category of what is between letters and is not seen: joiners of Persian and of emoji, marks of direction."""
+
+_ESCAPED = re.compile(rb"\x1b\$(?:[@B]|[()][A-D])")
+"""How ISO 2022 begins letters of East Asia; nothing but ASCII, it would be read as what these letters are not."""
 
 
 def plain(file: Path, *, characters: bool, encoding: str | None) -> Path:
@@ -158,7 +167,8 @@ def _told(path: Path) -> str | None:
 def _legible(start: bytes, encoding: str) -> float:
     """The share of characters at the beginning of a file that a person could read; 0 if it is not in that encoding."""
     text = _beginning(start, encoding)
-    return sum(letter.isprintable() or letter.isspace() for letter in text) / max(1, len(text))
+    read = (letter.isprintable() or letter.isspace() or unicodedata.category(letter) == _JOINER for letter in text)
+    return sum(read) / max(1, len(text))
 
 
 def _beginning(start: bytes, encoding: str) -> str:
@@ -192,6 +202,11 @@ def _require_text(file: Path, path: Path) -> None:
     size = zeros = 0
     try:
         for block in _blocks(path):
+            if escape := _ESCAPED.search(block):
+                raise InputError(
+                    f"{file} is in ISO 2022, an encoding with escapes: the first is at byte {size + escape.start()}",
+                    f"--encoding {'iso2022_kr' if b')' in escape[0] else 'iso2022_jp_2'}",
+                )
             size += len(block)
             zeros += block.count(0)
             decoder.decode(block, final=not block)

@@ -23,6 +23,13 @@ from lmtasks.errors import InputError
 _TRAINING = ("dataset_name", "train_file", "train_dataset")
 EVALUATION = ("validation_split", "validation_file", "eval_dataset")
 
+_EXCLUSIVE = (
+    ("validation_file", "eval_dataset"),
+    ("test_size", "validation_split_percentage"),
+    ("text_column", "text_template"),
+)
+"""Settings that say one thing in two ways."""
+
 _OF_TEXT = {
     **dict.fromkeys(("text_template", "format", "encoding", "csv_separator", "csv_quoting", "csv_header")),
     **dict.fromkeys(("min_chars", "max_chars", "filter")),
@@ -56,7 +63,7 @@ def check(data: DataSettings, medium: Medium, sample: str | None) -> None:
     for name, usual in _OF_TEXT.items():
         if medium is not TEXT and getattr(data, name) != usual:
             raise InputError(f"--{name} is about text, and this is about {medium.name}", f"leave --{name} out")
-    for names in (_TRAINING, ("validation_file", "eval_dataset"), ("test_size", "validation_split_percentage")):
+    for names in (_TRAINING, *_EXCLUSIVE):
         if len(several := given(data, *names)) > 1:
             raise InputError(f"{' and '.join(f'--{name}' for name in several)} exclude each other", "give one of them")
     if data.dataset_name is None:

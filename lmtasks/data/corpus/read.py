@@ -27,7 +27,7 @@ from lmtasks.data.corpus.selection import Rows, Selection
 from lmtasks.errors import InputError, first_line
 from lmtasks.progress import stage
 
-LAYOUT = 4
+LAYOUT = 5
 """Goes up whenever a file is read into other rows, so that no old copy is taken for it."""
 
 _PIECE = 4 << 20

@@ -64,6 +64,8 @@ class Selection:
         if self._paths is None:
             self.columns(rows.schema if isinstance(rows, pa.Table) else _schema(rows))
         assert self._paths is not None
+        if not isinstance(rows, pa.Table):
+            self._require_no_better(rows, seen)
         columns = [self._column(rows, path, seen) for path in self._paths]
         if self.settings.text_template is None:
             return columns[0]
@@ -92,6 +94,18 @@ class Selection:
         if name is not None and top is not None and _is_mixed(schema.field(top).type):
             return (top, *name[len(top) + 1 :].split(".")) if name != top else (top,)
         return text_path(schema, name, self.name)
+
+    def _require_no_better(self, rows: Sequence[Mapping[str, Any]], seen: int) -> None:
+        """Refuse a column ``text`` that comes after the rows by which another one was taken for the text."""
+        settings = self.settings
+        if settings.text_column or settings.text_template or settings.chat or self.label == "text":
+            return
+        late = next((number for number, row in enumerate(rows, start=seen + 1) if "text" in row), None)
+        if late is not None:
+            raise InputError(
+                f"row {late} of {self.name} has a column 'text', and the first rows had only '{self.label}'",
+                "--text_column NAME",
+            )
 
     def _column(self, rows: Rows, path: tuple[str, ...], seen: int) -> pa.Array:
         if not isinstance(rows, pa.Table):

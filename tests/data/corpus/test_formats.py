@@ -215,6 +215,24 @@ def test_what_is_not_utf_8_is_refused_with_a_guess_that_reads_it() -> None:
     assert texts("a.txt", encoding=guess) == [text]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+@pytest.mark.parametrize(
+    "text", ["می\u200cخواهم کتاب\u200cها را\nببینم\n", "👩\u200d👩\u200d👧\u200d👦 family\n🏳️\u200d🌈 flag\n"]
+)
+def test_letters_that_are_joined_by_unseen_ones_are_text_without_a_mark_as_well(text: str, encoding: str) -> None:
+    assert texts(write("a.txt", text.encode(encoding))) == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"), [("吾輩は猫である\n", "iso2022_jp"), ("안녕하세요 세계\n", "iso2022_kr")]
+)
+def test_ascii_that_stands_for_other_letters_is_no_text_until_somebody_says_for_which(text: str, encoding: str) -> None:
+    said = refused(write("a.txt", b"ascii first\n" + text.encode(encoding)))
+    assert "an encoding with escapes: the first is at byte " in said
+    assert texts("a.txt", encoding=said.split("--encoding ")[1].rstrip(")")) == [f"ascii first\n{text}"]
+    assert texts(write("b.txt", "\x1b[31mred\x1b[0m for $B\n")) == ["\x1b[31mred\x1b[0m for $B\n"]
+
+
 # ---- formats and names
 
 
@@ -226,6 +244,33 @@ def test_text_under_many_names() -> None:
     assert texts(write("a.feather", arrow(columns(text=["a"])))) == ["a"]
     assert texts(write("a.txt.bz2", bz2.compress(b"a line\n"))) == ["a line\n"]
     assert "--format NAME" in refused(write("a.odt", "x"))
+
+
+def test_a_compressed_file_may_begin_with_what_is_to_be_skipped() -> None:
+    skipped, packed = b"\x50\x2a\x4d\x18\x04\0\0\0abcd", pa.compress(b"a line\n", "zstd", asbytes=True)
+    for name in ("a.txt.zst", "a.txt"):
+        assert texts(write(name, skipped + packed)) == ["a line\n"]
+
+
+def test_a_column_of_text_that_comes_late_is_not_passed_over() -> None:
+    rows = '{"id": "a"}\n' * 1500 + '{"id": "b", "text": "late"}\n'
+    assert "row 1501 of late.jsonl has a column 'text'" in refused(write("late.jsonl", rows))
+    assert texts("late.jsonl", text_column="id")[-1] == "b"
+
+
+def test_a_damaged_table_is_told_as_such() -> None:
+    assert "a.arrow is not an Arrow file, or damaged" in refused(write("a.arrow", "no table" * 9))
+
+
+@pytest.mark.parametrize("separator", ["::", '"', "\n", "\\n"])
+def test_a_separator_is_one_character(separator: str) -> None:
+    write("a.csv", "id::text\n1::one\n")
+    assert "--csv_separator cannot be " in refused("a.csv", csv_separator=separator)
+
+
+def test_a_column_and_a_template_exclude_each_other() -> None:
+    write("a.jsonl", '{"title": "a", "body": "b"}\n')
+    assert "exclude each other" in refused("a.jsonl", text_column="title", text_template="{body}")
 
 
 def test_a_format_may_be_named() -> None:

@@ -864,7 +864,7 @@ def test_a_dataset_that_needs_another_package(monkeypatch: pytest.MonkeyPatch) -
         ("a.txt.zst", zstandard.compress(os.urandom(9999))[:-99], "a.txt.zst is damaged or cut short"),
         ("a.parquet", b"PAR1 nothing", "a.parquet is not a parquet file, or damaged"),
         ("a.parquet", DAMAGED, "a.parquet is not a parquet file"),
-        ("a.arrow", b"nothing at all", "a.arrow is not a Arrow file, or damaged"),
+        ("a.arrow", b"nothing at all", "a.arrow is not an Arrow file, or damaged"),
         ("a.csv", b'id,text\n1,"open\n', "a.csv cannot be read"),
         ("a.csv", b"id,text\n1,a\n2,b,c\n", "a.csv cannot be read"),
         ("a.csv", b"id,text\n1,a,b\n2,b,c\n", "a.csv cannot be read: the row in line 2 has 3 cells, the first one 2"),

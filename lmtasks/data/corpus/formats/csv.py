@@ -130,10 +130,22 @@ def _dialect(file: Path, reading: Reading, separator: str | None, quotes: bool) 
         declared = _DECLARED.match(stream.readline())
     skipped = 1 if declared else 0
     if settings.csv_separator is not None:
-        return _Dialect(_WORDS.get(settings.csv_separator, settings.csv_separator), quotes, skipped)
+        return _Dialect(_sign(settings.csv_separator), quotes, skipped)
     if declared:
         return _Dialect(declared[1], quotes, skipped)
     return _Dialect(separator or _separator(file, reading, quotes), quotes)
+
+
+def _sign(named: str) -> str:
+    """The separator that somebody named.
+
+    Raises:
+        InputError: no cells can be parted by it.
+    """
+    sign = _WORDS.get(named, named)
+    if len(sign) != 1 or sign in '\r\n"':
+        raise InputError(f"--csv_separator cannot be {named!r}: it is one character", "such as --csv_separator ';'")
+    return sign
 
 
 def _separator(file: Path, reading: Reading, quotes: bool) -> str:

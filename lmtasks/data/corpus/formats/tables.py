@@ -26,7 +26,7 @@ def read_parquet(file: Path, reading: Reading) -> Iterator[pa.Table]:
         for batch in parquet.iter_batches(_ROWS, columns=columns):
             yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(reading, "parquet", error) from error
+        raise _damaged(reading, "a parquet", error) from error
 
 
 def read_arrow(file: Path, reading: Reading) -> Iterator[pa.Table]:
@@ -38,7 +38,7 @@ def read_arrow(file: Path, reading: Reading) -> Iterator[pa.Table]:
             rows += batch.num_rows
             yield pa.Table.from_batches([batch]).select(columns)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(reading, "Arrow", error) from error
+        raise _damaged(reading, "an Arrow", error) from error
     if not rows:
         raise _without_rows(reading)
 
@@ -54,7 +54,7 @@ def _opened(file: Path) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
 
 
 def _damaged(reading: Reading, kind: str, error: Exception) -> InputError:
-    return InputError(f"{reading.name} is not a {kind} file, or damaged: {first_line(error)[:200]}", "fetch it again")
+    return InputError(f"{reading.name} is not {kind} file, or damaged: {first_line(error)[:200]}", "fetch it again")
 
 
 def _without_rows(reading: Reading) -> InputError:
