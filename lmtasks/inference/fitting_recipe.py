@@ -6,16 +6,23 @@ from lmtasks.api import Recipe, resolve
 from lmtasks.artifacts.run_folder import not_finished, read_record
 from lmtasks.errors import InputError
 from lmtasks.models.architectures import register_architectures, takes
-from lmtasks.models.config import saved_config
+from lmtasks.models.config import require_class, saved_config
 from lmtasks.registry.catalog import Catalog, load_catalog
 from lmtasks.registry.recorded import recorded_recipe
 
 
 def installed_recipe(name: str, wanted: str | None = None, revision: str = "main") -> Recipe:
-    """As :func:`recipe_of`, of what is installed, whose architectures transformers then knows."""
+    """As :func:`recipe_of`, of what is installed, whose architectures transformers then knows.
+
+    Raises:
+        InputError: also where the recipe that is wanted has no class for the model.
+    """
     catalog = load_catalog()
     register_architectures(catalog)
-    return catalog.watched(recipe_of(name, catalog, wanted, revision))
+    recipe = recipe_of(name, catalog, wanted, revision)
+    if wanted:
+        require_class(saved_config(name, revision), name, recipe, training=False)
+    return catalog.watched(recipe)
 
 
 def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: str = "main") -> Recipe:

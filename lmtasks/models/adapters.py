@@ -164,7 +164,7 @@ def add_adapter(
         raise InputError(f"'{name}' is an adapter already, and trained on", "leave --use_peft out, or merge it first")
     _require_peft()
     config = _asked(settings, recipe)
-    with _settings_told(model):
+    with _settings_told(model, settings.peft_config):
         _insert(model, config, name, revision)
     kept = set(config.modules_to_save or ()) if hasattr(config, "modules_to_save") else set()
     if lost := [weight for weight in new if not kept & set(weight.split("."))]:
@@ -188,7 +188,7 @@ def load_adapter(model: PreTrainedModel, name: str, base: Base, revision: str = 
         config = PeftConfig.from_pretrained(name, revision=revision)
         weights = cached_file(name, WEIGHTS, revision=revision)
     config.inference_mode = False
-    with _settings_told(model):
+    with _settings_told(model, str(Path(name, CONFIG))):
         _insert(model, config, base.name, base.revision)
     with found_or_explained("adapter", name):
         saved = load_file(weights)
@@ -326,7 +326,10 @@ def unwarned() -> Iterator[None]:
 def _insert(model: PreTrainedModel, config: Any, name: str, revision: str) -> None:
     """Put an adapter into a model, in float32, as the one that is trained."""
     if config.is_prompt_learning:
-        raise ValueError(f"{config.peft_type.value} adds words to the input, which no adapter within the model can do")
+        raise InputError(
+            f"{config.peft_type.value} adds words to the input, which no adapter within the model can do",
+            "take another peft_type, such as LORA, IA3 or LOHA",
+        )
     for kind in ("target_modules", "modules_to_save"):
         _require_modules(model, getattr(config, kind, None))
     with unwarned():
@@ -371,8 +374,12 @@ def _restore(model: PreTrainedModel, saved: Mapping[str, torch.Tensor]) -> str |
 
 
 @contextmanager
-def _settings_told(model: PreTrainedModel) -> Iterator[None]:
-    """What peft says of settings that do not fit a model, in two lines."""
+def _settings_told(model: PreTrainedModel, file: str | None) -> Iterator[None]:
+    """What peft says of settings that do not fit a model, in two lines.
+
+    Args:
+        file: that has the settings; None where they are flags.
+    """
     linear = dict.fromkeys(
         path.rpartition(".")[2]
         for path, module in model.named_modules()
@@ -383,7 +390,8 @@ def _settings_told(model: PreTrainedModel) -> Iterator[None]:
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, ImportError) as error:
         told = re.sub(r"^\[PEFT:[^]]*\] ", "", first_line(error))
         fit = [name for name in linear if f"'{name}'" not in told]
+        where = f"another peft_type in '{file}', or target_modules" if file else "--lora_target_modules"
         raise InputError(
             f"no such adapter for a {model.config.model_type} model: {told.split('. ')[0]}",
-            f"--lora_target_modules with some of its linear layers: {' '.join(fit)}",
+            f"{where} with some of its linear layers: {' '.join(fit)}",
         ) from error

@@ -58,7 +58,7 @@ def load_config(settings: ModelSettings, recipe: Recipe) -> PretrainedConfig:
     if made or settings.config_overrides:
         written = type(config).get_config_dict(name)[0] if name else {}
         config = _overridden(config, settings.config_overrides or "", {**made, **written})
-    _require_class(config, name or str(settings.model_type), recipe)
+    require_class(config, name or str(settings.model_type), recipe)
     return config
 
 
@@ -153,17 +153,25 @@ def _typed(key: str, text: str, default: Any) -> Any:
     raise InputError(f"--config_overrides: '{key}' must be {wanted}, got '{text}'", hint)
 
 
-def _require_class(config: PretrainedConfig, name: str, recipe: Recipe) -> None:
-    """Refuse a model type that the recipe's class is not for."""
-    auto = recipe.model_class.partition(":")[2]
+def require_class(config: PretrainedConfig, name: str, recipe: Recipe, *, training: bool = True) -> None:
+    """Refuse a model type that the recipe's class is not for.
+
+    Args:
+        training: whether it is to be trained, and not only to be asked.
+
+    Raises:
+        InputError: names the recipe that takes it, if one does.
+    """
+    auto, cannot = recipe.model_class.partition(":")[2], "cannot train" if training else "is not for"
     if reason := architecture_of(config).refused.get(auto):
-        raise InputError(f"{recipe.name} cannot train '{name}': {reason}", "choose another model")
+        raise InputError(f"{recipe.name} {cannot} '{name}': {reason}", "choose another model")
     remote = _is_remote(config) and auto in (getattr(config, "auto_map", None) or {})
     if remote or takes(recipe, type(config)):
         return
     others = [other.name for other in load_catalog().recipes.values() if takes(other, type(config))]
-    hint = f"lmtasks run {others[0]} takes it" if others else _what_it_is(config)
-    raise InputError(f"{recipe.name} cannot train '{name}': {config.model_type} has no such model class", hint)
+    taking = (f"lmtasks run {name} takes it" if training else f"--recipe {name}" for name in others)
+    hint = next(taking, "") or _what_it_is(config)
+    raise InputError(f"{recipe.name} {cannot} '{name}': {config.model_type} has no such model class", hint)
 
 
 def _is_remote(config: PretrainedConfig) -> bool:

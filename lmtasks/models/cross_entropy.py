@@ -60,7 +60,7 @@ Piece = tuple[Tensor, Tensor, Tensor | None]
 
 @contextmanager
 def keeping(share: float) -> Iterator[None]:
-    """While this is open so much of what may be kept is, by which a part of a batch keeps its part."""
+    """While this is open a part of a batch is cut as the whole would be, and keeps its part of what may be kept."""
     before = _share.set(share)
     try:
         yield
@@ -315,8 +315,9 @@ def _smooth(gradients: Gradients, features: Tensor, weight: Tensor, share: Tenso
 
 def _pieces(vocabulary: int, count: int) -> Iterator[tuple[slice, slice]]:
     """Parts of the vocabulary, and for each of them parts of the tokens."""
-    tokens = max(1, min(count, TOKENS))
-    words = max(PIECE // tokens, WORDS)
+    share = _share.get()
+    tokens = max(1, min(count, int(TOKENS * share)))
+    words = max(int(PIECE * share) // tokens, WORDS)
     for first in range(0, vocabulary, words):
         for start in range(0, max(count, 1), tokens):
             yield slice(first, min(first + words, vocabulary)), slice(start, start + tokens)

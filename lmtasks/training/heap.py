@@ -2,6 +2,9 @@
 
 A block is put where it fits best among what was freed, and what is freed side by side becomes one. What fits nowhere
 comes from above. So the heap is as high as it ever had to be, with holes that nothing fits into.
+
+To begin where torch wants it, a block is cut out of a larger one. What is cut off is as large as what autograd notes of
+an operation, and taken for it: so it keeps what was freed on its two sides apart, until the graph is gone.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ class Heap:
         self._begins: dict[int, int] = {}
         """Of what is free, the end by its beginning; and the other way round."""
         self._ends: dict[int, int] = {}
+        self._edges: list[tuple[int, int]] = []
 
     def take(self, block: int, size: int) -> None:
         """Find a place for so many bytes."""
@@ -40,9 +44,20 @@ class Heap:
             self.height = begin + size
         self._blocks[block] = begin, begin + size
 
-    def give(self, block: int) -> None:
-        """Free a block."""
+    def give(self, block: int, *, edge: bool = True) -> None:
+        """Free a block, and what was cut off for it, or let that stay until :meth:`give_edges`."""
         begin, end = self._blocks.pop(block)
+        if not edge:
+            self._edges.append((end - ALIGNED, end))
+            end -= ALIGNED
+        self._join(begin, end)
+
+    def give_edges(self) -> None:
+        """Free what has stayed."""
+        while self._edges:
+            self._join(*self._edges.pop())
+
+    def _join(self, begin: int, end: int) -> None:
         if (before := self._ends.get(begin)) is not None:
             self._fill(before, begin)
             begin = before

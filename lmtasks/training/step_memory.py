@@ -30,11 +30,8 @@ from lmtasks.training.speed import cheap
 MOMENTS = 2
 """Numbers that Adam keeps for each weight that is trained."""
 
-HOLES, BESIDE = 0.1, 64 << 20
-"""On a CPU, the share of tensors that is lost where something small lies between them, and bytes for what is no tensor.
-
-Both are what ``benchmarks/plan_memory.py`` saw.
-"""
+BESIDE = 64 << 20
+"""On a CPU, bytes for what is no tensor, as ``benchmarks/plan_memory.py`` saw them."""
 
 ROUNDS = 3
 """Steps after which the heap of a training grows no more: the moments come with the first, and its holes stay."""
@@ -48,11 +45,13 @@ class Trace:
         made: the operation that made a tensor, and its bytes, by its number.
         events: numbers of tensors as they come, and once more as they go.
         learned: how many events there are until the gradients are whole.
+        noted: numbers of those tensors whose operation autograd has noted.
     """
 
     made: list[tuple[str, int]] = field(default_factory=list)
     events: list[int] = field(default_factory=list)
     learned: int = 0
+    noted: set[int] = field(default_factory=set)
 
 
 def step_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_size: int, *, bf16: bool = False) -> int:
@@ -70,7 +69,7 @@ def step_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_si
     moments = [int(one.nbytes) for one in parameters if one.requires_grad] * MOMENTS
     step = of_batch(one, two, batch_size)
     if next(model.parameters()).device.type == "cpu":
-        return weights + heap_height(step, moments) + int(HOLES * height(step)) + BESIDE
+        return weights + heap_height(step, moments) + BESIDE
     return weights + sum(moments) + height(step)
 
 
@@ -105,14 +104,15 @@ def heap_height(step: Trace, moments: Sequence[int]) -> int:
     for turn in range(ROUNDS):
         there = set[int]()
         for place, number in enumerate(step.events):
-            if turn == 0 and place == step.learned:
-                for more, size in enumerate(moments):
+            if place == step.learned:
+                heap.give_edges()
+                for more, size in enumerate(moments if turn == 0 else ()):
                     heap.take(count + more, size)
             there ^= {number}
             if number in there:
                 heap.take(number, step.made[number][1])
             else:
-                heap.give(number)
+                heap.give(number, edge=place >= step.learned or number not in step.noted)
     return heap.height
 
 
@@ -173,9 +173,12 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
-        given = {one.untyped_storage()._cdata for one in tree_leaves((args, kwargs)) if torch.is_tensor(one)}
+        inputs = [one for one in tree_leaves((args, kwargs)) if torch.is_tensor(one)]
+        given = {one.untyped_storage()._cdata for one in inputs}
+        noted = torch.is_grad_enabled() and any(one.requires_grad for one in inputs)
         for tensor in tree_leaves(made):
             if torch.is_tensor(tensor) and (key := tensor.untyped_storage()._cdata) not in self._known.keys() | given:
+                self.trace.noted |= {len(self.trace.made)} if noted else set()
                 self._add(key, tensor.untyped_storage(), str(function))
         return made
 

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
 from words_tokenizer import words_tokenizer
 
+import lmtasks
 from lmtasks import predict, progress
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
@@ -528,6 +529,17 @@ def test_model_that_no_recipe_fits_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no recipe fits '.*' \(ViTForImageClassification\)") as caught:
         recipe_of(str(tmp_path), CATALOG)
     assert caught.value.hint == f"name one with --recipe: {', '.join(CATALOG.recipes)}"
+
+
+@pytest.mark.parametrize("ask", [predict, lmtasks.score, lmtasks.merge], ids=lambda ask: str(ask.__name__))
+def test_an_adapter_that_is_asked_as_what_its_model_is_not_is_bad_input(
+    ask: Any, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    config = {"base_model_name_or_path": str(model_folders["gpt2"]), "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"masked-lm is not for '.*': gpt2 has no such model class") as caught:
+        ask(str(tmp_path), str(tmp_path / "out"), recipe="masked-lm")
+    assert caught.value.hint == "--recipe causal-lm"
 
 
 def test_missing_model_is_bad_input() -> None:

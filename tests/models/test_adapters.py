@@ -243,7 +243,25 @@ def test_weights_that_do_not_fit_are_refused(saved: Path) -> None:
         ({"lora_modules_to_save": ["nothing"]}, "no such adapter for a llama model: .*nothing", "q_proj"),
         ({"peft_config": "{'peft_type': 'NOPE'}"}, "--peft_config: unknown 'NOPE'", "documentation"),
         ({"peft_config": "{'peft_type': 'LORA', 'r': 2, 'rr': 2}"}, "--peft_config: .*rr", "documentation"),
-        ({"peft_config": "{'peft_type': 'PROMPT_TUNING'}"}, "PROMPT_TUNING adds words to the input", ""),
+        (
+            {"peft_config": "{'peft_type': 'PROMPT_TUNING'}"},
+            "PROMPT_TUNING adds words to the input",
+            "another peft_type, such as LORA",
+        ),
+        ({"peft_config": "{'peft_type': 'PREFIX_TUNING'}"}, "PREFIX_TUNING adds words to the input", "such as LORA"),
+        *(
+            (
+                {"peft_config": f"{{'peft_type': '{kind}', 'target_modules': ['nope']}}"},
+                "no such adapter for a llama model: it has no module 'nope'",
+                "config.yaml', or target_modules with some of its linear layers: q_proj",
+            )
+            for kind in ("OFT", "IA3", "LOHA", "LOKR")
+        ),
+        (
+            {"peft_config": "{'peft_type': 'VERA', 'target_modules': ['q_proj']}"},
+            "no such adapter for a llama model: .*VERA",
+            "another peft_type in ",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(
@@ -255,6 +273,7 @@ def test_settings_that_do_not_fit_are_refused(
     with pytest.raises(InputError, match=message) as refused:
         loaded(model_folders["llama"], CAUSAL_LM, **settings)
     assert hint in refused.value.hint
+    assert ("--lora" in refused.value.hint) == ("use_peft" not in settings)
 
 
 def test_what_would_not_be_saved_is_refused(model_folders: dict[str, Path], tmp_path: Path) -> None:

@@ -236,8 +236,18 @@ def test_a_part_of_a_batch_keeps_its_part(monkeypatch: pytest.MonkeyPatch) -> No
     kept = []
     for share in (1.0, 0.5):
         with projection.keeping(share):
-            kept.append(len(projection.projected_total(features, torch.arange(19), weight, None).grad_fn.kept))
-    assert kept == [4, 2]
+            pieces = projection.projected_total(features, torch.arange(19), weight, None).grad_fn.kept
+            kept.append(sum(chances.shape[1] for chances, *_ in pieces))
+    assert kept == [4 * 20, 4 * 10], "as many pieces, each of half the words"
+
+
+def test_a_part_of_a_batch_is_cut_as_the_whole() -> None:
+    """So the sizes of its tensors say those of the whole: rows of the weight are as many, tokens its share."""
+    whole = [*projection._pieces(32_000, 3_000)]
+    with projection.keeping(1 / 8):
+        part = [*projection._pieces(32_000, 375)]
+    assert [words for words, _ in part] == [words for words, _ in whole]
+    assert [8 * tokens.start for _, tokens in part] == [tokens.start for _, tokens in whole]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -45,6 +45,19 @@ def test_a_block_between_makes_a_hole() -> None:
     assert heap.height == 2 * taken(SMALL) + taken(2 * SMALL), "what fits into the hole goes there"
 
 
+def test_what_was_cut_off_keeps_neighbours_apart_until_it_goes() -> None:
+    heap = Heap()
+    for block in range(2):
+        heap.take(block, SMALL)
+    for block in range(2):
+        heap.give(block, edge=False)
+    heap.take(2, 2 * SMALL)
+    assert heap.height == taken(SMALL) * 2 + taken(2 * SMALL)
+    heap.give_edges()
+    heap.take(3, 2 * SMALL)
+    assert heap.height == taken(SMALL) * 2 + taken(2 * SMALL), "all that is left of the two is one"
+
+
 def test_the_place_that_fits_best_is_taken() -> None:
     heap = Heap()
     for block, size in enumerate((LARGE, SMALL, SMALL, SMALL)):
