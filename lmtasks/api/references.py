@@ -46,6 +46,7 @@ def source_of(function: Any) -> str:
     """
     import inspect  # only what is kept on disk asks
 
+    function = inspect.unwrap(function)
     module = getattr(function, "reference", "").partition(":")[0] or getattr(function, "__module__", "")
     with suppress(ImportError, OSError, TypeError):
         return inspect.getsource(importlib.import_module(module))

@@ -39,6 +39,7 @@ from lmtasks.registry.faults import (
     watched_command,
     watched_engine,
     watched_extension,
+    watched_format,
     watched_launcher,
 )
 from lmtasks.registry.loader import HeavyImportError, load
@@ -276,7 +277,7 @@ def load_catalog(entry_points: Iterable[metadata.EntryPoint] | None = None, *, l
         _load(manager, plugin, plugins, light)
         plugins.append(plugin)
     architectures = {kind: one for plugin in plugins for kind, one in plugin.architectures.items()}
-    formats = {name: one for plugin in plugins for name, one in plugin.formats.items()}
+    formats = {name: watched_format(one, plugin) for plugin in plugins for name, one in plugin.formats.items()}
     _tell_taken_suffixes(plugins)
     return Catalog(_named(plugins), architectures, tuple(plugins), formats)
 

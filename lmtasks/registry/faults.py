@@ -15,7 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lmtasks.api import BATCH, CALLBACKS, EXIT_CODE, RETURNS, Command, Engine, Extension, Launcher, Recipe, Return
+from lmtasks.api import (
+    BATCH,
+    CALLBACKS,
+    EXIT_CODE,
+    RETURNS,
+    Command,
+    Engine,
+    Extension,
+    Format,
+    Launcher,
+    Reading,
+    Recipe,
+    Return,
+    kind,
+)
 from lmtasks.api.references import Deferred, resolve
 from lmtasks.errors import LmtasksError, PluginError, first_line
 from lmtasks.registry.plugin import Plugin
@@ -38,6 +52,9 @@ STAGES = (
 """The fields of a recipe that are functions."""
 
 NONE: Mapping[str, Engine] = {}
+
+_END = object()
+"""What no reader gives."""
 
 _MODEL = "_call_impl"
 """The function of ``torch.nn.Module`` through which every model is called."""
@@ -90,6 +107,31 @@ class Watched:
         return Watched(result, self.stage, self.owner, BATCH) if self.makes else result
 
 
+@dataclass(frozen=True)
+class WatchedReader:
+    """The reader of a plugin's format. What it raises while it reads is its fault, but for a ValueError: the file's."""
+
+    __wrapped__: Callable[..., Iterator[Any]]
+    owner: Owner
+
+    def __call__(self, path: Path, reading: Reading) -> Iterator[Any]:
+        """The rows.
+
+        Raises:
+            PluginError: an error that is none of lmtasks' own, or what is no row.
+        """
+        rows = None
+        while True:
+            with _told("read", self.owner, passing=ValueError):
+                rows = iter(self.__wrapped__(path, reading)) if rows is None else rows
+                row = next(rows, _END)
+                if row is _END:
+                    return
+                if not isinstance(row, str | Mapping) and not hasattr(row, "column_names"):
+                    raise TypeError(f"a row is {kind(row)}, no text, mapping or Arrow table")
+            yield row
+
+
 def watched(
     recipe: Recipe, plugin: Plugin | None, extensions: Sequence[Extension] = (), engines: Mapping[str, Engine] = NONE
 ) -> Recipe:
@@ -131,6 +173,15 @@ def watched_command(command: Command, extension: Extension, plugin: Plugin) -> C
     seen, stage = copy.copy(command), f"command '{command.name}'"
     owner = _owner_of(plugin, f"extension '{extension.name}'")
     object.__setattr__(seen, "run", Watched(command.run, stage, owner, EXIT_CODE))
+    return seen
+
+
+def watched_format(format: Format, plugin: Plugin) -> Format:
+    """The format, of which faults are told as those of this plugin."""
+    if ours(format.read):
+        return format
+    seen = copy.copy(format)
+    object.__setattr__(seen, "read", WatchedReader(format.read, _owner_of(plugin, f"format '{format.name}'")))
     return seen
 
 
@@ -178,10 +229,10 @@ def blamed(declaration: Recipe | Engine | Extension | Launcher, stage: str, code
 
 
 @contextmanager
-def _told(stage: str, owner: Owner) -> Iterator[None]:
+def _told(stage: str, owner: Owner, passing: type[Exception] = LmtasksError) -> Iterator[None]:
     try:
         yield
-    except LmtasksError:
+    except (LmtasksError, passing):
         raise
     except Exception as error:
         if stage == "load" and isinstance(error, FileNotFoundError):

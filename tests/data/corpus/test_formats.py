@@ -23,6 +23,7 @@ from lmtasks import InputError
 from lmtasks.config.settings import DataSettings
 from lmtasks.data.corpus import Corpus, find, load_corpus
 from lmtasks.data.corpus.dataset_folder import load_splits
+from lmtasks.errors import PluginError
 from lmtasks.registry.enabled_plugins import selected
 
 
@@ -374,6 +375,25 @@ def test_faults_of_files_of_a_plugins_format(own_formats: None) -> None:
     assert "a.own has no rows" in refused(write("a.own", "OWN"))
     assert "a.both may be own or records" in refused(write("a.both", "OWN|x"))
     assert texts("a.both", format="own") == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ('split("|")[1:].sort()', "TypeError: 'NoneType' object is not iterable"),
+        ('split("|")[1:] + [text.nothing]', "AttributeError: 'str' object has no attribute 'nothing'"),
+        ("encode()", "TypeError: a row is a int, no text, mapping or Arrow table"),
+        ('split("|")[1:] + [None]', "TypeError: a row is None, no text, mapping or Arrow table"),
+    ],
+)
+def test_faults_of_a_plugins_reader_are_its_own(code: str, told: str) -> None:
+    write("own_formats.py", OWN.replace('split("|")[1:]', code))
+    write("a.own", "OWN|one")
+    find._formats.cache_clear()
+    with selected([str(Path("own_formats.py").absolute())]), pytest.raises(PluginError) as caught:
+        texts("a.own")
+    assert caught.value.message.startswith("format 'own' of ")
+    assert f"failed in its read: {told}" in caught.value.message
 
 
 # ---- folders
