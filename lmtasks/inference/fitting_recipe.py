@@ -8,6 +8,7 @@ from lmtasks.errors import InputError
 from lmtasks.models.architectures import register_architectures, takes
 from lmtasks.models.config import require_class, saved_config
 from lmtasks.registry.catalog import Catalog, load_catalog
+from lmtasks.registry.faults import require_references
 from lmtasks.registry.recorded import recorded_recipe
 
 
@@ -19,10 +20,11 @@ def installed_recipe(name: str, wanted: str | None = None, revision: str = "main
     """
     catalog = load_catalog()
     register_architectures(catalog)
-    recipe = recipe_of(name, catalog, wanted, revision)
+    recipe = catalog.watched(recipe_of(name, catalog, wanted, revision))
     if wanted:
+        require_references(recipe, "model_class")
         require_class(saved_config(name, revision), name, recipe, training=False)
-    return catalog.watched(recipe)
+    return recipe
 
 
 def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: str = "main") -> Recipe:
@@ -40,9 +42,11 @@ def recipe_of(name: str, catalog: Catalog, wanted: str | None = None, revision: 
     config = saved_config(name, revision)
     architectures = config.architectures if isinstance(config.architectures, list) else []
     for recipe in catalog.recipes.values():
+        if not takes(recipe, type(config)):
+            continue
         # Only asked about this one: the truth value of the mapping alone would import every model that there is.
         mapping = getattr(resolve(recipe.model_class), "_model_mapping", None)
-        if mapping is None or not takes(recipe, type(config)) or type(config) not in mapping:
+        if mapping is None or type(config) not in mapping:
             continue
         if mapping[type(config)].__name__ in architectures:
             return recipe

@@ -70,7 +70,10 @@ def takes(recipe: Recipe, config: type[PretrainedConfig]) -> bool:
     """Whether the recipe, and its class, an Auto class or one model's, are for models of this configuration."""
     if recipe.model_types and config.model_type not in recipe.model_types:
         return False
-    model_class = resolve(recipe.model_class)
+    try:
+        model_class = resolve(recipe.model_class)
+    except ImportError:  # of a broken plugin, of which only those hear who use it
+        return False
     # What an Auto class maps is the one thing that tells; transformers has no public name for it.
     mapping = getattr(model_class, "_model_mapping", None)
     if mapping is not None:

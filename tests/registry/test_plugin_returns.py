@@ -163,6 +163,15 @@ def test_a_name_of_nothing_is_told_by_a_prediction(
     assert hint == "hint: correct the name, or install what it is in"
 
 
+def test_a_name_of_nothing_is_nobody_elses_trouble(here: str, lmtasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose recipe takes a model is asked of all recipes, where nobody says, and where the one named does not."""
+    monkeypatch.setenv("NAMED", "model_class=transformers:AutoModelForMaskedLLM")
+    done = lmtasks("predict", "model", "a <mask>", "--plugin", here)
+    assert done.code == 0, done.err
+    done = lmtasks("run", "causal-lm", "--plugin", here, *RUN, "--config_overrides", "is_decoder=false")
+    assert (done.code, "Traceback" in done.err) == (2, False), done.err
+
+
 def test_a_loss_without_a_gradient_is_refused(here: str, lmtasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETURNED", "loss:(result[0].detach(), *result[1:])")
     done = lmtasks("run", "mine", "--plugin", here, *RUN)
