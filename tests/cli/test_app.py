@@ -470,7 +470,7 @@ def test_a_broken_plugin_is_named_and_stops_nobody(plugin: Callable[[str], dict[
     done = python("-m", "lmtasks", "list", env=environment)
     assert done.returncode == 0
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(load_catalog().recipes)
-    reason = "ModuleNotFoundError: No module named 'no_such_module_anywhere'"
+    reason = "ModuleNotFoundError: No module named 'no_such_module_anywhere' (strange_plugin.py, line 1)"
     assert done.stderr == f"warning: strange-plugin:strange 1.2 is broken: {reason}\n"
     told = python("-m", "lmtasks", "plugins", env=environment)
     assert f"strange-plugin:strange 1.2: BROKEN: {reason}" in told.stdout.splitlines()

@@ -536,9 +536,10 @@ def test_an_adapter_that_is_asked_as_what_its_model_is_not_is_bad_input(
     ask: Any, model_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     config = {"base_model_name_or_path": str(model_folders["gpt2"]), "peft_type": "LORA"}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"masked-lm is not for '.*': gpt2 has no such model class") as caught:
-        ask(str(tmp_path), str(tmp_path / "out"), recipe="masked-lm")
+        ask(str(tmp_path / "a"), str(tmp_path / "out"), recipe="masked-lm")
     assert caught.value.hint == "--recipe causal-lm"
 
 

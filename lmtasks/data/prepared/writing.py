@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -91,9 +92,19 @@ class Writing:
         """The shards of a source, of which those are written that are not there."""
         parts = list(_parts(train, self.shard_bytes // self._ids.itemsize))
         doing = f"writing shards {source and f'of {source}'}".strip()
+        failed = Event()
         with stage(doing, len(parts), "shards") as progress, ThreadPoolExecutor(AT_ONCE) as pool:
 
             def one(number: int) -> Shard | None:
+                if failed.is_set():  # whoever waits for the results may be slow to hear of it
+                    return None
+                try:
+                    return written(number)
+                except BaseException:
+                    failed.set()
+                    raise
+
+            def written(number: int) -> Shard | None:
                 arrays, examples = arrays_of(train, *parts[number], self._ids)
                 if not examples:  # a few short lines that have nothing to predict
                     return None

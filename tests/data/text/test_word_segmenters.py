@@ -198,7 +198,8 @@ def test_plugins_shows_segmenters_and_what_is_wrong_with_them(site: Path) -> Non
         assert lines == {
             "words-0-steps:steps": "steps",
             "words-1-twin:twin": "BROKEN: word segmenter 'steps' already belongs to words-0-steps:steps",
-            "words-2-again:again": "BROKEN: ValueError: word segmenter 'unicode' is built in",
+            "words-2-again:again": "BROKEN: ValueError: word segmenter 'unicode' is built in"
+            " (words_2_again.py, line 9)",
             "words-3-later:later": "BROKEN: needs a newer lmtasks: written for version 2 of the contract, "
             "this lmtasks has 1",
         }
