@@ -91,6 +91,7 @@ FILL_IN_THE_MIDDLE: Recipe = replace(
         sample="python",
         model=CAUSAL_LM.starter.model,
         training={**CAUSAL_LM.starter.training, "max_steps": 1500},
+        epochs=CAUSAL_LM.starter.epochs,
         texts=("if value is <fill> None:",),
         predict={"max_new_tokens": 8, "do_sample": False},
     ),

@@ -70,7 +70,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> lmtasks.Run:
         test_size=0.25,
         block_size=40,
         learning_rate=1e-2,
-        num_train_epochs=10,
+        num_train_epochs=20,
         per_device_train_batch_size=8,
         output_dir=str(tmp_path_factory.mktemp("fim") / "out"),
     )
