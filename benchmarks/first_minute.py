@@ -7,25 +7,9 @@ model is better than the unigram baseline of the very tokens that it is evaluate
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
 
-SCRIPT = str(Path(sys.executable).with_name("lmtasks"))
-
-
-def run(recipe: str) -> tuple[float, dict[str, float]]:
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        command = [SCRIPT, "run", recipe, "--json", "--output_dir", f"{folder}/run"]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-        return time.perf_counter() - began, json.loads(done.stdout)["metrics"]
+from measuring import run
 
 
 def main() -> None:

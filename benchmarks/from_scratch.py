@@ -10,16 +10,11 @@ code is 1 where the mean over the seeds is less than the half nat that is wanted
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any
 
-SCRIPT = str(Path(sys.executable).with_name("lmtasks"))
+from measuring import run
 
 WANTED = 0.5
 """Nats under the baseline, at least."""
@@ -28,28 +23,12 @@ LLAMA = "num_hidden_layers=2,hidden_size=64,intermediate_size=128,num_attention_
 NEIGHBOURS = "num_hidden_layers=2,hidden_size=512,intermediate_size=1024,num_attention_heads=8,local_attention=2"
 
 COMMANDS = {
-    "masked-lm, starter": ["masked-lm"],
-    "causal-lm, starter": ["causal-lm"],
-    "causal-lm, llama": [
-        *("causal-lm", "--model_type", "llama", "--config_overrides", LLAMA),
-        *("--train_tokenizer", "2000"),
-    ],
-    "masked-lm, neighbours": [
-        *("masked-lm", "--model_type", "modernbert", "--config_overrides", NEIGHBOURS),
-        *("--train_tokenizer", "2000", "--mlm_probability", "0.5"),
-    ],
+    "masked-lm, starter": "masked-lm",
+    "causal-lm, starter": "causal-lm",
+    "causal-lm, llama": f"causal-lm --model_type llama --config_overrides {LLAMA} --train_tokenizer 2000",
+    "masked-lm, neighbours": f"masked-lm --model_type modernbert --config_overrides {NEIGHBOURS} --train_tokenizer 2000"
+    " --mlm_probability 0.5",
 }
-
-
-def metrics_of(words: list[str], text: Path, seed: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        command = [SCRIPT, "run", *words, "--train_file", str(text), "--seed", str(seed), "--json"]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(
-            [*command, "--output_dir", f"{folder}/run"], check=True, capture_output=True, text=True, env=environment
-        )
-        lines = map(json.loads, Path(folder, "run", "log.jsonl").read_text().splitlines())
-        return {**json.loads(done.stdout)["metrics"], "steps": max(line["step"] for line in lines)}
 
 
 def main() -> int:
@@ -65,8 +44,8 @@ def main() -> int:
     for name, words in COMMANDS.items():
         if asked.only not in name:
             continue
-        runs = [metrics_of(words, asked.text, seed) for seed in seeds]
-        gaps = [run["unigram_loss"] - run["eval_loss"] for run in runs]
+        runs = [run(*words.split(), "--train_file", str(asked.text), "--seed", str(seed))[1] for seed in seeds]
+        gaps = [one["unigram_loss"] - one["eval_loss"] for one in runs]
         mean = statistics.mean(gaps)
         enough &= mean >= WANTED
         told = " | ".join(f"{gap:.2f}" for gap in gaps)

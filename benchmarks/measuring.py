@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,12 +27,27 @@ PATIENCE = 2.0
 """Seconds of a product after which no larger one is tried."""
 
 
+SCRIPT = str(Path(sys.executable).with_name("lmtasks"))
+"""The command, as people start it."""
+
 _clock = time.perf_counter
 
 
 def now() -> float:
     """Seconds, of which only differences say something."""
     return _clock()
+
+
+def run(*words: str) -> tuple[float, dict[str, float]]:
+    """Seconds of a fresh ``lmtasks run`` without a network, imports included, and its figures, with its ``steps``."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        command = [SCRIPT, "run", *words, "--json", "--output_dir", f"{folder}/run"]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        seconds = time.perf_counter() - began
+        lines = map(json.loads, Path(folder, "run", "log.jsonl").read_text().splitlines())
+        return seconds, {**json.loads(done.stdout)["metrics"], "steps": max(line["step"] for line in lines)}
 
 
 def on_one_thread() -> None:

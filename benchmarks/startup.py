@@ -25,9 +25,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from measuring import alternated, medians, print_table
-
-SCRIPT = str(Path(sys.executable).with_name("lmtasks"))
+from measuring import SCRIPT, alternated, medians, print_table
 
 WANTED = 1.15
 """Times the bare imports that a job may take until it has a result."""

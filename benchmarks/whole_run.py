@@ -32,9 +32,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from measuring import SIZES, Shape, alternated, chosen_device, described, peak_rate, print_table
+from measuring import SCRIPT, SIZES, Shape, alternated, chosen_device, described, peak_rate, print_table
 
-SCRIPT = str(Path(sys.executable).with_name("lmtasks"))
 SEED = 42
 PROCESSES = 4
 """The guide's num_proc."""

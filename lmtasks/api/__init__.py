@@ -38,7 +38,7 @@ from lmtasks.api.recipe import (
     TokenizerSpec,
 )
 from lmtasks.api.references import HEAVY, resolve, source_of
-from lmtasks.api.returns import BATCH, CALLBACKS, EXIT_CODE, RETURNS, SUMS, Return, kind, wrong_sums
+from lmtasks.api.returns import BATCH, CALLBACKS, EXIT_CODE, RETURNS, SUMS, Return, kind, of_term, wrong_sums
 from lmtasks.api.sums import Sums, token_sums
 from lmtasks.api.version import API_VERSION
 from lmtasks.api.word_segmenter import UNICODE, WordSegmenter
@@ -95,6 +95,7 @@ __all__ = [
     "knowing",
     "loss_terms",
     "model_inputs",
+    "of_term",
     "option",
     "options_of",
     "require_counted",

@@ -42,15 +42,19 @@ def wrong_sums(said: Any) -> str:
             return f"the term {name!r} is {kind(term)}, no LossTerm"
     named = by_name if by_name is not None else {"": LossTerm(said[0], said[1])}
     for name, term in named.items():
-        of = f" of the term '{name}'" if name else ""
         if not _is_scalar_tensor(term.sum):
-            return f"the loss{of} is {kind(term.sum)}, no scalar tensor"
+            return f"the loss{of_term(name)} is {kind(term.sum)}, no scalar tensor"
         if not isinstance(term.count, int) and not _is_scalar_tensor(term.count):
-            return f"the count{of} is {kind(term.count)}, no scalar tensor"
+            return f"the count{of_term(name)} is {kind(term.count)}, no scalar tensor"
     further = said[-1] if isinstance(said, tuple) and len(said) == (3 if by_name is None else 2) else {}
-    strange = None if isinstance(further, Mapping) else further
-    strange = strange or next((value for value in dict(further).values() if not hasattr(value, "tolist")), None)
-    return "" if strange is None else f"what it returns beside the loss is {kind(strange)}, no {{name: tensor}}"
+    by_names = isinstance(further, Mapping)
+    strange = [value for value in further.values() if not hasattr(value, "tolist")] if by_names else [further]
+    return f"what it returns beside the loss is {kind(strange[0])}, no {{name: tensor}}" if strange else ""
+
+
+def of_term(name: str) -> str:
+    """Which term of a loss is meant, in words; empty where it has only one."""
+    return f" of the term '{name}'" if name else ""
 
 
 def _wrong_batch(said: Any) -> str:

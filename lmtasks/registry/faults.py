@@ -53,6 +53,9 @@ STAGES = (
 
 NONE: Mapping[str, Engine] = {}
 
+PASSED_ON = {"load": FileNotFoundError, "read": ValueError}
+"""Errors by which a stage says something: that there is nothing to load, and what is wrong with a file."""
+
 _END = object()
 """What no reader gives."""
 
@@ -76,6 +79,11 @@ class Owner:
     title: str
     package: str
     root: Path
+
+    @property
+    def tell(self) -> str:
+        """Whom to tell, as the end of a hint."""
+        return f"; tell the authors of {self.package}" if self.package else ""
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class WatchedReader:
         """
         rows = None
         while True:
-            with _told("read", self.owner, passing=ValueError):
+            with _told("read", self.owner):
                 rows = iter(self.__wrapped__(path, reading)) if rows is None else rows
                 row = next(rows, _END)
                 if row is _END:
@@ -229,21 +237,18 @@ def blamed(declaration: Recipe | Engine | Extension | Launcher, stage: str, code
 
 
 @contextmanager
-def _told(stage: str, owner: Owner, passing: type[Exception] = LmtasksError) -> Iterator[None]:
+def _told(stage: str, owner: Owner) -> Iterator[None]:
     try:
         yield
-    except (LmtasksError, passing):
+    except (LmtasksError, PASSED_ON.get(stage, LmtasksError)):
         raise
     except Exception as error:
-        if stage == "load" and isinstance(error, FileNotFoundError):
-            raise  # by which it says that there is nothing
         frames = traceback.extract_tb(error.__traceback__)
         if any(frame.name == _MODEL for frame in frames):
             raise
-        tell = f"; tell the authors of {owner.package}" if owner.package else ""
         raise PluginError(
             f"{owner.title} failed in its {stage}: {type(error).__name__}: {first_line(error)}{_place(frames, owner)}",
-            f"the same command with --traceback shows where{tell}",
+            f"the same command with --traceback shows where{owner.tell}",
         ) from error
 
 
@@ -266,13 +271,11 @@ def require_references(recipe: Recipe, *fields: str) -> None:
             try:
                 resolve(reference)
             except ImportError as error:
-                owner = getattr(recipe, "_owner", None)
-                title = owner.title if owner else f"recipe '{recipe.name}'"
+                owner = getattr(recipe, "_owner", None) or Owner(f"recipe '{recipe.name}'", "", Path())
                 reason = first_line(error.__cause__ or error)
-                tell = f"; tell the authors of {owner.package}" if owner and owner.package else ""
                 raise PluginError(
-                    f"{title} names '{reference}' as its {field}, which cannot be imported: {reason}",
-                    f"correct the name, or install what it is in{tell}",
+                    f"{owner.title} names '{reference}' as its {field}, which cannot be imported: {reason}",
+                    f"correct the name, or install what it is in{owner.tell}",
                 ) from error
 
 

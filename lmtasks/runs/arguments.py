@@ -32,14 +32,13 @@ def fitted(loaded: Loaded, batch: int) -> Loaded:
         InputError: see :func:`fitted_arguments`.
     """
     data, model, request = loaded.data, loaded.model, loaded.data.request
-    notes: list[str] = []
+    training, notes = dict(request.training), list[str]()
     if request.starts_small:
         training, notes = _within_epochs(data, batch)
-        data = replace(data, request=replace(request, training=training))
     elif not request.model.model_name_or_path:
         settled = {*request.given, *request.preset, *(name for name in CHOSEN if not honours(request.engine, name))}
         training, notes = learning_from_scratch(request.training, settled, model)
-        data = replace(data, request=replace(request, training=training))
+    data = replace(data, request=replace(request, training=training))
     request = replace(request, training=fitted_arguments(data, model))
     return replace(loaded, data=replace(data, request=request), notes=(*loaded.notes, *notes))
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from lmtasks.api import has_targets, weigh
+from lmtasks.api import has_targets, of_term, weigh
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.errors import InputError
 from lmtasks.models.document_mask import isolate, probe_isolation
@@ -17,7 +17,7 @@ from lmtasks.models.probes import probe, reaches
 from lmtasks.testing.case import SEED, Case
 from lmtasks.testing.proof import Fault, Inapplicable, blamed, check
 from lmtasks.testing.sums import apart, padding_does_not_matter, still, vector
-from lmtasks.testing.terms import of_term, same, sums, terms
+from lmtasks.testing.terms import same, sums, terms
 from lmtasks.testing.training import training_of
 from lmtasks.training.with_trainer import train
 

@@ -11,13 +11,13 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from lmtasks.api import Batch, LossTerm, resolve
+from lmtasks.api import Batch, LossTerm, of_term, resolve
 from lmtasks.config.training_arguments import training_arguments
 from lmtasks.errors import InputError
 from lmtasks.models.lm_head import EVERYWHERE, separate_head
 from lmtasks.testing.case import Case, inputs_of
 from lmtasks.testing.proof import Fault, Inapplicable, check
-from lmtasks.testing.terms import added, of_term, same, sums, terms
+from lmtasks.testing.terms import added, same, sums, terms
 from lmtasks.testing.training import training_of
 from lmtasks.training.rehearsal import rehearse
 

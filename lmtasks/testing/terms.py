@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lmtasks.api import SUMS, Batch, LossTerm, kind, loss_terms, target_counts, weigh, wrong_sums
+from lmtasks.api import SUMS, Batch, LossTerm, kind, loss_terms, of_term, target_counts, weigh, wrong_sums
 from lmtasks.testing.case import Case
 from lmtasks.testing.proof import Fault, Inapplicable, check
 
@@ -41,11 +41,6 @@ def sums(case: Case, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor
 def added(found: Mapping[str, LossTerm]) -> torch.Tensor:
     """The sums of all terms, each times its weight."""
     return weigh(found, {name: term.sum for name, term in found.items()})
-
-
-def of_term(name: str) -> str:
-    """Which term is meant, in words; nothing where there is one only."""
-    return f" of the term '{name}'" if name else ""
 
 
 def same(one: float, other: float, tolerance: float = 1e-4) -> bool:

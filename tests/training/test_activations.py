@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,22 +23,24 @@ def through(activation: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return made.detach(), numbers.grad
 
 
+def found_plain_and_exact(name: str, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """What comes out, and the gradient: of the one operation, of the plain one, and of that in float64."""
+    plain, exact = through(ACT2FN[name], dtype), through(ACT2FN[name], torch.float64)
+    with cheap_gelu(torch.device("cpu")):
+        found = through(ACT2FN[name], dtype)
+    return zip(found, plain, exact, strict=True)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_numbers_and_gradients_are_those_of_the_plain_one(name: str) -> None:
-    plain, exact = through(ACT2FN[name], torch.float32), through(ACT2FN[name], torch.float64)
-    with cheap_gelu(torch.device("cpu")):
-        found = through(ACT2FN[name], torch.float32)
-    for one, other, oracle in zip(found, plain, exact, strict=True):
+    for one, other, oracle in found_plain_and_exact(name, torch.float32):
         assert not torch.equal(one, other), "it is another operation"
         assert torch.allclose(one.double(), oracle, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_in_bfloat16_it_is_nearer_to_float64_than_the_plain_one(name: str) -> None:
-    plain, exact = through(ACT2FN[name], torch.bfloat16), through(ACT2FN[name], torch.float64)
-    with cheap_gelu(torch.device("cpu")):
-        found = through(ACT2FN[name], torch.bfloat16)
-    for one, other, oracle in zip(found, plain, exact, strict=True):
+    for one, other, oracle in found_plain_and_exact(name, torch.bfloat16):
         assert (one - oracle).abs().mean() < 0.9 * (other - oracle).abs().mean()
 
 

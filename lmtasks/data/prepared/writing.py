@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -92,32 +93,23 @@ class Writing:
         """The shards of a source, of which those are written that are not there."""
         parts = list(_parts(train, self.shard_bytes // self._ids.itemsize))
         doing = f"writing shards {source and f'of {source}'}".strip()
-        failed = Event()
+        ended = Event()
         with stage(doing, len(parts), "shards") as progress, ThreadPoolExecutor(AT_ONCE) as pool:
 
             def one(number: int) -> Shard | None:
-                if failed.is_set():  # whoever waits for the results may be slow to hear of it
+                if ended.is_set():
                     return None
-                try:
-                    return written(number)
-                except BaseException:
-                    failed.set()
-                    raise
-
-            def written(number: int) -> Shard | None:
-                arrays, examples = arrays_of(train, *parts[number], self._ids)
-                if not examples:  # a few short lines that have nothing to predict
-                    return None
-                return self._put(Shard.of(_named("train", source, f"{number:05}"), arrays, examples), arrays, there)
+                with _ending(ended):  # here, for whoever waits for the results may be slow to hear of it
+                    arrays, examples = arrays_of(train, *parts[number], self._ids)
+                    if not examples:  # a few short lines that have nothing to predict
+                        return None
+                    return self._put(Shard.of(_named("train", source, f"{number:05}"), arrays, examples), arrays, there)
 
             shards = []
-            try:
+            with _ending(ended):  # and of an interruption nobody else hears
                 for done, shard in enumerate(pool.map(one, range(len(parts))), start=1):
                     shards += [shard] if shard else []
                     progress.update(done)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # else it would go on with all others first
-                raise
         return shards
 
     @cached_property
@@ -166,6 +158,16 @@ class Writing:
             for name in TOKENIZER_FILES:
                 with self.store.new(name) as path:
                     path.write_bytes(Path(folder, name).read_bytes())
+
+
+@contextmanager
+def _ending(ended: Event) -> Iterator[None]:
+    """Say to all others that no shard is to be begun any more, where something goes wrong while this is open."""
+    try:
+        yield
+    except BaseException:
+        ended.set()
+        raise
 
 
 def _parts(packed: Packed, most: int) -> Iterator[tuple[int, int]]:
