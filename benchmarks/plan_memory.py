@@ -12,6 +12,8 @@ own. The exit code is 1 where a plan is off by more than the share that is allow
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import subprocess
 import sys
@@ -127,6 +129,8 @@ def resident() -> int:
 def measured(shape: Shape, way: str, place: Path) -> dict[str, float]:
     """Bytes that the plan of a run foresees, and that its training took, in this process."""
     trained(tiny(shape), way, place / "tiny", Peak())
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what the tiny one has left would be used again, and not be seen
     before = resident()
     peak = Peak()
     foreseen = trained(shape, way, place / "whole", peak)

@@ -30,7 +30,7 @@ from lmtasks.training.speed import cheap
 MOMENTS = 2
 """Numbers that Adam keeps for each weight that is trained."""
 
-BESIDE = 64 << 20
+BESIDE = 48 << 20
 """On a CPU, bytes for what is no tensor, as ``benchmarks/plan_memory.py`` saw them."""
 
 ROUNDS = 3
@@ -177,11 +177,11 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = {one.untyped_storage()._cdata for one in inputs}
         learned = {one.untyped_storage()._cdata for one in inputs if one.requires_grad}
         self.trace.noted |= {self._known[key] for key in learned & self._known.keys()}
+        # What is written to and was not made here comes from elsewhere, as draws do, and is let go of as well.
+        known = set() if function._schema.is_mutable else given
         for tensor in tree_leaves(made):
-            if torch.is_tensor(tensor) and (key := tensor.untyped_storage()._cdata) not in self._known:
-                # What is written to and was not made here comes from elsewhere, as draws do, and is let go of as well.
-                if key not in given or function._schema.is_mutable:
-                    self._add(key, tensor.untyped_storage(), str(function))
+            if torch.is_tensor(tensor) and (key := tensor.untyped_storage()._cdata) not in known | self._known.keys():
+                self._add(key, tensor.untyped_storage(), str(function))
         return made
 
     def _add(self, key: int, storage: torch.UntypedStorage, name: str) -> None:
