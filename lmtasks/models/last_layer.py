@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lmtasks.models.agreement import agree
-from lmtasks.models.forward import MODEL_FAILURES
+from lmtasks.models.forward import MODEL_FAILURES, measuring
 
 FEW = 0.5
 """Share of the rows up to which it pays to leave out the others."""
@@ -36,24 +36,20 @@ Parts = dict[nn.Module, bool]
 
 
 @contextmanager
-def only(parts: Parts, wanted: Tensor | None) -> Iterator[None]:
-    """While this is open the modules run on the wanted rows, bool [examples, length], where these are few.
+def only(parts: Parts, wanted: Tensor | None, kind: torch.dtype) -> Iterator[None]:
+    """While this is open the modules, of this kind of numbers, run on the wanted rows, where these are few.
 
-    In what they put back, all other rows are zero.
+    Args:
+        wanted: bool [examples, length]; of what the modules put back, all other rows are zero. All when not given.
     """
-    if wanted is None or not parts:
-        yield
-        return
-    dtype = next(next(iter(parts)).parameters()).dtype
-    rows = _Rows(wanted, more=missing_rows(int(wanted.sum()), wanted.device, dtype))
-    with rows.within(parts if len(rows.places) <= FEW * wanted.numel() else {}):
+    with nullcontext() if wanted is None else _Rows(wanted, kind=kind).within(parts):
         yield
 
 
-def missing_rows(count: int, device: torch.device, dtype: torch.dtype) -> int:
-    """How many rows of such numbers fill up so many to a multiple of ``ROWS``, where their number costs memory."""
+def missing_rows(count: int, device: torch.device, kind: torch.dtype | None) -> int:
+    """How many rows of numbers of a kind fill up so many to a multiple of ``ROWS``, where their number costs memory."""
     cast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
-    return -count % ROWS if device.type == "cpu" and torch.bfloat16 in (dtype, cast) else 0
+    return -count % ROWS if device.type == "cpu" and torch.bfloat16 in (kind, cast) else 0
 
 
 def row_wise_parts(body: nn.Module, hidden: Callable[[], Tensor], read: Callable[[Tensor], Tensor]) -> Parts:
@@ -68,8 +64,7 @@ def row_wise_parts(body: nn.Module, hidden: Callable[[], Tensor], read: Callable
     if not calls or states.shape[1] < LEAST:
         return {}
     layer, given, named = calls[-1]
-    again = any(called is layer for called, _, _ in calls[:-1])  # ALBERT's is every layer
-    if again or any(isinstance(part, _BatchNorm) for part in layer.modules()):  # reads all rows, in training only
+    if any(called is layer for called, _, _ in calls[:-1]):  # ALBERT's is every layer
         return {}
     wanted = torch.zeros(states.shape[:2], dtype=torch.bool, device=states.device)
     wanted[[0, 0, 1], [1, -2, states.shape[1] // 2]] = True
@@ -79,7 +74,8 @@ def row_wise_parts(body: nn.Module, hidden: Callable[[], Tensor], read: Callable
         return (made if torch.is_tensor(made) else made[0])[wanted]
 
     parts = _found(layer, of_layer, wanted)
-    return parts if _right(parts, lambda: read(hidden()[wanted]), read(states[wanted]), wanted) else {}
+    right = _right(parts, lambda: read(hidden()[wanted]), read(states[wanted]), wanted)
+    return parts if right and _right_in_training(parts, layer, of_layer, wanted) else {}
 
 
 @contextmanager
@@ -118,7 +114,7 @@ def _found(layer: nn.Module, run: Callable[[], Tensor], wanted: Tensor) -> Parts
 def _is_plain(module: nn.Module) -> bool:
     """Whether all its weights are vectors and matrices: those of convolutions and experts have more dimensions.
 
-    Buffers may keep something about all rows.
+    Buffers may keep something about its rows.
     """
     return not any(True for _ in module.buffers()) and all(one.ndim <= 2 for one in module.parameters())
 
@@ -131,30 +127,51 @@ def _is_read(module: nn.Module, run: Callable[[], Tensor]) -> bool:
 
 def _right(parts: Parts, run: Callable[[], Tensor], expected: Tensor, wanted: Tensor) -> bool:
     """Whether the modules run on the wanted rows, and all is as expected there whatever the others hold."""
+    found = _tried(parts, run, wanted)
+    # Half of the digits have to be right: kernels add up few rows in another order than many.
+    return found is not None and agree(found, expected, spread=math.sqrt(torch.finfo(expected.dtype).eps))
+
+
+def _right_in_training(parts: Parts, layer: nn.Module, run: Callable[[], Tensor], wanted: Tensor) -> bool:
+    """Whether then, too, nothing in the layer reads other rows, as BatchNorm does only then."""
+    buffers = [(one, one.clone()) for one in layer.buffers()]
+    with measuring(layer, training=True):
+        found = _tried(dict.fromkeys(parts, True), run, wanted)  # what is between two of them has all rows to read
+    for one, before in buffers:
+        one.copy_(before)
+    return found is not None and not bool(found.isnan().any())
+
+
+def _tried(parts: Parts, run: Callable[[], Tensor], wanted: Tensor) -> Tensor | None:
+    """What is made with the modules on the wanted rows, and NaN for the others; None if they do not run so."""
     rows = _Rows(wanted, others=math.nan)
     try:
         with rows.within(parts):
             found = run()
     except MODEL_FAILURES:
-        return False
-    # Half of the digits have to be right: kernels add up few rows in another order than many.
-    return rows.taken == set(parts) and agree(found, expected, spread=math.sqrt(torch.finfo(expected.dtype).eps))
+        return None
+    return found if rows.taken == set(parts) else None
 
 
 class _Rows:
-    """Some rows of what goes through modules.
+    """Some rows of what goes through modules, as long as they are few.
 
     Args:
         wanted: bool [examples, length].
         others: what is put in place of the other rows.
-        more: rows that are not wanted, and run as well.
+        kind: of numbers, for which the rows are filled up with others.
     """
 
-    def __init__(self, wanted: Tensor, others: float = 0.0, more: int = 0) -> None:
-        self.wanted, self.others = wanted, others
-        also = (~wanted).flatten().nonzero()[:more, 0]
-        self.places = torch.cat([wanted.flatten().nonzero()[:, 0], also])
+    def __init__(self, wanted: Tensor, others: float = 0.0, kind: torch.dtype | None = None) -> None:
+        self.wanted, self.others, self.kind = wanted, others, kind
         self.taken: set[nn.Module] = set()
+
+    @cached_property
+    def places(self) -> Tensor | None:
+        """Their numbers in the batch; None if these are many. Not asked before the last layer: a GPU has other work."""
+        places, others = (some.flatten().nonzero()[:, 0] for some in (self.wanted, ~self.wanted))
+        places = torch.cat([places, others[: missing_rows(len(places), places.device, self.kind)]])
+        return places if len(places) <= FEW * self.wanted.numel() else None
 
     @contextmanager
     def within(self, parts: Parts) -> Iterator[None]:
@@ -174,16 +191,16 @@ class _Rows:
         return given, named
 
     def _of(self, value: Any) -> Any:
-        if not torch.is_tensor(value) or value.shape[:2] != self.wanted.shape:
+        if not torch.is_tensor(value) or value.shape[:2] != self.wanted.shape or self.places is None:
             return value
         return value.flatten(0, 1).index_select(0, self.places)[None]
 
     def _is_narrow(self, value: Any) -> bool:
-        return torch.is_tensor(value) and value.shape[:2] == (1, len(self.places))
+        return torch.is_tensor(value) and self.places is not None and value.shape[:2] == (1, len(self.places))
 
     def _put_back(self, part: nn.Module, given: Any, made: Any) -> Any:
         """What a module made of these rows, among all."""
-        if not self._is_narrow(made):
+        if self.places is None or not self._is_narrow(made):
             return made
         every = made.new_full((self.wanted.numel(), *made.shape[2:]), self.others)
         return every.index_copy(0, self.places, made[0]).unflatten(0, self.wanted.shape)

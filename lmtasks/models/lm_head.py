@@ -210,7 +210,7 @@ class Head:
         parts = {} if compiled or (torch.is_grad_enabled() and _is_repeated(self.model)) else self._parts
 
         def stop(*arguments: Any, **inputs: Any) -> None:
-            with only(parts, wanted):
+            with only(parts, wanted, self.model.dtype):
                 self._output = run(*arguments, **inputs)
             raise _Stopped
 

@@ -211,40 +211,56 @@ def test_the_last_layer_runs_on_targets_where_these_are_few(kind: str) -> None:
         assert distance(plain[2], rounded[2]) < 3e-2
 
 
+class Centred(nn.Linear):
+    """A layer that keeps something about its rows, as BatchNorm does, in a way of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(12, 8)
+        self.register_buffer("mean", torch.zeros(12))
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input - (input.mean((0, 1)) if self.training else self.mean))
+
+
 class Layer(nn.Module):
-    """Some of it takes each row on its own, and there is more that does not; or only seems so."""
+    """Some of it takes each row on its own, and there is more that does not, or only where it is measured."""
 
     def __init__(self, way: str) -> None:
         super().__init__()
         self.way = way
-        self.inner, self.outer, self.far, self.norm = nn.Linear(8, 12), nn.Linear(12, 8), nn.Linear(8, 8), nn.Identity()
-        if way == "statistics":
-            self.norm = nn.BatchNorm1d(12)
+        self.inner, self.far = nn.Linear(8, 12), nn.Linear(8, 8)
+        self.norm = nn.BatchNorm1d(12) if way == "statistics" else nn.Identity()
+        self.outer = Centred() if way == "its own statistics" else nn.Linear(12, 8)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        inner = self.inner(states).relu()
+        states = states + states.roll(2, dims=1)
+        inner, far = self.inner(states).relu(), self.far(states)
         made = self.outer(self.norm(inner.flatten(0, 1)).view_as(inner))
         if self.way == "neighbours":
             made = made + made.roll(1, dims=1)
         if self.way == "long texts" and states.shape[1] > 11:
-            made = made + self.far(states).mean(1, keepdim=True)
+            made = made + far.mean(1, keepdim=True)
         return states + made
 
 
-@pytest.mark.parametrize("way", ["alone", "long texts", "neighbours", "statistics", "twice"])
+@pytest.mark.parametrize(
+    "way", ["alone", "long texts", "neighbours", "statistics", "its own statistics", "one for all", "a part for all"]
+)
 def test_only_what_takes_each_row_on_its_own_runs_on_targets(way: str) -> None:
     torch.manual_seed(0)
-    model, batch = Odd("straight"), batch_of(0.2)
-    layer = Layer(way)
-    model.body.layers = nn.ModuleList([layer] * (2 if way == "twice" else 1))
+    model, batch, layers = Odd("straight"), batch_of(0.2), [Layer(way), Layer(way)]
+    if way == "a part for all":
+        layers[0].outer = layers[1].outer
+    model.body.layers = nn.ModuleList([layers[1]] * 2 if way == "one for all" else layers)
     model.body.embedding.register_forward_hook(
         lambda part, given, made: functools.reduce(lambda states, one: one(states), model.body.layers, made)
     )
     model.train()
-    plain = gradients(model, "bert", batch)
+    plain, kept = gradients(model, "bert", batch), copy.deepcopy(model.state_dict())
     assert separate_head(model, {"input_ids": batch["input_ids"][:1, :11]}) is None
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
     rows: set[int] = set()
-    layer.outer.register_forward_hook(lambda part, given, made: rows.add(made.shape[:-1].numel()))
+    layers[1].outer.register_forward_hook(lambda part, given, made: rows.add(made.shape[:-1].numel()))
     fast = gradients(model, "bert", batch)
     assert rows == {plain[1] if way in ("alone", "long texts") else 60}
     assert fast[:2] == (pytest.approx(plain[0], rel=1e-6), plain[1])
