@@ -19,13 +19,16 @@ from measuring import run
 WANTED = 0.5
 """Nats under the baseline, at least."""
 
-LLAMA = "num_hidden_layers=2,hidden_size=64,intermediate_size=128,num_attention_heads=2,num_key_value_heads=2"
+CONVOLUTIONS = (
+    "num_hidden_layers=3,full_attn_idxs=[2],hidden_size=128,intermediate_size=256,num_attention_heads=2,"
+    "num_key_value_heads=2"
+)
 NEIGHBOURS = "num_hidden_layers=2,hidden_size=512,intermediate_size=1024,num_attention_heads=8,local_attention=2"
 
 COMMANDS = {
     "masked-lm, starter": "masked-lm",
     "causal-lm, starter": "causal-lm",
-    "causal-lm, llama": f"causal-lm --model_type llama --config_overrides {LLAMA} --train_tokenizer 2000",
+    "causal-lm, lfm2": f"causal-lm --model_type lfm2 --config_overrides {CONVOLUTIONS} --train_tokenizer 2000",
     "masked-lm, neighbours": f"masked-lm --model_type modernbert --config_overrides {NEIGHBOURS} --train_tokenizer 2000"
     " --mlm_probability 0.5",
 }

@@ -45,7 +45,7 @@ class Trace:
         made: the operation that made a tensor, and its bytes, by its number.
         events: numbers of tensors as they come, and once more as they go.
         learned: how many events there are until the gradients are whole.
-        noted: numbers of those tensors whose operation autograd has noted.
+        noted: numbers of those tensors that autograd knows, custom functions' included.
     """
 
     made: list[tuple[str, int]] = field(default_factory=list)
@@ -175,11 +175,13 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         made = function(*args, **(kwargs or {}))
         inputs = [one for one in tree_leaves((args, kwargs)) if torch.is_tensor(one)]
         given = {one.untyped_storage()._cdata for one in inputs}
-        noted = torch.is_grad_enabled() and any(one.requires_grad for one in inputs)
+        learned = {one.untyped_storage()._cdata for one in inputs if one.requires_grad}
+        self.trace.noted |= {self._known[key] for key in learned & self._known.keys()}
         for tensor in tree_leaves(made):
-            if torch.is_tensor(tensor) and (key := tensor.untyped_storage()._cdata) not in self._known.keys() | given:
-                self.trace.noted |= {len(self.trace.made)} if noted else set()
-                self._add(key, tensor.untyped_storage(), str(function))
+            if torch.is_tensor(tensor) and (key := tensor.untyped_storage()._cdata) not in self._known:
+                # What is written to and was not made here comes from elsewhere, as draws do, and is let go of as well.
+                if key not in given or function._schema.is_mutable:
+                    self._add(key, tensor.untyped_storage(), str(function))
         return made
 
     def _add(self, key: int, storage: torch.UntypedStorage, name: str) -> None:

@@ -92,6 +92,18 @@ def test_autograd_notes_what_learns(model: PreTrainedModel) -> None:
     assert all("backward" not in whole.made[number][0] for number in whole.noted)
 
 
+def test_draws_from_elsewhere_are_there_and_go_again(model: PreTrainedModel) -> None:
+    """numpy makes the draws of dropout, two bytes for each number, and autograd knows what came of them."""
+    width = model.config.hidden_size
+    with _untouched(model):
+        step = _traced(model, MASKED_LM, a_batch(length=24), False, 1.0)
+    draws = [number for number, made in enumerate(step.made) if made == ("aten.ge_.Scalar", 24 * width * 2)]
+    hidden = 1 + 2 * model.config.num_hidden_layers  # of the embeddings, and of both halves of each layer
+    assert len(draws) == hidden and all(step.events.count(number) == 2 for number in draws)
+    passed = [number for number, (name, _) in enumerate(step.made) if name == "aten.empty_like.default"]
+    assert len(set(passed) & step.noted) >= hidden
+
+
 def test_what_is_held_is_the_logits_and_what_is_made_of_them() -> None:
     torch.manual_seed(0)
     head = Head()
