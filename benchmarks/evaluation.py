@@ -7,8 +7,8 @@ run publishes: the guide by ``Trainer.evaluate``, lmtasks with its head on targe
 loss on batches that are at hand, whose sums nobody adds up exactly. They alternate, and the figures are medians of the
 rounds.
 
-The limit counts the products that cannot be avoided (the body everywhere, the head where there is a target, attention
-over the pairs that see each other) at the rate of a large ``torch.mm``, measured between the rounds.
+The limit counts the products that lmtasks makes, as in ``training_step.py``, at the rate of a large ``torch.mm``,
+measured between the rounds.
 """
 
 from __future__ import annotations

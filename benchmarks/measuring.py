@@ -169,14 +169,19 @@ class Shape:
         return max(1, self.hidden // 64)
 
     def products(self, batch: int, length: int, targets: float, training: bool = True) -> float:
-        """Floating-point operations of the matrix products that nobody can do without.
+        """Floating-point operations of the matrix products of a step.
+
+        Where at most half of the tokens are targets, of the last layer only keys, values and what attention makes of
+        them are for all tokens.
 
         Args:
             batch, length: of the input.
             targets: positions at which the head is needed.
             training: forward and twice as much backward, not forward only.
         """
-        body = 12 * self.hidden**2 * self.layers * batch * length
+        tokens = batch * length
+        few = targets if targets <= tokens / 2 else tokens
+        body = self.hidden**2 * ((12 * self.layers - 10) * tokens + 10 * few)
         pairs = batch * length**2 * (0.5 if self.causal else 1.0)
         attention = 2 * self.hidden * self.layers * pairs
         head = self.hidden * (self.vocabulary + (self.hidden if self.dense else 0)) * targets

@@ -13,9 +13,10 @@ the same model, the same blocks of real text and as many steps:
 - bare loop: lmtasks' loss, batches and memory in a plain loop: what is above it is the Trainer's overhead.
 
 Time stamps are taken inside the running training, after its first steps; contestants alternate, and the
-figures are medians of the rounds. The limit counts the products of a step that cannot be avoided (the body
-everywhere, the head where there is a target, attention over the pairs that see each other; backward twice
-forward) at the rate of a large ``torch.mm`` in the same precision, measured between the contestants.
+figures are medians of the rounds. The limit counts the products that lmtasks' step makes (the body everywhere,
+but for the last layer, of which queries and all that follows attention are for targets alone where these are few;
+the head where there is a target; attention over the pairs that see each other; backward twice forward) at the rate
+of a large ``torch.mm`` in the same precision, measured between the contestants.
 """
 
 from __future__ import annotations

@@ -234,8 +234,9 @@ class Teller:
             with in_mode(self.model), sparse(self.model), torch.inference_mode():
                 for rows, batch in zip(group, batches, strict=True):
                     inputs = {name: value.to(device) for name, value in batch.items()} | without_cache(self.model)
-                    found = head.hidden(inputs) if head else self.model(**inputs).logits
-                    outputs.append(found[_wanted(rows, device)])
+                    wanted = _wanted(rows, inputs["input_ids"])
+                    found = head.hidden(inputs, wanted) if head else self.model(**inputs).logits
+                    outputs.append(found[:, : wanted.shape[1]][wanted])
                 both = torch.cat(outputs), targets
                 told, right = head.likelihoods(*both, inputs) if head else plain_likelihoods(*both)
         except torch.OutOfMemoryError:
@@ -267,11 +268,12 @@ class Teller:
         separate_head(self.model, {"input_ids": batch["input_ids"][:2, :CORNER].to(device)})
 
 
-def _wanted(rows: Sequence[_Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which of the rows, and which place in it, tells each target."""
-    examples = np.repeat(np.arange(len(rows)), [len(row.targets) for row in rows])
-    places = np.concatenate([row.logits for row in rows])
-    return torch.from_numpy(examples).to(device), torch.from_numpy(places).to(device)
+def _wanted(rows: Sequence[_Row], ids: torch.Tensor) -> torch.Tensor:
+    """Which places tell a target, bool of the shape of the ids, [rows, length]."""
+    wanted = torch.zeros(ids.shape, dtype=torch.bool)
+    for one, row in zip(wanted, rows, strict=True):
+        one[torch.from_numpy(row.logits)] = True
+    return wanted.to(ids.device)
 
 
 def _with_rest_of_word(place: int, words: Sequence[int | None] | None) -> list[int]:

@@ -46,7 +46,7 @@ class MasksOnly:
         if head is None:
             return self._forward(inputs)
         masked = ids == self.mask
-        logits = head.logits(head.hidden(inputs)[masked], inputs)
+        logits = head.logits(head.hidden(inputs, masked)[masked], inputs)
         return {"input_ids": ids, "mask_logits": torch.split(logits, masked.sum(1).tolist())}
 
     def postprocess(self, outputs: Any, **parameters: Any) -> Any:

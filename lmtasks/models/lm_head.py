@@ -9,9 +9,9 @@ are wanted. That this gives the same logits is measured before training.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from lmtasks.errors import first_line
 from lmtasks.models.agreement import agree
 from lmtasks.models.cross_entropy import likelihoods, plain_likelihoods, projected_total
 from lmtasks.models.forward import MODEL_FAILURES, in_mode, without_cache
+from lmtasks.models.last_layer import Parts, missing_rows, only, row_wise_parts
 from lmtasks.models.tied_weight import one_gradient, tied_embedding
 
 EVERYWHERE = "the head runs on every position"
@@ -30,11 +31,6 @@ EVERYWHERE = "the head runs on every position"
 
 PIECE = 1 << 23
 """Logits that exist at once; 32 MiB in float32."""
-
-ROWS = 16
-"""What the number of targets is filled up to a multiple of, for products in bfloat16 on a CPU: torch's library keeps
-several MiB for each number of rows that it has ever seen, and batches of a masked model have hundreds.
-"""
 
 
 def separate_head(model: PreTrainedModel, inputs: Batch) -> str | None:
@@ -59,6 +55,7 @@ def separate_head(model: PreTrainedModel, inputs: Batch) -> str | None:
             head = Head(model, body)
             try:
                 head.learn(inputs)
+                head.learn_last_layer(inputs)
                 return None
             except MODEL_FAILURES as error:
                 head.remove()
@@ -95,6 +92,7 @@ class Head:
         self._model_forward, self._body_forward = model.forward, self.body.forward
         self._extra = without_cache(model)
         self._trained_body: Callable[..., Any] | None = None
+        self._parts: Parts = {}
         self._run_body: Callable[..., Any] = self._body_forward
         self._output: Any = None
         self.last: torch.nn.Linear | None = None
@@ -123,8 +121,8 @@ class Head:
         states = self.hidden(inputs).flatten(0, 1)
         with layer.register_forward_hook(lambda *seen: scores.append(seen[-1])) if plain else nullcontext():
             logits = self.logits(states, inputs)
-        # The linear layer whose output is the logits, with nothing done to it after.
-        if scores and torch.equal(scores[-1].flatten(0, -2), logits):
+        # The linear layer whose output is the logits, with nothing done to it after, be it a bias of zeros.
+        if scores and scores[-1].data_ptr() == logits.data_ptr() and not scores[-1]._version:
             self.last = layer
         if not agree(logits, expected, spread=1e-4):
             raise ValueError("its head gives other logits on its own")
@@ -132,6 +130,15 @@ class Head:
         if not agree(self.logits(states.flip(0)[::2], inputs), expected.flip(0)[::2], spread=1e-4):
             raise ValueError("its head does more than one position at a time")
         self.vocabulary = logits.shape[-1]
+        self._output = None
+
+    def learn_last_layer(self, inputs: Batch) -> None:
+        """Find what of the body's last layer may run on a few rows, with the same logits there."""
+        rows = {name: value for name, value in inputs.items() if torch.is_tensor(value) and value.shape[:1] == (1,)}
+        several = {**inputs, **self._extra, **{name: torch.cat([value] * 2) for name, value in rows.items()}}
+        with suppress(*MODEL_FAILURES):
+            hidden, logits = partial(self.hidden, several), partial(self.logits, inputs=several)
+            self._parts = row_wise_parts(self.body, hidden, logits)
         self._output = None
 
     def sums(
@@ -142,10 +149,10 @@ class Head:
         The arguments are those of :func:`lmtasks.target_sums`.
         """
         with self._weight() as weight:
+            wanted = targets != -100
             # A model that fills up its inputs has states of what it added.
-            hidden = self.hidden({**inputs, **self._extra})[:, : targets.shape[1]]
+            hidden = self.hidden({**inputs, **self._extra}, wanted)[:, : targets.shape[1]]
         output, self._output = self._output, None
-        wanted = targets != -100
         states, labels = hidden[wanted], targets[wanted]
         weights = None if weights is None else weights[wanted]
         if not torch.is_grad_enabled():
@@ -191,13 +198,20 @@ class Head:
         rows = max(1, PIECE // self.vocabulary)
         return [slice(start, start + rows) for start in range(0, max(count, 1), rows)]
 
-    def hidden(self, inputs: Batch) -> torch.Tensor:
-        """The hidden states of a batch, [examples, length, size]."""
+    def hidden(self, inputs: Batch, wanted: torch.Tensor | None = None) -> torch.Tensor:
+        """The hidden states of a batch, [examples, length, size].
+
+        Args:
+            wanted: bool [examples, length], the positions whose states are read; all when not given.
+        """
         compiled = self._trained_body if torch.is_grad_enabled() else None
         run = compiled or self._body_forward
+        # What is compiled, or done once more on the way back, has all rows.
+        parts = {} if compiled or (torch.is_grad_enabled() and _is_repeated(self.model)) else self._parts
 
         def stop(*arguments: Any, **inputs: Any) -> None:
-            self._output = run(*arguments, **inputs)
+            with only(parts, wanted, self.model.dtype):
+                self._output = run(*arguments, **inputs)
             raise _Stopped
 
         with suppress(_Stopped):
@@ -262,24 +276,23 @@ class Head:
 def _filled(
     states: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """The targets with more rows, of no weight, up to a multiple of ``ROWS``, where their number costs memory."""
-    missing, pad = -len(labels) % ROWS, torch.nn.functional.pad
-    short = states.device.type == "cpu" and torch.bfloat16 in (states.dtype, _products())
-    if not missing or not short:
+    """The targets with more rows, of no weight, as many as are missing for products."""
+    missing, pad = missing_rows(len(labels), states.device, states.dtype), torch.nn.functional.pad
+    if not missing:
         return states, labels, weights
     weights = torch.ones(len(labels)) if weights is None else weights
     return pad(states, (0, 0, 0, missing)), pad(labels, (0, missing)), pad(weights, (0, missing))
 
 
-def _products() -> torch.dtype | None:
-    """What products are computed in on the CPU, where that is not the kind of the numbers."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+def _is_repeated(model: torch.nn.Module) -> bool:
+    """Whether some of the forward pass is done once more for the gradient."""
+    return any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
 
 
 def _in_place_of(method: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:
     """The replacement with the signature of the method, which others look at."""
 
-    @functools.wraps(method)
+    @wraps(method)
     def forward(*arguments: Any, **inputs: Any) -> Any:
         return replacement(*arguments, **inputs)
 

@@ -15,6 +15,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
+from lmtasks import target_sums
+from lmtasks.models.lm_head import separate_head
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 CONTESTANTS = {"guide", "guide, bf16", "lmtasks", "lmtasks, float32"}
 
@@ -146,9 +149,9 @@ def test_contestants_take_turns(measuring: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+@pytest.mark.parametrize(("kind", "targets"), [("roberta", 48), ("roberta", 7), ("gpt2", 48)])
 def test_the_products_of_the_limit_are_those_that_a_model_makes(
-    kind: str, training: bool, measuring: ModuleType
+    kind: str, targets: int, training: bool, measuring: ModuleType
 ) -> None:
     batch, length, layers, hidden, vocabulary = 2, 24, 2, 32, 100
     shape = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 2, "vocab_size": vocabulary}
@@ -158,12 +161,15 @@ def test_the_products_of_the_limit_are_those_that_a_model_makes(
     config = AutoConfig.for_model(kind, **shape, **roles, **more, attn_implementation="eager")
     model = (AutoModelForCausalLM if kind == "gpt2" else AutoModelForMaskedLM).from_config(config)
     ids = torch.randint(1, vocabulary, (batch, length))
+    assert separate_head(model, {"input_ids": ids[:1]}) is None
+    labels = torch.where(torch.arange(batch * length).view_as(ids) < targets, ids, -100)
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
-        total = model(input_ids=ids).logits.sum()
+        total = target_sums(model, {"input_ids": ids}, labels)[0]
         if training:
             total.backward()
     expected = measuring.Shape(layers, hidden, vocabulary, dense=kind == "roberta", causal=False)
-    assert counter.get_total_flops() == expected.products(batch, length, batch * length, training)
+    of_bias = 2 * targets * vocabulary if training and kind == "roberta" else 0  # its gradient is a product with ones
+    assert counter.get_total_flops() == expected.products(batch, length, targets, training) + of_bias
     half = measuring.Shape(layers, hidden, vocabulary, dense=kind == "roberta", causal=True)
     pairs = expected.products(batch, length, 0, training) - half.products(batch, length, 0, training)
     assert pairs == (3 if training else 1) * 2 * batch * length**2 * hidden * layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from pathlib import Path
 from types import MethodType
@@ -18,6 +19,7 @@ from lmtasks import causal_loss, masked_loss, run, target_sums
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.models import cross_entropy as projection
+from lmtasks.models import last_layer
 from lmtasks.models import lm_head as heads
 from lmtasks.models.document_mask import isolate
 from lmtasks.models.lm_head import separate_head, separated
@@ -171,6 +173,100 @@ def test_the_head_runs_on_targets_only(kind: str) -> None:
     assert int(targets) < 3 * 20 / 2
 
 
+WIDE = {
+    **dict.fromkeys(("bert", "roberta", "electra"), "encoder.layer.{}.output.dense"),
+    "distilbert": "transformer.layer.{}.ffn.lin2",
+    "modernbert": "layers.{}.mlp.Wo",
+    "deberta-v2": "encoder.layer.{}.output.dense",
+    "gpt2": "h.{}.mlp.c_proj",
+    "llama": "layers.{}.mlp.down_proj",
+    "albert": "encoder.albert_layer_groups.0.albert_layers.0.ffn_output",
+    "mixtral": "layers.{}.mlp.experts",
+}
+"""What gives a layer its rows back, for each of two layers."""
+
+
+@pytest.mark.parametrize("kind", [*MASKED, *CAUSAL])
+def test_the_last_layer_runs_on_targets_where_these_are_few(kind: str) -> None:
+    """It is measured on shorter texts; a layer that is every layer runs everywhere, and so do experts."""
+    model, batch = model_of(kind), batch_of(0.2)
+    plain = gradients(model, kind, batch)
+    assert separate_head(model, {"input_ids": batch["input_ids"][:1, :11]}) is None
+    rows: list[int] = []
+    for layer in (0, 1) if kind in WIDE else ():
+        part = model.base_model.get_submodule(WIDE[kind].format(layer))
+        part.register_forward_hook(lambda part, given, made: rows.append(made.shape[:-1].numel()))
+    fast = gradients(model, kind, batch)
+    assert fast[:2] == (pytest.approx(plain[0], rel=1e-6), plain[1])
+    assert distance(plain[2], fast[2]) < 1e-6
+    if kind in ("albert", "mixtral"):
+        assert set(rows) == {60}
+    elif kind in WIDE:
+        assert rows == [60, plain[1]]
+        rows.clear()
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = gradients(model, kind, batch)
+        gradients(model, kind, batch_of(0.8))
+        assert rows == [60, 16, 60, 60] and plain[1] < 16
+        assert distance(plain[2], rounded[2]) < 3e-2
+
+
+class Centred(nn.Linear):
+    """A layer that keeps something about its rows, as BatchNorm does, in a way of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(12, 8)
+        self.register_buffer("mean", torch.zeros(12))
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input - (input.mean((0, 1)) if self.training else self.mean))
+
+
+class Layer(nn.Module):
+    """Some of it takes each row on its own, and there is more that does not, or only where it is measured."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.inner, self.far = nn.Linear(8, 12), nn.Linear(8, 8)
+        self.norm = nn.BatchNorm1d(12) if way == "statistics" else nn.Identity()
+        self.outer = Centred() if way == "its own statistics" else nn.Linear(12, 8)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        states = states + states.roll(2, dims=1)
+        inner, far = self.inner(states).relu(), self.far(states)
+        made = self.outer(self.norm(inner.flatten(0, 1)).view_as(inner))
+        if self.way == "neighbours":
+            made = made + made.roll(1, dims=1)
+        if self.way == "long texts" and states.shape[1] > 11:
+            made = made + far.mean(1, keepdim=True)
+        return states + made
+
+
+@pytest.mark.parametrize(
+    "way", ["alone", "long texts", "neighbours", "statistics", "its own statistics", "one for all", "a part for all"]
+)
+def test_only_what_takes_each_row_on_its_own_runs_on_targets(way: str) -> None:
+    torch.manual_seed(0)
+    model, batch, layers = Odd("straight"), batch_of(0.2), [Layer(way), Layer(way)]
+    if way == "a part for all":
+        layers[0].outer = layers[1].outer
+    model.body.layers = nn.ModuleList([layers[1]] * 2 if way == "one for all" else layers)
+    model.body.embedding.register_forward_hook(
+        lambda part, given, made: functools.reduce(lambda states, one: one(states), model.body.layers, made)
+    )
+    model.train()
+    plain, kept = gradients(model, "bert", batch), copy.deepcopy(model.state_dict())
+    assert separate_head(model, {"input_ids": batch["input_ids"][:1, :11]}) is None
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+    rows: set[int] = set()
+    layers[1].outer.register_forward_hook(lambda part, given, made: rows.add(made.shape[:-1].numel()))
+    fast = gradients(model, "bert", batch)
+    assert rows == {plain[1] if way in ("alone", "long texts") else 60}
+    assert fast[:2] == (pytest.approx(plain[0], rel=1e-6), plain[1])
+    assert distance(plain[2], fast[2]) < 1e-6
+
+
 @pytest.mark.parametrize(("kind", "plain"), [("gpt2", True), ("gptj", True), ("bert", True), ("gemma2", False)])
 def test_the_loss_is_cut_by_vocabulary_where_the_last_layer_gives_the_logits(kind: str, plain: bool) -> None:
     model = model_of(kind)
@@ -178,8 +274,10 @@ def test_the_loss_is_cut_by_vocabulary_where_the_last_layer_gives_the_logits(kin
     assert (model.lmtasks_head.last is model.get_output_embeddings()) is plain
 
 
-def test_a_weight_that_the_head_uses_twice_is_left_to_autograd() -> None:
-    model = Odd("twice")
+@pytest.mark.parametrize("way", ["twice", "its own bias"])
+def test_a_last_layer_that_is_not_all_is_left_to_autograd(way: str) -> None:
+    """Its weight is used once more, or a bias of zeros, which is to be learned, is added after it (ESM)."""
+    model = Odd(way)
     plain = gradients(copy.deepcopy(model), "bert", batch_of())
     assert separate_head(model, {"input_ids": batch_of()["input_ids"][:1]}) is None
     assert distance(plain[2], gradients(model, "bert", batch_of())[2]) < 2e-6
@@ -366,7 +464,7 @@ def test_in_bfloat16_numbers_of_targets_are_few(kind: str, monkeypatch: pytest.M
     monkeypatch.setattr(heads, "_filled", counted)
     found = []
     for rows in (16, 1):
-        monkeypatch.setattr(heads, "ROWS", rows)
+        monkeypatch.setattr(last_layer, "ROWS", rows)
         with torch.autocast("cpu", torch.bfloat16):
             found.append(gradients(model, kind, batch))
     gradients(model, kind, batch)
@@ -390,10 +488,10 @@ def test_isolated_documents_go_well_with_it(kind: str) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_gradient_checkpointing_goes_well_with_it() -> None:
     model = model_of("llama").train()
-    plain = gradients(model, "llama", batch_of())
+    plain = gradients(model, "llama", batch_of(0.2))
     separate_head(model, {"input_ids": batch_of()["input_ids"][:1]})
     model.gradient_checkpointing_enable()
-    fast = gradients(model, "llama4_text", batch_of())
+    fast = gradients(model, "llama", batch_of(0.2))
     assert distance(plain[2], fast[2]) < 2e-6
 
 
@@ -426,6 +524,7 @@ class Odd(PreTrainedModel):
         self.way = way
         self.body = Body()
         self.head = nn.Linear(8, 100)
+        self.bias = nn.Parameter(torch.zeros(100))
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -449,7 +548,7 @@ class Odd(PreTrainedModel):
             states = states + states @ self.head.weight.t() @ self.head.weight / 100
         if self.way == "by the way":
             states = states + self.body.embedding(input_ids)
-        return MaskedLMOutput(logits=self.head(states))
+        return MaskedLMOutput(logits=self.head(states) + self.bias if self.way == "its own bias" else self.head(states))
 
 
 @pytest.mark.parametrize("way", ["neighbours", "places", "by the way"])

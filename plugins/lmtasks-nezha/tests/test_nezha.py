@@ -257,8 +257,16 @@ def test_older_names_and_other_heads_of_a_checkpoint_do_no_harm(run: lmtasks.Run
     assert figures["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-6)
 
 
-def test_its_head_runs_on_its_own() -> None:
-    assert separate_head(made(), batch()) is None
+def test_its_head_runs_on_its_own_and_so_does_its_last_layer_on_targets() -> None:
+    model, labels = made(), torch.full((2, 11), -100)
+    labels[0, 3], labels[1, 5] = 7, 8
+    assert separate_head(model, batch()) is None
+    rows: list[int] = []
+    for layer in model.nezha.encoder.layer:
+        layer.output.register_forward_hook(lambda part, given, states: rows.append(states.shape[:2].numel()))
+    total, _, _ = lmtasks.masked_loss(model, {**batch(), "labels": labels})
+    assert rows == [22, 2]
+    assert total.item() == pytest.approx(2 * model(**batch(), labels=labels).loss.item(), rel=1e-5)
 
 
 def test_documents_of_a_block_can_be_isolated(tmp_path: Path) -> None:
