@@ -13,7 +13,17 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
 from lmtasks.training.dropout import dropout
-from lmtasks.training.step_memory import BESIDE, Trace, _traced, _untouched, heap_height, height, of_batch, step_memory
+from lmtasks.training.step_memory import (
+    APART,
+    BESIDE,
+    Trace,
+    _traced,
+    _untouched,
+    heap_height,
+    height,
+    of_batch,
+    step_memory,
+)
 
 
 def a_batch(length: int = 16) -> dict[str, torch.Tensor]:
@@ -23,7 +33,7 @@ def a_batch(length: int = 16) -> dict[str, torch.Tensor]:
 
 def tensors(foreseen: int, weights: int) -> int:
     """The part of an estimate that torch is expected to hold beside the weights, and the heap's holes."""
-    return foreseen - weights - BESIDE
+    return round((foreseen - weights - BESIDE) / (1 + APART))
 
 
 @pytest.fixture
