@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from lmtasks.api import Batch
+
 MODEL_FAILURES = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 """Kinds of whatever a model's own code trips over when it is given something that it was not made for.
 
@@ -30,11 +32,19 @@ def in_mode(model: torch.nn.Module, *, training: bool = False) -> Iterator[None]
 
 @contextmanager
 def measuring(model: torch.nn.Module, *, training: bool = False, gradients: bool = False) -> Iterator[None]:
-    """While this is open the model is in that mode, with gradients or without; nothing random is used up."""
+    """While this is open the model is in that mode, with gradients or without; nothing random is used up.
+
+    What some remember of a batch in training, such as ranges of activations, is forgotten again.
+    """
     # Only where it is: otherwise every GPU of the machine would be taken into use.
     used = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    memory = [(buffer, buffer.clone()) for buffer in model.buffers()] if training else []
     with in_mode(model, training=training), torch.set_grad_enabled(gradients), torch.random.fork_rng(used):
-        yield
+        try:
+            yield
+        finally:
+            for buffer, before in memory:
+                buffer.copy_(before)
 
 
 @contextmanager
@@ -51,6 +61,12 @@ def sparse(model: torch.nn.Module) -> Iterator[None]:
         for part, attention in kept:
             if part.attention_type != attention:
                 part.set_attention_type(attention)
+
+
+def repeated(batch: Batch, count: int) -> Batch:
+    """A batch with its one example so many times; what has no row for each example stays as it is."""
+    rows = {name: value for name, value in batch.items() if torch.is_tensor(value) and value.shape[:1] == (1,)}
+    return {**batch, **{name: torch.cat([value] * count) for name, value in rows.items()}}
 
 
 def without_cache(model: torch.nn.Module) -> dict[str, bool]:

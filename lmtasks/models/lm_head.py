@@ -22,7 +22,7 @@ from lmtasks.api import Batch, Sums, token_sums, unwrapped
 from lmtasks.errors import first_line
 from lmtasks.models.agreement import agree
 from lmtasks.models.cross_entropy import likelihoods, plain_likelihoods, projected_total
-from lmtasks.models.forward import MODEL_FAILURES, in_mode, without_cache
+from lmtasks.models.forward import MODEL_FAILURES, in_mode, repeated, without_cache
 from lmtasks.models.last_layer import Parts, missing_rows, only, row_wise_parts
 from lmtasks.models.tied_weight import one_gradient, tied_embedding
 
@@ -134,8 +134,7 @@ class Head:
 
     def learn_last_layer(self, inputs: Batch) -> None:
         """Find what of the body's last layer may run on a few rows, with the same logits there."""
-        rows = {name: value for name, value in inputs.items() if torch.is_tensor(value) and value.shape[:1] == (1,)}
-        several = {**inputs, **self._extra, **{name: torch.cat([value] * 2) for name, value in rows.items()}}
+        several = {**repeated(inputs, 2), **self._extra}
         with suppress(*MODEL_FAILURES):
             hidden, logits = partial(self.hidden, several), partial(self.logits, inputs=several)
             self._parts = row_wise_parts(self.body, hidden, logits)

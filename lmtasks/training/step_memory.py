@@ -9,8 +9,7 @@ allocator takes for these tensors is found by doing to a heap of numbers what it
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from typing import Any
@@ -23,7 +22,7 @@ from transformers import PreTrainedModel
 from lmtasks.api import Batch, Recipe, loss_terms, require_counted, target_counts, weighted_sum
 from lmtasks.errors import InputError
 from lmtasks.models.cross_entropy import keeping
-from lmtasks.models.forward import in_mode
+from lmtasks.models.forward import measuring, repeated
 from lmtasks.training.heap import Heap
 from lmtasks.training.speed import cheap
 
@@ -65,8 +64,8 @@ def step_memory(model: PreTrainedModel, recipe: Recipe, example: Batch, batch_si
         batch_size: examples that go through the model at once.
         bf16: whether products are in bfloat16.
     """
-    with _untouched(model):
-        one, two = (_traced(model, recipe, _times(example, count), bf16, count / batch_size) for count in (1, 2))
+    with measuring(model, training=True, gradients=True):
+        one, two = (_traced(model, recipe, repeated(example, count), bf16, count / batch_size) for count in (1, 2))
     parameters = [*model.parameters()]
     weights = sum(int(one.nbytes) for one in parameters)
     moments = [int(one.nbytes) for one in parameters if one.requires_grad] * MOMENTS
@@ -119,12 +118,6 @@ def heap_height(step: Trace, moments: Sequence[int]) -> int:
     return heap.height
 
 
-def _times(example: Batch, count: int) -> Batch:
-    """A batch of the same example so many times; what has no row for each example stays as it is."""
-    rows = {name: value for name, value in example.items() if torch.is_tensor(value) and value.shape[:1] == (1,)}
-    return {**example, **{name: torch.cat([value] * count) for name, value in rows.items()}}
-
-
 def _traced(model: PreTrainedModel, recipe: Recipe, batch: Batch, bf16: bool, share: float) -> Trace:
     """The tensors of a step forwards and backwards.
 
@@ -134,7 +127,7 @@ def _traced(model: PreTrainedModel, recipe: Recipe, batch: Batch, bf16: bool, sh
     device = next(model.parameters()).device
     trained = [one for one in model.parameters() if one.requires_grad]
     ledger = _Ledger()
-    with torch.random.fork_rng(), cheap(device), keeping(share), ledger, torch.enable_grad():
+    with cheap(device), keeping(share), ledger:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             said = recipe.loss(model, batch)
         require_counted(recipe.name, loss_terms(said)[0], target_counts(recipe.targets(batch)))
@@ -149,16 +142,6 @@ def _traced(model: PreTrainedModel, recipe: Recipe, batch: Batch, bf16: bool, sh
         ledger.trace.learned = len(ledger.trace.events)
         del gradients
     return ledger.trace
-
-
-@contextmanager
-def _untouched(model: PreTrainedModel) -> Iterator[None]:
-    """While this is open the model is in training; some remember what they have seen, such as ranges of activations."""
-    memory = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with in_mode(model, training=True):
-        yield
-    for buffer, before in memory:
-        buffer.copy_(before)
 
 
 class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -181,9 +164,9 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         learned = {one.untyped_storage()._cdata for one in inputs if one.requires_grad}
         self.trace.noted |= {self._known[key] for key in learned & self._known.keys()}
         # What is written to and was not made here comes from elsewhere, as draws do, and is let go of as well.
-        known = set() if function._schema.is_mutable else given
-        for tensor in tree_leaves(made):
-            if torch.is_tensor(tensor) and (key := tensor.untyped_storage()._cdata) not in known | self._known.keys():
+        there = set() if function._schema.is_mutable else given
+        for tensor in filter(torch.is_tensor, tree_leaves(made)):
+            if (key := tensor.untyped_storage()._cdata) not in self._known.keys() | there:
                 self._add(key, tensor.untyped_storage(), str(function))
         return made
 

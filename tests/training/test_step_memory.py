@@ -12,18 +12,9 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.builtin.masked_lm import MASKED_LM
+from lmtasks.models.forward import measuring
 from lmtasks.training.dropout import dropout
-from lmtasks.training.step_memory import (
-    APART,
-    BESIDE,
-    Trace,
-    _traced,
-    _untouched,
-    heap_height,
-    height,
-    of_batch,
-    step_memory,
-)
+from lmtasks.training.step_memory import APART, BESIDE, Trace, _traced, heap_height, height, of_batch, step_memory
 
 
 def a_batch(length: int = 16) -> dict[str, torch.Tensor]:
@@ -93,7 +84,7 @@ def test_what_autograd_notes_keeps_apart_what_is_freed() -> None:
 
 
 def test_autograd_notes_what_learns(model: PreTrainedModel) -> None:
-    with _untouched(model):
+    with measuring(model, training=True, gradients=True):
         whole = _traced(model, MASKED_LM, a_batch(), False, 1.0)
         model.requires_grad_(False)
         model.cls.predictions.bias.requires_grad_(True)
@@ -105,7 +96,7 @@ def test_autograd_notes_what_learns(model: PreTrainedModel) -> None:
 def test_draws_from_elsewhere_are_there_and_go_again(model: PreTrainedModel) -> None:
     """numpy makes the draws of dropout, two bytes for each number, and autograd knows what came of them."""
     width = model.config.hidden_size
-    with _untouched(model):
+    with measuring(model, training=True, gradients=True):
         step = _traced(model, MASKED_LM, a_batch(length=24), False, 1.0)
     draws = [number for number, made in enumerate(step.made) if made == ("aten.ge_.Scalar", 24 * width * 2)]
     hidden = 1 + 2 * model.config.num_hidden_layers  # of the embeddings, and of both halves of each layer
