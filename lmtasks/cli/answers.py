@@ -37,7 +37,7 @@ def run_lines(result: Any) -> Iterator[str]:
     from lmtasks.artifacts.shell import shell_quoted
     from lmtasks.artifacts.verdict import ten_times
 
-    yield from figure_lines(result.metrics, result.perplexity_name)
+    yield from fitted(figure_lines(result.metrics, result.perplexity_name), sys.stdout)
     starter = result.recipe.starter
     if starter and starter.texts and result.example and result.started_small:
         yield "\npredictions"
@@ -46,7 +46,8 @@ def run_lines(result: Any) -> Iterator[str]:
     verdict = result.verdict
     if verdict and verdict.sentences:
         yield "\nverdict"
-        yield from (f"  {sentence}" for sentence in filter(None, (*verdict.sentences, ten_times(result.metrics))))
+        sentences = filter(None, (*verdict.sentences, ten_times(result.metrics)))
+        yield from fitted((f"  {sentence}" for sentence in sentences), sys.stdout)
     yield "\ntry next"
     if verdict and verdict.flags:
         yield f"  the same command with {verdict.flags}"

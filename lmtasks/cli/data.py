@@ -11,7 +11,7 @@ from lmtasks.cli.answers import tell
 from lmtasks.cli.lookup import asked
 from lmtasks.cli.parser import Parser, typed_flags
 from lmtasks.errors import InputError
-from lmtasks.progress import quiet
+from lmtasks.progress import fitted, quiet
 
 _COLOURS = {"special": "2", "document": "35", "hidden": "7", "random": "31", "kept": "4;32"}
 """What terminals call the colours of the marks: dim, magenta, reversed, red, green and underlined."""
@@ -49,16 +49,8 @@ def command(words: list[str]) -> int:
 
 
 def inspection_lines(inspection: Any, *, coloured: bool = False) -> Iterator[str]:
-    """The data of a run, for people."""
-    yield f"recipe     {inspection.recipe}"
-    yield f"data       {inspection.source}" + (f", column {inspection.column}" if inspection.column else "")
-    for split, facts in inspection.splits.items():
-        yield "\n" + split.replace("train", "training", 1).replace("evaluation", "held out", 1)
-        yield from _facts(facts)
-    yield f"  {'also in training':<18}{inspection.duplicates:,}"
-    if inspection.documents:
-        yield "\ndocuments"
-        yield from (f"  {tokens:>8,} tokens  {text}" for text, tokens in inspection.documents)
+    """The data of a run, for people; its texts in lines of their own, what is said of them in those of the terminal."""
+    yield from fitted(_overview(inspection), sys.stdout)
     unit = "training" if inspection.shown == "train" else "held-out"
     for one in inspection.examples:
         yield f"\n{unit} example {one.number}: {len(one.input_ids):,} tokens, {one.targets:,} targets"
@@ -68,8 +60,21 @@ def inspection_lines(inspection: Any, *, coloured: bool = False) -> Iterator[str
             yield f"  targets: {_safe(one.written)}"
     kinds = {piece.kind for one in inspection.examples for piece in one.pieces}
     if legend := [_legend(kind, coloured) for kind in _LEGENDS if kind in kinds and (coloured or kind != "special")]:
-        yield "\n" + "; ".join(legend)
-    yield from (f"{'note':<11}{note}" for note in inspection.notes)
+        yield ""
+        yield from fitted(["; ".join(legend)], sys.stdout)
+    yield from fitted((f"{'note':<11}{note}" for note in inspection.notes), sys.stdout)
+
+
+def _overview(inspection: Any) -> Iterator[str]:
+    yield f"recipe     {inspection.recipe}"
+    yield f"data       {inspection.source}" + (f", column {inspection.column}" if inspection.column else "")
+    for split, facts in inspection.splits.items():
+        yield "\n" + split.replace("train", "training", 1).replace("evaluation", "held out", 1)
+        yield from _facts(facts)
+    yield f"  {'also in training':<18}{inspection.duplicates:,}"
+    if inspection.documents:
+        yield "\ndocuments"
+        yield from (f"  {tokens:>8,} tokens  {text}" for text, tokens in inspection.documents)
 
 
 def _facts(facts: dict[str, Any]) -> Iterator[str]:
@@ -84,7 +89,7 @@ def _facts(facts: dict[str, Any]) -> Iterator[str]:
     yield f"  {'tokens a document':<18}{lengths}"
     yield f"  {'unknown':<18}{facts['unknown']:,}, {facts['unknown'] / max(1, facts['tokens']):.2%}"
     yield f"  {'special tokens':<18}{special or 'none in the text'}"
-    frequent = "  ".join(f"{_safe(one['token'])} {one['share']:.1%}" for one in facts["frequent"])
+    frequent = ", ".join(f"{_safe(one['token'])} {one['share']:.1%}" for one in facts["frequent"])
     yield f"  {'most frequent':<18}{frequent}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmtasks.cli.answers import figure_lines, tell
+from lmtasks.cli.answers import figure_lines, tell_rows
 from lmtasks.cli.argv import asks_help, loose
 from lmtasks.cli.launching import add_launch_flags, taken_launch
 from lmtasks.cli.lookup import fitting, found, installed
@@ -43,4 +43,4 @@ def command(words: list[str]) -> int:
     metrics, perplexity = evaluate_as(name, **values)
     if not World.current().is_main:
         return 0
-    return tell(metrics, figure_lines(metrics, perplexity), as_json=as_json)
+    return tell_rows(metrics, figure_lines(metrics, perplexity), as_json=as_json)

@@ -8,6 +8,7 @@ from pathlib import Path
 from lmtasks.cli.answers import figure_lines, tell
 from lmtasks.cli.parser import Parser
 from lmtasks.errors import InputError, RunError
+from lmtasks.progress import fitted
 
 
 def command(words: list[str]) -> int:
@@ -57,4 +58,8 @@ def command(words: list[str]) -> int:
     record = read_record(folder) or {}
     figures = {name: value for name, value in (record.get("metrics") or {}).items() if isinstance(value, int | float)}
     lines = figure_lines(figures, record.get("perplexity_label", "perplexity")) if "eval_loss" in figures else []
-    return tell({"status": "done", "step": last, "metrics": figures}, [*lines, f"done: {folder}"], as_json=as_json)
+    return tell(
+        {"status": "done", "step": last, "metrics": figures},
+        [*fitted(lines, sys.stdout), f"done: {folder}"],
+        as_json=as_json,
+    )

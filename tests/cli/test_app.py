@@ -150,6 +150,29 @@ def test_every_usage_fits_a_terminal_of_80_columns(command: str, lmtasks: Any, m
     assert max(map(len, told.partition("\n\n")[0].splitlines())) <= 80
 
 
+@pytest.mark.parametrize("trains", [True, False])
+def test_what_is_said_of_data_and_of_a_model_fits_a_terminal_of_80_columns(
+    trains: bool,
+    model_folders: dict[str, Path],
+    text_file: Path,
+    tmp_path: Path,
+    lmtasks: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the text of examples has lines of its own. Without a terminal each thing that is said is a line."""
+    model = str(model_folders["roberta"])
+    words = ["data", "masked-lm", "--model", model, "--train_file", str(text_file), "--examples", "1"]
+    if not trains:
+        words = ["evaluate", model, "--validation_file", str(text_file), "--block_size", "16"]
+    monkeypatch.chdir(tmp_path)
+    lines = lmtasks(*words).out.splitlines()
+    monkeypatch.setenv("COLUMNS", "80")
+    fitted = lmtasks(*words).out.splitlines()
+    assert max(len(line) for line in fitted if not line.startswith("  | ") and str(text_file) not in line) <= 80
+    assert max(map(len, lines)) > 80 and len(fitted) > len(lines)
+    assert " ".join(fitted).split() == " ".join(lines).split()
+
+
 def test_help_of_evaluate_has_the_flags_of_a_recipe(lmtasks: Any) -> None:
     assert "--eval_mlm_probability" in lmtasks("evaluate", "--help_all", "--recipe", "masked-lm").out
     causal = lmtasks("evaluate", "--help_all", "--recipe", "causal-lm").out
