@@ -27,6 +27,7 @@ from lmtasks.models.cross_entropy import plain_likelihoods
 from lmtasks.models.forward import MODEL_FAILURES, in_mode, sparse, without_cache
 from lmtasks.models.lm_head import Head, separate_head
 from lmtasks.models.probes import probe
+from lmtasks.models.products import cheap_forward
 from lmtasks.progress import stage
 
 Metric = Literal["original", "within_word_l2r"]
@@ -231,7 +232,7 @@ class Teller:
         inputs: Batch = {}
         outputs = []
         try:
-            with in_mode(self.model), sparse(self.model), torch.inference_mode():
+            with in_mode(self.model), sparse(self.model), torch.inference_mode(), cheap_forward(device):
                 for rows, batch in zip(group, batches, strict=True):
                     inputs = {name: value.to(device) for name, value in batch.items()} | without_cache(self.model)
                     wanted = _wanted(rows, inputs["input_ids"])

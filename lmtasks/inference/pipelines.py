@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,22 @@ from transformers.pipelines.base import pad_collate_fn
 from lmtasks.api import Batch
 from lmtasks.models.agreement import agree
 from lmtasks.models.lm_head import Head, separate_head
+from lmtasks.models.products import cheap_forward
+
+
+@contextmanager
+def asking(seed: int | None, device: torch.device) -> Iterator[None]:
+    """While this is open a pipeline is asked: its model's forward passes are cheap, and chance begins at the seed.
+
+    Afterwards chance goes on as if nothing had been drawn.
+    """
+    with cheap_forward(device):
+        if seed is None:
+            yield
+            return
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
 
 
 def take_prepared(pipeline: Pipeline) -> None:

@@ -27,7 +27,7 @@ from lmtasks.inference.arguments import completed, refused
 from lmtasks.inference.continuous_batching import continuously_answered
 from lmtasks.inference.fitting_recipe import installed_recipe
 from lmtasks.inference.load import load_pipeline, own_pipeline
-from lmtasks.inference.pipelines import MasksOnly, disturbed_by_padding, keep_first_space, take_prepared
+from lmtasks.inference.pipelines import MasksOnly, asking, disturbed_by_padding, keep_first_space, take_prepared
 from lmtasks.models.architectures import adapted
 from lmtasks.models.config import most_positions, unknown_tokens
 from lmtasks.progress import quietly, say, stage
@@ -130,7 +130,7 @@ class Predictor:
             InputError: the pipeline does not take the texts, or the arguments.
         """
         try:
-            with _drawing(seed, self.pipeline.device):
+            with asking(seed, self.pipeline.device):
                 yield
         except (torch.OutOfMemoryError, MemoryError, InputError):
             raise
@@ -278,17 +278,6 @@ def _require_texts(texts: Any) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"text {number} is no Unicode text: {error.reason}", "convert it to UTF-8") from error
-
-
-@contextmanager
-def _drawing(seed: int | None, device: torch.device) -> Iterator[None]:
-    """While this is open, chance begins at the seed; afterwards it goes on as if nothing had been drawn."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _order(lengths: Sequence[int], batch_size: int) -> list[int]:

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lmtasks.models.replaced import replaced
+
 DRAWS = 1 << 16
 """Values of a draw: a probability is that of the next of so many parts, and what is kept is scaled by just that."""
 
@@ -38,11 +40,8 @@ def cheap_dropout(device: torch.device) -> Iterator[None]:
     if device.type != "cpu":
         yield
         return
-    functional.dropout, functional.scaled_dot_product_attention = dropout, attention
-    try:
+    with replaced((functional, "dropout", dropout), (functional, "scaled_dot_product_attention", attention)):
         yield
-    finally:
-        functional.dropout, functional.scaled_dot_product_attention = plain_dropout, plain_attention
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

@@ -36,6 +36,7 @@ from lmtasks.data.text.tokenize import Places
 from lmtasks.errors import InputError, RunError
 from lmtasks.metrics import BitsPerByte
 from lmtasks.models.forward import in_mode, sparse
+from lmtasks.models.products import cheap_forward
 from lmtasks.models.shards import is_sharded
 from lmtasks.registry.faults import blamed
 from lmtasks.training.sums import Row, Sums
@@ -68,7 +69,7 @@ def evaluate_model(
     """
     world, frequencies = World.current(talking=True), _frequencies(dataset.examples)
     sums, unigram, done = Sums(), 0.0, 0
-    with in_mode(model), sparse(model), torch.no_grad(), fixed_chance():
+    with in_mode(model), sparse(model), torch.no_grad(), fixed_chance(), cheap_forward(_device(model)):
         share, company = _Share(dataset, batch_size, world), is_sharded(model)
         own = len(share)
         share.rounds = max(world.gather(own)) if company else own
@@ -213,11 +214,15 @@ def _batches(
     model: torch.nn.Module, dataset: ExampleDataset, collate: Collate, share: Iterable[Any]
 ) -> Iterator[Batch]:
     """The batches on the model's device."""
-    device = next(model.parameters()).device
+    device = _device(model)
     # A generator of its own: a loader draws a number when it starts, and training must not notice.
     loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=share, collate_fn=collate, generator=torch.Generator())
     for batch in loader:
         yield send_to_device(batch, device)
+
+
+def _device(model: torch.nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _surprise(frequencies: np.ndarray[Any, np.dtype[np.float64]], targets: torch.Tensor | None) -> float:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lmtasks.models.replaced import replaced
 from lmtasks.training.dropout import WHOLE, drawn, fresh_seed, is_drawn, passed
 
 
@@ -28,12 +29,8 @@ def cheap_lora(device: torch.device) -> Iterator[None]:
     if device.type != "cpu" or peft is None:
         yield
         return
-    plain = peft.Linear.forward
-    peft.Linear.forward = _in_place_of(plain, peft.Linear)
-    try:
+    with replaced((peft.Linear, "forward", _in_place_of(peft.Linear.forward, peft.Linear))):
         yield
-    finally:
-        peft.Linear.forward = plain
 
 
 def _in_place_of(plain: Callable[..., Tensor], kind: type[nn.Module]) -> Callable[..., Tensor]:

@@ -14,8 +14,8 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Adam, AdamW, Optimizer
 from transformers import PreTrainedModel, TrainingArguments
 
+from lmtasks.models.activations import cheap_gelu
 from lmtasks.models.lm_head import separated
-from lmtasks.training.activations import cheap_gelu
 from lmtasks.training.cpu_memory import kept_memory
 from lmtasks.training.dropout import cheap_dropout
 from lmtasks.training.lora import cheap_lora

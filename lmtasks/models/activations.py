@@ -15,20 +15,17 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.activations import AccurateGELUActivation, FastGELUActivation, NewGELUActivation
 
+from lmtasks.models.replaced import replaced
+
 WRITTEN_OUT = (AccurateGELUActivation, FastGELUActivation, NewGELUActivation)
 
 
 @contextlib.contextmanager
 def cheap_gelu(device: torch.device) -> Iterator[None]:
     """GELU of any model is one operation while this is open, where the device is a CPU."""
-    plain = {kind: kind.forward for kind in WRITTEN_OUT if device.type == "cpu"}
-    for kind in plain:
-        kind.forward = _gelu
-    try:
+    kinds = WRITTEN_OUT if device.type == "cpu" else ()
+    with replaced(*((kind, "forward", _gelu) for kind in kinds)):
         yield
-    finally:
-        for kind, forward in plain.items():
-            kind.forward = forward
 
 
 def _gelu(_: Any, input: Tensor) -> Tensor:

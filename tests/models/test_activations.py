@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from lmtasks.training.activations import cheap_gelu
+from lmtasks.models.activations import cheap_gelu
 
 NAMES = ("gelu_new", "gelu_fast", "gelu_accurate")
 

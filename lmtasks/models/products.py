@@ -1,0 +1,83 @@
+"""Linear layers in float32 on AMD's processors, by the faster of two libraries that torch comes with.
+
+torch multiplies numbers in float32 by MKL, which on these takes up to twice as long as oneDNN to multiply a few rows by
+a large weight, as for each new token, and a tenth longer for whole blocks (docs/benchmarks.md). oneDNN, which torch has
+for bfloat16, prepares code for each number of rows that it has not seen, and keeps it: so it gets few of these numbers.
+Which library it is depends on sizes alone: the same question has the same answer.
+
+Processors of other makers have not been measured, and are left with what torch does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from lmtasks.models.activations import cheap_gelu
+from lmtasks.models.replaced import replaced
+
+FEW = 16
+"""Rows of a product, up to which each number of them is taken: sequences that get a token at once."""
+
+WHOLE, MOST = 128, 4096
+"""Rows beyond, as blocks of an evaluation have them: multiples of the first, up to the second."""
+
+LARGE = 1 << 19
+"""Numbers of a weight from which it pays: what is smaller takes less than a call of oneDNN."""
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+plain_linear, plain_conv1d = functional.linear, Conv1D.forward
+
+
+@contextmanager
+def cheap_forward(device: torch.device) -> Iterator[None]:
+    """Forward passes without gradients are cheaper while this is open, on a CPU; elsewhere nothing is changed."""
+    layers = ((functional, "linear", linear), (Conv1D, "forward", _conv1d))
+    quick = device.type == "cpu" and on_amd() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    with cheap_gelu(device), replaced(*layers) if quick else nullcontext():
+        yield
+
+
+@cache
+def on_amd() -> bool:
+    """Whether AMD has made the processor, as far as the system says."""
+    return CPU_INFO.is_file() and "AuthenticAMD" in CPU_INFO.read_text(encoding="utf-8", errors="replace")
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A linear layer, as torch's function of this name."""
+    if not _pays(input, weight, bias):
+        return plain_linear(input, weight, bias)
+    made: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+    return made
+
+
+def _conv1d(layer: Conv1D, x: Tensor) -> Tensor:
+    """The linear layer of GPT-2, whose weight lies the other way round."""
+    turned = layer.weight.t()
+    return linear(x, turned, layer.bias) if _pays(x, turned, layer.bias) else plain_conv1d(layer, x)
+
+
+def _pays(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether it is a product that oneDNN can make, and is quicker with."""
+    numbers = [input, weight] if bias is None else [input, weight, bias]
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return False
+    if weight.numel() < LARGE or not all(map(_is_plain, numbers)) or input.shape[-1:] != weight.shape[1:]:
+        return False
+    rows = input.numel() // input.shape[-1]
+    return 0 < rows <= FEW or (rows % WHOLE == 0 and 0 < rows <= MOST)
+
+
+def _is_plain(numbers: Tensor) -> bool:
+    """Whether these are numbers in float32 that lie in this machine's memory, and nobody's own kind of tensor."""
+    own = type(numbers) not in (Tensor, nn.Parameter)
+    return not own and numbers.dtype == torch.float32 and numbers.is_cpu and numbers.layout == torch.strided
