@@ -71,7 +71,10 @@ def _pays(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     numbers = [input, weight] if bias is None else [input, weight, bias]
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
-    if weight.numel() < LARGE or not all(map(_is_plain, numbers)) or input.shape[-1:] != weight.shape[1:]:
+    if weight.numel() < LARGE or not all(map(_is_plain, numbers)):
+        return False
+    # What does not fit torch widens or refuses; oneDNN would read what lies behind it.
+    if input.shape[-1:] != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
         return False
     rows = input.numel() // input.shape[-1]
     return 0 < rows <= FEW or (rows % WHOLE == 0 and 0 < rows <= MOST)

@@ -97,6 +97,14 @@ def test_a_wrong_width_is_told_as_torch_tells_it() -> None:
         linear()(torch.randn(8, 1000))
 
 
+def test_a_bias_for_all_outputs_is_widened_as_by_torch() -> None:
+    layer, given = linear(), torch.randn(8, 1024)
+    layer.bias = torch.nn.Parameter(torch.ones(1))
+    made, count = by_onednn(layer, given)
+    assert count == 0
+    assert torch.equal(made, layer(given))
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_a_model_says_the_same(kind: str) -> None:
     sizes: dict[str, Any] = {"vocab_size": 3000, "num_hidden_layers": 1, "hidden_size": 768, "num_attention_heads": 12}
