@@ -25,6 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from lmtasks.models.products import WHOLE
 
 PIECE = 1 << 20
 """Logits that exist at once; 4 MiB in float32, which caches of processors hold."""
@@ -50,6 +53,9 @@ Few enough for the cache next to a core; a GPU would wait for the next product t
 
 MANY = 1 << 23
 """32 MiB of logits in float32."""
+
+COLUMNS = 16
+"""What the number of tokens is filled up to a multiple of, where nothing is learned."""
 
 _share = ContextVar("share", default=1.0)
 
@@ -216,15 +222,19 @@ def likelihoods(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor |
     """
     if (last := max(labels.tolist(), default=0)) >= len(weight):
         raise IndexError(f"a label is {last}, and the layer has {len(weight)} words")
-    device, kind = features.device.type, _kind(features)
+    device, kind, count = features.device.type, _kind(features), len(labels)
+    # Further columns of nothing: libraries prepare code for each number of them, and batches have many.
+    missing = -count % COLUMNS
+    labels, features = functional.pad(labels, (0, missing)), functional.pad(features, (0, 0, 0, missing))
     right, total = torch.zeros(2, len(labels), device=features.device)
     best, guesses = torch.full_like(right, torch.finfo(right.dtype).min), torch.zeros_like(labels)
     words = max(1, AT_ONCE.get(device, MANY) // max(1, len(labels)))
+    words -= words % WHOLE if words > WHOLE else 0
     with torch.autocast(device, enabled=False):
-        read = features.to(kind).t().contiguous()
+        read = features.to(kind)
         for first in range(0, len(weight), words):
             part = slice(first, first + words)
-            logits = weight[part].to(kind) @ read
+            logits = functional.linear(weight[part].to(kind), read)
             logits = (logits if bias is None else logits.add_(bias[part, None].to(kind))).float()
             places, inside = _places(labels, slice(first, first + len(logits)))
             right = torch.where(inside[:, 0], logits.gather(0, places.t())[0], right)
@@ -234,7 +244,7 @@ def likelihoods(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor |
             # The sum of all that was seen so far, each as a share of the largest.
             total = total * (best - most).exp() + logits.sub_(most).exp_().sum(0)
             best = most
-    return right - best - total.log(), guesses == labels
+    return (right - best - total.log())[:count], (guesses == labels)[:count]
 
 
 def plain_likelihoods(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -326,7 +336,7 @@ def _pieces(vocabulary: int, count: int) -> Iterator[tuple[slice, slice]]:
 def _logits(features: Tensor, rows: Tensor, bias: Tensor | None, words: slice) -> Tensor:
     """The logits of some tokens for some words of the vocabulary, whose rows of the weight these are, float32."""
     part = None if bias is None else bias[words].to(rows.dtype)
-    return torch.nn.functional.linear(features.to(rows.dtype), rows, part).float()
+    return functional.linear(features.to(rows.dtype), rows, part).float()
 
 
 def _places(labels: Tensor, words: slice) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ WHOLE, MOST = 128, 4096
 """Rows beyond, as blocks of an evaluation have them: multiples of the first, up to the second."""
 
 LARGE = 1 << 19
-"""Numbers of a weight from which it pays: what is smaller takes less than a call of oneDNN."""
+"""Numbers of a weight, or of what it is multiplied by, from which it pays: less takes no longer than a call."""
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -71,7 +71,7 @@ def _pays(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     numbers = [input, weight] if bias is None else [input, weight, bias]
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
-    if weight.numel() < LARGE or not all(map(_is_plain, numbers)):
+    if max(weight.numel(), input.numel()) < LARGE or not all(map(_is_plain, numbers)):
         return False
     # What does not fit torch widens or refuses; oneDNN would read what lies behind it.
     if input.shape[-1:] != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):

@@ -16,6 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from transformers.pytorch_utils import Conv1D
 
 from lmtasks.models import products
+from lmtasks.models.cross_entropy import likelihoods
 from lmtasks.models.products import cheap_forward, on_amd, plain_conv1d, plain_linear
 from lmtasks.models.replaced import replaced
 
@@ -103,6 +104,15 @@ def test_a_bias_for_all_outputs_is_widened_as_by_torch() -> None:
     made, count = by_onednn(layer, given)
     assert count == 0
     assert torch.equal(made, layer(given))
+
+
+def test_likelihoods_are_by_it_too() -> None:
+    torch.manual_seed(0)
+    features, labels, weight = torch.randn(150, 512), torch.randint(9000, (150,)), torch.randn(9000, 512) / 16
+    expected = (features.double() @ weight.double().t()).log_softmax(1).gather(1, labels[:, None])[:, 0]
+    (told, _), count = by_onednn(likelihoods, features, labels, weight, None)
+    assert count == 2  # 3,200 words a piece, and the rest is no whole number of blocks
+    torch.testing.assert_close(told.double(), expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
