@@ -9,9 +9,6 @@ from functools import partial
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DynamoBackend
-from torch import Tensor
-from torch.nn.utils import get_total_norm
-from torch.optim import Adam, AdamW, Optimizer
 from transformers import PreTrainedModel, TrainingArguments
 
 from lmtasks.models.activations import cheap_gelu
@@ -45,26 +42,3 @@ def compile_body(model: PreTrainedModel, arguments: TrainingArguments, accelerat
         how = {"backend": arguments.torch_compile_backend, "mode": arguments.torch_compile_mode}
         model.lmtasks_head.compile_body(partial(torch.compile, **how))
         accelerator.state.dynamo_plugin.backend = DynamoBackend.NO
-
-
-def divides(optimizer: Optimizer) -> bool:
-    """Whether an optimiser divides gradients by its ``grad_scale`` on their way through, and nobody reads them before.
-
-    Those of torch that are fused do so, for torch's GradScaler; what is derived from them may read gradients itself.
-    """
-    fused = all(group.get("fused") for group in optimizer.param_groups)
-    return type(optimizer) in (Adam, AdamW) and fused and not optimizer._optimizer_step_pre_hooks
-
-
-def clip_in_step(optimizer: Optimizer, most: float) -> Tensor:
-    """The common norm of the gradients, float32 []; the next step clips it at ``most``, without a pass of its own.
-
-    Until then the gradients are as they were. They become what ``torch.nn.utils.clip_grad_norm_`` makes of them.
-
-    Args:
-        optimizer: one that :func:`divides`.
-    """
-    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None]).float()
-    optimizer.grad_scale = ((norm + 1e-6) / most).clamp(min=1)  # type: ignore[attr-defined]
-    return norm

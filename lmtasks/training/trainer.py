@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, set_seed
+from transformers import Trainer, TrainerControl, set_seed
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -31,7 +30,7 @@ from lmtasks.training.evaluation import evaluate_model
 from lmtasks.training.failures import Telling
 from lmtasks.training.positions import Positions
 from lmtasks.training.signals import SignalCallback, Signals
-from lmtasks.training.speed import clip_in_step, compile_body, divides
+from lmtasks.training.speed import compile_body
 from lmtasks.training.totals import Means, TotalsCallback
 
 REPEATED = "repeated"
@@ -183,15 +182,6 @@ class RecipeTrainer(Trainer):
         name = getattr(self.model, "main_input_name", "input_ids")
         return int(super().floating_point_ops({name: torch.zeros(1)}))
 
-    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        """The norm of the gradients, which the optimiser clips in passing where nobody looks at them before."""
-        plain = self.accelerator.distributed_type == DistributedType.NO and self.accelerator.scaler is None
-        optimizer = self.optimizer.optimizer
-        if plain and divides(optimizer) and not any(map(_reads_gradients, self.callback_handler.callbacks)):
-            return clip_in_step(optimizer, self.args.max_grad_norm)
-        norm: torch.Tensor = super()._clip_grad_norm(model)
-        return norm
-
     def save_model(self, output_dir: str | None = None, *arguments: Any, **named: Any) -> None:
         """The model, and in the state, which the Trainer saves next, what a resumed run has to know."""
         self.totals.keep(self.state)
@@ -263,8 +253,3 @@ class RecipeTrainer(Trainer):
                 f"--metric_for_best_model {wanted} is no figure of the evaluation{nearest(wanted, known)}",
                 f"one of {', '.join(known)}",
             )
-
-
-def _reads_gradients(callback: TrainerCallback) -> bool:
-    """Whether a callback is there between the clipping and the step of the optimiser."""
-    return type(callback).on_pre_optimizer_step is not TrainerCallback.on_pre_optimizer_step

@@ -9,7 +9,7 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 import torch
 from test_evaluation import blocks_of, packed_rows, ragged
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 from two_terms import TWO_TERMS, TwoTermsOptions
 
 from lmtasks import InputError, LossTerm, Recipe, evaluate, run
@@ -109,7 +109,6 @@ class School:
         folder: Path | None = None,
         resume: Path | None = None,
         seed: int = 42,
-        callbacks: Sequence[TrainerCallback] = (),
         **values: Any,
     ) -> Result:
         self.count += 1
@@ -130,7 +129,7 @@ class School:
             (wrap(self.collate(kind)), self.collate(kind, training=False)),
             folder / "log.jsonl",
             resume,
-            [CheckpointCallback(folder, tokenizer, {}, None, examples), *callbacks],
+            [CheckpointCallback(folder, tokenizer, {}, None, examples)],
         )
         return Result(carried_out(TRAINER, training, None), model, folder)
 
@@ -200,46 +199,6 @@ def test_dropout_draws_cheaply_while_a_training_lasts(school: School) -> None:
     assert torch.nn.functional.dropout is cheap.plain_dropout
     assert same(one.model, again.model)
     assert not same(one.model, school.train("bert", dropout=True, seed=7, max_steps=2).model)
-
-
-class Gradients(TrainerCallback):
-    """Norms of the gradients, as callbacks find them before a step of the optimiser, and after."""
-
-    def __init__(self) -> None:
-        self.after: list[float] = []
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
-        self.after.append(norm_of_gradients(model))
-
-
-class EarlyGradients(Gradients):
-    def __init__(self) -> None:
-        super().__init__()
-        self.before: list[float] = []
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
-        self.before.append(norm_of_gradients(model))
-
-
-def norm_of_gradients(model: torch.nn.Module) -> float:
-    gradients = (one.grad for one in model.parameters() if one.grad is not None)
-    return math.sqrt(sum(float((gradient.double() ** 2).sum()) for gradient in gradients))
-
-
-@pytest.mark.parametrize("kind", ["bert", "gpt2"])
-def test_gradients_are_clipped_for_whoever_looks_at_them(kind: str, school: School) -> None:
-    """By the optimiser in passing, or before it where a callback is there before it; to the same weights."""
-    late, early = Gradients(), EarlyGradients()
-    how = {"max_steps": 3, "max_grad_norm": 0.01}
-    passing = school.train(kind, callbacks=[late], **how)
-    asked = school.train(kind, callbacks=[early], **how)
-    for norms in (late.after, early.before, early.after):
-        assert norms == pytest.approx([0.01] * 3, rel=1e-3)
-    assert all(entry["grad_norm"] > 0.1 for entry in passing.steps)
-    assert [entry["grad_norm"] for entry in passing.steps] == pytest.approx(
-        [entry["grad_norm"] for entry in asked.steps], rel=1e-4
-    )
-    assert distance(passing.model, asked.model) < 1e-3 * distance(passing.model, school.model(kind))
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
