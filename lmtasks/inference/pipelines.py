@@ -46,8 +46,7 @@ class MasksOnly:
     """A fill-mask pipeline's way of answering from now on, without the logits that it would throw away.
 
     It reads those of the masks alone, but the projection to the vocabulary is half the work of a small model,
-    and its logits are nearly all that comes back from a GPU. Only for batches: the answer to a single text
-    stays the pipeline's to the last digit.
+    and its logits are nearly all that comes back from a GPU. Only for batches: a single text is the pipeline's own.
     """
 
     def __init__(self, pipeline: FillMaskPipeline) -> None:

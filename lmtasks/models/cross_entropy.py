@@ -27,8 +27,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from lmtasks.models.products import WHOLE
-
 PIECE = 1 << 20
 """Logits that exist at once; 4 MiB in float32, which caches of processors hold."""
 
@@ -229,7 +227,7 @@ def likelihoods(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor |
     right, total = torch.zeros(2, len(labels), device=features.device)
     best, guesses = torch.full_like(right, torch.finfo(right.dtype).min), torch.zeros_like(labels)
     words = max(1, AT_ONCE.get(device, MANY) // max(1, len(labels)))
-    words -= words % WHOLE if words > WHOLE else 0
+    words = 1 << (words.bit_length() - 1)  # of these numbers, too, there are few
     with torch.autocast(device, enabled=False):
         read = features.to(kind)
         for first in range(0, len(weight), words):

@@ -2,8 +2,8 @@
 
 torch multiplies numbers in float32 by MKL, which on these takes up to twice as long as oneDNN to multiply a few rows by
 a large weight, as for each new token, and a tenth longer for whole blocks (docs/benchmarks.md). oneDNN, which torch has
-for bfloat16, prepares code for each number of rows that it has not seen, and keeps it: so it gets few of these numbers.
-Which library it is depends on sizes alone: the same question has the same answer.
+for bfloat16, keeps memory for each number of rows that it has seen, little for few rows and the size of the weight for
+many: so it gets few of these numbers. Which library it is depends on sizes alone, and so does the last digit.
 
 Processors of other makers have not been measured, and are left with what torch does.
 """
@@ -21,13 +21,13 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from lmtasks.models.activations import cheap_gelu
-from lmtasks.models.replaced import replaced
+from lmtasks.models.replaced import Replacement, replaced
 
 FEW = 16
 """Rows of a product, up to which each number of them is taken: sequences that get a token at once."""
 
-WHOLE, MOST = 128, 4096
-"""Rows beyond, as blocks of an evaluation have them: multiples of the first, up to the second."""
+MANY = (256, 512, 1024, 2048, 4096)
+"""Rows beyond that are multiplied so in an evaluation, whose batches mostly have one of these numbers."""
 
 LARGE = 1 << 19
 """Numbers of a weight, or of what it is multiplied by, from which it pays: less takes no longer than a call."""
@@ -38,11 +38,14 @@ plain_linear, plain_conv1d = functional.linear, Conv1D.forward
 
 
 @contextmanager
-def cheap_forward(device: torch.device) -> Iterator[None]:
-    """Forward passes without gradients are cheaper while this is open, on a CPU; elsewhere nothing is changed."""
-    layers = ((functional, "linear", linear), (Conv1D, "forward", _conv1d))
+def cheap_forward(device: torch.device, *, blocks: bool = False) -> Iterator[None]:
+    """Forward passes without gradients are cheaper while this is open, on a CPU; elsewhere nothing is changed.
+
+    Args:
+        blocks: whether one number of rows comes again and again, as in an evaluation.
+    """
     quick = device.type == "cpu" and on_amd() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    with cheap_gelu(device), replaced(*layers) if quick else nullcontext():
+    with cheap_gelu(device), replaced(*_layers(blocks)) if quick else nullcontext():
         yield
 
 
@@ -52,21 +55,27 @@ def on_amd() -> bool:
     return CPU_INFO.is_file() and "AuthenticAMD" in CPU_INFO.read_text(encoding="utf-8", errors="replace")
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A linear layer, as torch's function of this name."""
-    if not _pays(input, weight, bias):
-        return plain_linear(input, weight, bias)
+def _layers(blocks: bool) -> tuple[Replacement, ...]:
+    """Linear layers as torch has them, and as GPT-2 has them, whose weight lies the other way round."""
+
+    def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        pays = _pays(input, weight, bias, blocks)
+        return _by_onednn(input, weight, bias) if pays else plain_linear(input, weight, bias)
+
+    def conv1d(layer: Conv1D, x: Tensor) -> Tensor:
+        turned = layer.weight.t()
+        pays = _pays(x, turned, layer.bias, blocks)
+        return _by_onednn(x, turned, layer.bias) if pays else plain_conv1d(layer, x)
+
+    return (functional, "linear", linear), (Conv1D, "forward", conv1d)
+
+
+def _by_onednn(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     made: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
     return made
 
 
-def _conv1d(layer: Conv1D, x: Tensor) -> Tensor:
-    """The linear layer of GPT-2, whose weight lies the other way round."""
-    turned = layer.weight.t()
-    return linear(x, turned, layer.bias) if _pays(x, turned, layer.bias) else plain_conv1d(layer, x)
-
-
-def _pays(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def _pays(input: Tensor, weight: Tensor, bias: Tensor | None, blocks: bool) -> bool:
     """Whether it is a product that oneDNN can make, and is quicker with."""
     numbers = [input, weight] if bias is None else [input, weight, bias]
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
@@ -77,7 +86,7 @@ def _pays(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     if input.shape[-1:] != weight.shape[1:] or (bias is not None and bias.shape != weight.shape[:1]):
         return False
     rows = input.numel() // input.shape[-1]
-    return 0 < rows <= FEW or (rows % WHOLE == 0 and 0 < rows <= MOST)
+    return 0 < rows <= FEW or (blocks and rows in MANY)
 
 
 def _is_plain(numbers: Tensor) -> bool:

@@ -69,7 +69,7 @@ def evaluate_model(
     """
     world, frequencies = World.current(talking=True), _frequencies(dataset.examples)
     sums, unigram, done = Sums(), 0.0, 0
-    with in_mode(model), sparse(model), torch.no_grad(), fixed_chance(), cheap_forward(_device(model)):
+    with in_mode(model), sparse(model), torch.no_grad(), fixed_chance(), cheap_forward(_device(model), blocks=True):
         share, company = _Share(dataset, batch_size, world), is_sharded(model)
         own = len(share)
         share.rounds = max(world.gather(own)) if company else own

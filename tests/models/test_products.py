@@ -31,9 +31,15 @@ def amd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "on_amd", lambda: True)
 
 
-def by_onednn(layer: Any, *given: Any, on: torch.device = CPU, gradients: bool = False) -> tuple[Any, int]:
+def by_onednn(
+    layer: Any, *given: Any, on: torch.device = CPU, blocks: bool = True, gradients: bool = False
+) -> tuple[Any, int]:
     """What a layer makes of its input, and how many of its products oneDNN has made."""
-    with cheap_forward(on), torch.set_grad_enabled(gradients), profile(activities=[ProfilerActivity.CPU]) as seen:
+    with (
+        cheap_forward(on, blocks=blocks),
+        torch.set_grad_enabled(gradients),
+        profile(activities=[ProfilerActivity.CPU]) as seen,
+    ):
         made = layer(*given)
     return made, sum(event.name == "mkldnn::_linear_pointwise" for event in seen.events())
 
@@ -44,7 +50,7 @@ def linear(*, bias: bool = True, size: int = 1024, dtype: torch.dtype = torch.fl
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("rows", [(1,), (16,), (2, 3), (4, 1, 4), (128,), (2, 64), (8, 128), ()])
+@pytest.mark.parametrize("rows", [(1,), (16,), (2, 3), (4, 1, 4), (256,), (4, 64), (8, 128), ()])
 def test_few_rows_and_whole_blocks_are_multiplied_alike(rows: tuple[int, ...], bias: bool) -> None:
     layer, given = linear(bias=bias), torch.randn(*rows, 1024)
     made, count = by_onednn(layer, given)
@@ -52,12 +58,19 @@ def test_few_rows_and_whole_blocks_are_multiplied_alike(rows: tuple[int, ...], b
     torch.testing.assert_close(made, layer(given).detach(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("rows", [17, 127, 129, 4096 + 128, 0])
+@pytest.mark.parametrize("rows", [17, 128, 255, 384, 8192, 0])
 def test_other_numbers_of_rows_are_left_to_torch(rows: int) -> None:
     layer, given = linear(), torch.randn(rows, 1024)
     made, count = by_onednn(layer, given)
     assert count == 0
     assert torch.equal(made, layer(given))
+
+
+@pytest.mark.parametrize(("rows", "few"), [(16, True), (256, False), (1024, False)])
+def test_only_few_rows_are_of_all_numbers(rows: int, few: bool) -> None:
+    """oneDNN keeps memory for each large number of rows, and answers have any."""
+    layer, given = linear(), torch.randn(rows, 1024)
+    assert by_onednn(layer, given, blocks=False)[1] == few
 
 
 def test_inputs_that_lie_otherwise_are_multiplied_alike() -> None:
@@ -111,7 +124,7 @@ def test_likelihoods_are_by_it_too() -> None:
     features, labels, weight = torch.randn(150, 512), torch.randint(9000, (150,)), torch.randn(9000, 512) / 16
     expected = (features.double() @ weight.double().t()).log_softmax(1).gather(1, labels[:, None])[:, 0]
     (told, _), count = by_onednn(likelihoods, features, labels, weight, None)
-    assert count == 2  # 3,200 words a piece, and the rest is no whole number of blocks
+    assert count == 4  # of 2,048 words each, and the rest by MKL
     torch.testing.assert_close(told.double(), expected, rtol=1e-5, atol=1e-4)
 
 
