@@ -29,7 +29,7 @@ def test_what_a_page_would_fetch(script: ModuleType) -> None:
     assert sorted(script.Addresses(page).found) == ["//b.test/c.png", "/style.css", "@import", "f.png"]
 
 
-def test_reports_of_both_runs(tmp_path: Path) -> None:
+def test_reports_of_both_runs() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "--max_steps", "2"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines() if "|" in line]

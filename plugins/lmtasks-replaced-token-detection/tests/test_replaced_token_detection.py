@@ -135,14 +135,13 @@ def test_guesses_are_drawn_as_often_as_the_generator_thinks() -> None:
 
 
 def test_it_learns_to_tell_what_is_not_the_texts_own(run: lmtasks.Run) -> None:
-    """After so few steps it has no more than an inkling, but so with any seed."""
-    assert run.metrics["eval_generator_loss"] < 2.1, "the words by their frequency are 2.2"
-    right, *wrong = (
+    assert run.metrics["eval_generator_loss"] < 1.5
+    right, wrong = (
         run.predict(f"the quick {word} fox jumps over the lazy dog. the quick brown fox jumps over the lazy dog.")
-        for word in ("brown", "dog", "jumps", "over", "the", "lazy")
+        for word in ("brown", "dog")
     )
-    assert [token["word"].strip() for token in wrong[0]][:4] == ["the", "quick", "dog", "fox"]
-    assert np.mean([tokens[2]["score"] for tokens in wrong]) > right[2]["score"]
+    assert [token["word"].strip() for token in wrong][:4] == ["the", "quick", "dog", "fox"]
+    assert wrong[2]["score"] > 3 * right[2]["score"], "after so few steps, no more than an inkling"
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
