@@ -27,6 +27,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from lmtasks.models.last_layer import ROWS
+
 PIECE = 1 << 20
 """Logits that exist at once; 4 MiB in float32, which caches of processors hold."""
 
@@ -51,9 +53,6 @@ Few enough for the cache next to a core; a GPU would wait for the next product t
 
 MANY = 1 << 23
 """32 MiB of logits in float32."""
-
-COLUMNS = 16
-"""What the number of tokens is filled up to a multiple of, where nothing is learned."""
 
 _share = ContextVar("share", default=1.0)
 
@@ -222,7 +221,7 @@ def likelihoods(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor |
         raise IndexError(f"a label is {last}, and the layer has {len(weight)} words")
     device, kind, count = features.device.type, _kind(features), len(labels)
     # Further columns of nothing: libraries prepare code for each number of them, and batches have many.
-    missing = -count % COLUMNS
+    missing = -count % ROWS
     labels, features = functional.pad(labels, (0, missing)), functional.pad(features, (0, 0, 0, missing))
     right, total = torch.zeros(2, len(labels), device=features.device)
     best, guesses = torch.full_like(right, torch.finfo(right.dtype).min), torch.zeros_like(labels)

@@ -24,8 +24,8 @@ FEW = 0.5
 """Share of the rows up to which it pays to leave out the others."""
 
 ROWS = 16
-"""What a number of rows is filled up to a multiple of, for products in bfloat16 on a CPU: torch's library keeps
-several MiB for each number of rows that it has ever seen, and batches of a masked model have hundreds.
+"""What a number of rows is filled up to a multiple of, for products by oneDNN, such as those in bfloat16 on a CPU: it
+keeps several MiB for each number of rows that it has ever seen, and batches of a masked model have hundreds.
 """
 
 LEAST = 5

@@ -905,6 +905,13 @@ def test_metrics_of_training(school: School) -> None:
     assert result.done.metrics["train_tokens_per_second"] == pytest.approx(expected, abs=0.06)
 
 
+def test_operations_are_six_for_each_weight_and_token(school: School) -> None:
+    """As the Trainer estimates them: without the embeddings."""
+    result = school.train("bert", max_steps=2, per_device_train_batch_size=4)
+    weights = result.model.num_parameters(exclude_embeddings=True)
+    assert result.done.metrics["total_flos"] == 6 * weights * 2 * 4 * 16
+
+
 def test_best_model_can_be_loaded_at_the_end(school: School) -> None:
     result = school.train(
         "bert",
