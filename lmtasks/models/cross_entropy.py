@@ -224,24 +224,36 @@ def likelihoods(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor |
     missing = -count % ROWS
     labels, features = functional.pad(labels, (0, missing)), functional.pad(features, (0, 0, 0, missing))
     right, total = torch.zeros(2, len(labels), device=features.device)
-    best, guesses = torch.full_like(right, torch.finfo(right.dtype).min), torch.zeros_like(labels)
+    best, first = torch.full_like(right, torch.finfo(right.dtype).min), torch.zeros_like(labels, dtype=torch.bool)
     words = max(1, AT_ONCE.get(device, MANY) // max(1, len(labels)))
     words = 1 << (words.bit_length() - 1)  # of these numbers, too, there are few
     with torch.autocast(device, enabled=False):
         read = features.to(kind)
-        for first in range(0, len(weight), words):
-            part = slice(first, first + words)
+        for part, tokens in _labelled(labels, len(weight), words):
             logits = functional.linear(weight[part].to(kind), read)
             logits = (logits if bias is None else logits.add_(bias[part, None].to(kind))).float()
-            places, inside = _places(labels, slice(first, first + len(logits)))
-            right = torch.where(inside[:, 0], logits.gather(0, places.t())[0], right)
-            most, where = logits.max(0)
-            guesses = torch.where(most > best, where + first, guesses)
-            most = torch.maximum(most, best)
+            if len(tokens):
+                own, places = logits[:, tokens], labels[tokens] - part.start
+                right[tokens] = own.gather(0, places[None])[0]
+                # Of words that are as likely the first is the guess.
+                first[tokens] = (own.argmax(0) == places) & (right[tokens] > best[tokens])
+            most = torch.maximum(best, logits.amax(0))
             # The sum of all that was seen so far, each as a share of the largest.
             total = total * (best - most).exp() + logits.sub_(most).exp_().sum(0)
             best = most
-    return (right - best - total.log())[:count], (guesses == labels)[:count]
+    return (right - best - total.log())[:count], (first & (right == best))[:count]
+
+
+def _labelled(labels: Tensor, vocabulary: int, words: int) -> Iterator[tuple[slice, Tensor]]:
+    """Pieces of the vocabulary, and the tokens, int64, whose labels are among their words.
+
+    Only of these tokens it has to be known which word is the best: torch is slow to say where a maximum is.
+    """
+    order = labels.argsort()
+    firsts = range(0, vocabulary, words)
+    ends = torch.searchsorted(labels[order], torch.tensor([*firsts, vocabulary], device=labels.device)).tolist()
+    for first, start, end in zip(firsts, ends, ends[1:], strict=False):
+        yield slice(first, first + words), order[start:end]
 
 
 def plain_likelihoods(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

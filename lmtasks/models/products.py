@@ -29,7 +29,7 @@ FEW = 16
 MANY = (256, 512, 1024, 2048, 4096)
 """Rows beyond that are multiplied so in an evaluation, whose batches mostly have one of these numbers."""
 
-LARGE = 1 << 19
+LARGE = 1 << 17
 """Numbers of a weight, or of what it is multiplied by, from which it pays: less takes no longer than a call."""
 
 CPU_INFO = Path("/proc/cpuinfo")

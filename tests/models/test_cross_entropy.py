@@ -65,6 +65,14 @@ def test_of_words_that_are_as_likely_the_first_is_the_guess() -> None:
     assert told.tolist() == pytest.approx([-math.log(WORDS)] * 3)
 
 
+def test_the_first_of_many_that_are_as_likely_is_told_for_every_label() -> None:
+    weight, bias = (one.sign() for one in layer())  # whole numbers, whose sums are exact and seldom differ
+    features = asked(40)[0].sign()
+    guesses = (features @ weight.t() + bias).argmax(1)
+    for labels in (guesses, (guesses + 1) % WORDS, torch.full_like(guesses, int(guesses.mode().values))):
+        assert likelihoods(features, labels, weight, bias)[1].tolist() == (labels == guesses).tolist()
+
+
 def test_what_is_no_number_stays_none() -> None:
     weight, bias = layer()
     features, labels = asked(2)

@@ -82,7 +82,7 @@ def test_inputs_that_lie_otherwise_are_multiplied_alike() -> None:
 
 def cases_of_torch() -> Iterator[Any]:
     given = torch.randn(8, 1024)
-    yield pytest.param(linear(size=512), torch.randn(8, 512), {}, id="small")
+    yield pytest.param(linear(size=128), torch.randn(8, 128), {}, id="small")
     yield pytest.param(linear(), given, {"gradients": True}, id="gradients")
     yield pytest.param(linear(dtype=torch.bfloat16), given.bfloat16(), {}, id="bfloat16")
     yield pytest.param(linear(dtype=torch.float64), given.double(), {}, id="float64")
