@@ -45,10 +45,10 @@ words in bfloat16, less than half of what logits in float32 take, which nothing 
 SPARE = 48 << 20
 """Bytes of probabilities up to which it leaves weights, too, where there is room beside all of these."""
 
-AT_ONCE = {"cpu": 1 << 19}
+AT_ONCE = {"cpu": PIECE}
 """Logits that exist at once where nothing is learned, by the kind of device; on others as many as ``MANY``.
 
-Few enough for the cache next to a core; a GPU would wait for the next product to be handed over.
+Few enough for a processor's caches; a GPU would wait for the next product to be handed over.
 """
 
 MANY = 1 << 23
