@@ -19,7 +19,7 @@ from lmtasks.models.added_tokens import AddedTokens, make_room, start_rows
 from lmtasks.models.architectures import adapted
 from lmtasks.models.config import _fresh, fit_to_tokenizer, require_attention, rows_of
 from lmtasks.models.load_errors import found_or_explained, require_sound_generation
-from lmtasks.models.numbers import is_quantised, keep_gradients, loading
+from lmtasks.models.numbers import is_quantised, keep_gradients, loading, require_meant
 from lmtasks.models.weight_files import require_safetensors
 
 OLD_MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias|causal_mask)$")
@@ -152,6 +152,7 @@ def pretrained(model_class: Any, name: str, **how: Any) -> tuple[PreTrainedModel
             f"the weights in '{name}' do not fit its config.json: {key} is {list(saved)}, not {list(wanted)}",
             "take weights and configuration from the same model",
         )
+    require_meant(model, name, how.get("revision", "main"), quantised_here="quantization_config" in how)
     require_one_truth(model, name)
     require_numbers(model, name)
     keep_gradients(model)

@@ -10,13 +10,19 @@ from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils.quantization_config import QuantizationMethod
 
 from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError, first_line
 from lmtasks.models.adapters import has_adapter
+from lmtasks.models.weight_files import saved_kinds
 
 _BYTES = {8: 1.0, 4: 0.5 + 4 / 64}
 """Bytes of a weight by its bits; of four bits, each 64 have a scale of their own."""
+
+
+_NUMBERS = {"F64", "F32", "F16", "BF16"}
+"""Kinds of numbers, in words of safetensors, that a weight can be by itself; all others take a scale beside them."""
 
 
 def loading(settings: ModelSettings) -> dict[str, Any]:
@@ -51,6 +57,37 @@ def _quantisation(settings: ModelSettings) -> BitsAndBytesConfig:
 def is_quantised(model: torch.nn.Module) -> bool:
     """Whether some weights of a model are held in so few bits that they do not learn."""
     return getattr(model, "quantization_method", None) is not None
+
+
+def require_meant(model: PreTrainedModel, name: str, revision: str, *, quantised_here: bool) -> None:
+    """Refuse a checkpoint whose files and configuration disagree on whether it is quantised.
+
+    transformers takes integers and floats of 8 bits for the weights themselves where the configuration says nothing,
+    and whatever there is for bitsandbytes' integers where it says so.
+
+    Args:
+        quantised_here: whether that happened only as it was loaded.
+
+    Raises:
+        InputError: names a weight, or what the configuration says.
+    """
+    if quantised_here:
+        return
+    few = {key: kind for key, kind in saved_kinds(name, revision).items() if kind not in _NUMBERS}
+    if not is_quantised(model):
+        weights = [key for key, _ in model.named_parameters()]
+        for key, kind in sorted(few.items()):
+            # Checkpoints of a base model lack the prefix of their names, or have one that the model lacks.
+            if any(f".{own}".endswith(f".{key}") or f".{key}".endswith(f".{own}") for own in weights):
+                raise InputError(
+                    f"{key} in '{name}' is quantised ({kind}), and its config.json does not say how",
+                    "take a checkpoint whose config.json has its quantization_config, or one in float32 or bfloat16",
+                )
+    elif not few and model.quantization_method == QuantizationMethod.BITS_AND_BYTES:
+        raise InputError(
+            f"the config.json of '{name}' says that bitsandbytes has quantised it, and its weights are not quantised",
+            "take quantization_config out of it; --load_in_8bit and --load_in_4bit quantise as a run loads it",
+        )
 
 
 def size_of(settings: ModelSettings, config: PretrainedConfig) -> float:

@@ -6,6 +6,9 @@ import json
 import re
 from pathlib import Path
 
+from safetensors import safe_open
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+
 from lmtasks.errors import InputError, first_line
 from lmtasks.models.load_errors import is_local
 
@@ -41,7 +44,7 @@ def require_no_danger(name: str) -> None:
 
 def _require_own_shards(name: str) -> None:
     """Refuse an index of sharded weights that is damaged, or whose files are not those beside it."""
-    index = Path(name, "model.safetensors.index.json")
+    index = Path(name, SAFE_WEIGHTS_INDEX_NAME)
     if not index.is_file():
         return
     try:
@@ -53,3 +56,17 @@ def _require_own_shards(name: str) -> None:
             raise InputError(
                 f"'{index}' names {shard!r}, which is no file of weights beside it", "do not use this model"
             )
+
+
+def saved_kinds(name: str, revision: str) -> dict[str, str]:
+    """The kind of number, as safetensors writes it (``F32``, ``I8``, ...), of each weight of a model that is loaded."""
+    config = Path(name, CONFIG_NAME) if is_local(name) else cached_file(name, CONFIG_NAME, revision=revision)
+    folder = Path(str(config)).parent
+    files = [SAFE_WEIGHTS_NAME]
+    if not folder.joinpath(SAFE_WEIGHTS_NAME).is_file():
+        files = sorted(set(json.loads(folder.joinpath(SAFE_WEIGHTS_INDEX_NAME).read_text())["weight_map"].values()))
+    kinds: dict[str, str] = {}
+    for file in files:
+        with safe_open(folder / file, framework="pt") as weights:
+            kinds |= {key: weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118  (no dict)
+    return kinds

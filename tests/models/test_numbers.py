@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,12 @@ import torch
 import transformers
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lmtasks import InputError, Run, evaluate, run
 from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.config.settings import AdapterSettings, ModelSettings
-from lmtasks.models.checkpoint import LoadedModel, load_model
+from lmtasks.models.checkpoint import LoadedModel, from_pretrained, load_model
 from lmtasks.models.numbers import is_quantised, size_of
 
 
@@ -166,3 +167,87 @@ def test_attention_that_a_model_does_not_have(lmtasks: Callable[..., Any]) -> No
     told, hint = done.err.splitlines()[-2:]
     assert told.startswith("error: --attn_implementation sdpa: BloomForCausalLM does not support")
     assert hint == "hint: leave it out, or give the other one"
+
+
+def requantised(folder: Path, kind: torch.dtype, *, shard: str = "5GB") -> str:
+    """The first weight of a layer becomes numbers of this kind; its name."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    model.save_pretrained(folder, max_shard_size=shard)
+    name = "model.layers.0.mlp.up_proj.weight"
+    for file in folder.glob("*.safetensors"):
+        weights = load_file(file)
+        if name in weights:
+            weights[name] = (100 * weights[name]).to(kind)
+            save_file(weights, file, metadata={"format": "pt"})
+    return name
+
+
+@pytest.mark.parametrize("shard", ["5GB", "50KB"])
+@pytest.mark.parametrize(
+    ("kind", "told"), [(torch.int8, "I8"), (torch.uint8, "U8"), (torch.float8_e4m3fn, "F8_E4M3"), (torch.int32, "I32")]
+)
+def test_quantised_weights_whose_scales_nobody_knows_are_refused(
+    kind: torch.dtype, told: str, shard: str, model_folders: dict[str, Path], lmtasks: Callable[..., Any]
+) -> None:
+    """transformers would take what is written there for the weights themselves."""
+    folder = Path(shutil.copytree(model_folders["llama"], "few"))
+    name = requantised(folder, kind, shard=shard)
+    assert len([*folder.glob("*.safetensors")]) == 1 or shard == "50KB"
+    message = f"error: {name} in 'few' is quantised ({told}), and its config.json does not say how"
+    answer = lmtasks("predict", "few", "a")
+    assert answer.code == 2 and message in answer.err and "quantization_config" in answer.err
+    answer = lmtasks(
+        "run", "causal-lm", "--model_name_or_path", "few", "--train_file", "text.txt", "--output_dir", "out"
+    )
+    assert answer.code == 2 and message in answer.err
+    assert not Path("out").exists()
+
+
+def test_they_are_refused_of_a_model_from_the_hub(
+    model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+    held = tmp_path / "models--somebody--few"
+    shutil.copytree(model_folders["llama"], held / "snapshots/abc")
+    (held / "refs").mkdir()
+    (held / "refs/main").write_text("abc")
+    llama = "transformers:AutoModelForCausalLM"
+    assert from_pretrained(llama, "somebody/few").dtype == torch.float32
+    requantised(held / "snapshots/abc", torch.int8)
+    with pytest.raises(InputError, match=r"up_proj.weight in 'somebody/few' is quantised \(I8\)"):
+        from_pretrained(llama, "somebody/few")
+
+
+def test_integers_that_are_no_weights_are_no_trouble(model_folders: dict[str, Path]) -> None:
+    folder = Path(shutil.copytree(model_folders["gpt2"], "old"))
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.h.0.attn.bias"] = torch.ones(1, 1, 8, 8, dtype=torch.uint8).tril()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    plain = from_pretrained("transformers:AutoModelForCausalLM", str(model_folders["gpt2"]))
+    old = from_pretrained("transformers:AutoModelForCausalLM", "old")
+    assert all(torch.equal(one, other) for one, other in zip(plain.parameters(), old.parameters(), strict=True))
+
+
+def test_what_bitsandbytes_has_quantised_is_read_and_what_is_only_said_to_be_is_not(
+    model_folders: dict[str, Path], lmtasks: Callable[..., Any]
+) -> None:
+    how = transformers.BitsAndBytesConfig(load_in_8bit=True)
+    transformers.AutoModelForCausalLM.from_pretrained(model_folders["llama"], quantization_config=how).save_pretrained(
+        "eight"
+    )
+    again = from_pretrained("transformers:AutoModelForCausalLM", "eight")
+    assert is_quantised(again)
+    folder = Path(shutil.copytree(model_folders["llama"], "said"))
+    config = json.loads((folder / "config.json").read_text())
+    said = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
+    (folder / "config.json").write_text(json.dumps(config | said))
+    answer = lmtasks("predict", "said", "a")
+    assert answer.code == 2
+    assert (
+        "the config.json of 'said' says that bitsandbytes has quantised it, and its weights are not quantised"
+        in answer.err
+    )
+    assert "take quantization_config out of it" in answer.err
