@@ -31,7 +31,7 @@ from lmtasks.api import (
     kind,
 )
 from lmtasks.api.references import Deferred, resolve
-from lmtasks.errors import LmtasksError, PluginError, first_line
+from lmtasks.errors import LmtasksError, PluginError, first_line, nearest
 from lmtasks.registry.plugin import Plugin
 
 STAGES = (
@@ -256,7 +256,8 @@ def require_references(recipe: Recipe, *fields: str) -> None:
     """Refuse a recipe that names what is not there, or cannot be imported, before somebody stumbles over it.
 
     Args:
-        fields: those in which it names classes, by ``"module:Class"``; functions so named are looked at in any case.
+        fields: those in which it names classes, by ``"module:Class"``, or a task of ``transformers.pipeline``;
+            functions so named are looked at in any case.
 
     Raises:
         PluginError: that is so.
@@ -264,19 +265,33 @@ def require_references(recipe: Recipe, *fields: str) -> None:
     named = {field: getattr(recipe, field) for field in fields}
     functions = {stage: inspect.unwrap(getattr(recipe, stage)) for stage in STAGES if getattr(recipe, stage)}
     named |= {stage: function.reference for stage, function in functions.items() if isinstance(function, Deferred)}
+    owner = getattr(recipe, "_owner", None) or Owner(f"recipe '{recipe.name}'", "", Path())
     for field, references in named.items():
         for reference in [references] if isinstance(references, str) else references:
-            if ":" not in reference:
-                continue
             try:
-                resolve(reference)
-            except ImportError as error:
-                owner = getattr(recipe, "_owner", None) or Owner(f"recipe '{recipe.name}'", "", Path())
-                reason = first_line(error.__cause__ or error)
+                _look_up(reference)
+            except (ImportError, LookupError) as error:
                 raise PluginError(
-                    f"{owner.title} names '{reference}' as its {field}, which cannot be imported: {reason}",
+                    f"{owner.title} names '{reference}' as its {field}, which {first_line(error)}",
                     f"correct the name, or install what it is in{owner.tell}",
                 ) from error
+
+
+def _look_up(reference: str) -> None:
+    """Raises ImportError or LookupError for what is not there, whose message says what it is or cannot be."""
+    if ":" in reference:
+        try:
+            resolve(reference)
+        except ImportError as error:
+            raise ImportError(f"cannot be imported: {first_line(error.__cause__ or error)}") from error
+        return
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    try:
+        PIPELINE_REGISTRY.check_task(reference)
+    except KeyError as error:
+        known = PIPELINE_REGISTRY.get_supported_tasks()
+        raise LookupError(f"is no task of transformers.pipeline{nearest(reference, known)}") from error
 
 
 def ours(code: Any) -> bool:

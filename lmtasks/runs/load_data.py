@@ -52,7 +52,7 @@ def load_data(
         check_config: refuses the model before its text is tokenised.
     """
     recipe = request.recipe
-    require_references(recipe, "model_class", "processor", "metrics")
+    require_references(recipe, "model_class", "processor", "metrics", "pipeline")
     config = load_config(request.model, recipe)
     if request.data.prepared is not None:
         return _load_prepared(request, config, training, check_config)

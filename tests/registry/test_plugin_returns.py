@@ -132,6 +132,7 @@ NAMES = {
     "metrics=lmtasks.metrics:Acuracy": "module 'lmtasks.metrics' has no attribute 'Acuracy'",
     "targets=no_such_package:targets": "No module named 'no_such_package'",
     "processor=transformers:AutoTokeniser": "module transformers has no attribute AutoTokeniser",
+    "pipeline=no_such_package:Pipe": "No module named 'no_such_package'",
 }
 
 
@@ -146,6 +147,22 @@ def test_a_name_of_nothing_is_told_before_anything_is_loaded(
     assert done.code == 1
     said = f"error: recipe 'mine' of {here} names '{name}' as its {field}, which cannot be imported: {NAMES[named]}"
     assert error == said
+    assert hint == "hint: correct the name, or install what it is in"
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "predict"])
+def test_a_pipeline_of_no_task_is_told_before_anything_is_loaded(
+    command: str, here: str, lmtasks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run would train for hours what nobody could use."""
+    monkeypatch.setenv("NAMED", "pipeline=fil-mask")
+    words = ("mine", *RUN) if command == "run" else ("model", "a <mask>", "--recipe", "mine")
+    done = lmtasks(command, *words, "--plugin", here)
+    *_, error, hint = done.err.splitlines()
+    assert done.code == 1
+    said = "names 'fil-mask' as its pipeline, which is no task of transformers.pipeline, did you mean 'fill-mask'?"
+    assert error == f"error: recipe 'mine' of {here} {said}"
     assert hint == "hint: correct the name, or install what it is in"
     assert not Path("out").exists()
 
