@@ -60,8 +60,8 @@ def evaluate_model(
         progress: called with the number of examples done.
 
     Returns:
-        ``loss`` in nats per target, ``targets``, ``unigram_loss`` and ``bits_per_byte`` for text, and
-        what the recipe's metrics say. Where the loss has terms, ``loss`` is the weighted sum of their means,
+        ``loss`` in nats per target, ``targets``, ``unigram_loss`` and ``bits_per_byte`` where words of a text are told,
+        and what the recipe's metrics say. Where the loss has terms, ``loss`` is the weighted sum of their means,
         ``NAME_loss`` the mean of each, and all others are of the first term.
 
     Raises:
@@ -283,6 +283,8 @@ def _figures(
     if not math.isfinite(figures["loss"]):
         raise RunError(f"the evaluation loss is {figures['loss']}: the model has diverged", "lower --learning_rate")
     figures["targets"] = targets
+    if not recipe.vocabulary:  # what is told of the text is not its words
+        return figures
     if math.isfinite(unigram):  # targets that are no words of the text have no baseline in it
         figures["unigram_loss"] = unigram / targets
     packed = dataset.examples

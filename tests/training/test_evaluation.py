@@ -550,3 +550,13 @@ def test_example_carries_seed_epoch_and_number() -> None:
     examples.start_epoch(3)
     assert examples[2]["seed"] == (9, 3, 2)
     assert examples[2]["input_ids"].tolist() == rows_of(blocks_of(4))[2].tolist()
+
+
+def test_what_tells_no_words_is_not_measured_by_them(masked: Case) -> None:
+    """Nats of a class are none of a byte's, though class 1 is a token's number, too."""
+    recipe = dataclasses.replace(MASKED_LM, vocabulary=False)
+    collate = recipe.collator(masked.tokenizer, MaskedLMOptions(), False)
+    examples = ExampleDataset(masked.packed, EVALUATION_SEED)
+    figures, plain = evaluate_model(masked.model, recipe, examples, collate, 8), masked.figures()
+    assert plain == figures | {name: plain[name] for name in ("bits_per_byte", "unigram_loss")}
+    assert {"bits_per_byte", "unigram_loss"}.isdisjoint(figures)
