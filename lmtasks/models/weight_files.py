@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from lmtasks.errors import InputError, first_line
 from lmtasks.models.load_errors import is_local
+
+_FILE = re.compile(r"[\w-][\w.-]*\.safetensors")
 
 
 def require_safetensors(name: str) -> None:
@@ -25,7 +28,7 @@ def require_safetensors(name: str) -> None:
 
 
 def require_no_danger(name: str) -> None:
-    """Refuse a folder with pickled weights only, or with an index that is damaged or leads out of it.
+    """Refuse a folder with pickled weights only, or one that is damaged or leads out of it where it names its weights.
 
     A folder without any weights is none; nothing in it is loaded.
 
@@ -34,39 +37,56 @@ def require_no_danger(name: str) -> None:
     """
     if not is_local(name):
         return
-    _require_own_shards(name)
-    if any(Path(name).glob("*.bin")) and not any(Path(name).glob("*.safetensors")):
+    folder = Path(name)
+    own = _own_name(folder)
+    if own is not None and not (isinstance(own, str) and _FILE.fullmatch(own.removesuffix(".index.json"))):
+        raise _foreign(folder / CONFIG_NAME, own)
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        _require_own_shards(index)
+    if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
         raise InputError(
             f"'{name}' has its weights as pickle (.bin), which can run code when loaded",
             "save them as safetensors: from_pretrained, then save_pretrained, in an environment you trust",
         )
 
 
-def _require_own_shards(name: str) -> None:
+def _require_own_shards(index: Path) -> None:
     """Refuse an index of sharded weights that is damaged, or whose files are not those beside it."""
-    index = Path(name, SAFE_WEIGHTS_INDEX_NAME)
-    if not index.is_file():
-        return
     try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        shards = _shards(index)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"'{index}' is damaged: {first_line(error)}", "download or copy it again") from error
     for shard in shards:
-        if not isinstance(shard, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", shard):
-            raise InputError(
-                f"'{index}' names {shard!r}, which is no file of weights beside it", "do not use this model"
-            )
+        if not isinstance(shard, str) or not _FILE.fullmatch(shard):
+            raise _foreign(index, shard)
+
+
+def _shards(index: Path) -> set[str]:
+    return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+
+
+def _own_name(folder: Path) -> Any:
+    """What the configuration names its weights, where it does not leave that to transformers."""
+    try:
+        said = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None  # whoever reads it as a configuration says what is wrong
+    return said.get("transformers_weights") if isinstance(said, dict) else None
+
+
+def _foreign(file: Path, named: object) -> InputError:
+    return InputError(f"'{file}' names {named!r}, which is no file of weights beside it", "do not use this model")
 
 
 def saved_kinds(name: str, revision: str) -> dict[str, str]:
     """The kind of number, as safetensors writes it (``F32``, ``I8``, ...), of each weight of a model that is loaded."""
     config = Path(name, CONFIG_NAME) if is_local(name) else cached_file(name, CONFIG_NAME, revision=revision)
     folder = Path(str(config)).parent
-    files = [SAFE_WEIGHTS_NAME]
-    if not folder.joinpath(SAFE_WEIGHTS_NAME).is_file():
-        files = sorted(set(json.loads(folder.joinpath(SAFE_WEIGHTS_INDEX_NAME).read_text())["weight_map"].values()))
+    whole = folder / (_own_name(folder) or SAFE_WEIGHTS_NAME)
+    index = whole if whole.suffix == ".json" else folder / SAFE_WEIGHTS_INDEX_NAME
+    files = {whole.name} if whole.is_file() and whole != index else _shards(index) if index.is_file() else set()
     kinds: dict[str, str] = {}
-    for file in files:
+    for file in sorted(files):
         with safe_open(folder / file, framework="pt") as weights:
             kinds |= {key: weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118  (no dict)
     return kinds

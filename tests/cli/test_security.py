@@ -304,6 +304,31 @@ def test_an_index_of_shards_does_not_lead_out_of_the_folder(shard: Any, here: Pa
             assert refused.code == 2 and "which is no file of weights beside it" in refused.err, words
 
 
+def names_its_weights(folder: Path, own: Any) -> None:
+    """The configuration of a model says what the file of its weights is called."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": own}))
+
+
+def test_an_index_of_a_name_of_its_own_does_not_either(here: Path, lmtasks: Any) -> None:
+    (here / "secret.safetensors").write_bytes((here / "model/model.safetensors").read_bytes())
+    (here / "model/own.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
+    names_its_weights(here / "model", "own.safetensors.index.json")
+    for words in uses("model"):
+        refused = lmtasks(*words)
+        assert refused.code == 2 and "which is no file of weights beside it" in refused.err, words
+
+
+@pytest.mark.parametrize(
+    "own", ["adapter_model.bin", "../secret.safetensors", "sub/model.safetensors", "a.json", "", 7]
+)
+def test_a_configuration_names_no_weights_but_safetensors_beside_it(own: Any, here: Path, lmtasks: Any) -> None:
+    names_its_weights(here / "model", own)
+    refused = lmtasks(*uses("model")[0])
+    assert refused.code == 2 and "which is no file of weights beside it" in refused.err
+    assert f"config.json' names {own!r}" in refused.err
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"weight_map": 7}', "{", "[" * 100_000])
 def test_a_damaged_index_of_shards_is_told(content: str, here: Path, lmtasks: Any) -> None:
     (here / "model/model.safetensors.index.json").write_text(content)

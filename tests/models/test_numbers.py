@@ -221,6 +221,25 @@ def test_they_are_refused_of_a_model_from_the_hub(
         from_pretrained(llama, "somebody/few")
 
 
+@pytest.mark.parametrize("shard", ["5GB", "50KB"])
+def test_they_are_refused_in_files_of_other_names(
+    shard: str, model_folders: dict[str, Path], lmtasks: Callable[..., Any]
+) -> None:
+    folder, llama = Path(shutil.copytree(model_folders["llama"], "own")), "transformers:AutoModelForCausalLM"
+    whole = from_pretrained(llama, str(folder))
+    name = requantised(folder, torch.float32, shard=shard)
+    config = json.loads((folder / "config.json").read_text())
+    given = "model.safetensors" if shard == "5GB" else "model.safetensors.index.json"
+    own = given.replace("model", "own")
+    (folder / given).rename(folder / own)
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": own}))
+    assert torch.allclose(from_pretrained(llama, "own").get_parameter(name), 100 * whole.get_parameter(name))
+    file = next(one for one in folder.glob("*.safetensors") if name in load_file(one))
+    weights = load_file(file)
+    save_file({**weights, name: weights[name].to(torch.int8)}, file, metadata={"format": "pt"})
+    assert f"error: {name} in 'own' is quantised (I8)" in lmtasks("predict", "own", "a").err
+
+
 def test_integers_that_are_no_weights_are_no_trouble(model_folders: dict[str, Path]) -> None:
     folder = Path(shutil.copytree(model_folders["gpt2"], "old"))
     weights = load_file(folder / "model.safetensors")
