@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -89,8 +90,14 @@ def _facts(facts: dict[str, Any]) -> Iterator[str]:
     yield f"  {'tokens a document':<18}{lengths}"
     yield f"  {'unknown':<18}{facts['unknown']:,}, {facts['unknown'] / max(1, facts['tokens']):.2%}"
     yield f"  {'special tokens':<18}{special or 'none in the text'}"
-    frequent = ", ".join(f"{_safe(one['token'])} {one['share']:.1%}" for one in facts["frequent"])
+    frequent = ", ".join(f"{_spelled(**one)} {one['share']:.1%}" for one in facts["frequent"])
     yield f"  {'most frequent':<18}{frequent}"
+
+
+def _spelled(token: str, text: str, **_: Any) -> str:
+    """A token in quotes: as text, where the tokenizer spells it in bytes, and these are whole characters."""
+    in_bytes = len(text.encode("utf-8", "surrogatepass")) == len(token) and "\N{REPLACEMENT CHARACTER}" not in text
+    return _safe(json.dumps(text if in_bytes else token, ensure_ascii=False))
 
 
 def _mark(piece: Any, coloured: bool) -> str:

@@ -125,6 +125,23 @@ def test_documents_are_marked_where_they_begin(rows: Path, model_folders: dict[s
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "shown"), [("bpe", {'" the"', '"’"', '"’\\n"'}), ("wordpiece", {'"the"', '"’"', '"dogs"'})]
+)
+def test_frequent_tokens_are_spelt_as_text(
+    kind: str, shown: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lmtasks: Any
+) -> None:
+    """Not in the letters that stand for bytes: Ġthe, âĢĻ, Ċ."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("all the dogs’ and the cats’ and the frogs’\n" * 200, encoding="utf-8")
+    words = ["--train_file", "text.txt", "--model_type", "bert", "--train_tokenizer", 300, "--tokenizer_model", kind]
+    out = lmtasks("data", "masked-lm", *words).out
+    told = [line for line in out.splitlines() if line.startswith("  most frequent")]
+    assert len(told) == 2
+    for line in told:
+        assert shown <= set(re.findall(r'"[^"]*"', line)), line
+
+
 def test_counts_are_those_of_the_text(rows: Path, lmtasks: Any, model_folders: dict[str, Path]) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_folders["gpt2"])
     texts = ["the the the", "a<|endoftext|>the", "x" * 40, "the"]
