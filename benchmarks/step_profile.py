@@ -101,7 +101,6 @@ class Profiled(TrainerCallback):
         if state.global_step == self.effort.steps:
             self.profile.stop()
         elif state.global_step >= self.effort.warmup:
-            self.step = record_function(STEP)
             self.step.__enter__()
 
     @cached_property

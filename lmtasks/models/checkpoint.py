@@ -20,7 +20,7 @@ from lmtasks.models.architectures import adapted
 from lmtasks.models.config import _fresh, fit_to_tokenizer, require_attention, rows_of
 from lmtasks.models.load_errors import found_or_explained, require_sound_generation
 from lmtasks.models.numbers import is_quantised, keep_gradients, loading, require_meant
-from lmtasks.models.weight_files import require_safetensors
+from lmtasks.models.weight_files import folder_of, require_own_name, require_safetensors, saved_kinds
 
 OLD_MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias|causal_mask)$")
 """Causal masks that older versions of transformers saved among the weights; models make their own."""
@@ -138,6 +138,8 @@ def pretrained(model_class: Any, name: str, **how: Any) -> tuple[PreTrainedModel
     require_safetensors(name)
     require_sound_generation(name)
     with found_or_explained("model", name):
+        folder = folder_of(name, how.get("revision", "main"))
+        require_own_name(folder)
         model, report = model_class.from_pretrained(
             name,
             use_safetensors=True,
@@ -152,7 +154,8 @@ def pretrained(model_class: Any, name: str, **how: Any) -> tuple[PreTrainedModel
             f"the weights in '{name}' do not fit its config.json: {key} is {list(saved)}, not {list(wanted)}",
             "take weights and configuration from the same model",
         )
-    require_meant(model, name, how.get("revision", "main"), quantised_here="quantization_config" in how)
+    if "quantization_config" not in how:  # else they were whole until now
+        require_meant(model, name, saved_kinds(folder))
     require_one_truth(model, name)
     require_numbers(model, name)
     keep_gradients(model)

@@ -217,8 +217,6 @@ def likelihoods(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor |
     Raises:
         IndexError: a label that the layer has no word for.
     """
-    if (last := max(labels.tolist(), default=0)) >= len(weight):
-        raise IndexError(f"a label is {last}, and the layer has {len(weight)} words")
     device, kind, count = features.device.type, _kind(features), len(labels)
     # Further columns of nothing: libraries prepare code for each number of them, and batches have many.
     missing = -count % ROWS
@@ -248,10 +246,15 @@ def _labelled(labels: Tensor, vocabulary: int, words: int) -> Iterator[tuple[sli
     """Pieces of the vocabulary, and the tokens, int64, whose labels are among their words.
 
     Only of these tokens it has to be known which word is the best: torch is slow to say where a maximum is.
+
+    Raises:
+        IndexError: a label beyond the vocabulary.
     """
     order = labels.argsort()
-    firsts = range(0, vocabulary, words)
-    ends = torch.searchsorted(labels[order], torch.tensor([*firsts, vocabulary], device=labels.device)).tolist()
+    ranked, firsts = labels[order], range(0, vocabulary, words)
+    ends = torch.searchsorted(ranked, torch.tensor([*firsts, vocabulary], device=labels.device)).tolist()
+    if ends[-1] < len(labels):
+        raise IndexError(f"a label is {int(ranked[-1])}, and the layer has {vocabulary} words")
     for first, start, end in zip(firsts, ends, ends[1:], strict=False):
         yield slice(first, first + words), order[start:end]
 

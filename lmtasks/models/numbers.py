@@ -6,6 +6,7 @@ Weights in 8 or 4 bits are bitsandbytes' work. They do not learn: an adapter on 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,11 +16,9 @@ from transformers.utils.quantization_config import QuantizationMethod
 from lmtasks.config.settings import ModelSettings
 from lmtasks.errors import InputError, first_line
 from lmtasks.models.adapters import has_adapter
-from lmtasks.models.weight_files import saved_kinds
 
 _BYTES = {8: 1.0, 4: 0.5 + 4 / 64}
 """Bytes of a weight by its bits; of four bits, each 64 have a scale of their own."""
-
 
 _NUMBERS = {"F64", "F32", "F16", "BF16"}
 """Kinds of numbers, in words of safetensors, that a weight can be by itself; all others take a scale beside them."""
@@ -59,21 +58,19 @@ def is_quantised(model: torch.nn.Module) -> bool:
     return getattr(model, "quantization_method", None) is not None
 
 
-def require_meant(model: PreTrainedModel, name: str, revision: str, *, quantised_here: bool) -> None:
+def require_meant(model: PreTrainedModel, name: str, kinds: Mapping[str, str]) -> None:
     """Refuse a checkpoint whose files and configuration disagree on whether it is quantised.
 
     transformers takes integers and floats of 8 bits for the weights themselves where the configuration says nothing,
     and whatever there is for bitsandbytes' integers where it says so.
 
     Args:
-        quantised_here: whether that happened only as it was loaded.
+        kinds: of the numbers in its files, see :func:`lmtasks.models.weight_files.saved_kinds`.
 
     Raises:
         InputError: names a weight, or what the configuration says.
     """
-    if quantised_here:
-        return
-    few = {key: kind for key, kind in saved_kinds(name, revision).items() if kind not in _NUMBERS}
+    few = {key: kind for key, kind in kinds.items() if kind not in _NUMBERS}
     if not is_quantised(model):
         weights = [key for key, _ in model.named_parameters()]
         for key, kind in sorted(few.items()):

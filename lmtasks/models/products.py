@@ -59,18 +59,20 @@ def _layers(blocks: bool) -> tuple[Replacement, ...]:
     """Linear layers as torch has them, and as GPT-2 has them, whose weight lies the other way round."""
 
     def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        pays = _pays(input, weight, bias, blocks)
-        return _by_onednn(input, weight, bias) if pays else plain_linear(input, weight, bias)
+        made = _by_onednn(input, weight, bias, blocks)
+        return plain_linear(input, weight, bias) if made is None else made
 
     def conv1d(layer: Conv1D, x: Tensor) -> Tensor:
-        turned = layer.weight.t()
-        pays = _pays(x, turned, layer.bias, blocks)
-        return _by_onednn(x, turned, layer.bias) if pays else plain_conv1d(layer, x)
+        made = _by_onednn(x, layer.weight.t(), layer.bias, blocks)
+        return plain_conv1d(layer, x) if made is None else made
 
     return (functional, "linear", linear), (Conv1D, "forward", conv1d)
 
 
-def _by_onednn(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _by_onednn(input: Tensor, weight: Tensor, bias: Tensor | None, blocks: bool) -> Tensor | None:
+    """The product, where oneDNN can make it and is the quicker one."""
+    if not _pays(input, weight, bias, blocks):
+        return None
     made: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
     return made
 

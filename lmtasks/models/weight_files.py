@@ -38,9 +38,7 @@ def require_no_danger(name: str) -> None:
     if not is_local(name):
         return
     folder = Path(name)
-    own = _own_name(folder)
-    if own is not None and not (isinstance(own, str) and _FILE.fullmatch(own.removesuffix(".index.json"))):
-        raise _foreign(folder / CONFIG_NAME, own)
+    require_own_name(folder)
     for index in sorted(folder.glob("*.safetensors.index.json")):
         _require_own_shards(index)
     if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
@@ -48,6 +46,22 @@ def require_no_danger(name: str) -> None:
             f"'{name}' has its weights as pickle (.bin), which can run code when loaded",
             "save them as safetensors: from_pretrained, then save_pretrained, in an environment you trust",
         )
+
+
+def folder_of(name: str, revision: str) -> Path:
+    """Where a model's configuration lies, and its weights: the folder itself, or the Hub's cache of it."""
+    return Path(name) if is_local(name) else Path(str(cached_file(name, CONFIG_NAME, revision=revision))).parent
+
+
+def require_own_name(folder: Path) -> None:
+    """Refuse a configuration that names weights of its own which are no safetensors beside it.
+
+    Raises:
+        InputError: this is one.
+    """
+    own = _own_name(folder)
+    if own is not None and not (isinstance(own, str) and _FILE.fullmatch(own.removesuffix(".index.json"))):
+        raise _foreign(folder / CONFIG_NAME, own)
 
 
 def _require_own_shards(index: Path) -> None:
@@ -78,15 +92,17 @@ def _foreign(file: Path, named: object) -> InputError:
     return InputError(f"'{file}' names {named!r}, which is no file of weights beside it", "do not use this model")
 
 
-def saved_kinds(name: str, revision: str) -> dict[str, str]:
-    """The kind of number, as safetensors writes it (``F32``, ``I8``, ...), of each weight of a model that is loaded."""
-    config = Path(name, CONFIG_NAME) if is_local(name) else cached_file(name, CONFIG_NAME, revision=revision)
-    folder = Path(str(config)).parent
+def saved_kinds(folder: Path) -> dict[str, str]:
+    """The kind of number, as safetensors writes it (``F32``, ``I8``, ...), of each weight in the folder of a model.
+
+    None where the Hub has made safetensors of pickled weights: these lie elsewhere.
+    """
     whole = folder / (_own_name(folder) or SAFE_WEIGHTS_NAME)
-    index = whole if whole.suffix == ".json" else folder / SAFE_WEIGHTS_INDEX_NAME
-    files = {whole.name} if whole.is_file() and whole != index else _shards(index) if index.is_file() else set()
+    listed = whole if whole.is_file() else folder / SAFE_WEIGHTS_INDEX_NAME
     kinds: dict[str, str] = {}
-    for file in sorted(files):
+    if not listed.is_file():
+        return kinds
+    for file in sorted(_shards(listed)) if listed.suffix == ".json" else [listed.name]:
         with safe_open(folder / file, framework="pt") as weights:
             kinds |= {key: weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118  (no dict)
     return kinds

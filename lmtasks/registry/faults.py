@@ -265,33 +265,32 @@ def require_references(recipe: Recipe, *fields: str) -> None:
     named = {field: getattr(recipe, field) for field in fields}
     functions = {stage: inspect.unwrap(getattr(recipe, stage)) for stage in STAGES if getattr(recipe, stage)}
     named |= {stage: function.reference for stage, function in functions.items() if isinstance(function, Deferred)}
-    owner = getattr(recipe, "_owner", None) or Owner(f"recipe '{recipe.name}'", "", Path())
     for field, references in named.items():
         for reference in [references] if isinstance(references, str) else references:
+            if ":" not in reference:
+                _require_task(recipe, field, reference)
+                continue
             try:
-                _look_up(reference)
-            except (ImportError, LookupError) as error:
-                raise PluginError(
-                    f"{owner.title} names '{reference}' as its {field}, which {first_line(error)}",
-                    f"correct the name, or install what it is in{owner.tell}",
-                ) from error
+                resolve(reference)
+            except ImportError as error:
+                reason = f"cannot be imported: {first_line(error.__cause__ or error)}"
+                raise _in_vain(recipe, field, reference, reason) from error
 
 
-def _look_up(reference: str) -> None:
-    """Raises ImportError or LookupError for what is not there, whose message says what it is or cannot be."""
-    if ":" in reference:
-        try:
-            resolve(reference)
-        except ImportError as error:
-            raise ImportError(f"cannot be imported: {first_line(error.__cause__ or error)}") from error
-        return
+def _require_task(recipe: Recipe, field: str, task: str) -> None:
     from transformers.pipelines import PIPELINE_REGISTRY
 
-    try:
-        PIPELINE_REGISTRY.check_task(reference)
-    except KeyError as error:
-        known = PIPELINE_REGISTRY.get_supported_tasks()
-        raise LookupError(f"is no task of transformers.pipeline{nearest(reference, known)}") from error
+    known = PIPELINE_REGISTRY.get_supported_tasks()
+    if task not in known:
+        raise _in_vain(recipe, field, task, f"is no task of transformers.pipeline{nearest(task, known)}")
+
+
+def _in_vain(recipe: Recipe, field: str, name: str, why: str) -> PluginError:
+    owner = getattr(recipe, "_owner", None) or Owner(f"recipe '{recipe.name}'", "", Path())
+    return PluginError(
+        f"{owner.title} names '{name}' as its {field}, which {why}",
+        f"correct the name, or install what it is in{owner.tell}",
+    )
 
 
 def ours(code: Any) -> bool:

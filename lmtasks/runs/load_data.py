@@ -52,7 +52,8 @@ def load_data(
         check_config: refuses the model before its text is tokenised.
     """
     recipe = request.recipe
-    require_references(recipe, "model_class", "processor", "metrics", "pipeline")
+    # Who evaluates asks no pipeline; who trains will, hours later.
+    require_references(recipe, "model_class", "processor", "metrics", *["pipeline"] * training)
     config = load_config(request.model, recipe)
     if request.data.prepared is not None:
         return _load_prepared(request, config, training, check_config)

@@ -23,6 +23,7 @@ from lmtasks.builtin.causal_lm import CAUSAL_LM
 from lmtasks.config.settings import AdapterSettings, ModelSettings
 from lmtasks.models.checkpoint import LoadedModel, from_pretrained, load_model
 from lmtasks.models.numbers import is_quantised, size_of
+from lmtasks.models.weight_files import saved_kinds
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +195,7 @@ def test_quantised_weights_whose_scales_nobody_knows_are_refused(
     """transformers would take what is written there for the weights themselves."""
     folder = Path(shutil.copytree(model_folders["llama"], "few"))
     name = requantised(folder, kind, shard=shard)
-    assert len([*folder.glob("*.safetensors")]) == 1 or shard == "50KB"
+    assert (len([*folder.glob("*.safetensors")]) > 1) == (shard == "50KB")
     message = f"error: {name} in 'few' is quantised ({told}), and its config.json does not say how"
     answer = lmtasks("predict", "few", "a")
     assert answer.code == 2 and message in answer.err and "quantization_config" in answer.err
@@ -205,20 +206,41 @@ def test_quantised_weights_whose_scales_nobody_knows_are_refused(
     assert not Path("out").exists()
 
 
-def test_they_are_refused_of_a_model_from_the_hub(
-    model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def from_hub(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the cache of the Hub has the model somebody/few."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
     held = tmp_path / "models--somebody--few"
     shutil.copytree(model_folders["llama"], held / "snapshots/abc")
     (held / "refs").mkdir()
     (held / "refs/main").write_text("abc")
+    return held / "snapshots/abc"
+
+
+def test_they_are_refused_of_a_model_from_the_hub(from_hub: Path) -> None:
     llama = "transformers:AutoModelForCausalLM"
     assert from_pretrained(llama, "somebody/few").dtype == torch.float32
-    requantised(held / "snapshots/abc", torch.int8)
+    requantised(from_hub, torch.int8)
     with pytest.raises(InputError, match=r"up_proj.weight in 'somebody/few' is quantised \(I8\)"):
         from_pretrained(llama, "somebody/few")
+
+
+def test_a_model_from_the_hub_names_no_pickle_as_its_weights(from_hub: Path) -> None:
+    """transformers would read it."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(from_hub)
+    torch.save(model.state_dict(), from_hub / "adapter_model.bin")
+    config = json.loads((from_hub / "config.json").read_text())
+    (from_hub / "config.json").write_text(json.dumps(config | {"transformers_weights": "adapter_model.bin"}))
+    assert transformers.AutoModelForCausalLM.from_pretrained("somebody/few", use_safetensors=True)
+    with pytest.raises(InputError, match=r"config.json' names 'adapter_model.bin', which is no file of weights"):
+        from_pretrained("transformers:AutoModelForCausalLM", "somebody/few")
+
+
+def test_of_weights_that_lie_elsewhere_nothing_is_known(from_hub: Path) -> None:
+    assert set(saved_kinds(from_hub).values()) == {"F32"}
+    (from_hub / "model.safetensors").unlink()
+    assert saved_kinds(from_hub) == {}
 
 
 @pytest.mark.parametrize("shard", ["5GB", "50KB"])

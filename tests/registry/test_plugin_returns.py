@@ -167,6 +167,12 @@ def test_a_pipeline_of_no_task_is_told_before_anything_is_loaded(
     assert not Path("out").exists()
 
 
+def test_who_evaluates_needs_no_pipeline(here: str, lmtasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAMED", "pipeline=no_such_package:Pipe")
+    done = lmtasks("evaluate", "model", "--validation_file", "text.txt", "--recipe", "mine", "--plugin", here)
+    assert done.code == 0, done.err
+
+
 @pytest.mark.parametrize("named", ["model_class=transformers:AutoModelForMaskedLLM", "pipeline=no_such_package:Pipe"])
 def test_a_name_of_nothing_is_told_by_a_prediction(
     named: str, here: str, lmtasks: Any, monkeypatch: pytest.MonkeyPatch
