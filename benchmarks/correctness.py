@@ -923,12 +923,12 @@ def largest_move(model: torch.nn.Module, numbers: torch.Tensor, **more: torch.Te
 
 
 def broken_batch(place: Path) -> Row:
-    """GPT-2 whose embedding of one word is NaN, evaluated on 12 texts, one of which has the word."""
+    """GPT-2 whose embedding of one word is too large for norms, evaluated on 12 texts, one of which has the word."""
     folder = make_model(place, "gpt2", tie_word_embeddings=False)
     model = load(folder, "gpt2")
     tokenizer = guides_tokenizer(folder)
     with torch.no_grad():
-        model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("w399")] = math.nan
+        model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("w399")] = 3e38
     model.save_pretrained(folder)
     texts = [*texts_of([20] * 11, words=WORDS - 1), "w1 w399 w2 w3"]
     theirs = guide_evaluated("gpt2", folder, texts, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     import torch
 
 Figure = TypeVar("Figure")
+
+# When it is imported it tells of kernels that it would have fetched.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 SIZES = (1024, 2048, 4096, 8192)
 """Sides of the square matrices that the peak rate is looked for with."""

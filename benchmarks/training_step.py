@@ -524,12 +524,12 @@ def print_steps(every: Sequence[Steps], effort: Effort) -> None:
                 precision = steps.precision[name]
                 alike = "guide" if precision == "float32" else "guide, bf16"
                 faster = (f"{steps.faster(name):.2f}", f"{steps.faster(name, alike):.2f}")
-                cells = (f"{1000 * seconds:.1f}", f"{tokens / seconds:,.0f}", *faster, f"{steps.of_limit(name):.2f}")
+                cells = (f"{1000 * seconds:.2f}", f"{tokens / seconds:,.0f}", *faster, f"{steps.of_limit(name):.2f}")
                 yield [steps.case.name, name, precision, *cells]
             for precision in steps.rates:
                 limit = steps.limit(precision)
                 ratio = f"{steps.seconds['guide'] / limit:.2f}"
-                cells = (f"{1000 * limit:.1f}", f"{tokens / limit:,.0f}", ratio, "", "1.00")
+                cells = (f"{1000 * limit:.2f}", f"{tokens / limit:,.0f}", ratio, "", "1.00")
                 yield [steps.case.name, f"limit, at {steps.rates[precision] / 1e9:,.0f} GFLOP/s", precision, *cells]
 
     title = f"An optimiser step of {effort.batch} × {effort.length} tokens ({described(effort.device)})"

@@ -67,8 +67,6 @@ def test_the_table_says_what_takes_more_than_it_should(script: ModuleType, monke
     assert script.main() == 0
 
 
-def test_the_packages_are_as_short_as_they_should_be_but_for_one(script: ModuleType) -> None:
-    """lmtasks-distillation has two recipes, with options of each; that takes more than what was hoped for one."""
+def test_the_packages_are_as_short_as_they_should_be(script: ModuleType) -> None:
     counts = {what: (script.counted(where), most) for what, (where, most) in script.WANTED.items()}
-    assert [what for what, (count, most) in counts.items() if count > most] == ["distillation"]
-    assert counts["distillation"][0] <= 61
+    assert [what for what, (count, most) in counts.items() if count > most] == []

@@ -44,5 +44,4 @@ def test_rates_are_numbers_and_relative_to_the_guides(tables: list[list[list[str
 def test_all_that_answer_answer_the_same(tables: list[list[list[str]]]) -> None:
     for table in tables:
         told = [row[3] for row in table if row[0] != "way"]
-        assert told[:3] == ["100.0%"] * 3
-        assert set(told[3:]) == {"–"}
+        assert told == ["100.0%"] * 3 + ["–"] * (len(told) - 3)
